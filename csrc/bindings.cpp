@@ -1,0 +1,142 @@
+// Python module `goal_kernels._native`: addresses and sizes in, results written to memory that the caller
+// allocated. Nothing here knows torch. `goal_kernels/backends/cpu.py` is the caller and owns the checks of
+// shapes; what is checked here is what would otherwise be a wrong index.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+#include "cpu/apply.h"
+#include "cpu/isa.h"
+#include "cpu/mine.h"
+#if defined(GOAL_KERNELS_CUDA)
+#include "cuda/device_query.h"
+#endif
+
+namespace py = pybind11;
+
+namespace goal_kernels {
+namespace {
+
+using Address = std::uintptr_t;
+using Rows = std::tuple<Address, std::int64_t, std::int64_t>;  // address, rows, stride in elements
+using Pairing = std::tuple<Address, Address, Address>;         // target, image_ids, text_ids; 0: None
+using RelativeQuery = std::tuple<std::string, Address, double>;    // kind, threshold, beta
+using Anchors = std::tuple<Address, Address, Address, Address>;    // value, index, sum, count
+using Indices = std::tuple<Address, Address, Address>;             // hardest text, image, target
+using Weights = std::tuple<Address, Address, Address, Address>;  // positive, row, column, grad_loss
+
+template <typename T = void>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+Dtype parse_dtype(const std::string& name) {
+  if (name == "float32") return Dtype::float32;
+  if (name == "float64") return Dtype::float64;
+  if (name == "bfloat16") return Dtype::bfloat16;
+  if (name == "float16") return Dtype::float16;
+  throw std::invalid_argument("dtype: expected float32, float64, bfloat16 or float16, got " + name);
+}
+
+Relative parse_relative(const std::string& name) {
+  if (name == "none") return Relative::none;
+  if (name == "linear") return Relative::linear;
+  if (name == "exponential") return Relative::exponential;
+  throw std::invalid_argument("relative: expected none, linear or exponential, got " + name);
+}
+
+Matrix matrix(const Rows& rows, Dtype dtype, std::int64_t width) {
+  return {pointer(std::get<0>(rows)), dtype, std::get<1>(rows), std::get<2>(rows), width};
+}
+
+AnchorOutput anchors(const Anchors& addresses) {
+  return {pointer(std::get<0>(addresses)), pointer<std::int64_t>(std::get<1>(addresses)),
+          pointer(std::get<2>(addresses)), pointer<std::int64_t>(std::get<3>(addresses))};
+}
+
+void mine_addresses(const std::string& dtype, const Rows& image, const Rows& text,
+                    std::int64_t width, const Pairing& pairing, const RelativeQuery& relative,
+                    const Anchors& row, const Anchors& column, int threads,
+                    const std::string& isa) {
+  const Dtype type = parse_dtype(dtype);
+  const MineJob job{matrix(image, type, width),
+                    matrix(text, type, width),
+                    pointer<std::int64_t>(std::get<0>(pairing)),
+                    pointer<std::int64_t>(std::get<1>(pairing)),
+                    pointer<std::int64_t>(std::get<2>(pairing)),
+                    parse_relative(std::get<0>(relative)),
+                    pointer(std::get<1>(relative)),
+                    std::get<2>(relative),
+                    anchors(row),
+                    anchors(column)};
+  mine(job, *find_isa(isa).tile, threads);
+}
+
+void apply_addresses(const std::string& dtype, const Rows& image, const Rows& text,
+                     std::int64_t width, const Indices& indices, const Weights& weights,
+                     const std::tuple<Address, Address>& gradients, int threads,
+                     const std::string& isa) {
+  const Dtype type = parse_dtype(dtype);
+  const ApplyJob job{matrix(image, type, width),
+                     matrix(text, type, width),
+                     pointer<std::int64_t>(std::get<0>(indices)),
+                     pointer<std::int64_t>(std::get<1>(indices)),
+                     pointer<std::int64_t>(std::get<2>(indices)),
+                     pointer(std::get<0>(weights)),
+                     pointer(std::get<1>(weights)),
+                     pointer(std::get<2>(weights)),
+                     pointer(std::get<3>(weights)),
+                     pointer(std::get<0>(gradients)),
+                     pointer(std::get<1>(gradients))};
+  apply(job, *find_isa(isa).row, threads);
+}
+
+py::dict build_info() {
+  py::list usable;
+  for (const Isa& isa : usable_isas()) usable.append(isa.name);
+  py::dict info;
+  info["compiler"] = GOAL_KERNELS_COMPILER;
+#ifdef _OPENMP
+  info["openmp"] = true;
+#else
+  info["openmp"] = false;
+#endif
+  info["isa"] = find_isa("auto").name;
+  info["usable_isas"] = usable;
+#if defined(GOAL_KERNELS_CUDA)
+  const CudaReport report = query_cuda();
+  py::list devices;
+  for (const CudaDevice& device : report.devices)
+    devices.append(py::dict(py::arg("name") = device.name,
+                            py::arg("compute_capability") = py::make_tuple(device.major, device.minor),
+                            py::arg("multiprocessors") = device.multiprocessors));
+  info["cuda"] = py::dict(py::arg("built") = true, py::arg("architectures") = GOAL_KERNELS_CUDA,
+                          py::arg("runtime_version") = report.runtime_version,
+                          py::arg("driver_version") = report.driver_version,
+                          py::arg("devices") = devices, py::arg("reason") = report.reason);
+#else
+  info["cuda"] = py::dict(py::arg("built") = false, py::arg("devices") = py::list(),
+                          py::arg("reason") = "the extension was built without CUDA");
+#endif
+  return info;
+}
+
+}  // namespace
+}  // namespace goal_kernels
+
+PYBIND11_MODULE(_native, module) {
+  using namespace goal_kernels;
+  module.doc() = "Native kernels of goal_kernels on raw addresses; use goal_kernels.backends.cpu.";
+  module.def("mine", &mine_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
+             py::arg("width"), py::arg("pairing"), py::arg("relative"), py::arg("row"),
+             py::arg("column"), py::arg("threads"), py::arg("isa"),
+             py::call_guard<py::gil_scoped_release>());
+  module.def("apply", &apply_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
+             py::arg("width"), py::arg("indices"), py::arg("weights"), py::arg("gradients"),
+             py::arg("threads"), py::arg("isa"), py::call_guard<py::gil_scoped_release>());
+  module.def("build_info", &build_info, "How this module was built and what it found here.");
+}

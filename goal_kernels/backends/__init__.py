@@ -1,0 +1,70 @@
+"""The backends, in the order `auto` tries them, and the choice among them.
+
+`auto` takes the first backend that is available and supports the call, and can say why it refused
+the others. A backend that is named explicitly never falls back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from goal_kernels.backends.base import Backend, Call, Verdict
+from goal_kernels.backends.cpu import CpuBackend
+from goal_kernels.backends.reference import ReferenceBackend
+from goal_kernels.backends.triton import TritonBackend
+
+BACKENDS: tuple[Backend, ...] = (CpuBackend(), TritonBackend(), ReferenceBackend())
+"""Fastest first on the devices each supports."""
+
+AUTO = "auto"
+
+
+class BackendUnavailableError(RuntimeError):
+    """The backend that was asked for cannot serve this call; the message says why."""
+
+
+def backend_names() -> tuple[str, ...]:
+    """Names of all backends, whether or not they can run here."""
+    return tuple(backend.name for backend in BACKENDS)
+
+
+def find_backend(name: str) -> Backend:
+    """The backend of that name. Raises: ValueError listing what exists."""
+    for backend in BACKENDS:
+        if backend.name == name:
+            return backend
+    raise ValueError(
+        f"backend: expected one of {', '.join((AUTO, *backend_names()))}, got {name!r}."
+    )
+
+
+def verdicts(call: Call | None = None) -> Iterator[tuple[Backend, Verdict]]:
+    """Each backend with whether it can serve `call` (or run at all, when None), in auto's order."""
+    for backend in BACKENDS:
+        verdict = backend.availability()
+        if verdict.ok and call is not None:
+            verdict = backend.supports(call)
+        yield backend, verdict
+
+
+def resolve(name: str, call: Call) -> str:
+    """The name of the backend that serves `call`.
+
+    Raises: ValueError for an unknown name, BackendUnavailableError with the reason when a backend
+    named explicitly cannot serve the call.
+    """
+    if name == AUTO:
+        for backend, verdict in verdicts(replace(call, automatic=True)):
+            if verdict.ok:
+                return backend.name
+    backend = find_backend(name)
+    verdict = backend.availability()
+    if verdict.ok:
+        verdict = backend.supports(call)
+    if not verdict.ok:
+        raise BackendUnavailableError(
+            f"backend {name!r} cannot serve this call: {verdict.reason} Use backend='auto' to take "
+            "the fastest that can."
+        )
+    return backend.name

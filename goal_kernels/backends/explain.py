@@ -1,0 +1,45 @@
+"""What would run here, and why: for people, logs and bug reports."""
+
+from __future__ import annotations
+
+import torch
+
+from goal_kernels.backends import AUTO, resolve, verdicts
+from goal_kernels.backends.base import Call
+from goal_kernels.checks import check_precision
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names of the backends that can run on this machine, in the order `auto` tries them."""
+    return tuple(backend.name for backend, verdict in verdicts() if verdict.ok)
+
+
+def explain_backend(
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    width: int = 1024,
+    precision: str | None = None,
+) -> str:
+    """Which backend `auto` would take for such a call, and why not the others.
+
+    Args:
+        device, dtype: of the embeddings. width: D. precision: as in `goal_loss`.
+    Returns: a few lines of text: the choice, then one line per backend.
+    Raises: ValueError for an unknown precision or device.
+    """
+    check_precision(precision)
+    precision = precision or torch.get_float32_matmul_precision()
+    try:
+        device_type = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(
+            f"device: expected a torch device such as 'cuda', got {device!r}."
+        ) from error
+    call = Call(device_type, dtype, width, precision, automatic=True)
+    chosen = resolve(AUTO, call)
+    kind = str(dtype).removeprefix("torch.")
+    lines = [f"{device_type}, {kind}, D = {width}, precision {precision}: auto takes {chosen!r}"]
+    for backend, verdict in verdicts(call):
+        state = "can serve this call" if verdict.ok else f"no: {verdict.reason}"
+        lines.append(f"  {backend.name:<10} {state}")
+    return "\n".join(lines)

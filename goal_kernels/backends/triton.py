@@ -1,0 +1,145 @@
+"""Triton backend: both mining directions from one pass over similarity tiles, on any recent GPU.
+
+Triton is imported with the first call that needs it. Without a GPU the kernels run on CPU tensors
+in Triton's interpreter, which is slow and meant for checking, when TRITON_INTERPRET=1 is set.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from goal_kernels.backends.base import (
+    Backend,
+    Call,
+    GradientTerms,
+    Mined,
+    Pairing,
+    RelativeQuery,
+    Verdict,
+)
+from goal_kernels.backends.triton_apply import image_gradient, text_gradient
+from goal_kernels.backends.triton_configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY
+from goal_kernels.backends.triton_mine import MineLaunch
+from goal_kernels.backends.triton_runtime import interpreting, on_device
+from goal_kernels.pairs import pair_similarity
+
+
+class TritonBackend(Backend):
+    """Mining and gradients on CUDA tensors, or on CPU tensors in the interpreter."""
+
+    name = "triton"
+
+    def availability(self) -> Verdict:
+        """Whether Triton is installed and has something to run on."""
+        found = importlib.util.find_spec("triton")
+        if found is None or found.origin is None:  # A mere folder of that name has no origin.
+            return Verdict(False, "the package triton is not installed; pip install triton.")
+        if interpreting():
+            return Verdict(True)
+        return _device_verdict()
+
+    def supports(self, call: Call) -> Verdict:
+        """float32, bfloat16 and float16 on CUDA; on the CPU only in the interpreter, by name."""
+        if call.dtype not in DTYPES:
+            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            return Verdict(False, f"there is no Triton kernel for {call.dtype}, only for {names}.")
+        if call.device_type not in ("cpu", "cuda"):
+            return Verdict(False, f"device {call.device_type} is not served, only cuda.")
+        if call.device_type == "cpu" and not interpreting():
+            return Verdict(
+                False,
+                "CPU tensors run only in Triton's interpreter; set TRITON_INTERPRET=1 before the "
+                "program starts.",
+            )
+        if call.automatic and interpreting():
+            return Verdict(
+                False, "Triton's interpreter is for checking; ask for it by backend='triton'."
+            )
+        return Verdict(True)
+
+    def mine(
+        self,
+        image: Tensor,
+        text: Tensor,
+        pairing: Pairing,
+        relative: RelativeQuery,
+        precision: str,
+    ) -> Mined:
+        """See `Backend.mine`.
+
+        The workspace is 16 states per row and per column (8 bytes each, 20 with relative sums).
+
+        Raises: ValueError when there are 2**31 - 1024 rows or columns or more.
+        """
+        launch = MineLaunch(_check_length(_rows(image)), _check_length(_rows(text)), relative)
+        with on_device(image):
+            row_states, column_states = launch.partial_states(pairing, precision)
+            rows = launch.collapse(row_states)
+            columns = launch.collapse(column_states)
+        row_value, column_value = rows.value, columns.value
+        if image.dtype == torch.float32 and precision != "highest":
+            row_value = pair_similarity(image, text, rows.index)
+            column_value = pair_similarity(text, image, columns.index)
+        return Mined(
+            row_value=row_value,
+            row_index=rows.index,
+            column_value=column_value,
+            column_index=columns.index,
+            row_sum=rows.total,
+            row_count=rows.count,
+            column_sum=columns.total,
+            column_count=columns.count,
+        )
+
+    def apply(
+        self,
+        grad_loss: Tensor,
+        image: Tensor,
+        text: Tensor,
+        terms: GradientTerms,
+        need: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """See `Backend.apply`. Inverse lists come from a stable sort, so sums have one order."""
+        image, text = _rows(image), _rows(text)
+        with on_device(image):
+            grad_image = image_gradient(grad_loss, image, text, terms) if need[0] else None
+            grad_text = text_gradient(grad_loss, image, text, terms) if need[1] else None
+        return grad_image, grad_text
+
+
+@functools.cache
+def _device_verdict() -> Verdict:
+    """Whether every visible GPU can run the kernels."""
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return Verdict(
+            False,
+            "there is no CUDA device; TRITON_INTERPRET=1 runs the kernels on the CPU, slowly.",
+        )
+    for device in range(torch.cuda.device_count()):
+        capability = torch.cuda.get_device_capability(device)
+        if capability < MINIMUM_CAPABILITY:
+            found = ".".join(map(str, capability))
+            return Verdict(
+                False,
+                f"cuda:{device} has compute capability {found}, 8.0 is needed; hide older devices "
+                "with CUDA_VISIBLE_DEVICES.",
+            )
+    return Verdict(True)
+
+
+def _rows(embeddings: Tensor) -> Tensor:
+    """The embeddings with unit stride along a row, as the kernels read them; a copy if needed."""
+    return embeddings if embeddings.stride(1) == 1 else embeddings.contiguous()
+
+
+def _check_length(embeddings: Tensor) -> Tensor:
+    if embeddings.shape[0] >= LENGTH_LIMIT:
+        raise ValueError(
+            f"the triton backend takes fewer than {LENGTH_LIMIT} embeddings per side, got "
+            f"{embeddings.shape[0]}; split the batch"
+        )
+    return embeddings

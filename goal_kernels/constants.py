@@ -1,0 +1,41 @@
+"""Every number the objective depends on, in one place: value, unit, reason, source.
+
+Similarities are dimensionless; for rows of unit length they are cosines in [-1, 1]. "Paper" is
+*Dissecting Deep Metric Learning Losses for Image-Text Retrieval*, arXiv 2210.13188.
+"""
+
+from __future__ import annotations
+
+TAU = 10.0
+"""Sharpness of the NCA and circle triplet weights, 1 / similarity. Paper, experiments."""
+
+ALPHA = 2.0
+"""Slope of the sigmoid pair weight of the positive, 1 / similarity. Paper, experiments."""
+
+BETA = 10.0
+"""Slope of the sigmoid pair weight of the negative, 1 / similarity. Paper, experiments."""
+
+LAM = 0.5
+"""Midpoint of both sigmoid pair weights, a similarity. Paper, experiments."""
+
+EPSILON = 0.1
+"""Slack that decides which pairs count as relatively similar, a similarity. Paper, `_ms`."""
+
+MARGIN = 0.2
+"""Margin of the hinge, a similarity. VSE++ and VSE-infinity."""
+
+CIRCLE_OFFSET = 0.5
+"""Constant in the circle triplet weight, a squared similarity. Paper."""
+
+NO_INDEX = -1
+"""Index of a hardest negative that does not exist (every candidate is masked)."""
+
+COLLAPSE_GAP = 0.01
+"""Mean |hardest negative - positive| below which training has collapsed, a similarity.
+
+At the plateau all similarities are equal, so every gap is 0 and the hinge loss is 2 * B * margin.
+A healthy batch spreads its gaps by several hundredths of a cosine, at any stage of training.
+"""
+
+RESCORE_ELEMENTS = 1 << 22
+"""Elements of one temporary when similarities of given pairs are computed: 16 MiB in fp32."""

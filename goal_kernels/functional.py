@@ -1,0 +1,285 @@
+"""The public functions of the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from goal_kernels import checks, ops
+from goal_kernels.backends import resolve
+from goal_kernels.backends.base import Call, GradientTerms, Mined, Pairing
+from goal_kernels.constants import BETA, EPSILON
+from goal_kernels.objective import Objective, as_objective
+from goal_kernels.statistics import MiningStatistics
+from goal_kernels.weights import DIRECTIONS, Weighted, weigh
+
+REDUCTIONS = ("sum", "mean")
+
+
+class MinedPairs(NamedTuple):
+    """The mined quantities of [N, D] images against [M, D] texts.
+
+    positive [N]: similarity of each image to its own text, -inf where it has none.
+    negative_text, hardest_text [N]: similarity and index of each image's hardest negative text.
+    negative_image, hardest_image [M]: of each text's hardest negative image. -inf and -1: none.
+    Similarities are float32 (float64 for float64 inputs), indices int64.
+    """
+
+    positive: Tensor
+    negative_text: Tensor
+    hardest_text: Tensor
+    negative_image: Tensor
+    hardest_image: Tensor
+
+
+def _choose(
+    backend: str, device_type: str, dtype: torch.dtype, width: int, precision: str | None
+) -> tuple[str, str]:
+    """The backend and the precision of a call; a constant while the caller's arguments are."""
+    precision = precision or torch.get_float32_matmul_precision()
+    return resolve(backend, Call(device_type, dtype, width, precision)), precision
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import the whole compiler, which
+# costs more than everything else here together.
+_choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _statistics(
+    objective: Objective, positive: Tensor, mined: Mined, weighted: Weighted
+) -> MiningStatistics:
+    return MiningStatistics(
+        positive,
+        mined.row_value,
+        mined.column_value,
+        mined.row_index,
+        mined.column_index,
+        weighted.row_weight != 0,
+        weighted.column_weight != 0,
+        weighted.value,
+        objective.margin,
+    )
+
+
+class _Options(NamedTuple):
+    """What is done with a weighted batch, identical for embeddings and for similarities."""
+
+    reduction: str
+    direction: str
+    return_stats: bool
+
+    def check(self) -> None:
+        checks.check_choice("reduction", self.reduction, REDUCTIONS)
+        checks.check_choice("direction", self.direction, DIRECTIONS)
+
+
+def _finish(
+    objective: Objective,
+    positive: Tensor,
+    mined: Mined,
+    options: _Options,
+    attach: Callable[[Tensor, GradientTerms], Tensor],
+) -> Tensor | tuple[Tensor, MiningStatistics]:
+    """Weigh what was mined, attach the gradient to the value, reduce, and add the statistics.
+
+    Args: positive: [B]; attach: (value 0-d, terms) -> value 0-d that carries the gradient.
+    """
+    with torch.no_grad():
+        weighted = weigh(objective, positive, mined, options.direction)
+    terms = GradientTerms(
+        mined.row_index,
+        mined.column_index,
+        None,
+        weighted.positive_weight,
+        weighted.row_weight,
+        weighted.column_weight,
+    )
+    loss = attach(weighted.value, terms)
+    if options.reduction == "mean":
+        loss = loss / positive.shape[0]
+    if options.return_stats:
+        return loss, _statistics(objective, positive, mined, weighted)
+    return loss
+
+
+def goal_loss(
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    objective: Objective | str,
+    *,
+    image_ids: Tensor | None = None,
+    text_ids: Tensor | None = None,
+    normalize: bool = False,
+    reduction: str = "sum",
+    direction: str = "both",
+    precision: str | None = None,
+    backend: str = "auto",
+    return_stats: bool = False,
+) -> Tensor | tuple[Tensor, MiningStatistics]:
+    """The value of a GOAL objective, whose backward hands out the designed gradient.
+
+    Equals, with S = image @ text.T, p = diag(S), n_i = S[i, j*] = max over j != i of S[i, j]:
+        value = sum (n^i2t - p) + sum (n^t2i - p), or the hinge loss itself for hinge/constant;
+        grad_image[i] = T P- text[j*] - T P+ text[i] + the terms in which image i is the negative
+    (docs/derivation.md, eq. 1 to 10).
+
+    Args:
+        image_embeddings, text_embeddings: [B, D] float16, bfloat16, float32 or float64, B >= 2,
+            any strides; row i of one is the positive of row i of the other. Rows of unit length are
+            usual and not checked (see `normalize`).
+        objective: an `Objective`, or "triplet/pair" such as "nca/sigmoid_ms".
+        image_ids, text_ids: [B] integers; items with equal ids are never negatives of each other.
+            One of them alone stands for both.
+        normalize: divide each row by its length first, as F.normalize does; differentiated through.
+        reduction: "sum" (as in the paper and VSE) or "mean" (value and gradients divided by B).
+        direction: "both", or one of "i2t" (images are anchors) and "t2i".
+        precision: "highest", "high" or "medium", torch's words for float32 products; None follows
+            torch.get_float32_matmul_precision(). Weights always use similarities of full precision.
+        backend: "auto" or a name from `available_backends()`; a named backend never falls back.
+        return_stats: also return `MiningStatistics`.
+
+    Returns: 0-d loss, float32 (float64 for float64 inputs); with `return_stats` (loss, stats).
+
+    Gradients: image_embeddings and text_embeddings, in their dtype, times the incoming gradient.
+        NOT the derivative of the value, except for hinge/constant and constant/constant. Double
+        backward raises RuntimeError. NaN or Inf in an embedding makes the loss NaN or Inf, as in
+        torch.
+
+    Raises: TypeError, ValueError naming the argument; BackendUnavailableError with the reason.
+
+    Source: Xuan & Chen, WACV 2023, arXiv 2210.13188. Ties: the lowest index is the hardest.
+    """
+    objective = as_objective(objective)
+    checks.check_embeddings(image_embeddings, text_embeddings)
+    batch, width = image_embeddings.shape
+    checks.check_batch(batch, text_embeddings.shape[0])
+    checks.check_precision(precision)
+    options = _Options(reduction, direction, return_stats)
+    options.check()
+    device = image_embeddings.device
+    ids = checks.check_ids(image_ids, text_ids, batch, batch, device)
+    if normalize:
+        image_embeddings = F.normalize(image_embeddings, dim=1)
+        text_embeddings = F.normalize(text_embeddings, dim=1)
+    name, precision = _choose(backend, device.type, image_embeddings.dtype, int(width), precision)
+    positive, mined = ops.mine(
+        name,
+        image_embeddings,
+        text_embeddings,
+        Pairing(None, *ids),
+        objective.pair_element.relative,
+        objective.epsilon,
+        objective.beta,
+        precision,
+    )
+    return _finish(
+        objective,
+        positive,
+        mined,
+        options,
+        lambda value, terms: torch.ops.goal_kernels.attach(
+            image_embeddings, text_embeddings, value, *terms, name
+        ),
+    )
+
+
+def goal_loss_from_similarity(
+    similarity: Tensor,
+    objective: Objective | str,
+    *,
+    image_ids: Tensor | None = None,
+    text_ids: Tensor | None = None,
+    reduction: str = "sum",
+    direction: str = "both",
+    return_stats: bool = False,
+) -> Tensor | tuple[Tensor, MiningStatistics]:
+    """`goal_loss` for models that give scores instead of embeddings (cross-attention).
+
+    Args:
+        similarity: [B, B] float16, bfloat16, float32 or float64, image i against text j, B >= 2;
+            the diagonal holds the positives.
+        Others: as in `goal_loss`.
+
+    Returns: as `goal_loss`. The gradient of `similarity` is [B, B] with at most 3 B entries that
+        are not zero; double backward raises RuntimeError.
+
+    Raises: TypeError, ValueError naming the argument.
+    """
+    objective = as_objective(objective)
+    checks.check_similarity(similarity)
+    batch = similarity.shape[0]
+    options = _Options(reduction, direction, return_stats)
+    options.check()
+    ids = checks.check_ids(image_ids, text_ids, batch, batch, similarity.device)
+    positive, *found = torch.ops.goal_kernels.mine_similarity(
+        similarity.detach(),
+        *ids,
+        objective.pair_element.relative,
+        objective.epsilon,
+        objective.beta,
+    )
+    return _finish(
+        objective,
+        positive,
+        Mined(*found),
+        options,
+        lambda value, terms: torch.ops.goal_kernels.attach_similarity(similarity, value, *terms),
+    )
+
+
+def mine(
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    *,
+    target: Tensor | None = None,
+    image_ids: Tensor | None = None,
+    text_ids: Tensor | None = None,
+    normalize: bool = False,
+    precision: str | None = None,
+    backend: str = "auto",
+) -> MinedPairs:
+    """Hardest negatives of both directions, without gradient and without the similarity matrix.
+
+    Args:
+        image_embeddings, text_embeddings: [N, D] and [M, D], N, M >= 1, dtypes as in `goal_loss`.
+        target: [N] integers, the text that belongs to each image; None means text i, and a value
+            outside [0, M) that the image has none. An image's own text is never its negative.
+        Others: as in `goal_loss`.
+
+    Returns: `MinedPairs`.
+
+    Raises: as `goal_loss`.
+    """
+    checks.check_embeddings(image_embeddings, text_embeddings)
+    (rows, width), columns = image_embeddings.shape, text_embeddings.shape[0]
+    if rows == 0 or columns == 0:
+        raise ValueError(f"image_embeddings: expected N, M >= 1, got N = {rows}, M = {columns}.")
+    checks.check_precision(precision)
+    device = image_embeddings.device
+    if target is not None:
+        target = checks.check_index_vector("target", target, rows, device)
+    ids = checks.check_ids(image_ids, text_ids, rows, columns, device)
+    with torch.no_grad():
+        if normalize:
+            image_embeddings = F.normalize(image_embeddings, dim=1)
+            text_embeddings = F.normalize(text_embeddings, dim=1)
+        name, precision = _choose(
+            backend, device.type, image_embeddings.dtype, int(width), precision
+        )
+        positive, mined = ops.mine(
+            name,
+            image_embeddings,
+            text_embeddings,
+            Pairing(target, *ids),
+            "none",
+            EPSILON,
+            BETA,
+            precision,
+        )
+    return MinedPairs(
+        positive, mined.row_value, mined.row_index, mined.column_value, mined.column_index
+    )

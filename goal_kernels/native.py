@@ -1,0 +1,54 @@
+"""The compiled extension `goal_kernels._native`: loaded when first needed, once."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+# Before the extension: both want an OpenMP runtime of the same name, and the first to come decides
+# which copy both use. Two copies would be two thread pools fighting for the cores.
+import torch  # noqa: F401
+
+MODULE = "goal_kernels._native"
+REMEDY = (
+    "Build it with `pip install .` (or `pip install -e .`) from a source tree; that needs a C++17 "
+    "compiler and neither torch nor CUDA."
+)
+
+
+@cache
+def _attempt() -> tuple[ModuleType | None, str]:
+    """The module, or None and why it cannot be loaded. Tried once per process."""
+    try:
+        return importlib.import_module(MODULE), ""
+    except ImportError as error:
+        return None, f"the native extension {MODULE} cannot be loaded ({error})."
+
+
+def load() -> ModuleType:
+    """The native module. Raises: ImportError with the reason and the remedy."""
+    module, reason = _attempt()
+    if module is None:
+        raise ImportError(f"{reason} {REMEDY}", name=MODULE)
+    return module
+
+
+def status() -> tuple[bool, str]:
+    """Whether the native module can be loaded, and if not, why, with the remedy. Never raises."""
+    module, reason = _attempt()
+    return (True, "") if module is not None else (False, f"{reason} {REMEDY}")
+
+
+def build_info() -> dict[str, Any]:
+    """How the extension was built and what it found on this machine.
+
+    Returns: compiler (name and version), openmp (bool), isa (the instruction set in use),
+        usable_isas (all that can run here, slowest first), cuda (built, devices, and the reason if
+        there are none; when built also architectures, and runtime_version and driver_version as
+        1000 * major + 10 * minor).
+    Raises: ImportError as `load`.
+    """
+    info: dict[str, Any] = load().build_info()
+    return info

@@ -1,0 +1,168 @@
+"""`Objective`: which elements, with which hyper-parameters. Immutable, hashable, comparable."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+
+from torch import Tensor
+
+from goal_kernels import constants
+from goal_kernels.elements import BUILTIN_ELEMENTS
+from goal_kernels.registry import PARAMETERS, Element, Parameter, find_element
+
+
+def _require_number(name: str, value: object, declared: Parameter) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{name}: expected a number in {declared.range_text()}, got "
+            f"{type(value).__name__} {value!r}."
+        )
+    number = float(value)
+    if not declared.admits(number):
+        raise ValueError(
+            f"{name}: expected a finite number in {declared.range_text()}, got {number}."
+        )
+    return number
+
+
+def _callable_element(kind: str, formula: Callable[..., object]) -> Element:
+    """An anonymous element around a callable on [B] vectors, without parameters of its own."""
+    try:
+        inspect.signature(formula).bind("positive", "negative")
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{kind}: a callable must accept two arguments (positive [B], negative [B]): {error}. "
+            f"Register it with goal_kernels.register_{kind} to give it hyper-parameters."
+        ) from None
+    return Element(getattr(formula, "__name__", type(formula).__name__), kind, formula)
+
+
+def _resolve(kind: str, spec: object) -> Element:
+    if isinstance(spec, str):
+        return find_element(kind, spec)
+    if callable(spec):
+        return _callable_element(kind, spec)
+    raise TypeError(
+        f"{kind}: expected the name of a registered element or a callable on [B] vectors, got "
+        f"{type(spec).__name__}."
+    )
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A gradient-space objective: triplet weight x pair weight x direction (paper, section 3).
+
+    Args:
+        triplet: name or alias of a registered triplet element, or f(positive, negative) -> T.
+        pair: name or alias of a registered pair element, or f(positive, negative) -> (P+, P-).
+        tau, alpha, beta: sharpness of the weights, > 0, 1 / similarity.
+        lam: midpoint of the sigmoid weights, a similarity.
+        epsilon: slack of relative similarity (`_ms` elements), >= 0, a similarity.
+        margin: margin of the hinge, >= 0, a similarity.
+        parameters: values of hyper-parameters that registered elements declare beyond these six.
+
+    Raises: ValueError for unknown names and values out of range, TypeError for wrong types.
+    """
+
+    triplet: str | Callable[..., Tensor]
+    pair: str | Callable[..., tuple[Tensor, Tensor]]
+    tau: float = constants.TAU
+    alpha: float = constants.ALPHA
+    beta: float = constants.BETA
+    lam: float = constants.LAM
+    epsilon: float = constants.EPSILON
+    margin: float = constants.MARGIN
+    parameters: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+    triplet_element: Element = field(init=False, repr=False, compare=False)
+    pair_element: Element = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for kind in ("triplet", "pair"):
+            element = _resolve(kind, getattr(self, kind))
+            put(self, f"{kind}_element", element)
+            if isinstance(getattr(self, kind), str):
+                put(self, kind, element.name)  # aliases compare equal to the full name
+        for name, declared in PARAMETERS.items():
+            put(self, name, _require_number(name, getattr(self, name), declared))
+        put(self, "parameters", self._own_values(dict(self.parameters)))
+
+    def _own_values(self, given: dict[str, float]) -> tuple[tuple[str, float], ...]:
+        declared = {
+            p.name: p for e in (self.triplet_element, self.pair_element) for p in e.own_parameters
+        }
+        unknown = sorted(set(given) - set(declared))
+        if unknown:
+            raise ValueError(
+                f"parameters: {', '.join(unknown)} not declared by {self.name}; it declares "
+                f"{', '.join(sorted(declared)) or 'none beyond ' + ', '.join(PARAMETERS)}."
+            )
+        return tuple(
+            (name, _require_number(name, given.get(name, p.default), p))
+            for name, p in sorted(declared.items())
+        )
+
+    @property
+    def name(self) -> str:
+        """`"triplet/pair"`."""
+        return f"{self.triplet_element.name}/{self.pair_element.name}"
+
+    @property
+    def potential(self) -> Callable[..., Tensor] | None:
+        """F(positive, negative) [B] whose derivatives are the weights, or None if there is none."""
+        triplet, pair = self.triplet_element, self.pair_element
+        formula = triplet.potentials.get(pair.name)
+        element = triplet
+        if formula is None and triplet.name == "constant":
+            formula, element = pair.potentials.get(triplet.name), pair
+        if formula is None:
+            return None
+        values, function = self.values_for(element), formula
+        return lambda positive, negative: function(positive, negative, **values)
+
+    @property
+    def reports_potential(self) -> bool:
+        """Whether the reported value is the true loss (hinge x constant), not the violation."""
+        triplet = self.triplet_element
+        return triplet.reports_potential and self.pair_element.name in triplet.potentials
+
+    def values_for(self, element: Element) -> dict[str, float]:
+        """The hyper-parameters that `element` takes, by name."""
+        own = dict(self.parameters)
+        return {n: own[n] if n in own else getattr(self, n) for n in element.parameters}
+
+    @classmethod
+    def parse(cls, text: str) -> Objective:
+        """An objective with default hyper-parameters from `"triplet/pair"`, e.g. "nca/sigmoid_ms".
+
+        Raises: ValueError when the text is not of that form or names something unknown.
+        """
+        parts = text.split("/")
+        if len(parts) != 2:
+            raise ValueError(
+                f"objective: expected 'triplet/pair' such as 'nca/sigmoid_ms', got {text!r}."
+            )
+        return cls(parts[0], parts[1])
+
+
+def as_objective(objective: Objective | str) -> Objective:
+    """`objective` itself, or the parsed string. Raises: TypeError for anything else."""
+    if isinstance(objective, Objective):
+        return objective
+    if isinstance(objective, str):
+        return Objective.parse(objective)
+    raise TypeError(
+        "objective: expected an Objective or a string such as 'nca/sigmoid_ms', got "
+        f"{type(objective).__name__}."
+    )
+
+
+def builtin_objectives() -> tuple[Objective, ...]:
+    """Every built-in triplet element with every built-in pair element, default parameters."""
+    names: dict[str, list[str]] = {"triplet": [], "pair": []}
+    for element in BUILTIN_ELEMENTS:
+        names[element.kind].append(element.name)
+    return tuple(Objective(t, p) for t in names["triplet"] for p in names["pair"])

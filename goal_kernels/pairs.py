@@ -1,0 +1,42 @@
+"""Similarities of given pairs: O(B D), no matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from goal_kernels.backends.base import accumulate_dtype
+from goal_kernels.constants import RESCORE_ELEMENTS
+
+
+def default_target(rows: int, columns: int, device: torch.device) -> Tensor:
+    """The implicit pairing: row i belongs to column i, rows beyond the last column to none. [N]"""
+    target = torch.arange(rows, device=device)
+    return torch.where(target < columns, target, -1) if rows > columns else target
+
+
+def pair_similarity(image: Tensor, text: Tensor, index: Tensor | None) -> Tensor:
+    """<image[i], text[index[i]]> in the accumulate dtype; -inf where the index is out of range.
+
+    Args:
+        image, text: [N, D], [M, D].
+        index: int64 [N], or None for index[i] = i.
+    Returns: [N]. Works in slices of rows, so the temporaries stay below a constant size.
+    """
+    rows, width = image.shape
+    dtype = accumulate_dtype(image.dtype)
+    if index is None and rows > text.shape[0]:
+        index = default_target(rows, text.shape[0], image.device)
+    result = torch.empty(rows, dtype=dtype, device=image.device)
+    step = max(1, RESCORE_ELEMENTS // width)
+    for start in range(0, rows, step):
+        part = slice(start, min(start + step, rows))
+        if index is None:
+            partner = text[part]
+        else:
+            partner = text[index[part].clamp(0, text.shape[0] - 1)]
+        result[part] = (image[part].to(dtype) * partner.to(dtype)).sum(dim=1)
+    if index is not None:
+        absent = (index < 0) | (index >= text.shape[0])
+        result.masked_fill_(absent, float("-inf"))
+    return result

@@ -1,0 +1,98 @@
+"""Recall at K, median and mean rank, rsum: the metrics of the image-text retrieval literature."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from goal_kernels import checks
+from goal_kernels.retrieval.ranks import RetrievalRanks, Standing, settle
+
+RECALL_AT = (1, 5, 10)
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise TypeError(f"k: expected an integer >= 1, got {type(k).__name__} {k!r}.")
+    if k < 1:
+        raise ValueError(f"k: expected an integer >= 1, got {k}.")
+
+
+def recall_at_k(ranks: Tensor, k: int) -> float:
+    """Percentage of queries whose best positive is among the first k, in [0, 100].
+
+    The field's hit rate: one of the positives is enough.
+
+    Args:
+        ranks: [Q] 0-based, e.g. `RetrievalRanks.i2t`; NaN marks an item that is not a query.
+        k: >= 1.
+    Raises: ValueError when there is no query, or k < 1.
+    """
+    _check_k(k)
+    valid = ranks[~ranks.isnan()] if ranks.is_floating_point() else ranks
+    if valid.numel() == 0:
+        raise ValueError("ranks: expected at least one query, got none.")
+    return 100.0 * (valid < k).double().mean().item()
+
+
+def _expected_recall(standing: Standing, k: int) -> float:
+    """Expected recall at k, in percent, when every tie is broken by a fair shuffle.
+
+    Of t wrong and m right candidates at the best score, q = k - better places are left. None of the
+    m is among the first q with probability prod over a = 1..m of (t - q + a) / (t + a).
+    """
+    query = standing.positives > 0
+    better, ties, positives = (x[query].double() for x in standing)
+    places = (k - better).clamp(min=0)
+    missed = torch.ones_like(better)
+    for a in range(1, int(positives.max()) + 1):
+        factor = ((ties - places + a) / (ties + a)).clamp(min=0)
+        missed = torch.where(positives >= a, missed * factor, missed)
+    return 100.0 * (1.0 - missed).mean().item()
+
+
+def _direction_metrics(ranks: Tensor, standing: Standing, ties: str) -> dict[str, float]:
+    """R@1, R@5, R@10 in percent; median and mean rank, 1-based. ranks: [Q]."""
+    valid = ranks[~ranks.isnan()]
+    recalls = {
+        f"R@{k}": _expected_recall(standing, k) if ties == "expected" else recall_at_k(ranks, k)
+        for k in RECALL_AT
+    }
+    # quantile() would need all ranks as floats sorted anyway; the field floors the median.
+    median = math.floor(valid.quantile(0.5).item()) + 1
+    return {**recalls, "median_rank": float(median), "mean_rank": valid.mean().item() + 1.0}
+
+
+def retrieval_metrics(ranks: RetrievalRanks) -> dict[str, Any]:
+    """The field's table from `retrieval_ranks`.
+
+    Returns: {"i2t": {"R@1", "R@5", "R@10", "median_rank", "mean_rank"}, "t2i": {...}, "rsum"}.
+        Recalls in percent, ranks 1-based, rsum the sum of the six recalls (at most 600). Under the
+        tie rule "expected" a recall is its expectation over random orders of each tie, so a
+        collapsed model scores exactly chance.
+    """
+    i2t = _direction_metrics(ranks.i2t, ranks.i2t_standing, ranks.ties)
+    t2i = _direction_metrics(ranks.t2i, ranks.t2i_standing, ranks.ties)
+    rsum = sum(side[f"R@{k}"] for side in (i2t, t2i) for k in RECALL_AT)
+    return {"i2t": i2t, "t2i": t2i, "rsum": rsum}
+
+
+def chance_metrics(text_to_image: Tensor, images: int) -> dict[str, Any]:
+    """`retrieval_metrics` of a random ranking, in expectation: every candidate ties.
+
+    Args:
+        text_to_image: [M] integers in [0, images); images: number of images, >= 1.
+    """
+    device = text_to_image.device
+    index = checks.check_index_vector("text_to_image", text_to_image, len(text_to_image), device)
+    texts = index.shape[0]
+    own = torch.bincount(index, minlength=images)
+    none = torch.zeros_like(own)
+    i2t = Standing(none, texts - own, own)
+    single = torch.ones(texts, dtype=torch.int64, device=device)
+    t2i = Standing(torch.zeros_like(single), (images - 1) * single, single)
+    ranks = (settle(i2t, "expected"), settle(t2i, "expected"))
+    return retrieval_metrics(RetrievalRanks(*ranks, "expected", i2t, t2i, 0))

@@ -1,0 +1,27 @@
+"""Shared fixtures. Runs on a machine with only a CPU; a GPU adds cases and never removes any."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Read when Triton's kernels are first imported, which is later than this.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(20260521)
+
+
+@pytest.fixture
+def nan_filled_memory() -> Iterator[None]:
+    """Fill uninitialised tensors with NaN (integers with their maximum): unwritten output shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)

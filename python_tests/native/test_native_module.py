@@ -1,0 +1,185 @@
+"""The extension around its kernels: loading, refusals, threads, forks, memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from goal_kernels import native
+from goal_kernels.backends.base import Call, GradientTerms, Pairing, RelativeQuery
+from goal_kernels.backends.cpu import CpuBackend
+
+QUERY = RelativeQuery("exponential", torch.tensor(0.0), 10.0)
+
+
+def random_pair(rows: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    pair = torch.randn(2, rows, width, generator=generator) / width**0.5
+    return pair[0], pair[1]
+
+
+def test_build_info(fastest) -> None:
+    info = native.build_info()
+    assert info["isa"] == info["usable_isas"][-1]
+    assert info["usable_isas"][0] == "baseline"
+    assert info["compiler"]
+    assert isinstance(info["openmp"], bool)
+    assert info["cuda"]["devices"] or info["cuda"]["reason"]
+    if info["cuda"]["built"]:
+        assert info["cuda"]["runtime_version"] >= 12000
+
+
+@pytest.fixture
+def missing_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    native._attempt.cache_clear()
+    monkeypatch.setattr(native, "MODULE", "goal_kernels._native_that_was_never_built")
+    yield
+    native._attempt.cache_clear()
+
+
+@pytest.mark.usefixtures("missing_module")
+def test_a_missing_extension_says_why_and_what_to_do(monkeypatch) -> None:
+    ok, reason = native.status()
+    assert not ok
+    assert "_native_that_was_never_built" in reason
+    assert "pip install" in reason
+    assert CpuBackend().availability() == (False, reason)
+    monkeypatch.undo()
+    with pytest.raises(ImportError, match="_native_that_was_never_built"):
+        native.load()  # the first failure is remembered
+
+
+def test_available_and_supports(fastest) -> None:
+    assert fastest.availability() == (True, "")
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        assert fastest.supports(Call("cpu", dtype, 8, "medium")).ok
+    refused = fastest.supports(Call("cuda", torch.float32, 8))
+    assert not refused.ok
+    assert "cuda" in refused.reason
+    refused = fastest.supports(Call("cpu", torch.int32, 8))
+    assert not refused.ok
+    assert "int32" in refused.reason
+
+
+def call(**changes) -> None:
+    """Mines 3 x 4 with some arguments replaced."""
+    arguments = {"image": torch.ones(3, 2), "text": torch.ones(4, 2), "target": None, "ids": None}
+    arguments |= {"query": QUERY, "text_ids": None, "isa": "auto"} | changes
+    pairing = Pairing(arguments["target"], arguments["ids"], arguments["text_ids"])
+    CpuBackend(arguments["isa"]).mine(
+        arguments["image"], arguments["text"], pairing, arguments["query"], "highest"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": torch.ones(3)}, r"image: expected a CPU matrix.*\(3,\)"),
+        ({"image": torch.ones(3, 2, dtype=torch.int64)}, "image: expected a CPU matrix.*int64"),
+        ({"image": torch.ones(3, 2, device="meta")}, "image: expected a CPU matrix.*on meta"),
+        ({"text": torch.ones(4, 3)}, "text: expected torch.float32 and width 2"),
+        ({"text": torch.ones(4, 2).double()}, "text: expected torch.float32 and width 2"),
+        ({"text": torch.ones(0, 2)}, "1 to [0-9]+ rows and columns, got 0"),
+        ({"target": torch.zeros(2, dtype=torch.int64)}, "target: expected 3 contiguous"),
+        ({"target": torch.zeros(3, dtype=torch.int32)}, "target: .*int64.*got.*int32"),
+        ({"target": torch.zeros(6, dtype=torch.int64)[::2]}, "target: .*contiguous"),
+        ({"ids": torch.zeros(3, dtype=torch.int64)}, "image_ids, text_ids: expected both or none"),
+        ({"query": RelativeQuery("cubic", torch.tensor(0.0), 1.0)}, "relative.kind: .*cubic"),
+        ({"query": QUERY._replace(threshold=torch.tensor(0.0).double())}, "relative.threshold"),
+        ({"isa": "avx1024"}, "isa: expected one that this machine can run.*got 'avx1024'"),
+    ],
+)
+def test_wrong_arguments_are_refused(fastest, changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(**changes)
+
+
+def test_concurrent_callers_get_the_same_answer(fastest) -> None:
+    """The kernels run without the interpreter lock and share nothing."""
+    image, text = random_pair(200, 40)
+    alone = fastest.mine(image, text, Pairing(), QUERY, "highest")
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [
+            pool.submit(fastest.mine, image, text, Pairing(), QUERY, "highest") for _ in range(8)
+        ]
+        for job in jobs:
+            assert all(map(torch.equal, alone, job.result()))
+
+
+def _mine_in_child(connection) -> None:
+    torch.set_num_threads(1)  # as data-loading workers do
+    image, text = random_pair(200, 40)
+    mined = CpuBackend().mine(image, text, Pairing(), QUERY, "highest")
+    connection.send(mined.row_index.tolist())
+
+
+def test_a_forked_child_does_not_hang(fastest, set_threads) -> None:
+    set_threads(2)
+    image, text = random_pair(200, 40)
+    expected = fastest.mine(image, text, Pairing(), QUERY, "highest").row_index.tolist()
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_mine_in_child, args=(sender,))
+    child.start()
+    answered = receiver.poll(30)
+    if not answered:
+        child.kill()
+    child.join()
+    assert answered, "the child did not answer"
+    assert receiver.recv() == expected
+
+
+MEMORY_SCRIPT = """
+import torch
+from goal_kernels.backends.base import GradientTerms, Pairing, RelativeQuery
+from goal_kernels.backends.cpu import CpuBackend
+
+
+def kilobytes(field):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+torch.set_num_threads(2)
+image, text = torch.randn(2, {batch}, {width})
+ids = torch.arange({batch})
+query = RelativeQuery("exponential", torch.tensor(0.0), 10.0)
+backend = CpuBackend()
+backend.mine(image[:300], text[:300], Pairing(), query, "highest")
+grads = torch.ones(2, {batch}, {width})  # what the gradients will occupy
+open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
+before = kilobytes("VmRSS")
+del grads
+mined = backend.mine(image, text, Pairing(None, ids, ids), query, "highest")
+weight = torch.ones({batch})
+terms = GradientTerms(mined.row_index, mined.column_index, None, weight, weight, weight)
+grads = backend.apply(torch.tensor(1.0), image, text, terms, (True, True))
+print(kilobytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_extra_memory_is_linear_in_the_batch(fastest) -> None:
+    """At 16384 x 64 the matrix alone would be 1 GiB."""
+    batch, width = 16384, 64
+    script = MEMORY_SCRIPT.format(batch=batch, width=width)
+    answer = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
+    extra = int(answer.stdout) << 10
+    assert extra < (16 << 20) + 400 * batch, f"{extra / 2**20:.1f} MiB"
+
+
+def test_apply_checks_its_vectors(fastest) -> None:
+    image = torch.ones(3, 2)
+    index, weight = torch.zeros(3, dtype=torch.int64), torch.ones(3)
+    terms = GradientTerms(index, index, None, weight, weight, weight)
+    one = torch.tensor(1.0)
+    with pytest.raises(ValueError, match=r"row_weight: expected 3 .*torch.float32.*torch.float64"):
+        fastest.apply(one, image, image, terms._replace(row_weight=weight.double()), (True, True))
+    with pytest.raises(ValueError, match="hardest_image: expected 3 contiguous"):
+        fastest.apply(one, image, image, terms._replace(hardest_image=index[:2]), (True, True))

@@ -1,0 +1,140 @@
+"""Every backend against the float64 reference, over objectives, shapes and dtypes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pytest
+import torch
+from cases import DTYPES, OBJECTIVES, SHAPES, caption_ids, paired_batch, unruly_batch
+from comparators import check_against_truth
+
+import goal_kernels as gk
+from goal_kernels import ops
+from goal_kernels.backends import BACKENDS
+from goal_kernels.backends.base import Call, Pairing
+from goal_kernels.weights import weigh
+
+INTERPRETED_SHAPES = SHAPES[:-1]
+"""Triton's interpreter runs tile operations as numpy calls: the largest shape adds only time."""
+
+
+@lru_cache(maxsize=1)
+def devices() -> dict[str, str]:
+    """Where each backend is tested; a backend that cannot run here maps to its own reason."""
+    found = {}
+    for backend in BACKENDS:
+        verdict = backend.availability()
+        cuda = torch.cuda.is_available() and backend.name in ("triton", "reference")
+        found[backend.name] = ("cuda" if cuda else "cpu") if verdict.ok else f"!{verdict.reason}"
+    return found
+
+
+def device_or_skip(name: str, dtype: torch.dtype, width: int) -> str:
+    device = devices()[name]
+    if device.startswith("!"):
+        pytest.skip(f"{name}: {device[1:]}")
+    backend = next(b for b in BACKENDS if b.name == name)
+    verdict = backend.supports(Call(device, dtype, width))
+    if not verdict.ok:
+        pytest.skip(f"{name}: {verdict.reason}")
+    return device
+
+
+def run_backend(name, image, text, objective, ids=(None, None), direction="both"):
+    """positive, mined, value and both gradients, each from the backend's own operators."""
+    device = device_or_skip(name, image.dtype, image.shape[1])
+    image, text = image.to(device), text.to(device)
+    ids = tuple(None if i is None else i.to(device) for i in ids)
+    options = (objective.pair_element.relative, objective.epsilon, objective.beta, "highest")
+    positive, mined = ops.mine(name, image, text, Pairing(None, *ids), *options)
+    weighted = weigh(objective, positive, mined, direction)
+    apply = getattr(torch.ops.goal_kernels, f"apply_{name}")
+    grads = apply(
+        torch.ones((), device=device),
+        image,
+        text,
+        mined.row_index,
+        mined.column_index,
+        None,
+        *weighted[1:],
+        True,
+        True,
+    )
+    return positive.cpu(), mined, weighted.value.cpu(), *grads
+
+
+def parity(name, image, text, objective, ids=(None, None), direction="both") -> None:
+    outcome = run_backend(name, image, text, objective, ids, direction)
+    check_against_truth(image, text, objective, outcome, ids, direction)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("name", [b.name for b in BACKENDS])
+def test_every_objective(name, dtype, shape) -> None:
+    if name == "triton" and devices()[name] == "cpu" and shape not in INTERPRETED_SHAPES:
+        pytest.skip("the interpreter covers every path with smaller shapes")
+    image, text = paired_batch(shape.batch, shape.width, dtype, seed=shape.batch)
+    # Mining depends on the relative kind only: one objective of each kind mines, all are weighed.
+    for objective in OBJECTIVES:
+        parity(name, image, text, objective)
+
+
+@pytest.mark.parametrize("pair", ["constant", "linear_ms", "sigmoid_ms"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("name", [b.name for b in BACKENDS])
+def test_unruly_embeddings_and_ids(name, dtype, pair) -> None:
+    image, text = unruly_batch(45, 37, dtype)
+    ids = (caption_ids(45), caption_ids(45))
+    parity(name, image, text, gk.Objective("circle", pair), ids)
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+@pytest.mark.parametrize("name", [b.name for b in BACKENDS])
+def test_one_direction(name, direction) -> None:
+    image, text = paired_batch(20, 8, torch.float32)
+    parity(name, image, text, gk.Objective("nca", "sigmoid"), direction=direction)
+
+
+@pytest.mark.parametrize("name", [b.name for b in BACKENDS])
+def test_any_memory_layout(name) -> None:
+    """Transposed, strided and offset views give what their contiguous copies give, bit for bit."""
+    image, text = paired_batch(21, 10, torch.float32)
+    device = device_or_skip(name, image.dtype, 10)
+    expected = [gk.mine(image.to(device), text.to(device), backend=name)]
+    padded = torch.full((21, 25), float("nan"), device=device)
+    padded[:, 3:13] = image.to(device)
+    transposed = text.to(device).T.contiguous().T
+    every_second = torch.full((21, 20), float("nan"), device=device)
+    every_second[:, ::2] = image.to(device)
+    for view in (padded[:, 3:13], every_second[:, ::2]):
+        expected.append(gk.mine(view, transposed, backend=name))
+        for left, right in zip(expected[0], expected[-1], strict=True):
+            assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("pair", ["constant", "linear_ms", "sigmoid_ms"])
+@pytest.mark.parametrize("name", [b.name for b in BACKENDS])
+def test_reruns_are_bit_equal(name, pair) -> None:
+    image, text = paired_batch(60, 33, torch.float32)
+    objective = gk.Objective("nca", pair)
+    first = run_backend(name, image, text, objective)
+    for _ in range(3):
+        again = run_backend(name, image, text, objective)
+        assert torch.equal(first[2], again[2])
+        assert torch.equal(first[3], again[3])
+        assert torch.equal(first[4], again[4])
+        assert all(torch.equal(a, b) for a, b in zip(first[1], again[1], strict=True))
+
+
+@pytest.mark.parametrize("name", [b.name for b in BACKENDS])
+def test_every_output_is_written(name, nan_filled_memory) -> None:
+    image, text = paired_batch(33, 17, torch.float32)
+    parity(name, image, text, gk.Objective("nca", "sigmoid_ms"))
+
+
+def test_no_backend_is_silently_missing() -> None:
+    """On a CPU machine with the native library and Triton installed, all three must run here."""
+    missing = {name: where for name, where in devices().items() if where.startswith("!")}
+    assert not missing, missing

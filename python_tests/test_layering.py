@@ -1,0 +1,87 @@
+"""Who may import whom. An arrow that is not in this table is a design decision: make it here."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "goal_kernels"
+
+LAYERS = (
+    {"constants"},
+    {"backends.base", "native"},
+    {"registry", "pairs"},
+    {"elements", "reference"},
+    {"objective", "backends.reference", "backends.cpu", "backends.triton*"},
+    {"backends", "weights", "statistics", "checks"},
+    {"ops", "backends.explain", "retrieval.ranks"},
+    {"functional", "retrieval.metrics"},
+    {"modules", "retrieval"},
+    {"goal_kernels"},
+    {"training*", "data*", "cli", "__main__"},
+)
+"""From the bottom up: a module imports from strictly lower layers only."""
+
+FREE = ("training", "data", "backends.triton", "cli", "__main__")
+"""Families whose members may import each other."""
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        found[".".join(parts) or "goal_kernels"] = path
+    return found
+
+
+def layer(module: str) -> int:
+    for level, names in enumerate(LAYERS):
+        for name in names:
+            if module == name or (name.endswith("*") and module.startswith(name[:-1])):
+                return level
+    raise AssertionError(f"{module} is in no layer: add it to LAYERS")
+
+
+def family(module: str) -> str | None:
+    return next((name for name in FREE if module.startswith(name)), None)
+
+
+def imports(path: Path, known: set[str]) -> set[str]:
+    """Modules of the package that a file imports, at any depth of its code."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("goal_kernels"):
+            base = (node.module or "").removeprefix("goal_kernels").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                found.add(inner if inner in known else base or "goal_kernels")
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("goal_kernels"):
+                    found.add(alias.name.removeprefix("goal_kernels").lstrip(".") or "goal_kernels")
+    return {name for name in found if name in known}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_down(module) -> None:
+    known = modules()
+    for imported in imports(known[module], set(known)):
+        if family(module) is not None and family(imported) is not None:
+            continue
+        assert layer(imported) < layer(module), f"{module} must not import {imported}"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_sizes_stay_small(module) -> None:
+    """Files of at most 350 lines, functions of at most 80: longer ones hide an unnamed idea."""
+    source = modules()[module].read_text()
+    assert source.count("\n") <= 350, f"{module} has {source.count(chr(10))} lines"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            size = (node.end_lineno or 0) - node.lineno + 1
+            doc = ast.get_docstring(node)
+            size -= doc.count("\n") + 1 if doc else 0
+            assert size <= 80, f"{module}.{node.name} has {size} lines"

@@ -1,0 +1,45 @@
+"""Builds `goal_kernels._native` with CMake; everything else is in pyproject.toml.
+
+Environment: GOAL_KERNELS_CUDA (AUTO, ON or OFF) is handed to CMake, see CMakeLists.txt.
+CMAKE_BUILD_PARALLEL_LEVEL, CMAKE_GENERATOR, CXX and CUDACXX work as CMake documents them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pybind11
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+
+
+class CMakeBuild(build_ext):
+    """Configures and builds in setuptools' temporary folder, output where setuptools expects it."""
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        build = Path(self.build_temp).resolve() / ext.name
+        configure = [
+            "cmake",
+            f"-S{ROOT}",
+            f"-B{build}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DGOAL_KERNELS_CUDA={os.environ.get('GOAL_KERNELS_CUDA', 'AUTO')}",
+        ]
+        if "CMAKE_GENERATOR" not in os.environ:
+            configure.append("-GNinja")
+        subprocess.run(configure, check=True)
+        subprocess.run(["cmake", "--build", str(build), "--parallel"], check=True)
+
+
+setup(
+    ext_modules=[Extension("goal_kernels._native", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)
