@@ -26,6 +26,8 @@ class CMakeBuild(build_ext):
         build = Path(self.build_temp).resolve() / ext.name
         configure = [
             "cmake",
+            # A cache of an earlier build may name tools of an isolated environment that is gone.
+            "--fresh",
             f"-S{ROOT}",
             f"-B{build}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target}",
@@ -39,7 +41,10 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--build", str(build), "--parallel"], check=True)
 
 
+# `depends` puts the sources into source distributions.
+SOURCES = ["CMakeLists.txt", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.*"))]
+
 setup(
-    ext_modules=[Extension("goal_kernels._native", sources=[])],
+    ext_modules=[Extension("goal_kernels._native", sources=[], depends=SOURCES)],
     cmdclass={"build_ext": CMakeBuild},
 )

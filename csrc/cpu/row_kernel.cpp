@@ -1,4 +1,4 @@
-// Row kernels of `apply`: weighted sums of rows, accumulated in float (double for double), and their rounding.
+// Row kernels of `apply`: weighted sums of rows, accumulated in float (double for double), and rounded.
 //
 // Bytes per output row: (terms + 1) * width * element size; the accumulator stays in the first-level cache
 // up to a width of about 8000 floats. The loops are plain so that the compiler vectorises them for

@@ -166,7 +166,21 @@ def test_exponential_never_overflows(backend, beta) -> None:
     shape = (50, 40, 3)
     question = Question("exponential", -INF, beta)
     image, text = (x.float() for x in integers(*shape))
-    check(ask(backend, image, text, question), expected(shape, question), "exponential")
+    found = ask(backend, image, text, question)
+    check(found, expected(shape, question), "exponential", tolerance=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_exponential_is_accurate_over_its_range(backend, dtype) -> None:
+    """One hardest text at 0 and one other at -x: the sum is exp(-x) alone."""
+    lowest = 87.0 if dtype == torch.float32 else 708.0
+    x = torch.linspace(0, lowest, 5000, dtype=dtype)[:, None]
+    text = torch.tensor([[0.0], [-1.0]], dtype=dtype)
+    found = ask(backend, x, text, Question("exponential", -INF, 1.0, (-1,) * 5000))
+    exact = torch.exp(-x[:, 0].double())
+    error = (found.row_sum.double() - exact).abs() / exact
+    assert error.max().item() <= 3 * torch.finfo(dtype).eps
+    assert (found.row_count == 1).all()
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
