@@ -92,6 +92,15 @@ def test_target_or_ids_alone(backend, device, which: str) -> None:
     check(mined, mined_literally(image, text, pairing, ("none", 0.0, 0.0)), "none")
 
 
+def test_a_target_beyond_int32_is_no_positive(backend, device) -> None:
+    """Cut to 32 bits these would name columns 0 and 1."""
+    image, text = torch.ones(3, 2, device=device), torch.ones(3, 2, device=device)
+    target = torch.tensor([2**32, 1, -(2**32) + 1])
+    mined = mine(backend, image, text, (target, None, None))
+    assert mined.row_index.tolist() == [0, 0, 0]
+    assert mined.column_index.tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize("slots", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["linear", "exponential"])
 def test_programs_that_walk_many_tiles(backend, device, monkeypatch, kind: str, slots: int) -> None:
