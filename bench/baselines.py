@@ -1,0 +1,151 @@
+"""The competitor: what a good user writes today in plain torch, with the matrix in full.
+
+No Python loop, no second product in the backward, gradients by gather and index_add. It is spared
+the bookkeeping of autograd, which the contestants of the library pay for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from goal_kernels import Objective
+from goal_kernels.backends.base import accumulate_dtype
+
+NEGATIVE_INFINITY = float("-inf")
+
+
+class Hardest(NamedTuple):
+    """Positives and hardest negatives: values [B] in float32, indices int64 [B]."""
+
+    positive: Tensor
+    negative_text: Tensor
+    hardest_text: Tensor
+    negative_image: Tensor
+    hardest_image: Tensor
+
+
+class Forward(NamedTuple):
+    """What the forward leaves for the backward: 0-d value and coefficients [B]."""
+
+    hardest: Hardest
+    value: Tensor
+    positive_weight: Tensor
+    text_weight: Tensor
+    image_weight: Tensor
+
+
+class Step(NamedTuple):
+    """Forward and both gradients, [B, D] in the input dtype."""
+
+    forward: Forward
+    grad_image: Tensor
+    grad_text: Tensor
+
+
+def mine(image: Tensor, text: Tensor) -> tuple[Tensor, Hardest]:
+    """The similarity matrix [B, B] without its diagonal, in the input dtype, and the hardest."""
+    similarity = image @ text.T
+    wide = accumulate_dtype(image.dtype)
+    positive = similarity.diagonal().to(wide, copy=True)
+    similarity.fill_diagonal_(NEGATIVE_INFINITY)
+    text_value, text_index = similarity.max(1)
+    image_value, image_index = similarity.max(0)
+    hardest = Hardest(positive, text_value.to(wide), text_index, image_value.to(wide), image_index)
+    return similarity, hardest
+
+
+def hardest_only(image: Tensor, text: Tensor) -> Hardest:
+    """Mining alone."""
+    return mine(image, text)[1]
+
+
+class Outcome(NamedTuple):
+    """What any contestant answers: hardest negatives, 0-d value, gradients [B, D] if made."""
+
+    hardest: Hardest
+    value: Tensor
+    gradients: tuple[Tensor, Tensor] | None
+
+
+class EagerPipeline:
+    """One objective as vectorised torch code."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.triplet = objective.triplet_element.formula
+        self.triplet_values = objective.values_for(objective.triplet_element)
+        self.pair = objective.pair_element.formula
+        self.pair_values = objective.values_for(objective.pair_element)
+        self.potential = objective.potential if objective.reports_potential else None
+        self.relative = objective.pair_element.relative
+        self.epsilon, self.alpha, self.beta = objective.epsilon, objective.alpha, objective.beta
+
+    def _relative_positive(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """R+ of every anchor from a dense [B, B] comparison of the positives. [B]"""
+        gap = positive[:, None] - positive[None, :]
+        counted = positive[None, :] <= negative[:, None] + self.epsilon
+        counted = counted.fill_diagonal_(False)
+        if self.relative == "linear":
+            counted = counted & (gap != 0)
+            term = gap
+        else:
+            term = torch.exp(self.alpha * gap)
+        return torch.where(counted, term, 0.0).sum(1) / counted.sum(1).clamp(min=1)
+
+    def _relative_negative(
+        self, similarity: Tensor, negative: Tensor, index: Tensor, threshold: Tensor
+    ) -> Tensor:
+        """R- of every anchor from the [B, B] matrix, whose diagonal is -inf. [B]"""
+        counted = similarity >= threshold
+        counted = counted.scatter_(1, index[:, None], False)
+        gap = negative[:, None] - similarity
+        if self.relative == "linear":
+            counted = counted & (gap > 0)
+            term = gap
+        else:
+            term = torch.exp(-self.beta * gap)
+        return torch.where(counted, term, 0.0).sum(1) / counted.sum(1).clamp(min=1)
+
+    def _weights(
+        self, similarity: Tensor, positive: Tensor, negative: Tensor, index: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """a, b and value per anchor of one direction, [B] each."""
+        relative = {}
+        if self.relative != "none":
+            threshold = positive.amin() - self.epsilon
+            relative["relative_positive"] = self._relative_positive(positive, negative)
+            relative["relative_negative"] = self._relative_negative(
+                similarity, negative, index, threshold
+            )
+        weight = self.triplet(positive=positive, negative=negative, **self.triplet_values)
+        own, other = self.pair(positive=positive, negative=negative, **relative, **self.pair_values)
+        potential = self.potential
+        value = negative - positive if potential is None else potential(positive, negative)
+        return weight * own, weight * other, value
+
+    def forward(self, image: Tensor, text: Tensor) -> Forward:
+        """Value and coefficients of image, text [B, D]."""
+        similarity, hardest = mine(image, text)
+        positive = hardest.positive
+        rows = self._weights(similarity, positive, hardest.negative_text, hardest.hardest_text)
+        columns = self._weights(
+            similarity.T, positive, hardest.negative_image, hardest.hardest_image
+        )
+        value = rows[2].sum() + columns[2].sum()
+        return Forward(hardest, value, rows[0] + columns[0], rows[1], columns[1])
+
+    def forward_backward(self, image: Tensor, text: Tensor) -> Step:
+        """Value and gradients of image, text [B, D]."""
+        forward = self.forward(image, text)
+        hardest = forward.hardest
+        wide = forward.value.dtype
+        x, y = image.to(wide), text.to(wide)
+        own = forward.positive_weight[:, None]
+        to_text, to_image = forward.text_weight[:, None], forward.image_weight[:, None]
+        grad_image = to_text * y[hardest.hardest_text] - own * y
+        grad_image.index_add_(0, hardest.hardest_image, to_image * y)
+        grad_text = to_image * x[hardest.hardest_image] - own * x
+        grad_text.index_add_(0, hardest.hardest_text, to_text * x)
+        return Step(forward, grad_image.to(image.dtype), grad_text.to(text.dtype))

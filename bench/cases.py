@@ -1,0 +1,165 @@
+"""What is measured: operation, objective, sizes, dtype; and the embeddings it is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PLAIN = "hinge/constant"
+"""Weights from the mined similarities alone."""
+
+RELATIVE = "nca/sigmoid_ms"
+"""Weights that also need the relative-similarity sums over the whole matrix."""
+
+NO_OBJECTIVE = "-"
+FORWARD = "forward"
+FORWARD_BACKWARD = "forward_backward"
+GOAL_LOSS = "goal_loss"
+MINE = "mine"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measured situation; every contestant of a case sees the same embeddings.
+
+    op: GOAL_LOSS or MINE. mode: FORWARD or FORWARD_BACKWARD. objective: "triplet/pair", or
+    NO_OBJECTIVE for MINE. batch, width: B and D. dtype: "float32" or "bfloat16". precision: of
+    float32 products, in torch's words. device: "cpu" or "cuda".
+    """
+
+    op: str
+    mode: str
+    objective: str
+    batch: int
+    width: int
+    dtype: str
+    precision: str = "highest"
+    device: str = "cpu"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch knows it."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+    @property
+    def backward(self) -> bool:
+        """Whether gradients are part of the job."""
+        return self.mode == FORWARD_BACKWARD
+
+    def __str__(self) -> str:
+        job = self.op if self.op == MINE else f"{self.mode}-{self.objective}"
+        return f"{job}-{self.batch}x{self.width}-{self.dtype}"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Rounds per case: as many as fit into `seconds`, within [least, most]."""
+
+    seconds: float
+    least: int
+    most: int
+
+    def rounds(self, round_seconds: float) -> int:
+        """Rounds for a case whose contestants together need `round_seconds` once."""
+        fitting = self.most if round_seconds <= 0 else int(self.seconds / round_seconds)
+        return min(self.most, max(self.least, fitting))
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named selection of sizes.
+
+    memory_batches: sizes of the peak-memory measurement. compiling: whether torch.compile, seconds
+    per pipeline, takes part.
+    """
+
+    batches: tuple[int, ...]
+    widths: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    effort: Effort
+    memory_batches: tuple[int, ...] = ()
+    compiling: bool = True
+
+
+DTYPES = ("float32", "bfloat16")
+SUITES = {
+    # Proves that everything still runs; its figures mean nothing.
+    "smoke": Suite((64,), (32,), ("float32",), Effort(0.1, 3, 3), compiling=False),
+    # 128: the batch of the papers; 512 to 4096: what image-text training uses today. Widths: a
+    # small head and the usual 1024.
+    "quick": Suite((128, 512, 1024, 2048, 4096), (256, 1024), DTYPES, Effort(1.5, 7, 15), (4096,)),
+    "full": Suite(
+        (32, 128, 512, 1024, 2048, 4096, 8192),
+        (256, 1024),
+        DTYPES,
+        Effort(6.0, 11, 31),
+        (4096, 8192),
+    ),
+}
+
+
+def objective_cases(suite: Suite, precision: str, device: str) -> Iterator[Case]:
+    """Loss cases; the modes of one situation are neighbours, so they share its checks.
+
+    The forward alone is timed at the largest width only: at others it tells what mining tells.
+    """
+    for batch, width, dtype in product(suite.batches, suite.widths, suite.dtypes):
+        modes = (FORWARD, FORWARD_BACKWARD)[width != suite.widths[-1] :]
+        for objective, mode in product((PLAIN, RELATIVE), modes):
+            yield Case(GOAL_LOSS, mode, objective, batch, width, dtype, precision, device)
+
+
+def mining_cases(suite: Suite, precision: str, device: str) -> Iterator[Case]:
+    """Mining alone, without weights."""
+    for batch, width, dtype in product(suite.batches, suite.widths, suite.dtypes):
+        yield Case(MINE, FORWARD, NO_OBJECTIVE, batch, width, dtype, precision, device)
+
+
+def memory_cases(suite: Suite, precision: str, device: str) -> Iterator[Case]:
+    """Peak memory: the widest embeddings."""
+    width, dtype = suite.widths[-1], suite.dtypes[0]
+    kinds = product(suite.memory_batches, (PLAIN, RELATIVE), (FORWARD, FORWARD_BACKWARD))
+    for batch, objective, mode in kinds:
+        yield Case(GOAL_LOSS, mode, objective, batch, width, dtype, precision, device)
+
+
+class Inputs(NamedTuple):
+    """Image and text embeddings, [B, D] each, rows of unit length, row i of one matching row i."""
+
+    image: Tensor
+    text: Tensor
+
+
+LATENT_WIDTH = 32
+"""Rank of the shared part: negatives then spread by 1 / sqrt(32) = 0.18 at every D."""
+
+
+def make_inputs(case: Case) -> Inputs:
+    """Embeddings of a half-trained model; seeded, identical for every contestant and run.
+
+    Never zeros and never isotropic noise: zeros run about a third faster than data, and with noise
+    no pair would pass the threshold of the relative sums, which would then be measured empty. Here
+    texts are copies of the images' latent vectors with noise of varying strength, so that a few to
+    some tens of per cent of all pairs pass.
+    """
+    generator = torch.Generator().manual_seed(case.batch * 100_003 + case.width)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    latent = F.normalize(normal(case.batch, LATENT_WIDTH), dim=1)
+    noise = F.normalize(normal(case.batch, LATENT_WIDTH), dim=1)
+    strength = 0.5 + 0.7 * torch.rand(case.batch, 1, generator=generator)
+    basis = normal(LATENT_WIDTH, case.width)
+    detail = 0.3 * LATENT_WIDTH**-0.5 * normal(2, case.batch, case.width)
+    image = F.normalize(latent @ basis + detail[0], dim=1)
+    text = F.normalize((latent + strength * noise) @ basis + detail[1], dim=1)
+    dtype = case.torch_dtype
+    return Inputs(image.to(case.device, dtype), text.to(case.device, dtype))

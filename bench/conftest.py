@@ -1,0 +1,108 @@
+"""Options, parametrisation, and the fixture that holds the contests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+
+from bench.cases import SUITES, Case, Suite, memory_cases, mining_cases, objective_cases
+from bench.contest import ContestResult, hold_contest
+from bench.contestants import COMPILED, GEMM, GEMM_OUT, entrants
+from bench.machine import describe_machine
+
+PLANS: dict[str, Callable[[Suite, str, str], Iterator[Case]]] = {
+    "objective": objective_cases,
+    "mining": mining_cases,
+    "memory": memory_cases,
+}
+DEFAULT_THREADS = 2
+UNWEIGHED = (GEMM, GEMM_OUT, COMPILED)
+"""Not in the memory plan: products make no gradients, and compiling needs more than the step."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("goal_kernels")
+    group.addoption("--suite", choices=tuple(SUITES), default="quick", help="sizes and effort")
+    group.addoption("--device", choices=("cpu", "cuda"), default="cpu")
+    group.addoption("--threads", type=int, default=DEFAULT_THREADS, help="torch's threads")
+    group.addoption("--precision", choices=("highest", "high", "medium"), default="highest")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("device") == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError("--device cuda: no CUDA device here; use --device cpu.")
+    threads, cores = config.getoption("threads"), os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise pytest.UsageError(f"--threads: expected 1 to {cores} on this machine, got {threads}.")
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(config.getoption("precision"))
+
+
+def chosen_suite(config: pytest.Config) -> Suite:
+    """The suite that --suite names."""
+    return SUITES[config.getoption("suite")]
+
+
+def plan(config: pytest.Config, name: str) -> list[Case]:
+    """The cases of one plan under these options."""
+    suite = chosen_suite(config)
+    return list(PLANS[name](suite, config.getoption("precision"), config.getoption("device")))
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Who is not measured here, and why."""
+    refused = {
+        f"{name}: {verdict.reason}"
+        for case in plan(config, "objective")
+        for name, verdict in entrants(case, chosen_suite(config).compiling)
+        if not verdict.ok
+    }
+    return [f"not measured: {line}" for line in sorted(refused)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per case and contestant; those of one case follow one another."""
+    if "contestant" not in metafunc.fixturenames:
+        return
+    name = metafunc.module.__name__.rpartition("bench_")[2]
+    pairs = [
+        pytest.param(case, contestant, id=f"{case}-{contestant}")
+        for case in plan(metafunc.config, name)
+        for contestant, verdict in entrants(case, chosen_suite(metafunc.config).compiling)
+        if verdict.ok and (name != "memory" or contestant not in UNWEIGHED)
+    ]
+    metafunc.parametrize(("case", "contestant"), pairs)
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    machine = describe_machine(config.getoption("device"), config.getoption("precision"))
+    machine_info["goal_kernels"] = {
+        **machine.as_dict(),
+        "suite": config.getoption("suite"),
+        "selected": config.getoption("keyword"),
+    }
+
+
+@pytest.fixture(scope="session")
+def contest(request: pytest.FixtureRequest) -> Callable[[Case], ContestResult]:
+    """The contest of a case, held once when its first contestant is asked for."""
+    suite = chosen_suite(request.config)
+    return lru_cache(maxsize=1)(lambda case: hold_contest(case, suite))
+
+
+@pytest.fixture
+def describe(request: pytest.FixtureRequest) -> Callable[[Case, str], dict[str, Any]]:
+    """The fields that every record shares."""
+
+    def fields(case: Case, contestant: str) -> dict[str, Any]:
+        return {**asdict(case), "backend": contestant, "threads": torch.get_num_threads()}
+
+    return fields

@@ -1,0 +1,95 @@
+"""The machine a figure belongs to."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from bench.costs import cpu_peak_gflops, gpu_peak_gflops
+from goal_kernels import native
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def _cpuinfo(field: str) -> str:
+    """First value of a field of /proc/cpuinfo, empty where there is none."""
+    text = CPUINFO.read_text() if CPUINFO.exists() else ""
+    found = re.search(rf"^{field}\s*:\s*(.*)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else ""
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags, empty where the system does not list them."""
+    return frozenset(_cpuinfo("flags").split())
+
+
+def device_name(device: str) -> str:
+    """Name of the processor or GPU, such as "NVIDIA H100 80GB HBM3"."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def slug(text: str) -> str:
+    """Lower-case letters, digits and dashes: a folder's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unknown"
+
+
+def peak_gflops(device: str, dtype: str, precision: str) -> float:
+    """What this device cannot exceed, GFLOP/s."""
+    if device == "cuda":
+        return gpu_peak_gflops(device_name(device), dtype, precision)
+    return cpu_peak_gflops(cpu_flags(), dtype, precision, torch.get_num_threads())
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a reader needs to judge a figure."""
+
+    device: str
+    target: str
+    cores: int
+    threads: int
+    isa: str
+    torch: str
+    triton: str
+    python: str
+    precision: str
+
+    def as_dict(self) -> dict[str, str | int]:
+        """For JSON."""
+        return asdict(self)
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "-"
+
+
+def _native_isa() -> str:
+    return str(native.build_info()["isa"]) if native.status()[0] else "-"
+
+
+def describe_machine(device: str, precision: str) -> Machine:
+    """This machine, as the benchmarks use it."""
+    return Machine(
+        device=device_name(device),
+        target=device,
+        cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        isa=_native_isa(),
+        torch=torch.__version__,
+        triton=_installed("triton"),
+        python=platform.python_version(),
+        precision=precision,
+    )

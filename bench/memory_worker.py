@@ -1,0 +1,105 @@
+"""One contestant in a process of its own: how much memory a step needs at its peak.
+
+Prints MiB beyond what was there before the step (inputs among it) and beyond the gradients it
+leaves behind. Only the first step of a process tells: later ones find the buffers that the first
+one kept. On the CPU the high-water mark of the resident set, which the kernel keeps to about
+0.3 MiB; on a GPU what torch's allocator handed out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from bench.cases import Case, make_inputs
+from bench.contestants import GEMM, GEMM_OUT, Contestant, make_contestant
+
+TIME_LIMIT_SECONDS = 300
+WARM_UP_BATCH = 64
+"""Loads libraries and starts threads, without touching memory of the measured size."""
+
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""Large blocks go back to the system when freed, so making the inputs leaves nothing behind."""
+
+STATUS = Path("/proc/self/status")
+RESET_PEAK = "5"
+
+
+def _status_bytes(field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"{STATUS} has no {field}; peak memory can be measured on Linux only.")
+    return int(found.group(1)) * 1024
+
+
+def _peak_cpu(contestant: Contestant) -> int:
+    """Bytes of resident memory above the start, while one step runs."""
+    Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+    before = _status_bytes("VmRSS")
+    contestant.run()
+    return _status_bytes("VmHWM") - before
+
+
+def _peak_cuda(contestant: Contestant) -> int:
+    """Bytes of allocated device memory above the start, while one step runs."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    contestant.run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def extra_mib(name: str, case: Case) -> float:
+    """Peak MiB beyond inputs and gradients."""
+    small = replace(case, batch=WARM_UP_BATCH)
+    make_contestant(name, small, make_inputs(small)).run()
+    contestant = make_contestant(name, case, make_inputs(case))
+    peak = _peak_cuda if case.device == "cuda" else _peak_cpu
+    makes_gradients = case.backward and name not in (GEMM, GEMM_OUT)
+    gradients = 2 * case.batch * case.width * case.torch_dtype.itemsize * makes_gradients
+    return max(0, peak(contestant) - gradients) / 2**20
+
+
+def extra_mib_apart(name: str, case: Case, threads: int) -> float:
+    """`extra_mib` in a process of its own, with the allocator set as it must be.
+
+    Raises: RuntimeError with what the process said when it failed.
+    """
+    command = [sys.executable, "-m", "bench.memory_worker", name, json.dumps(asdict(case))]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    return float(done.stdout.splitlines()[-1])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the contestant and the case given as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("contestant", help="name of a backend or baseline")
+    parser.add_argument("case", help="fields of bench.cases.Case as a JSON object")
+    options = parser.parse_args(arguments)
+    case = Case(**json.loads(options.case))
+    torch.set_float32_matmul_precision(case.precision)
+    print(extra_mib(options.contestant, case))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Everything readable from the JSON of one run: CSV, tables, picture, the README's table.
+
+python -m bench.report                          the last run of `python -m bench`
+python -m bench.report run.json --out folder    any other
+python -m bench.report --update-readme README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.files import write_atomically
+from bench.machine import slug
+from bench.plot import training_steps, write_plot
+from bench.readme import update_readme
+from bench.records import Run, read_run, write_csv
+from bench.table import render, select_short
+
+BENCH = Path(__file__).parent
+RESULTS = BENCH / "results"
+LAST_RUN = BENCH / "out" / "last.json"
+
+
+class Written(NamedTuple):
+    """Where a report lies; no plot when no training step was timed."""
+
+    csv: Path
+    table: Path
+    plot: Path | None
+
+    def __str__(self) -> str:
+        return "\n".join(str(path) for path in self if path is not None)
+
+
+def default_folder(run: Run) -> Path:
+    """The results folder of the device a run was made on."""
+    return RESULTS / slug(run.machine["device"])
+
+
+def write_report(run: Run, folder: Path) -> Written:
+    """Write results.csv, table.md and plot.png into `folder`, each atomically."""
+    csv, table, plot = folder / "results.csv", folder / "table.md", folder / "plot.png"
+    write_csv(run.records, csv)
+    text = "# Benchmark results\n\n" + render(run, run.records)
+    write_atomically(table, lambda temporary: temporary.write_text(text))
+    if not training_steps(run):
+        plot.unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
+        return Written(csv, table, None)
+    write_plot(run, plot)
+    return Written(csv, table, plot)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `python -m bench.report`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("json", nargs="?", type=Path, default=LAST_RUN, help="a run's JSON")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: by device)")
+    parser.add_argument(
+        "--update-readme", type=Path, metavar="FILE", help="replace the table in this file too"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report; 0, or 2 with a message when the input is not usable."""
+    options = make_parser().parse_args(arguments)
+    try:
+        run = read_run(options.json)
+        written = write_report(run, options.out or default_folder(run))
+        print(written)
+        if options.update_readme is not None:
+            changed = update_readme(options.update_readme, render(run, select_short(run.records)))
+            print(f"{options.update_readme}: {'updated' if changed else 'already up to date'}")
+    except (OSError, ValueError) as error:
+        print(f"python -m bench.report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
