@@ -1,0 +1,99 @@
+"""Region features on disk seen image by image, without copying them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+# Reading a whole file to look for NaN is worth seconds, not the minutes of a 30 GB one.
+FULL_CHECK_BYTES = 2 << 30
+SAMPLED_IMAGES = 4096
+_BLOCK_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Rows of a feature array picked by index, read when asked for.
+
+    It reads like an array whose axis 0 is the image: ``rows[3]`` is [K, D], ``rows[[3, 5]]`` and
+    ``rows[3:5]`` are [2, K, D], ``rows[3, 0]`` is [D]; ``np.asarray(rows)`` reads everything.
+
+    Attributes:
+        stored: [rows, K, D], usually a read-only memory map.
+        row_of_image: int64 [N], the stored row of each image.
+    """
+
+    stored: NDArray[np.floating]
+    row_of_image: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(N, K, D)``."""
+        return (len(self.row_of_image), *self.stored.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The stored dtype."""
+        return self.stored.dtype
+
+    def __len__(self) -> int:
+        return len(self.row_of_image)
+
+    def __getitem__(self, index: Any) -> NDArray[np.floating]:
+        images, *inner = index if isinstance(index, tuple) else (index,)
+        where = (self.row_of_image[images], *inner)
+        return self.stored[where]
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> NDArray[np.floating]:
+        if copy is False:
+            raise ValueError("copy: rows picked by index cannot be had without a copy")
+        return np.asarray(self.stored[self.row_of_image], dtype=dtype)
+
+
+Features: TypeAlias = "NDArray[np.floating] | FeatureRows"
+
+
+def pick_rows(stored: NDArray[np.floating], row_of_image: NDArray[np.int64]) -> Features:
+    """The rows [N, K, D] at ascending ``row_of_image``: an array view if those have one step."""
+    steps = np.unique(np.diff(row_of_image))
+    if len(steps) > 1:
+        return FeatureRows(stored, row_of_image)
+    step = int(steps[0]) if len(steps) else 1
+    return stored[int(row_of_image[0]) : int(row_of_image[-1]) + 1 : step]
+
+
+def first_rows_of_runs(features: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The first row of every run of consecutive identical rows of [rows, K, D], ascending int64.
+
+    Rows are told apart by a few leading numbers first; only neighbours that agree there are read
+    in full, so a file without repetition costs one page a row.
+    """
+    probe = np.ascontiguousarray(features[:, 0, :8])
+    repeats = np.flatnonzero((probe[1:] == probe[:-1]).all(axis=1)) + 1
+    repeated = [row for row in repeats if np.array_equal(features[row], features[row - 1])]
+    starts = np.ones(len(features), dtype=bool)
+    starts[repeated] = False
+    return np.flatnonzero(starts)
+
+
+def unusable_rows(features: Features) -> NDArray[np.int64]:
+    """The images of [N, K, D], of those that are checked, that hold NaN or infinity; int64.
+
+    All images are checked when they take up to ``FULL_CHECK_BYTES``, and ``SAMPLED_IMAGES`` evenly
+    spread ones otherwise.
+    """
+    image_bytes = int(np.prod(features.shape[1:])) * features.dtype.itemsize
+    images = np.arange(len(features))
+    if image_bytes * len(images) > FULL_CHECK_BYTES:
+        images = np.unique(np.linspace(0, len(images) - 1, SAMPLED_IMAGES).astype(np.int64))
+    block = max(1, _BLOCK_BYTES // image_bytes)
+    broken = [
+        part[~np.isfinite(features[part]).all(axis=(1, 2))]
+        for part in np.split(images, range(block, len(images), block))
+    ]
+    return np.concatenate(broken)

@@ -1,0 +1,98 @@
+"""All that decides what a GoalWorld data set holds, except its seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from goal_kernels.data.goalworld.captions import CaptionStyle
+from goal_kernels.data.goalworld.features import DetectorConfig
+
+SPLITS = ("train", "dev", "test")
+_DTYPES = ("float32", "float16")
+_MIN_DIM = 16
+_MAX_OBJECTS = 6
+
+
+@dataclass(frozen=True)
+class GoalWorldConfig:
+    """Sizes, difficulty and feature layout.
+
+    Attributes:
+        train, dev, test: images in each split.
+        siblings: scenes a family has beside its base scene, 0 to 4. They hold the same bag of
+            attributes with one exchange, so only captions taken word by word in context, not bags
+            of words, tell them apart.
+        min_objects, max_objects: things in a scene, 2 to 6.
+        detail: 0 to 1, how much a caption says.
+        contrast: 0 to 1, the share of captions meant to be true of no sibling.
+        rarity: 0 to 5,000, how many random scenes a caption is meant to be false of. All three
+            dials raise the oracle's recall; see ``captions.CaptionStyle``.
+        regions: K, boxes an image; room for every thing and the whole picture.
+        dim: D, numbers a box, at least 16.
+        dtype: ``"float32"`` or ``"float16"`` on disk.
+        noise: standard deviation of the noise on appearance, which is within [-1, 1].
+        miss: probability that a thing gets no box.
+        images: whether to render pictures.
+        image_size: their side in pixels.
+    """
+
+    train: int
+    dev: int
+    test: int
+    siblings: int = 2
+    min_objects: int = 3
+    max_objects: int = 6
+    detail: float = 0.5
+    contrast: float = 0.5
+    rarity: int = 500
+    regions: int = 12
+    dim: int = 64
+    dtype: str = "float32"
+    noise: float = 0.08
+    miss: float = 0.03
+    images: bool = False
+    image_size: int = 160
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            _expect(split, getattr(self, split), 1, 10_000_000)
+        _expect("siblings", self.siblings, 0, 4)
+        _expect("min_objects", self.min_objects, 2, _MAX_OBJECTS)
+        _expect("max_objects", self.max_objects, self.min_objects, _MAX_OBJECTS)
+        _expect("regions", self.regions, self.max_objects + 1, 1000)
+        _expect("dim", self.dim, _MIN_DIM, 65_536)
+        _expect("image_size", self.image_size, 32, 2048)
+        for name in ("detail", "contrast", "miss"):
+            _expect(name, getattr(self, name), 0.0, 1.0)
+        _expect("rarity", self.rarity, 0, 5_000)
+        _expect("noise", self.noise, 0.0, 10.0)
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"dtype: expected one of {_DTYPES}, got {self.dtype!r}")
+
+    @property
+    def objects(self) -> tuple[int, int]:
+        """Fewest and most things in a scene."""
+        return self.min_objects, self.max_objects
+
+    @property
+    def style(self) -> CaptionStyle:
+        """The part that the captions' writer needs."""
+        return CaptionStyle(self.detail, self.contrast, self.rarity)
+
+    @property
+    def detector(self) -> DetectorConfig:
+        """The part that the simulated detector needs."""
+        return DetectorConfig(self.regions, self.dim, self.noise, self.miss)
+
+    def images_in(self, split: str) -> int:
+        """N of a split of ``SPLITS``."""
+        sizes: dict[str, int] = {"train": self.train, "dev": self.dev, "test": self.test}
+        return sizes[split]
+
+
+def _expect(name: str, value: float, low: float, high: float) -> None:
+    """Raise unless ``low <= value <= high``, with an integer where ``low`` is one."""
+    if isinstance(value, bool) or not isinstance(value, (int, type(low))):
+        raise TypeError(f"{name}: expected {type(low).__name__}, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected {low} to {high}, got {value}")

@@ -1,0 +1,149 @@
+"""Words and their numbers: the JSON vocabulary that VSE++ and SCAN style text encoders read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from goal_kernels.data.files import write_text
+
+PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
+SPECIAL_WORDS = (PAD, START, END, UNKNOWN)
+
+# Letters or digits, with apostrophes kept inside a word ("don't", "o'clock").
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+def tokenize(text: str) -> list[str]:
+    """Split ``text`` into lower-case words.
+
+    A word is a run of letters and digits, apostrophes inside it included; punctuation and hyphens
+    separate words and are dropped. Needs no downloaded model. Any string is accepted, and one
+    without words gives an empty list.
+
+    >>> tokenize("A mid-sized disc, isn't it?")
+    ['a', 'mid', 'sized', 'disc', "isn't", 'it']
+    """
+    return [word.replace("’", "'") for word in _WORD.findall(text.lower())]
+
+
+class Vocabulary:
+    """A two-way table between words and ids ``0 .. len - 1``.
+
+    The first four ids are always ``<pad>`` 0, ``<start>`` 1, ``<end>`` 2 and ``<unk>`` 3. On disk
+    it is the JSON layout of SCAN: ``{"word2idx": {word: id}, "idx2word": {"id": word}, "idx": n}``.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        """Number ``words`` (the four special ones excluded) from 4 on, in the order given.
+
+        Raises ``ValueError`` when a word comes twice or is one of the special words.
+        """
+        self._words = (*SPECIAL_WORDS, *words)
+        self._ids = {word: index for index, word in enumerate(self._words)}
+        if len(self._ids) != len(self._words):
+            repeated = [word for word, times in Counter(self._words).items() if times > 1]
+            raise ValueError(
+                f"words: expected distinct words other than {SPECIAL_WORDS}, got {repeated[:5]} "
+                "more than once; count the words first (Vocabulary.from_captions does)"
+            )
+
+    @classmethod
+    def from_captions(cls, captions: Iterable[str], min_count: int = 1) -> Vocabulary:
+        """Collect the words that ``captions`` use at least ``min_count`` times.
+
+        Frequent words come first and words of equal frequency in alphabetical order, so the ids
+        do not depend on the order of the captions. Pass training captions only: words counted on
+        evaluation data leak it.
+
+        Raises ``ValueError`` when ``min_count`` is below 1.
+        """
+        if min_count < 1:
+            raise ValueError(f"min_count: expected 1 or more, got {min_count}")
+        counts = Counter(word for caption in captions for word in tokenize(caption))
+        kept = [word for word, times in counts.items() if times >= min_count]
+        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Vocabulary:
+        """Read a vocabulary JSON file, also one written by SCAN or VSE-infinity.
+
+        Raises ``FileNotFoundError`` when there is none and ``ValueError`` when the ids are not
+        ``0 .. n - 1`` or the four special words are not the first four.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"vocabulary: no file {path}; expected the JSON vocabulary")
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(table, Mapping) or not isinstance(table.get("word2idx"), Mapping):
+            raise ValueError(f"{path}: expected a JSON object with 'word2idx', found none")
+        ordered = sorted(table["word2idx"].items(), key=lambda item: item[1])
+        if [index for _, index in ordered] != list(range(len(ordered))):
+            raise ValueError(
+                f"{path}: expected the ids 0 .. {len(ordered) - 1}, each once; "
+                "build the file again with Vocabulary.from_captions"
+            )
+        words = [word for word, _ in ordered]
+        if tuple(words[: len(SPECIAL_WORDS)]) != SPECIAL_WORDS:
+            raise ValueError(
+                f"{path}: expected the first four words {SPECIAL_WORDS}, found {words[:4]}; "
+                "build the file again with Vocabulary.from_captions"
+            )
+        return cls(words[len(SPECIAL_WORDS) :])
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON file, in full or not at all."""
+        table = {
+            "word2idx": self._ids,
+            "idx2word": {str(index): word for index, word in enumerate(self._words)},
+            "idx": len(self._words),
+        }
+        write_text(Path(path), json.dumps(table, ensure_ascii=False, indent=1) + "\n")
+
+    def encode(self, caption: str) -> list[int]:
+        """The ids of the words of ``caption`` between ``<start>`` and ``<end>``.
+
+        Words not in the vocabulary become ``<unk>``; the list is never shorter than two.
+        """
+        unknown = self._ids[UNKNOWN]
+        inner = [self._ids.get(word, unknown) for word in tokenize(caption)]
+        return [self._ids[START], *inner, self._ids[END]]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The words of ``ids`` joined by spaces, without ``<pad>``, ``<start>`` and ``<end>``.
+
+        Raises ``ValueError`` when an id is outside ``0 .. len - 1``.
+        """
+        words = []
+        for index in ids:
+            if not 0 <= index < len(self._words):
+                raise ValueError(
+                    f"ids: expected ids in 0 .. {len(self._words) - 1}, got {index}; "
+                    "were they encoded with another vocabulary?"
+                )
+            if self._words[index] not in (PAD, START, END):
+                words.append(self._words[index])
+        return " ".join(words)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words in id order, the four special ones first."""
+        return self._words
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self._words == other._words
+
+    def __hash__(self) -> int:
+        return hash(self._words)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self)} words)"
