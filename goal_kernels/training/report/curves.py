@@ -1,0 +1,123 @@
+"""The training section of the report: a figure for everything the run logged."""
+
+from __future__ import annotations
+
+from goal_kernels.training.evaluation import RECALLS
+from goal_kernels.training.history import History
+from goal_kernels.training.outcome import Outcome
+from goal_kernels.training.report.charts import Chart, Series, chart_html
+from goal_kernels.training.report.tables import DIRECTIONS, table_row
+
+STEP = "optimiser step"
+
+
+def curves_section(history: History, outcome: Outcome) -> str:
+    """Figures and the numbers of each epoch; "" for a run without a log (an evaluation)."""
+    charts = [
+        *_loss_charts(history, outcome),
+        *_mining_charts(history, outcome.warmup_steps),
+        *_dev_charts(history, outcome.warmup_steps),
+        Chart(
+            "Learning rate",
+            STEP,
+            "log scale",
+            [Series("AdamW", history.by_step("lr-AdamW"))],
+            logarithmic=True,
+        ),
+    ]
+    figures = "".join(chart_html(chart) for chart in charts)
+    if not figures:
+        return ""
+    return (
+        f'<section><h2>Training</h2><div class="charts">{figures}</div>'
+        f"{_epoch_table(history)}</section>"
+    )
+
+
+def _loss_charts(history: History, outcome: Outcome) -> list[Chart]:
+    """Two figures: the warm-up sums over all negatives and is on another scale."""
+    loss, switch = history.by_step("train/loss"), outcome.warmup_steps
+    return [
+        Chart(
+            "Warm-up: hinges over all negatives",
+            STEP,
+            "loss, log scale",
+            [Series("loss", [point for point in loss if point[0] < switch])],
+            logarithmic=True,
+        ),
+        Chart(
+            f"Objective {outcome.objective.name}",
+            STEP,
+            "value over the batch",
+            [Series("value", [point for point in loss if point[0] >= switch])],
+        ),
+    ]
+
+
+def _mining_charts(history: History, switch: int) -> list[Chart]:
+    """What mining found, in the warm-up too."""
+    band = (0.0, float(switch), "warm-up") if switch else None
+
+    def logged(name: str, label: str) -> Series:
+        """The line of one mining statistic."""
+        return Series(label, history.by_step(f"mining/{name}"))
+
+    return [
+        Chart(
+            "Positives and hardest negatives",
+            STEP,
+            "mean cosine",
+            [
+                logged("mean_positive", "positives"),
+                logged("mean_hardest_negative", "hardest negatives"),
+            ],
+            note="Learning pulls the lines apart. If they meet when the warm-up ends, the "
+            "embeddings are collapsing: warm up longer.",
+            band=band,
+        ),
+        Chart(
+            "Active anchors",
+            STEP,
+            "fraction",
+            [logged("active_fraction", "anchors with a weight other than zero")],
+            y_range=(0.0, 1.0),
+            band=band,
+        ),
+    ]
+
+
+def _dev_charts(history: History, switch: int) -> list[Chart]:
+    """Recalls and rsum of each epoch; the epochs that end inside the warm-up are shaded."""
+    warm = sum(1 for step, _ in history.by_step("val/rsum") if step < switch)
+    charts = []
+    for key, label in DIRECTIONS.items():
+        recalls = [Series(r, history.by_epoch(f"val/{key}_{r}")) for r in RECALLS]
+        charts.append(
+            Chart(f"Dev recall, {label}", "epoch", "percent", recalls, y_range=(0.0, 100.0))
+        )
+    rsum = Chart(
+        "Dev rsum",
+        "epoch",
+        "rsum",
+        [Series("rsum", history.by_epoch("val/rsum"))],
+        band=(1.0, float(warm), "warm-up") if warm > 1 else None,
+        note="The epoch with the highest rsum is the one that is tested.",
+    )
+    return [*charts, rsum]
+
+
+def _epoch_table(history: History) -> str:
+    """The dev metrics of every epoch, folded away; also what the charts say in words."""
+    names = [f"{k}_{r}" for k in DIRECTIONS for r in RECALLS] + ["rsum"]
+    columns = [[value for _, value in history.by_step(f"val/{name}")] for name in names]
+    rows = "".join(
+        table_row(str(epoch), cells)
+        for epoch, cells in enumerate(zip(*columns, strict=True), start=1)
+    )
+    heads = "".join(f'<th scope="col">{name.replace("_", " ")}</th>' for name in names)
+    return (
+        '<details><summary>Every epoch in numbers</summary><div class="box scroll" tabindex="0" '
+        'role="region" aria-label="Metrics of every epoch"><table><thead><tr>'
+        f'<th scope="col">epoch</th>{heads}</tr></thead><tbody>{rows}</tbody>'
+        "</table></div></details>"
+    )

@@ -1,0 +1,118 @@
+"""Retrieved examples: captions with their first five images, images with their first captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import torch
+from torch import Tensor
+
+from goal_kernels.training.outcome import Outcome
+from goal_kernels.training.report.pictures import Pictures
+
+SHOWN = 5  # results of a query
+TEXT_QUERIES = 6
+IMAGE_QUERIES = 4
+MARKS = {
+    "match": "✓ match",
+    "also": "≈ also true",
+    "wrong": "✗ wrong",
+    "other": "other image",
+    "missed": "its image",
+}
+
+
+class Gallery:
+    """Renders queries of a finished run, drawn at random with a fixed seed, never hand-picked."""
+
+    def __init__(self, outcome: Outcome, seed: int = 0) -> None:
+        self.evaluation = outcome.evaluation
+        self.split = outcome.split
+        self.pictures = Pictures(outcome.split)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def text_queries(self) -> str:
+        """Captions, each with the five images ranked first."""
+        return "".join(self._text_query(c) for c in self._draw(TEXT_QUERIES, self._captions))
+
+    def image_queries(self) -> str:
+        """Images, each with the five captions ranked first."""
+        return "".join(self._image_query(i) for i in self._draw(IMAGE_QUERIES, self._images))
+
+    @property
+    def _captions(self) -> int:
+        return len(self.evaluation.text_embeddings)
+
+    @property
+    def _images(self) -> int:
+        return len(self.evaluation.image_embeddings)
+
+    def _draw(self, count: int, size: int) -> list[int]:
+        return torch.randperm(size, generator=self.generator)[:count].tolist()
+
+    def _verdict(self, caption: int, image: int) -> str:
+        """Key of MARKS; without truth a miss is only known to be another image."""
+        if int(self.evaluation.image_of_caption[caption]) == image:
+            return "match"
+        if self.split.truth is None:
+            return "other"
+        return "also" if image in self.split.truth.images_of(caption) else "wrong"
+
+    def _text_query(self, caption: int) -> str:
+        scores = self.evaluation.image_embeddings @ self.evaluation.text_embeddings[caption]  # [N]
+        owner = int(self.evaluation.image_of_caption[caption])
+        best = _best(scores)
+        hits = [self._hit(image, score, self._verdict(caption, image)) for image, score in best]
+        if owner not in dict(best):
+            hits.append(self._hit(owner, float(scores[owner]), "missed"))
+        return (
+            f'<article class="query"><p class="asked">“{escape(self.split.captions[caption])}”</p>'
+            f'<p class="note">{_placed("its image", scores, torch.tensor([owner]))}</p>'
+            f'<ol class="hits">{"".join(hits)}</ol></article>'
+        )
+
+    def _hit(self, image: int, score: float, verdict: str) -> str:
+        """One image with its mark and similarity."""
+        return (
+            f'<li class="{verdict}">{self._picture(image)}<span class="mark">{MARKS[verdict]}'
+            f'</span> <span class="score">{score:.2f}</span></li>'
+        )
+
+    def _image_query(self, image: int) -> str:
+        scores = self.evaluation.text_embeddings @ self.evaluation.image_embeddings[image]  # [M]
+        own = (self.evaluation.image_of_caption == image).nonzero().flatten()
+        hits = "".join(
+            f'<li class="{(verdict := self._verdict(caption, image))}">'
+            f'<span class="mark">{MARKS[verdict]}</span>'
+            f'<span class="text">{escape(self.split.captions[caption])}</span>'
+            f'<span class="score">{score:.2f}</span></li>'
+            for caption, score in _best(scores)
+        )
+        return (
+            f'<article class="query"><p class="note">'
+            f"{_placed('the first of its captions', scores, own)}</p>"
+            f'<div class="sentences"><div>{self._picture(image)}</div>'
+            f'<ol class="ranked">{hits}</ol></div></article>'
+        )
+
+    def _picture(self, image: int) -> str:
+        """The picture of an image, or a card with its id where there is none."""
+        first = int((self.evaluation.image_of_caption == image).nonzero()[0])
+        described = escape(self.split.captions[first])
+        uri = self.pictures.uri(image)
+        if uri is None:
+            return f'<div class="card">image {self.split.image_ids[image]}: {described}</div>'
+        return f'<img src="{uri}" alt="{described}" width="144" height="144">'
+
+
+def _best(scores: Tensor) -> Sequence[tuple[int, float]]:
+    """(index, score) of the SHOWN highest scores [any size], best first."""
+    best = scores.topk(min(SHOWN, len(scores)))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def _placed(what: str, scores: Tensor, right: Tensor) -> str:
+    """Where the best of the right answers [R] stands among all scores [N]."""
+    place = 1 + int((scores > scores[right].max()).sum())
+    return f"{what} is at place {place:,} of {len(scores):,}".capitalize()

@@ -1,0 +1,160 @@
+"""The report page: headline, metrics, curves, examples, configuration."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Any
+
+from goal_kernels.training.evaluation import RECALLS
+from goal_kernels.training.history import read_history
+from goal_kernels.training.outcome import Outcome
+from goal_kernels.training.report.curves import curves_section
+from goal_kernels.training.report.gallery import Gallery
+from goal_kernels.training.report.style import STYLE
+from goal_kernels.training.report.tables import DIRECTIONS, table_row
+from goal_kernels.training.run_folder import RunFolder
+
+MOST_RSUM = 600  # six recalls of 100 %
+
+
+def report_page(outcome: Outcome, run: RunFolder) -> str:
+    """One HTML page that needs no other file and no network.
+
+    Args:
+        outcome: the finished run.
+        run: its folder; history, configuration and environment are read from it.
+    Returns: the page as text, everything from data or configuration escaped.
+    """
+    gallery = Gallery(outcome)
+    name = escape(run.path.name)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{name}: retrieval report</title><style>{STYLE}</style></head><body>"
+        f"{_header(name, outcome)}<main>{_metrics_table(outcome)}"
+        f"{curves_section(read_history(run.history), outcome)}"
+        f"{_examples(gallery, outcome)}{_settings(run)}</main>"
+        "<footer>Written by goal_kernels. Recall at K is the share of queries with a right answer "
+        "among the first K; an image counts as found by any of its captions. rsum adds the six "
+        "recalls (at most 600).</footer></body></html>\n"
+    )
+
+
+def _header(name: str, outcome: Outcome) -> str:
+    metrics, chance, oracle = _rows(outcome)
+    recall = metrics["t2i"]["R@1"]
+    images = len(outcome.evaluation.image_embeddings)
+    best = f", oracle {oracle['t2i']['R@1']:.1f} %" if oracle else ""
+    facts = [
+        f"objective {outcome.objective.name}",
+        f"data {outcome.split.folder.name}, split {outcome.split.name}",
+        f"{outcome.epochs} epochs" if outcome.epochs else "evaluation only",
+        _duration(outcome.seconds),
+        f"seed {outcome.seed}",
+    ]
+    tiles = [
+        _tile(f"R@1, {label}", "%", 100, [m and m[key]["R@1"] for m in (metrics, chance, oracle)])
+        for key, label in DIRECTIONS.items()
+    ]
+    tiles.append(_tile("rsum", "", MOST_RSUM, [m and m["rsum"] for m in (metrics, chance, oracle)]))
+    return (
+        f'<header><p class="kicker">{escape(" · ".join(facts))}</p><h1>{name}</h1>'
+        f'<p class="lead">A caption finds its own image first in <strong>{recall:.1f} %</strong> '
+        f"of cases, among {images:,} images (chance {chance['t2i']['R@1']:.2g} %{best}).</p>"
+        f'<ul class="tiles">{"".join(tiles)}</ul></header>'
+    )
+
+
+def _tile(label: str, unit: str, most: float, values: list[Any]) -> str:
+    """A number on the scale from 0 to `most`; values: ours, chance, oracle or None."""
+    value, chance, oracle = values
+    known, tick = f"chance {chance:.2g}", ""
+    if oracle is not None:
+        known += f" · oracle {oracle:.1f}"
+        tick = f'<i class="oracle" style="left:{100 * oracle / most:.1f}%"></i>'
+    return (
+        f'<li class="tile"><span>{label}</span><b>{value:.1f}{unit and " " + unit}</b>'
+        f'<div class="scale" aria-hidden="true">'
+        f'<i class="reached" style="width:{100 * value / most:.1f}%"></i>{tick}</div>'
+        f"<span>{known}</span></li>"
+    )
+
+
+def _rows(outcome: Outcome) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
+    """The records of this run, of chance and of the oracle."""
+    return outcome.evaluation.metrics, outcome.evaluation.chance, outcome.oracle
+
+
+def _metrics_table(outcome: Outcome) -> str:
+    """One row a metric, one column a ranker: narrow enough for a phone."""
+    metrics, chance, oracle = _rows(outcome)
+    rankers = {"this run": metrics, "chance": chance, "oracle": oracle}
+    known = {name: record for name, record in rankers.items() if record is not None}
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in known)
+    columns = [_cells(record) for record in known.values()]
+    names = [f"{label}, {r}" for label in DIRECTIONS.values() for r in RECALLS] + ["rsum"]
+    body = "".join(
+        table_row(name, list(cells))
+        for name, cells in zip(names, zip(*columns, strict=True), strict=True)
+    )
+    note = "No oracle is recorded for this split."
+    if oracle is not None:
+        note = (
+            "The oracle knows exactly which captions are true of which images and nothing else. "
+            "Captions are partial and often true of several images, so it stays below 100 %."
+        )
+    ranks = ", ".join(
+        f"{label} {metrics[key]['median_rank']:g} (mean {metrics[key]['mean_rank']:.1f})"
+        for key, label in DIRECTIONS.items()
+    )
+    return (
+        '<section><h2>Retrieval</h2><div class="box scroll"><table class="results">'
+        f'<thead><tr><th scope="col">recall in %</th>{heads}</tr></thead><tbody>{body}</tbody>'
+        f'</table></div><p class="note">Median rank: {ranks}. {note}</p></section>'
+    )
+
+
+def _cells(metrics: dict[str, Any]) -> list[float]:
+    """The six recalls and rsum, in the order of the tables."""
+    return [metrics[k][r] for k in DIRECTIONS for r in RECALLS] + [metrics["rsum"]]
+
+
+def _examples(gallery: Gallery, outcome: Outcome) -> str:
+    known = (
+        "“Also true” marks an image that the caption describes correctly although it was written "
+        "for another one; the metrics above count it as a miss."
+        if outcome.split.truth is not None
+        else "Whether a caption also describes another image is not known for this dataset."
+    )
+    return (
+        "<section><h2>Examples</h2><p>Queries drawn at random from the evaluated split, with the "
+        f"similarity of each result. {known}</p><h3>Captions and the images they find</h3>"
+        f"{gallery.text_queries()}<h3>Images and the captions they find</h3>"
+        f"{gallery.image_queries()}</section>"
+    )
+
+
+def _settings(run: RunFolder) -> str:
+    """Configuration and environment as recorded in the run folder."""
+    environment = json.loads(run.environment.read_text(encoding="utf-8"))
+    config = run.config.read_text(encoding="utf-8")
+    versions = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(version or "source checkout")}</td>'
+        "</tr>"
+        for name, version in {"python": environment["python"], **environment["packages"]}.items()
+    )
+    return (
+        "<section><h2>How it was made</h2>"
+        f"<p>Command: <code>{escape(' '.join(environment['command']))}</code></p>"
+        f"<details><summary>Configuration</summary><pre>{escape(config)}</pre></details>"
+        f'<details><summary>Versions and machine</summary><div class="box scroll"><table><tbody>'
+        f"{versions}</tbody></table></div>"
+        f'<p class="note">{escape(environment["platform"])}, {environment["processors"]} '
+        f"processors, started {escape(environment['started'])}.</p></details></section>"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,175 @@
+"""A whole run through the command: dataset, training, test, metrics.json, report.html."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("pytorch_lightning")
+
+from goal_kernels.cli import main
+from goal_kernels.data.goalworld import generate_goalworld
+
+RECALLS = ("R@1", "R@5", "R@10")
+
+
+@dataclass
+class Run:
+    """The folder of the finished run, the data it used, what it printed."""
+
+    path: Path
+    data: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("whole")
+    generate_goalworld(root / "data", preset="tiny", seed=0)
+    threads = torch.get_num_threads()
+    capture = pytest.MonkeyPatch()
+    lines: list[str] = []
+    capture.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+    status = main(
+        [
+            *("fit", "--config", "goalworld_tiny"),
+            *("--data.folder", str(root / "data"), "--run.root", str(root / "runs")),
+            *("--run.name", "a<b", "--trainer.max_epochs", "8"),
+        ]
+    )
+    capture.undo()
+    torch.set_num_threads(threads)
+    assert status == 0
+    return Run(root / "runs" / "a<b", root / "data", "\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def metrics(run: Run) -> dict:
+    return json.loads((run.path / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> str:
+    return (run.path / "report.html").read_text()
+
+
+def test_the_run_folder_is_complete(run: Run) -> None:
+    files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    assert files >= {
+        "config.yaml",
+        "environment.json",
+        "metrics.json",
+        "report.html",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "logs/metrics.csv",
+    }
+    assert not [name for name in files if name.endswith(".partial")]
+    assert any("tfevents" in name for name in files)
+    assert str(run.path / "report.html") in run.printed
+
+
+def test_metrics_schema(metrics: dict) -> None:
+    assert set(metrics) == {
+        *("split", "i2t", "t2i", "rsum", "oracle", "chance"),
+        *("objective", "epochs", "seconds", "seed"),
+    }
+    for record in (metrics, metrics["chance"]):
+        for direction in ("i2t", "t2i"):
+            assert set(record[direction]) == {*RECALLS, "median_rank", "mean_rank"}
+        total = sum(record[d][recall] for d in ("i2t", "t2i") for recall in RECALLS)
+        assert record["rsum"] == pytest.approx(total)
+    assert metrics["split"] == "train"
+    assert metrics["epochs"] == 8
+    assert metrics["objective"]["name"] == "hinge/constant"
+    assert metrics["oracle"] is None  # the dataset records none for its training split
+
+
+def test_the_model_learnt_the_tiny_set_by_heart(metrics: dict) -> None:
+    assert metrics["rsum"] > metrics["chance"]["rsum"] + 250
+
+
+def test_the_recorded_configuration_can_be_run_again(run: Run) -> None:
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 8
+    assert config["model"]["objective"] == "hinge/constant"
+    environment = json.loads((run.path / "environment.json").read_text())
+    assert environment["seed"] == 0
+    assert environment["command"][:2] == ["goal-kernels", "fit"]
+
+
+class Audit(HTMLParser):
+    """Collects what a page refers to and checks that its elements are closed in order."""
+
+    VOID = frozenset({"meta", "img", "link", "br", "rect", "line", "circle"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.images: list[dict] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        given = dict(attributes)
+        self.references += [given[name] for name in ("src", "href") if name in given]
+        if tag == "img":
+            self.images.append(given)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_needs_nothing_else(page: str) -> None:
+    audit = Audit()
+    audit.feed(page)
+    assert audit.open == []
+    assert all(reference.startswith("data:") for reference in audit.references)
+    assert not re.findall(r"https?://", page)
+    assert "<script" not in page
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_the_report_shows_what_was_found(page: str, metrics: dict) -> None:
+    audit = Audit()
+    audit.feed(page)
+    assert len(audit.images) == 6 * 5 + page.count("its image</span>") + 4
+    assert all(image["alt"] for image in audit.images)
+    assert f"{metrics['t2i']['R@1']:.1f} %" in page
+    for heading in ("Retrieval", "Training", "Examples", "How it was made"):
+        assert f"<h2>{heading}</h2>" in page
+    assert page.count("<figure>") == 8
+    assert page.count('<li class="match">') >= 5
+    assert 'class="mark">✗ wrong' in page
+
+
+def test_the_report_escapes_names(page: str) -> None:
+    assert "<h1>a&lt;b</h1>" in page
+    assert "a<b" not in page
+
+
+def test_testing_a_checkpoint_again_gives_the_same_metrics(run: Run, metrics: dict) -> None:
+    status = main(
+        [
+            *("test", "--config", str(run.path / "config.yaml"), "--run.name", "again"),
+            *("--ckpt_path", str(run.path / "checkpoints" / "best.ckpt")),
+        ]
+    )
+    assert status == 0
+    again = json.loads((run.path.parent / "again" / "metrics.json").read_text())
+    for key in ("i2t", "t2i", "rsum", "chance"):
+        assert again[key] == metrics[key]
+    assert "<h2>Training</h2>" not in (run.path.parent / "again" / "report.html").read_text()

@@ -1,0 +1,149 @@
+"""The Lightning shell: seeding, resuming, collapse warning, learning rate, evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+pl = pytest.importorskip("pytorch_lightning")
+
+from goal_kernels.training.data_module import RetrievalDataModule  # noqa: E402
+from goal_kernels.training.evaluation import evaluate, read_oracle  # noqa: E402
+from goal_kernels.training.lightning_module import RetrievalModule  # noqa: E402
+
+
+def make_module(data: RetrievalDataModule, **options) -> RetrievalModule:
+    torch.manual_seed(0)
+    return RetrievalModule(
+        data.region_dim, data.vocabulary_size, embed_dim=16, word_dim=8, lr=0.01, **options
+    )
+
+
+def make_trainer(epochs: int, **options) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        gradient_clip_val=2.0,
+        **options,
+    )
+
+
+@pytest.fixture
+def data(folder: Path) -> RetrievalDataModule:
+    return RetrievalDataModule(str(folder), batch_size=12)
+
+
+def parameters(module: RetrievalModule) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def test_same_seed_same_run(data: RetrievalDataModule) -> None:
+    results = []
+    for _ in range(2):
+        module = make_module(data, warmup_steps=2)
+        make_trainer(2).fit(module, datamodule=data)
+        results.append(parameters(module))
+    assert torch.equal(*results)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    data: RetrievalDataModule, tmp_path: Path
+) -> None:
+    class Interruption(pl.Callback):
+        def on_train_epoch_end(self, trainer, _) -> None:
+            trainer.save_checkpoint(tmp_path / "half.ckpt")
+            trainer.should_stop = True
+
+    options = {"warmup_steps": 6, "lr_drop_at": 0.5}
+    whole = make_module(data, **options)
+    make_trainer(3).fit(whole, datamodule=data)
+
+    first = make_module(data, **options)
+    make_trainer(3, callbacks=[Interruption()]).fit(first, datamodule=data)
+    assert not torch.equal(parameters(whole), parameters(first))
+    torch.rand(17)  # the state of the global generator must not matter
+    second = make_module(data, **options)
+    make_trainer(3).fit(second, datamodule=data, ckpt_path=str(tmp_path / "half.ckpt"))
+    assert torch.equal(parameters(whole), parameters(second))
+
+
+class Constant(nn.Module):
+    """A model whose embeddings are all equal, whatever it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.tensor([0.6, 0.8]))
+
+    def augment(self, batch, generator):
+        return batch
+
+    def forward(self, batch):
+        rows = self.vector.expand(len(batch.image_ids), -1)
+        return rows, rows
+
+
+def test_collapse_is_reported_once_an_epoch(
+    data: RetrievalDataModule, recwarn: pytest.WarningsRecorder
+) -> None:
+    module = make_module(data)
+    module.model = Constant()
+    make_trainer(2, limit_val_batches=0).fit(module, datamodule=data)
+    messages = [str(w.message) for w in recwarn if "COLLAPSED" in str(w.message)]
+    assert len(messages) == 2
+    assert "in 4 of 4 steps of epoch 1" in messages[0]
+    assert "--model.warmup_steps" in messages[0]
+
+
+def test_a_healthy_run_does_not_warn(
+    data: RetrievalDataModule, recwarn: pytest.WarningsRecorder
+) -> None:
+    make_trainer(2).fit(make_module(data, warmup_steps=8), datamodule=data)
+    assert not [w for w in recwarn if "COLLAPSED" in str(w.message)]
+
+
+def test_learning_rate_drops_once_at_the_given_fraction(data: RetrievalDataModule) -> None:
+    seen: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, *_) -> None:
+            seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    module = make_module(data, lr_drop_at=0.5)
+    make_trainer(2, callbacks=[Watch()], limit_val_batches=0).fit(module, datamodule=data)
+    assert seen == pytest.approx([0.01] * 4 + [0.001] * 4)
+
+
+@pytest.mark.parametrize(("mask", "loss"), [(True, 0.0), (False, 2 * 12 * 0.2)])
+def test_masking_of_same_image_captions(data: RetrievalDataModule, mask: bool, loss: float) -> None:
+    ids = torch.arange(12) // 2
+    batch = next(iter(data.train_dataloader()))._replace(image_ids=ids)
+    module = make_module(data, mask_same_image=mask, drop_probability=0.0)
+    module.on_train_epoch_start()
+    module.log = module.log_dict = lambda *_, **__: None
+    # Both captions of an image have its very embedding: unmasked, each is the other's negative.
+    module.model.forward = lambda _: (torch.eye(6)[ids], torch.eye(6)[ids])
+    assert module.training_step(batch, 0).item() == pytest.approx(loss)
+
+
+def test_evaluation_of_a_truncated_set_keeps_what_belongs_together() -> None:
+    images = torch.eye(4)[:3]
+    rows = torch.tensor([0, 0, 1, 3])  # image 2 has no caption here, image 3 was not encoded
+    evaluation = evaluate(images, torch.eye(4)[rows], rows)
+    assert len(evaluation.image_embeddings) == 2
+    assert evaluation.image_of_caption.tolist() == [0, 0, 1]
+    assert evaluation.metrics["rsum"] == pytest.approx(600)
+
+
+def test_oracle_is_optional(tmp_path: Path) -> None:
+    assert read_oracle(tmp_path, "test") is None
+    (tmp_path / "oracle.json").write_text('{"test": {"rsum": 400.0}}')
+    assert read_oracle(tmp_path, "test") == {"rsum": 400.0}
+    assert read_oracle(tmp_path, "train") is None

@@ -1,0 +1,69 @@
+"""Run folders, environment record, history and recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from goal_kernels.training.history import read_history
+from goal_kernels.training.recipes import find_recipe, recipe_names, resolve_recipes
+from goal_kernels.training.run_folder import create_run_folder, describe_environment, write_json
+
+
+def test_a_new_run_never_takes_an_older_runs_folder(tmp_path: Path) -> None:
+    paths = [create_run_folder(tmp_path / "runs", "demo").path for _ in range(3)]
+    assert [path.name for path in paths] == ["demo", "demo-2", "demo-3"]
+    assert all(path.is_dir() for path in paths)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "."])
+def test_bad_run_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"run\.name"):
+        create_run_folder(tmp_path, name)
+
+
+def test_environment_is_json_with_seed_and_versions(tmp_path: Path) -> None:
+    write_json(tmp_path / "environment.json", describe_environment(7, ["fit"]))
+    record = json.loads((tmp_path / "environment.json").read_text())
+    assert record["seed"] == 7
+    assert record["command"] == ["goal-kernels", "fit"]
+    assert record["packages"]["torch"].startswith("2.")
+
+
+def test_json_refuses_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "metrics.json", {"rsum": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_history_reads_sparse_columns(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step,train/loss,val/rsum\n0,9,4.5,\n0,19,,120\n1,39,,130.5\n")
+    history = read_history(path)
+    assert history.by_step("train/loss") == [(9.0, 4.5)]
+    assert history.by_epoch("val/rsum") == [(1.0, 120.0), (2.0, 130.5)]
+    assert history.by_step("unknown") == []
+    assert read_history(tmp_path / "none.csv").values == {}
+
+
+def test_recipes_are_found_by_name_and_by_path(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("seed_everything: 1\n")
+    assert {"goalworld", "goalworld_tiny"} <= set(recipe_names())
+    assert find_recipe("goalworld").is_file()
+    assert find_recipe(str(own)) == own
+    given = ["--config", "goalworld", f"--config={own}", "--model.lr", "0.1", "-c", "goalworld"]
+    packaged = str(find_recipe("goalworld"))
+    assert resolve_recipes(given) == [
+        *("--config", packaged),
+        *("--config", str(own)),
+        *("--model.lr", "0.1"),
+        *("--config", packaged),
+    ]
+
+
+def test_unknown_recipe_lists_the_packaged_ones() -> None:
+    with pytest.raises(FileNotFoundError, match=r"goalworld, goalworld_tiny.*'nope'"):
+        find_recipe("nope")
