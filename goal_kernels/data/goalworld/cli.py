@@ -225,7 +225,7 @@ def _describe(summary: DatasetSummary, seconds: float) -> str:
     for split, counts in summary.counts.items():
         mean = counts["true_pairs"] / counts["captions"]
         lines.append(f"{split:<8}{counts['images']:>9,}{counts['captions']:>10,}{mean:>30.2f}")
-    lines += ["", "oracle: expected recalls in % when ranking by truth alone, ties at random"]
+    lines += ["", "oracle: expected recalls in % when ranking by truth alone"]
     cutoffs = ("R@1", "R@5", "R@10")
     names = [f"{direction} {cutoff}" for direction in ("i2t", "t2i") for cutoff in cutoffs]
     heads = "".join(f"{name:>10}" for name in names)

@@ -23,14 +23,16 @@ class OracleFigures(TypedDict):
 def oracle_recalls(truth: TruthRelation, image_of_caption: NDArray[np.integer]) -> OracleFigures:
     """What ranking by truth alone gives, in expectation, in the field's retrieval protocol.
 
-    For a caption the oracle puts the images that it is true of first, in random order; for an
-    image the captions that are true of it. The figures are exact expectations over that order,
-    not samples. A ranker that also knows which true things the captions' writer is *likely* to
-    say can do better, so this is the ceiling of understanding the captions, not of guessing.
+    The oracle knows which captions are true of which images and nothing else. A caption that is
+    true of T images was written for each of them with the same probability, 1 / T. So for a caption
+    it puts the true images first, in random order; for an image the true captions first, those
+    true of the fewest images before the others, equal ones in random order. Knowing the truth
+    alone, no ranking has a higher expected R@1. The figures are exact expectations, not samples.
 
     - t2i R@K: the caption's own image is among the first K of T with probability min(K / T, 1).
-    - i2t R@K: of C true captions, c are the image's own; none of them is among the first K with
-      probability (C - c choose K) / (C choose K).
+    - i2t R@K: of the C true captions as specific as the most specific own one, c are own, and B
+      captions are more specific; with q = K - B places left none of the c is among the first q
+      with probability (C - c choose q) / (C choose q).
 
     Args:
         truth: relation of M captions and N images.
@@ -47,16 +49,16 @@ def oracle_recalls(truth: TruthRelation, image_of_caption: NDArray[np.integer]) 
             f"truth: expected each of the {captions} captions to be true of its own image, "
             f"holds for {own.sum()}; generate the captions again"
         )
-    true_images = truth.images_per_caption()
-    true_captions = truth.captions_per_image()
     own_captions = np.bincount(image_of_caption, minlength=images)
     if own_captions.min() == 0:
         raise ValueError(
             f"image_of_caption: expected captions for all {images} images, "
             f"image {own_captions.argmin()} has none; drop it"
         )
+    true_images = truth.images_per_caption()
+    better, tied, wanted = _best_own_caption(truth, own)
     t2i = {k: np.minimum(k / true_images, 1.0).mean() for k in CUTOFFS}
-    i2t = {k: _any_within(k, true_captions, own_captions).mean() for k in CUTOFFS}
+    i2t = {k: _any_within(k - better, tied, wanted).mean() for k in CUTOFFS}
     return {
         "i2t": {f"R@{k}": _percent(value) for k, value in i2t.items()},
         "t2i": {f"R@{k}": _percent(value) for k, value in t2i.items()},
@@ -64,14 +66,36 @@ def oracle_recalls(truth: TruthRelation, image_of_caption: NDArray[np.integer]) 
     }
 
 
+def _best_own_caption(
+    truth: TruthRelation, own: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Where each image's most specific own caption stands among the captions true of the image.
+
+    own: bool [pairs], whether the pair's caption was written for its image. Returns int64 [N] each:
+    captions that are more specific, that are as specific (its own included), and own ones of those.
+    """
+    images = truth.shape[1]
+    counts = truth.images_per_caption()
+    vagueness = np.repeat(counts, counts)  # [pairs]
+    best = np.full(images, np.iinfo(np.int64).max)
+    np.minimum.at(best, truth.indices[own], vagueness[own])
+    of_best = best[truth.indices]
+    chosen = (vagueness < of_best, vagueness == of_best, own & (vagueness == of_best))
+    better, tied, wanted = (
+        np.bincount(truth.indices[mask], minlength=images).astype(np.int64) for mask in chosen
+    )
+    return better, tied, wanted
+
+
 def _any_within(
-    cutoff: int, total: NDArray[np.int64], wanted: NDArray[np.int64]
+    places: NDArray[np.int64], total: NDArray[np.int64], wanted: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Probability that ``cutoff`` draws without replacement out of ``total`` meet a wanted one."""
+    """Probability that ``places`` draws without replacement out of ``total`` meet a wanted one."""
     missed = np.ones(len(total))
-    for drawn in range(cutoff):
+    for drawn in range(max(CUTOFFS)):
         unwanted = np.maximum(total - wanted - drawn, 0)
-        missed *= unwanted / np.maximum(total - drawn, 1)
+        share = unwanted / np.maximum(total - drawn, 1)
+        missed *= np.where(drawn < places, share, 1.0)
     return 1.0 - missed
 
 
