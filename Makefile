@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(SOURCES)
 
 demo: setup
 	$(BIN)/goal-kernels data synth --folder $(DATA)
-	$(BIN)/goal-kernels fit --config goalworld --data.folder $(DATA) --runs $(RUNS)
+	$(BIN)/goal-kernels fit --config goalworld --data.folder $(DATA) --run.root $(RUNS)
 
 test: setup
 	$(BIN)/python -m pytest
