@@ -9,10 +9,12 @@ from dataclasses import fields
 import pytest
 
 from bench.noise import busy_warning, processor_share
-from bench.readme import BEGIN, END, replace_between, update_readme
+from bench.readme import BENCH_PART, markers, replace_between, update_readme
 from bench.records import Record, read_run
 from bench.report import main
 from bench.table import render, run_command, select_short
+
+BEGIN, END = markers(BENCH_PART)
 
 MACHINE = {
     "device": "Test CPU",

@@ -1,0 +1,43 @@
+"""The README's demo table comes from the run folder, every figure of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import bench.demo as demo
+from bench.readme import DEMO_PART, markers
+
+
+def metrics(base: float) -> dict:
+    side = {"R@1": base, "R@5": base + 1, "R@10": base + 2, "median_rank": 3, "mean_rank": 4.5}
+    return {"i2t": side, "t2i": side, "rsum": 6 * base + 6}
+
+
+def run_folder(path: Path) -> Path:
+    record = {"split": "test", **metrics(20.04), "oracle": metrics(80), "chance": metrics(0.1)}
+    record |= {"objective": {"name": "nca/linear"}, "epochs": 7, "seconds": 90.0, "seed": 5}
+    (path / "metrics.json").write_text(json.dumps(record))
+    environment = {"started": "2026-05-21T10:00:00", "processors": 2, "python": "3.11.7"}
+    environment["packages"] = dict.fromkeys(demo.PACKAGES, "1.2.3")
+    (path / "environment.json").write_text(json.dumps(environment))
+    return path
+
+
+def test_table_states_figures_and_what_gave_them(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(demo, "RESULT", tmp_path / "results" / "goalworld.json")
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n{}\nold\n{}\nafter\n".format(*markers(DEMO_PART)))
+    assert demo.main([str(run_folder(tmp_path)), "--update-readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert "| this run (`nca/linear`) | 20.0 | 21.0 | 22.0 | 20.0 | 21.0 | 22.0 | 126.2 |" in text
+    assert "| oracle | 80.0 |" in text
+    assert "seed 5, 7 epochs, 1.5 minutes" in text
+    assert "2026-05-21" in text
+    assert "old" not in text
+    assert json.loads(demo.RESULT.read_text())["metrics"]["epochs"] == 7
+
+
+def test_a_missing_run_is_an_error_message(tmp_path, capsys) -> None:
+    assert demo.main([str(tmp_path)]) == 2
+    assert "metrics.json" in capsys.readouterr().err
