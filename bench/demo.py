@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.files import write_atomically
 from bench.machine import device_name
 from bench.readme import DEMO_PART, update_readme
+from goal_kernels.data.files import write_text
 
 RESULT = Path(__file__).parent / "results" / "goalworld.json"
 COLUMNS = [(side, f"R@{k}") for side in ("i2t", "t2i") for k in (1, 5, 10)]
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = read_run_folder(options.run)
         text = json.dumps(result, indent=2) + "\n"
-        write_atomically(RESULT, lambda temporary: temporary.write_text(text))
+        write_text(RESULT, text)
         print(RESULT)
         if options.update_readme is not None:
             update_readme(options.update_readme, render(result), DEMO_PART)

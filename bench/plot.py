@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bench.cases import FORWARD_BACKWARD, GOAL_LOSS
 from bench.contestants import GEMM, GEMM_OUT
-from bench.files import write_atomically
 from bench.records import WALL_TIME, Record, Run
+from goal_kernels.data.files import replacing
 
 INCHES_PER_PANEL = (4.2, 3.2)
 DOTS_PER_INCH = 130
@@ -61,4 +61,6 @@ def write_plot(run: Run, path: Path) -> None:
         axes.legend(fontsize="small")
     machine = run.machine
     figure.suptitle(f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}")
-    write_atomically(path, lambda to: figure.savefig(to, dpi=DOTS_PER_INCH))
+    with replacing(path) as temporary:
+        # The temporary name does not end in .png, so savefig has to be told.
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)

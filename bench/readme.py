@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.files import write_atomically
+from goal_kernels.data.files import write_text
 
 BENCH_PART = "bench"
 DEMO_PART = "demo"
@@ -38,5 +38,5 @@ def update_readme(path: Path, content: str, part: str = BENCH_PART) -> bool:
     before = path.read_text()
     after = replace_between(before, content, str(path), part)
     if after != before:
-        write_atomically(path, lambda temporary: temporary.write_text(after))
+        write_text(path, after)
     return after != before

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contestants import EAGER, GEMM, GEMM_OUT
-from bench.files import write_atomically
+from goal_kernels.data.files import replacing
 
 WALL_TIME = "wall_time"
 PEAK_MEMORY = "peak_memory"
@@ -124,10 +124,7 @@ def write_csv(records: Iterable[Record], path: Path) -> None:
     def text(value: object) -> object:
         return f"{value:.6g}" if isinstance(value, float) else "" if value is None else value
 
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, [f.name for f in fields(Record)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({k: text(v) for k, v in asdict(r).items()} for r in records)
-
-    write_atomically(path, write)
+    with replacing(path) as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [f.name for f in fields(Record)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: text(v) for k, v in asdict(r).items()} for r in records)

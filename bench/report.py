@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.files import write_atomically
 from bench.machine import slug
 from bench.plot import training_steps, write_plot
 from bench.readme import update_readme
 from bench.records import Run, read_run, write_csv
 from bench.table import render, select_short
+from goal_kernels.data.files import write_text
 
 BENCH = Path(__file__).parent
 RESULTS = BENCH / "results"
@@ -46,7 +46,7 @@ def write_report(run: Run, folder: Path) -> Written:
     csv, table, plot = folder / "results.csv", folder / "table.md", folder / "plot.png"
     write_csv(run.records, csv)
     text = "# Benchmark results\n\n" + render(run, run.records)
-    write_atomically(table, lambda temporary: temporary.write_text(text))
+    write_text(table, text)
     if not training_steps(run):
         plot.unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
         return Written(csv, table, None)
