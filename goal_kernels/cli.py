@@ -165,7 +165,7 @@ def _objectives(_: argparse.Namespace) -> int:
         print(f"\n{kind} weights")
         for element in list_elements(kind):
             alias = f" (or {element.alias})" if element.alias else ""
-            taken = ", ".join(element.parameters) or "none"
+            taken = ", ".join(element.hyper_parameters) or "none"
             print(f"  {element.name}{alias}\n    {element.equation}\n    parameters: {taken}")
     print("\nparameters (--model.objective_parameters.NAME VALUE)")
     for name, declared in PARAMETERS.items():

@@ -64,6 +64,12 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
 """The hyper-parameters every objective carries. Elements may declare more of their own."""
 
 
+RELATIVE_PARAMETERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"none": (), "linear": ("epsilon",), "exponential": ("epsilon", "alpha", "beta")}
+)
+"""The hyper-parameters that shape the relative similarities of each kind."""
+
+
 @dataclass(frozen=True)
 class Element:
     """One row of the registry.
@@ -95,6 +101,12 @@ class Element:
     reports_potential: bool = False
     own_parameters: tuple[Parameter, ...] = ()
     built_in: bool = False
+
+    @property
+    def hyper_parameters(self) -> tuple[str, ...]:
+        """All hyper-parameters that change the weights: the formula's and those of R+ and R-."""
+        shaping = RELATIVE_PARAMETERS[self.relative]
+        return (*self.parameters, *(name for name in shaping if name not in self.parameters))
 
 
 _REGISTRY: dict[tuple[str, str], Element] = {}
@@ -178,7 +190,7 @@ def register_pair(
     Args:
         formula: f(positive [B], negative [B], **parameters) -> (P+ [B], P- [B]). With
             `relative="linear"` or `relative="exponential"` it is also given `relative_positive` and
-            `relative_negative` [B].
+            `relative_negative` [B], shaped by the objective's epsilon (and alpha, beta).
         parameters: built-in names (`"alpha"`) or `Parameter` declarations of new ones.
         fields: any of `alias`, `relative`, `equation`, `weight_range`, `potentials`; see `Element`.
     Returns: the `Element`. Raises: ValueError, see `register_element`.

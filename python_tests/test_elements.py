@@ -124,6 +124,13 @@ def test_every_row_is_complete() -> None:
         assert element.equation
         assert set(element.parameters) <= set(PARAMETERS)
         assert element.built_in
+    assert find_element("pair", "linear_ms").hyper_parameters == ("epsilon",)
+    assert set(find_element("pair", "sig_ms").hyper_parameters) == {
+        "alpha",
+        "beta",
+        "lam",
+        "epsilon",
+    }
 
 
 @pytest.fixture
