@@ -30,6 +30,8 @@ BASELINES = (GEMM, GEMM_OUT, EAGER, COMPILED)
 REFERENCE = "reference"
 REFERENCE_LIMIT = 1024
 """Largest B at which the dense reference is timed; it is written to be read."""
+RECOMPILE_LIMIT = 64
+"""Above objectives x dtypes x (general, B = D, D = 256, ...) of one pipeline."""
 
 
 class Contestant(ABC):
@@ -176,7 +178,9 @@ def _pipeline(objective: str, mode: str) -> Callable[..., object]:
 @cache
 def _compiled(objective: str, mode: str) -> Callable[..., object]:
     """`_pipeline` compiled once for all sizes; as fast as per size here, and minutes quicker."""
-    # Past the limit of recompilations torch.compile falls back to eager without a word.
+    # Past the limit of recompilations torch.compile falls back to eager without a word. The pipelines
+    # share their code objects, so objectives, dtypes and square cases all count towards one limit.
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     return torch.compile(_pipeline(objective, mode), dynamic=True, fullgraph=True)
 
