@@ -178,7 +178,7 @@ def _pipeline(objective: str, mode: str) -> Callable[..., object]:
 @cache
 def _compiled(objective: str, mode: str) -> Callable[..., object]:
     """`_pipeline` compiled once for all sizes; as fast as per size here, and minutes quicker."""
-    # Past the limit of recompilations torch.compile falls back to eager without a word. The pipelines
+    # Past the limit of recompilations torch.compile falls back to eager without a word. Pipelines
     # share their code objects, so objectives, dtypes and square cases all count towards one limit.
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     torch._dynamo.config.fail_on_recompile_limit_hit = True
