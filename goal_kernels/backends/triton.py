@@ -35,8 +35,7 @@ class TritonBackend(Backend):
 
     def availability(self) -> Verdict:
         """Whether Triton is installed and has something to run on."""
-        found = importlib.util.find_spec("triton")
-        if found is None or found.origin is None:  # A mere folder of that name has no origin.
+        if not _installed():
             return Verdict(False, "the package triton is not installed; pip install triton.")
         if interpreting():
             return Verdict(True)
@@ -109,6 +108,13 @@ class TritonBackend(Backend):
             grad_image = image_gradient(grad_loss, image, text, terms) if need[0] else None
             grad_text = text_gradient(grad_loss, image, text, terms) if need[1] else None
         return grad_image, grad_text
+
+
+@functools.cache
+def _installed() -> bool:
+    """Whether Triton can be imported; asked on every call, so the search is done once."""
+    found = importlib.util.find_spec("triton")
+    return found is not None and found.origin is not None  # a mere folder has no origin
 
 
 @functools.cache
