@@ -66,10 +66,13 @@ def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def _threshold(positive: Tensor, epsilon: float) -> Tensor:
-    """min over existing positives - epsilon, 0-d (docs/derivation.md, eq. 6)."""
+def _query(kind: str, positive: Tensor, epsilon: float, beta: float) -> RelativeQuery:
+    """What to sum, at or above min over existing positives [N] - epsilon (eq. 6)."""
+    if kind == "none":
+        return RelativeQuery(kind, positive.new_zeros(()), beta)
     exists = positive != float("-inf")
-    return torch.where(exists, positive, float("inf")).amin() - epsilon
+    threshold = torch.where(exists, positive, float("inf")).amin() - epsilon
+    return RelativeQuery(kind, threshold, beta)
 
 
 def _mine(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
@@ -86,7 +89,7 @@ def _mine(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
     ) -> tuple[Tensor, ...]:
         with torch.no_grad(), _without_autocast(image.device.type):
             positive = pair_similarity(image, text, target)
-            query = RelativeQuery(relative, _threshold(positive, epsilon), beta)
+            query = _query(relative, positive, epsilon, beta)
             pairing = Pairing(target, image_ids, text_ids)
             return (positive, *backend.mine(image, text, pairing, query, precision))
 
@@ -136,7 +139,7 @@ def _mine_similarity(
     with torch.no_grad():
         scores = similarity.to(accumulate_dtype(similarity.dtype))
         positive = scores.diagonal().clone()
-        query = RelativeQuery(relative, _threshold(positive, epsilon), beta)
+        query = _query(relative, positive, epsilon, beta)
         return (positive, *mine_similarity(scores, Pairing(None, image_ids, text_ids), query))
 
 

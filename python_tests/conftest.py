@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+ROOT = str(Path(__file__).parent.parent)
+"""Holds the package `bench`, which stands beside the library and is not installed."""
+
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
 if not torch.cuda.is_available():
     # Read when Triton's kernels are first imported, which is later than this.
     os.environ.setdefault("TRITON_INTERPRET", "1")
