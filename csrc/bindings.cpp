@@ -12,6 +12,7 @@
 #include "cpu/apply.h"
 #include "cpu/isa.h"
 #include "cpu/mine.h"
+#include "cpu/pairs.h"
 #if defined(GOAL_KERNELS_CUDA)
 #include "cuda/device_query.h"
 #endif
@@ -22,7 +23,8 @@ namespace goal_kernels {
 namespace {
 
 using Address = std::uintptr_t;
-using Rows = std::tuple<Address, std::int64_t, std::int64_t>;  // address, rows, stride in elements
+// address, rows, stride in elements, address of the scales; 0: none
+using Rows = std::tuple<Address, std::int64_t, std::int64_t, Address>;
 using Pairing = std::tuple<Address, Address, Address>;         // target, image_ids, text_ids; 0: None
 using RelativeQuery = std::tuple<std::string, Address, double>;    // kind, threshold, beta
 using Anchors = std::tuple<Address, Address, Address, Address>;    // value, index, sum, count
@@ -50,12 +52,26 @@ Relative parse_relative(const std::string& name) {
 }
 
 Matrix matrix(const Rows& rows, Dtype dtype, std::int64_t width) {
-  return {pointer(std::get<0>(rows)), dtype, std::get<1>(rows), std::get<2>(rows), width};
+  const auto [data, count, stride, scale] = rows;
+  return {pointer(data), dtype, count, stride, width, pointer(scale)};
 }
 
 AnchorOutput anchors(const Anchors& addresses) {
   return {pointer(std::get<0>(addresses)), pointer<std::int64_t>(std::get<1>(addresses)),
           pointer(std::get<2>(addresses)), pointer<std::int64_t>(std::get<3>(addresses))};
+}
+
+void score_pairs_addresses(const std::string& dtype, const Rows& a, const Rows& b,
+                           std::int64_t width, Address index, Address similarity, int threads,
+                           const std::string& isa) {
+  const Dtype type = parse_dtype(dtype);
+  score_pairs(matrix(a, type, width), matrix(b, type, width), pointer<std::int64_t>(index),
+              pointer(similarity), *find_isa(isa).row, threads);
+}
+
+void row_scales_addresses(const std::string& dtype, const Rows& rows, std::int64_t width,
+                          Address scale, int threads, const std::string& isa) {
+  row_scales(matrix(rows, parse_dtype(dtype), width), pointer(scale), *find_isa(isa).row, threads);
 }
 
 void mine_addresses(const std::string& dtype, const Rows& image, const Rows& text,
@@ -131,6 +147,12 @@ py::dict build_info() {
 PYBIND11_MODULE(_native, module) {
   using namespace goal_kernels;
   module.doc() = "Native kernels of goal_kernels on raw addresses; use goal_kernels.backends.cpu.";
+  module.def("score_pairs", &score_pairs_addresses, py::arg("dtype"), py::arg("a"), py::arg("b"),
+             py::arg("width"), py::arg("index"), py::arg("similarity"), py::arg("threads"),
+             py::arg("isa"), py::call_guard<py::gil_scoped_release>());
+  module.def("row_scales", &row_scales_addresses, py::arg("dtype"), py::arg("rows"),
+             py::arg("width"), py::arg("scale"), py::arg("threads"), py::arg("isa"),
+             py::call_guard<py::gil_scoped_release>());
   module.def("mine", &mine_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
              py::arg("width"), py::arg("pairing"), py::arg("relative"), py::arg("row"),
              py::arg("column"), py::arg("threads"), py::arg("isa"),

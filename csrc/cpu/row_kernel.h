@@ -1,4 +1,4 @@
-// Interface of the row kernels of `apply`. `row_kernel.cpp` is compiled once per instruction set.
+// Interface of the kernels that work on whole rows. `row_kernel.cpp` is compiled once per instruction set.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,8 @@ struct Term {
 
 template <typename T>
 struct RowKernel {
+  // <row i of a, row j of b>, scales of both included. Same dtype and width.
+  T (*dot)(const Matrix& a, std::int64_t i, const Matrix& b, std::int64_t j);
   // accumulator[d] = sum of the terms in order, [width].
   void (*sum_terms)(const Matrix& source, const Term<T>* terms, std::int64_t count, T* accumulator);
   // accumulator[d] += addend[d].

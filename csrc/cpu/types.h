@@ -39,6 +39,7 @@ struct Matrix {
   std::int64_t rows;
   std::int64_t stride;
   std::int64_t width;
+  const void* scale = nullptr;  // [rows], multiplies each row; accumulate dtype; null: 1
 };
 
 namespace {

@@ -75,8 +75,8 @@ class CpuBackend(Backend):
         mined = _empty_mined(rows, columns, value, relative.kind != "none")
         native.load().mine(
             dtype=DTYPES[image.dtype],
-            image=(image.data_ptr(), rows, image.stride(0)),
-            text=(text.data_ptr(), columns, text.stride(0)),
+            image=(image.data_ptr(), rows, image.stride(0), 0),
+            text=(text.data_ptr(), columns, text.stride(0), 0),
             width=image.shape[1],
             pairing=(
                 _address(pairing.target, "target", torch.int64, rows),
@@ -114,8 +114,8 @@ class CpuBackend(Backend):
         positive, row, column = (weight.contiguous() for weight in terms[3:])
         native.load().apply(
             dtype=DTYPES[image.dtype],
-            image=(image.data_ptr(), rows, image.stride(0)),
-            text=(text.data_ptr(), columns, text.stride(0)),
+            image=(image.data_ptr(), rows, image.stride(0), 0),
+            text=(text.data_ptr(), columns, text.stride(0), 0),
             width=image.shape[1],
             indices=(
                 _address(terms.hardest_text, "hardest_text", torch.int64, rows),
