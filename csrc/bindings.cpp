@@ -51,6 +51,13 @@ Relative parse_relative(const std::string& name) {
   throw std::invalid_argument("relative: expected none, linear or exponential, got " + name);
 }
 
+Precision parse_precision(const std::string& name) {
+  if (name == "highest") return Precision::highest;
+  if (name == "high") return Precision::high;
+  if (name == "medium") return Precision::medium;
+  throw std::invalid_argument("precision: expected highest, high or medium, got " + name);
+}
+
 Matrix matrix(const Rows& rows, Dtype dtype, std::int64_t width) {
   const auto [data, count, stride, scale] = rows;
   return {pointer(data), dtype, count, stride, width, pointer(scale)};
@@ -76,8 +83,8 @@ void row_scales_addresses(const std::string& dtype, const Rows& rows, std::int64
 
 void mine_addresses(const std::string& dtype, const Rows& image, const Rows& text,
                     std::int64_t width, const Pairing& pairing, const RelativeQuery& relative,
-                    const Anchors& row, const Anchors& column, int threads,
-                    const std::string& isa) {
+                    const Anchors& row, const Anchors& column, const std::string& precision,
+                    int threads, const std::string& isa) {
   const Dtype type = parse_dtype(dtype);
   const MineJob job{matrix(image, type, width),
                     matrix(text, type, width),
@@ -87,9 +94,10 @@ void mine_addresses(const std::string& dtype, const Rows& image, const Rows& tex
                     parse_relative(std::get<0>(relative)),
                     pointer(std::get<1>(relative)),
                     std::get<2>(relative),
+                    parse_precision(precision),
                     anchors(row),
                     anchors(column)};
-  mine(job, *find_isa(isa).tile, threads);
+  mine(job, find_isa(isa), threads);
 }
 
 void apply_addresses(const std::string& dtype, const Rows& image, const Rows& text,
@@ -112,8 +120,9 @@ void apply_addresses(const std::string& dtype, const Rows& image, const Rows& te
 }
 
 py::dict build_info() {
-  py::list usable;
+  py::list usable, emulated;
   for (const Isa& isa : usable_isas()) usable.append(isa.name);
+  for (const Isa& isa : emulated_isas()) emulated.append(isa.name);
   py::dict info;
   info["compiler"] = GOAL_KERNELS_COMPILER;
 #ifdef _OPENMP
@@ -123,6 +132,7 @@ py::dict build_info() {
 #endif
   info["isa"] = find_isa("auto").name;
   info["usable_isas"] = usable;
+  info["emulated_isas"] = emulated;
 #if defined(GOAL_KERNELS_CUDA)
   const CudaReport report = query_cuda();
   py::list devices;
@@ -155,7 +165,7 @@ PYBIND11_MODULE(_native, module) {
              py::call_guard<py::gil_scoped_release>());
   module.def("mine", &mine_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
              py::arg("width"), py::arg("pairing"), py::arg("relative"), py::arg("row"),
-             py::arg("column"), py::arg("threads"), py::arg("isa"),
+             py::arg("column"), py::arg("precision"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
   module.def("apply", &apply_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
              py::arg("width"), py::arg("indices"), py::arg("weights"), py::arg("gradients"),

@@ -11,14 +11,20 @@ namespace goal_kernels {
 
 struct Isa {
   const char* name;
-  const TileKernels* tile;
+  const ExactKernels* exact;
+  const TileKernel<float>* bfloat16;  // null: none
+  const TileKernel<float>* split;     // float values as sums of two bfloat16; null: none
   const RowKernels* row;
 };
 
 // Usable on this machine (processor and operating system), slowest first; never empty.
 const std::vector<Isa>& usable_isas();
 
-// The usable one of that name, or the fastest for "auto". Throws std::invalid_argument otherwise.
+// Slow stand-ins for what another machine has, to test its kernels; never chosen by "auto".
+const std::vector<Isa>& emulated_isas();
+
+// The usable or emulated one of that name, or the fastest usable one for "auto". Throws std::invalid_argument
+// otherwise.
 const Isa& find_isa(const std::string& name);
 
 }  // namespace goal_kernels

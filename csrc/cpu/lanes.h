@@ -3,8 +3,15 @@
 #pragma once
 
 #include <cstring>
+#include <utility>
 
 #include "types.h"
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define GOAL_KERNELS_HAS_SHUFFLEVECTOR 1
+#endif
+#endif
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -17,7 +24,7 @@ template <typename T>
 struct Lanes {
   static constexpr int count = GOAL_KERNELS_VECTOR_BYTES / static_cast<int>(sizeof(T));
   typedef T Vec __attribute__((vector_size(GOAL_KERNELS_VECTOR_BYTES)));
-  typedef Integer<T> Int __attribute__((vector_size(GOAL_KERNELS_VECTOR_BYTES)));  // also masks: 0 or -1
+  typedef Integer<T> Int __attribute__((vector_size(GOAL_KERNELS_VECTOR_BYTES)));
 };
 template <typename T>
 using Vec = typename Lanes<T>::Vec;
@@ -54,14 +61,90 @@ inline IntVec<T> lane_numbers() {
   return result;
 }
 
-// Whether any lane of a mask (lanes 0 or -1, nothing else) is set.
-template <typename Mask>
-inline bool any(Mask mask) {
-#if defined(__AVX512F__)
-  __m512i raw;
-  std::memcpy(&raw, &mask, sizeof raw);
-  return _mm512_test_epi32_mask(raw, raw) != 0;
-#elif defined(__AVX2__)
+// One truth value per lane: a mask register where the instruction set has them, else lanes of 0 or -1.
+#if defined(__AVX512F__) && GOAL_KERNELS_VECTOR_BYTES == 64
+template <typename T>
+struct MaskOf;
+template <>
+struct MaskOf<float> {
+  using type = __mmask16;
+};
+template <>
+struct MaskOf<double> {
+  using type = __mmask8;
+};
+template <typename T>
+using Mask = typename MaskOf<T>::type;
+
+template <typename T>
+inline Mask<T> no_lanes() {
+  return 0;
+}
+template <typename T>
+inline Mask<T> all_lanes() {
+  return static_cast<Mask<T>>(~0u);
+}
+inline __mmask16 at_most(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+inline __mmask8 at_most(__m512d a, __m512d b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
+inline __mmask16 equal(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+inline __mmask8 equal(__m512d a, __m512d b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+inline __mmask16 less(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+inline __mmask8 less(__m512d a, __m512d b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+inline __mmask16 less(IntVec<float> a, IntVec<float> b) {
+  return _mm512_cmplt_epi32_mask((__m512i)a, (__m512i)b);
+}
+inline __mmask8 less(IntVec<double> a, IntVec<double> b) {
+  return _mm512_cmplt_epi64_mask((__m512i)a, (__m512i)b);
+}
+inline __mmask16 equal(IntVec<float> a, IntVec<float> b) {
+  return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b);
+}
+inline __mmask8 equal(IntVec<double> a, IntVec<double> b) {
+  return _mm512_cmpeq_epi64_mask((__m512i)a, (__m512i)b);
+}
+inline __m512 select(__mmask16 mask, __m512 yes, __m512 no) { return _mm512_mask_blend_ps(mask, no, yes); }
+inline __m512d select(__mmask8 mask, __m512d yes, __m512d no) { return _mm512_mask_blend_pd(mask, no, yes); }
+inline IntVec<float> select(__mmask16 mask, IntVec<float> yes, IntVec<float> no) {
+  return (IntVec<float>)_mm512_mask_blend_epi32(mask, (__m512i)no, (__m512i)yes);
+}
+inline IntVec<double> select(__mmask8 mask, IntVec<double> yes, IntVec<double> no) {
+  return (IntVec<double>)_mm512_mask_blend_epi64(mask, (__m512i)no, (__m512i)yes);
+}
+template <typename Lanes>
+inline bool any(Lanes mask) {
+  return mask != 0;
+}
+#else
+template <typename T>
+using Mask = IntVec<T>;
+
+template <typename T>
+inline Mask<T> no_lanes() {
+  return Mask<T>{};
+}
+template <typename T>
+inline Mask<T> all_lanes() {
+  return ~Mask<T>{};
+}
+template <typename V>
+inline auto at_most(V a, V b) {
+  return a <= b;
+}
+template <typename V>
+inline auto equal(V a, V b) {
+  return a == b;
+}
+template <typename V>
+inline auto less(V a, V b) {
+  return a < b;
+}
+template <typename M, typename V>
+inline V select(M mask, V yes, V no) {
+  return mask ? yes : no;
+}
+template <typename M>
+inline bool any(M mask) {
+#if defined(__AVX2__)
   __m256i raw;
   std::memcpy(&raw, &mask, sizeof raw);
   return _mm256_testz_si256(raw, raw) == 0;
@@ -75,6 +158,7 @@ inline bool any(Mask mask) {
   return result;
 #endif
 }
+#endif
 
 // Sum of all lanes, pairwise, in the lane type. V is Vec or IntVec.
 template <typename T, typename V>
@@ -84,6 +168,53 @@ inline auto add_lanes(V value) {
   for (int half = Lanes<T>::count / 2; half > 0; half /= 2)
     for (int lane = 0; lane < half; ++lane) part[lane] += part[lane + half];
   return part[0];
+}
+
+// Lanes of the two vectors in turn, from their lower (kPart 0) or upper (kPart 1) halves.
+template <int kPart, typename V, int... kLane>
+inline V interleave(V a, V b, std::integer_sequence<int, kLane...>) {
+  constexpr int count = sizeof...(kLane);
+#if GOAL_KERNELS_HAS_SHUFFLEVECTOR
+  return __builtin_shufflevector(a, b, (kPart * count / 2 + kLane / 2 + kLane % 2 * count)...);
+#else
+  decltype(a > b) order = {(kPart * count / 2 + kLane / 2 + kLane % 2 * count)...};
+  return __builtin_shuffle(a, b, order);
+#endif
+}
+
+template <int kPart, typename T, typename V>
+inline V interleave(V a, V b) {
+  return interleave<kPart>(a, b, std::make_integer_sequence<int, Lanes<T>::count>{});
+}
+
+// Transposes a square of lanes: log2(count) perfect shuffles of the rows. V is Vec or IntVec.
+template <typename T, typename V>
+inline void transpose(V (&square)[Lanes<T>::count]) {
+  constexpr int count = Lanes<T>::count;
+#pragma GCC unroll 4
+  for (int step = 1; step < count; step *= 2) {
+    V next[count];
+#pragma GCC unroll 16
+    for (int i = 0; i < count / 2; ++i) {
+      next[2 * i] = interleave<0, T>(square[i], square[i + count / 2]);
+      next[2 * i + 1] = interleave<1, T>(square[i], square[i + count / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) square[i] = next[i];
+  }
+}
+
+// Lane i of the result is the sum of the lanes of row i, pairwise. V is Vec or IntVec.
+template <typename T, typename V>
+inline V row_sums(V (&square)[Lanes<T>::count]) {
+  constexpr int count = Lanes<T>::count;
+#pragma GCC unroll 4
+  for (int rows = count / 2; rows > 0; rows /= 2)
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i)
+      square[i] = interleave<0, T>(square[i], square[i + rows]) +
+                  interleave<1, T>(square[i], square[i + rows]);
+  return square[0];
 }
 
 template <typename T>
@@ -109,20 +240,35 @@ struct ExpConstants<double> {
   static constexpr double ln2_low = 0x1.cf79abc9e3b3ap-40;
 };
 
-// exp(x) for x <= 0 within about 2 ulp; 0 below the range of normal numbers; NaN stays NaN.
+// Coefficients 1 / n! of the Taylor series.
 template <typename T>
-inline Vec<T> exp_nonpositive(Vec<T> x) {
+constexpr T inverse_factorial(int n) {
+  T product = 1;
+  for (int k = 2; k <= n; ++k) product *= T(k);
+  return T(1) / product;
+}
+
+// exp(x) for |x| <= -lowest within about 2 ulp; something, but no trap, for every other x.
+template <typename T>
+inline Vec<T> exp_in_range(Vec<T> x) {
   using C = ExpConstants<T>;
   typedef typename C::Bits BitVec __attribute__((vector_size(GOAL_KERNELS_VECTOR_BYTES)));
-  const IntVec<T> under = (IntVec<T>)(x < C::lowest);
-  const Vec<T> clamped = under ? splat<T>(C::lowest) : x;
-  const Vec<T> shifted = clamped * static_cast<T>(1.4426950408889634) + C::round;
+  const Vec<T> shifted = x * static_cast<T>(1.4426950408889634) + C::round;
   const Vec<T> exponent = shifted - C::round;
-  const Vec<T> rest = clamped - exponent * C::ln2_high - exponent * C::ln2_low;
-  Vec<T> series = splat<T>(1);
-  for (int n = C::degree; n > 0; --n) series = series * (rest * (T(1) / T(n))) + T(1);
-  const BitVec power = ((BitVec)shifted << C::mantissa_bits) + (BitVec)splat<T>(1);
-  return under ? Vec<T>{} : series * (Vec<T>)power;
+  const Vec<T> rest = x - exponent * C::ln2_high - exponent * C::ln2_low;
+  Vec<T> series = splat<T>(inverse_factorial<T>(C::degree));
+#pragma GCC unroll 16
+  for (int n = C::degree - 1; n >= 0; --n) series = series * rest + inverse_factorial<T>(n);
+  return (Vec<T>)((BitVec)series + ((BitVec)shifted << C::mantissa_bits));
+}
+
+// exp(x) for x <= -lowest within about 2 ulp; 0 below the range of normal numbers; NaN stays NaN.
+template <typename T>
+inline Vec<T> exp_flushed(Vec<T> x) {
+  const T lowest = ExpConstants<T>::lowest;
+  const Mask<T> under = less(x, splat<T>(lowest));
+  const Vec<T> result = exp_in_range<T>(select(under, splat<T>(lowest), x));
+  return select(under, Vec<T>{}, select(equal(x, x), result, x));
 }
 
 }  // namespace

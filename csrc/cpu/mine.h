@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "tile_kernel.h"
+#include "isa.h"
 
 namespace goal_kernels {
 
@@ -16,6 +16,11 @@ struct AnchorOutput {
   std::int64_t* count;
 };
 
+// How float32 similarities are computed, in torch's words: highest in float; high by products of values
+// split in two bfloat16, error about 2^-16 |x| |y|; medium of values rounded to bfloat16. Each where the
+// instruction set has such a product, and more precisely where it has none.
+enum class Precision { highest, high, medium };
+
 struct MineJob {
   Matrix image;                    // [N, D]
   Matrix text;                     // [M, D], same dtype and width
@@ -25,11 +30,14 @@ struct MineJob {
   Relative relative;
   const void* threshold;  // one value, type as AnchorOutput::value; not read for Relative::none
   double beta;
+  Precision precision;
   AnchorOutput row;     // [N]
   AnchorOutput column;  // [M]
 };
 
-// Throws std::invalid_argument for sizes it cannot take, std::bad_alloc. Bit-equal for any `threads`.
-void mine(const MineJob& job, const TileKernels& kernels, int threads);
+// The values are accurate to the accumulate dtype whatever the precision; indices and sums are those of S as
+// it was computed. Throws std::invalid_argument for sizes it cannot take, std::bad_alloc. Bit-equal for any
+// `threads`.
+void mine(const MineJob& job, const Isa& isa, int threads);
 
 }  // namespace goal_kernels

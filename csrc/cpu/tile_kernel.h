@@ -1,5 +1,7 @@
-// Interface of the mining micro-kernels. `tile_kernel.cpp` is compiled once per instruction set and exports
-// one `TileKernels` each; `mine.cpp` owns loops, threads and memory and is the only caller.
+// Interface of the micro-kernels: one micro-tile of S = rows . columns, multiplied and used at once.
+// A *product* (product_*.h) multiplies; an *epilogue* (mine_epilogue.h) uses the tile; every pair of the two
+// is a function in a table (tile_table.h), compiled once per instruction set. `tile_loop.h` owns loops,
+// threads and memory and is the only caller.
 #pragma once
 
 #include <cstdint>
@@ -30,18 +32,24 @@ struct Extrema {
                       // exponential: sum of exp(beta (S - value)) over them without the one at `index`
 };
 
-// One micro-tile of S and all it updates. Arrays along rows point at the first row of the tile, those along
-// columns at its first column; the latter are readable and writable for a whole micro-tile.
+// One micro-tile of S: where it lies and what it is multiplied from.
 template <typename T>
-struct Tile {
-  const T* packed_rows;     // [depth][micro rows], zero padded
-  const T* packed_columns;  // [depth][micro columns], zero padded
-  std::int64_t depth;
-  int rows;     // rows in use, at most the micro-tile's
-  int columns;  // columns in use
-  bool has_ids;
+struct TilePlace {
+  const void* packed_rows;
+  const void* packed_columns;
+  std::int64_t width;  // D
+  int rows;            // rows in use, at most the micro-tile's
+  int columns;         // columns in use
   Integer<T> first_row;
   Integer<T> first_column;
+};
+
+// A micro-tile to mine. Arrays along rows point at the first row of the tile, those along columns at its
+// first column. All are readable and writable for a whole micro-tile.
+template <typename T>
+struct MineTile {
+  TilePlace<T> place;
+  bool has_ids;
   const Integer<T>* target;     // column that is the row's positive, -1 if none
   const Integer<T>* row_id;     // without ids: 0
   const Integer<T>* column_id;  // without ids: 1
@@ -54,25 +62,46 @@ template <typename T>
 struct TileKernel {
   int rows;
   int columns;
-  // Converts `count` rows of `source` from `first` on to [depth][micro rows or columns], zero padded.
-  void (*pack_rows)(const Matrix& source, std::int64_t first, std::int64_t count, T* packed);
-  void (*pack_columns)(const Matrix& source, std::int64_t first, std::int64_t count, T* packed);
+  // A packed row takes `value_bytes` for each value of a width rounded up to a multiple of `depth_step`.
+  int depth_step;
+  int value_bytes;
+  // Packs `count` rows of `source` from `first` on, zero padded to a micro-tile.
+  void (*pack_rows)(const Matrix& source, std::int64_t first, std::int64_t count, void* packed);
+  void (*pack_columns)(const Matrix& source, std::int64_t first, std::int64_t count, void* packed);
+  // Before the first and after the last of a thread's micro-tiles.
+  void (*enter)();
+  void (*leave)();
   // Multiplies one tile and updates its row and column states. Indexed by Relative.
-  void (*run[kRelativeKinds])(const Tile<T>& tile);
+  void (*mine[kRelativeKinds])(const MineTile<T>& tile);
   // Adds the states of later candidates to those of earlier ones, `count` anchors. Indexed by Relative.
   void (*merge[kRelativeKinds])(const Extrema<T>& into, const Extrema<T>& later,
                                 const RelativeTerms<T>& relative, std::int64_t count);
 };
 
-struct TileKernels {
+// Products in the accumulate dtype.
+struct ExactKernels {
   TileKernel<float> float32;
   TileKernel<double> float64;
 };
 
-extern const TileKernels tile_kernels_baseline;
+extern const ExactKernels exact_kernels_baseline;
 #if defined(GOAL_KERNELS_X86)
-extern const TileKernels tile_kernels_avx2;
-extern const TileKernels tile_kernels_avx512;
+extern const ExactKernels exact_kernels_avx2;
+extern const ExactKernels exact_kernels_avx512;
+#endif
+#if defined(GOAL_KERNELS_AVX512_BF16)
+extern const TileKernel<float> bfloat16_kernel_avx512_bf16;
+#endif
+
+// Products on AMX tiles: of bfloat16 values, and of float values as the sum of two bfloat16 each.
+struct AmxKernels {
+  TileKernel<float> bfloat16;
+  TileKernel<float> split;
+};
+
+extern const AmxKernels amx_kernels_emulated;
+#if defined(GOAL_KERNELS_AMX)
+extern const AmxKernels amx_kernels_native;
 #endif
 
 }  // namespace goal_kernels

@@ -92,6 +92,7 @@ class CpuBackend(Backend):
             column=_addresses(
                 mined.column_value, mined.column_index, mined.column_sum, mined.column_count
             ),
+            precision=precision,
             threads=torch.get_num_threads(),
             isa=self.isa,
         )

@@ -10,7 +10,8 @@ import torch
 from goal_kernels import native
 from goal_kernels.backends.cpu import CpuBackend
 
-ISAS = native.build_info()["usable_isas"] if native.status()[0] else ["baseline"]
+INFO = native.build_info() if native.status()[0] else {}
+ISAS = [*INFO.get("usable_isas", ["baseline"]), *INFO.get("emulated_isas", [])]
 
 
 @pytest.fixture(params=ISAS)

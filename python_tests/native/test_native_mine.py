@@ -15,6 +15,8 @@ from goal_kernels.backends.cpu import DTYPES, CpuBackend
 
 KINDS = ("none", "linear", "exponential")
 INF, NAN = float("inf"), float("nan")
+FLUSHING_ISAS = ("avx512_bf16", "amx", "amx_emulated")
+"""Their bfloat16 instructions take subnormal numbers for zero."""
 
 # Micro-tiles are 4x8, 6x16 and 14x32 (half as wide in float64); sums are blocked by 256; packing
 # takes 16 values of the width at a time.
@@ -335,5 +337,8 @@ def test_every_16_bit_pattern_is_widened_exactly(backend, dtype) -> None:
     pairing = Pairing(torch.full((1 << 16,), -1))
     query = RelativeQuery("none", torch.tensor(0.0), 1.0)
     found = backend.mine(image, text, pairing, query, "highest")
-    close(found.row_value, image[:, 0].double().tolist(), 0)
+    truth = image[:, 0].double()
+    if dtype == torch.bfloat16 and backend.isa in FLUSHING_ISAS:
+        truth = truth.masked_fill(truth.abs() < torch.finfo(dtype).tiny, 0.0)
+    close(found.row_value, truth.tolist(), 0)
     assert (found.row_index == 0).all()

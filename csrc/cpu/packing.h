@@ -1,0 +1,117 @@
+// From rows of a matrix to packed operands: values converted, scaled and, where the product wants the
+// rows of a group side by side, transposed in registers. Internal linkage, see types.h.
+#pragma once
+
+#include <cstring>
+#include <type_traits>
+
+#include "lanes.h"
+
+namespace goal_kernels {
+namespace {
+
+// Two neighbouring bfloat16 values of a row, which bfloat16 products take together.
+struct alignas(4) BfloatPair {
+  bfloat16 value[2];
+};
+
+template <typename Packed>
+struct Packing {
+  using Accumulator = Packed;
+  using Value = Packed;
+};
+template <>
+struct Packing<BfloatPair> {
+  using Accumulator = float;
+  using Value = bfloat16;
+};
+
+// to[k] = factor * from[k], rounded to the type of `to`.
+template <typename Value, typename Source, typename Accumulator>
+inline void convert(const Source* from, std::int64_t count, Accumulator factor, Value* to) {
+  for (std::int64_t k = 0; k < count; ++k) narrow(factor * widen(from[k]), to[k]);
+}
+
+// Calls with a null pointer of the matrix's element type.
+template <typename Accumulator, typename Body>
+inline void with_element(Dtype dtype, const Body& body) {
+  if constexpr (sizeof(Accumulator) == sizeof(double)) {
+    body(static_cast<const double*>(nullptr));
+  } else {
+    if (dtype == Dtype::float32)
+      body(static_cast<const float*>(nullptr));
+    else if (dtype == Dtype::bfloat16)
+      body(static_cast<const bfloat16*>(nullptr));
+    else
+      body(static_cast<const float16*>(nullptr));
+  }
+}
+
+// Rows of a matrix as the packing loops see them.
+template <typename Source, typename Accumulator>
+struct SourceRows {
+  const Source* data;
+  std::int64_t stride;
+  const Accumulator* scale;  // of row 0, or null
+  std::int64_t width;
+
+  SourceRows(const Matrix& matrix, std::int64_t first)
+      : data(static_cast<const Source*>(matrix.data) + first * matrix.stride),
+        stride(matrix.stride),
+        scale(matrix.scale == nullptr ? nullptr
+                                      : static_cast<const Accumulator*>(matrix.scale) + first),
+        width(matrix.width) {}
+
+  // Values [begin, begin + kRoom) of a row, zeros beyond its end; bit for bit if type and scale stay.
+  template <int kRoom, typename Value>
+  void read(std::int64_t row, std::int64_t begin, Value (&to)[kRoom]) const {
+    const Source* from = data + row * stride + begin;
+    const std::int64_t left = width - begin;
+    const Accumulator factor = scale == nullptr ? Accumulator(1) : scale[row];
+    if (left < kRoom) {
+      std::memset(to, 0, sizeof to);
+      convert(from, left, factor, to);
+    } else if (std::is_same_v<Value, Source> && scale == nullptr) {
+      std::memcpy(to, from, sizeof to);
+    } else {
+      convert(from, kRoom, factor, to);
+    }
+  }
+};
+
+// `count` rows from `first` on as [depth][kGroup] units of type Packed (a value or a pair of values of one
+// row), zeros beyond the rows and beyond the width.
+template <typename Packed, int kGroup>
+void pack_transposed(const Matrix& matrix, std::int64_t first, std::int64_t count, void* packed) {
+  using Accumulator = typename Packing<Packed>::Accumulator;
+  using Value = typename Packing<Packed>::Value;
+  constexpr int lanes = Lanes<Accumulator>::count;
+  constexpr int values = static_cast<int>(sizeof(Packed) / sizeof(Value));
+  static_assert(sizeof(Packed) == sizeof(Accumulator), "one unit fills one lane");
+  with_element<Accumulator>(matrix.dtype, [&](auto element) {
+    using Source = std::remove_const_t<std::remove_pointer_t<decltype(element)>>;
+    const SourceRows<Source, Accumulator> rows(matrix, first);
+    const std::int64_t depth = (matrix.width + values - 1) / values;
+    Accumulator* out = static_cast<Accumulator*>(packed);
+    for (std::int64_t begin = 0; begin < depth; begin += lanes) {
+      const std::int64_t run = depth - begin < lanes ? depth - begin : lanes;
+#pragma GCC unroll 8
+      for (int part = 0; part < kGroup; part += lanes) {
+        Vec<Accumulator> square[lanes];
+        for (int lane = 0; lane < lanes; ++lane) {
+          alignas(64) Value line[lanes * values] = {};
+          if (part + lane < count) rows.read(part + lane, begin * values, line);
+          square[lane] = load<Vec<Accumulator>>(line);
+        }
+        transpose<Accumulator>(square);
+        const int width = kGroup - part < lanes ? kGroup - part : lanes;
+        for (std::int64_t k = 0; k < run; ++k)
+          std::memcpy(out + (begin + k) * kGroup + part, &square[k],
+                      static_cast<std::size_t>(width) * sizeof(Accumulator));
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace goal_kernels
