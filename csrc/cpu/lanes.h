@@ -110,9 +110,17 @@ inline IntVec<float> select(__mmask16 mask, IntVec<float> yes, IntVec<float> no)
 inline IntVec<double> select(__mmask8 mask, IntVec<double> yes, IntVec<double> no) {
   return (IntVec<double>)_mm512_mask_blend_epi64(mask, (__m512i)no, (__m512i)yes);
 }
-template <typename Lanes>
-inline bool any(Lanes mask) {
+template <typename M>
+inline bool any(M mask) {
   return mask != 0;
+}
+template <typename M>
+inline int first_lane(M mask) {
+  return __builtin_ctz(mask);
+}
+template <typename T, typename Body>
+inline void for_each_lane(Mask<T> mask, const Body& body) {
+  for (unsigned rest = mask; rest != 0; rest &= rest - 1) body(__builtin_ctz(rest));
 }
 #else
 template <typename T>
@@ -158,6 +166,20 @@ inline bool any(M mask) {
   return result;
 #endif
 }
+// Number of the lowest lane that is set; one must be.
+template <typename M>
+inline int first_lane(M mask) {
+  int lane = 0;
+  while (mask[lane] == 0) ++lane;
+  return lane;
+}
+// Calls body(lane) for the lanes that are set, in order.
+template <typename T, typename Body>
+inline void for_each_lane(Mask<T> mask, const Body& body) {
+  if (!any(mask)) return;
+  for (int lane = 0; lane < Lanes<T>::count; ++lane)
+    if (mask[lane] != 0) body(lane);
+}
 #endif
 
 // Sum of all lanes, pairwise, in the lane type. V is Vec or IntVec.
@@ -185,6 +207,17 @@ inline V interleave(V a, V b, std::integer_sequence<int, kLane...>) {
 template <int kPart, typename T, typename V>
 inline V interleave(V a, V b) {
   return interleave<kPart>(a, b, std::make_integer_sequence<int, Lanes<T>::count>{});
+}
+
+// The largest lane, in all lanes. Lanes may be infinite but not NaN.
+template <typename T>
+inline Vec<T> largest_lane(Vec<T> value) {
+#pragma GCC unroll 4
+  for (int rest = Lanes<T>::count; rest > 1; rest /= 2) {
+    const Vec<T> low = interleave<0, T>(value, value), high = interleave<1, T>(value, value);
+    value = select(less(low, high), high, low);
+  }
+  return value;
 }
 
 // Transposes a square of lanes: log2(count) perfect shuffles of the rows. V is Vec or IntVec.

@@ -13,9 +13,10 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
+#include "exclusion_table.h"
 #include "pairs.h"
+#include "screen.h"
 #include "tile_loop.h"
 
 namespace goal_kernels {
@@ -57,37 +58,10 @@ class States {
   Buffer<double> sum_;
 };
 
-template <typename T>
-bool fits(const std::int64_t* ids, std::int64_t count) {
-  using Limits = std::numeric_limits<Integer<T>>;
-  return std::all_of(ids, ids + count,
-                     [](std::int64_t id) { return id >= Limits::min() && id <= Limits::max(); });
-}
-
-// Ids as lane-wide integers: as they are if they fit, else their ranks.
-template <typename T>
-void narrow_ids(const MineJob& job, Integer<T>* row_id, Integer<T>* column_id) {
-  const std::int64_t rows = job.image.rows, columns = job.text.rows;
-  if (fits<T>(job.image_ids, rows) && fits<T>(job.text_ids, columns)) {
-    std::copy_n(job.image_ids, rows, row_id);
-    std::copy_n(job.text_ids, columns, column_id);
-    return;
-  }
-  std::vector<std::int64_t> known(job.image_ids, job.image_ids + rows);
-  known.insert(known.end(), job.text_ids, job.text_ids + columns);
-  std::sort(known.begin(), known.end());
-  known.erase(std::unique(known.begin(), known.end()), known.end());
-  const auto rank = [&](std::int64_t id) {
-    return Integer<T>(std::lower_bound(known.begin(), known.end(), id) - known.begin());
-  };
-  std::transform(job.image_ids, job.image_ids + rows, row_id, rank);
-  std::transform(job.text_ids, job.text_ids + columns, column_id, rank);
-}
-
 // Writes the results of `count` anchors.
 template <typename T>
 void write_results(const Extrema<T>& state, const RelativeTerms<T>& relative, Relative kind,
-            const AnchorOutput& out, std::int64_t first, std::int64_t count) {
+                   const AnchorOutput& out, std::int64_t first, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) {
     const T value = state.value[i];
     static_cast<T*>(out.value)[first + i] = value;
@@ -120,15 +94,9 @@ class Miner {
         kernel_(kernel),
         loop_(job.image, job.text, kernel, threads),
         relative_(relative_terms()),
-        target_(job.image.rows),
-        row_id_(job.image.rows),
-        column_id_(job.text.rows + kernel.columns),
+        exclusions_(job, kernel.columns),
         rows_(job.image.rows),
         columns_(loop_.plan().chunks * block_columns()) {
-    fill_targets();
-    std::fill_n(row_id_.data(), job.image.rows, Integer<T>(0));
-    std::fill_n(column_id_.data(), job.text.rows + kernel.columns, Integer<T>(1));
-    if (job.image_ids != nullptr) narrow_ids<T>(job, row_id_.data(), column_id_.data());
     rows_.reset(0, job.image.rows, job.relative);
   }
 
@@ -137,21 +105,20 @@ class Miner {
     write_results(rows_.view(), relative_, job_.relative, job_.row, 0, job_.image.rows);
   }
 
-  void start(std::int64_t chunk) const {
+  void start(std::int64_t chunk, int) const {
     columns_.reset(chunk * block_columns(), block_columns(), job_.relative);
   }
 
   void tile(const TilePlace<T>& place, std::int64_t chunk, std::int64_t offset) const {
     const MineTile<T> tile{place,
-                           job_.image_ids != nullptr,
-                           target_.data() + place.first_row,
-                           row_id_.data() + place.first_row,
-                           column_id_.data() + place.first_column,
+                           exclusions_.at(place),
                            rows_.view() + place.first_row,
                            columns_.view() + (chunk * block_columns() + offset),
                            relative_};
     kernel_.mine[static_cast<int>(job_.relative)](tile);
   }
+
+  void stop(std::int64_t) const {}
 
   void finish(std::int64_t first, std::int64_t count) const {
     parallel_for(ceil_div(count, kMergeColumns), loop_.workers(), [&](std::int64_t part, int) {
@@ -174,22 +141,13 @@ class Miner {
     return {threshold, std::isfinite(threshold) ? threshold : T(0), T(job_.beta)};
   }
 
-  void fill_targets() const {
-    for (std::int64_t i = 0; i < job_.image.rows; ++i) {
-      const std::int64_t target = job_.target != nullptr ? job_.target[i] : i;
-      target_[i] = target >= 0 && target < job_.text.rows ? Integer<T>(target) : Integer<T>(-1);
-    }
-  }
-
   const MineJob& job_;
   const TileKernel<T>& kernel_;
   const TileLoop<T> loop_;
   const RelativeTerms<T> relative_;
-  Buffer<Integer<T>> target_;     // [N]
-  Buffer<Integer<T>> row_id_;     // [N]
-  Buffer<Integer<T>> column_id_;  // [M + one micro-tile]
-  States<T> rows_;                // [N]
-  States<T> columns_;             // [chunks, block_columns]
+  const ExclusionTable<T> exclusions_;
+  States<T> rows_;     // [N]
+  States<T> columns_;  // [chunks, block_columns]
 };
 
 // The fastest product that is as precise as asked. bfloat16 values multiply exactly in any of them; half
@@ -220,6 +178,7 @@ void mine(const MineJob& job, const Isa& isa, int threads) {
     Miner<double>(job, isa.exact->float64, threads).run();
     return;
   }
+  if (screen(job, isa, threads)) return;
   const TileKernel<float>& kernel = choose_kernel(job, isa);
   Miner<float>(job, kernel, threads).run();
   if (!is_rough(job, isa, kernel)) return;

@@ -9,8 +9,7 @@
 // Internal linkage and no std functions, see types.h.
 #pragma once
 
-#include "lanes.h"
-#include "tile_kernel.h"
+#include "exclusions.h"
 
 namespace goal_kernels {
 namespace {
@@ -52,23 +51,8 @@ struct MineEpilogue {
 
   static const T* line_of(const T* similarity, int r) { return similarity + r * kColumns; }
 
-  // Whether the lanes of vector v of row r are allowed as negatives. Unmasked tiles have no exclusions and
-  // no padding, so the test disappears.
   static Mask<T> allowed(const Tile& tile, int r, int v) {
-    if constexpr (!kMasked) {
-      return all_lanes<T>();
-    } else {
-      const IntVec<T> lane = lane_numbers<T>() + Integer<T>(v * kLanes);
-      const IntVec<T> id = load<IntVec<T>>(tile.column_id + v * kLanes);
-      const Mask<T> own = equal(lane, splat_int<T>(tile.target[r] - tile.place.first_column));
-      const Mask<T> same = equal(id, splat_int<T>(tile.row_id[r]));
-      return less(lane, splat_int<T>(tile.place.columns)) & static_cast<Mask<T>>(~(own | same));
-    }
-  }
-
-  static bool is_allowed(const Tile& tile, int r, int column) {
-    if constexpr (!kMasked) return true;
-    return tile.place.first_column + column != tile.target[r] && tile.column_id[column] != tile.row_id[r];
+    return allowed_lanes<kMasked>(tile.place, tile.exclusions, r, v);
   }
 
   // Columns are updated on the way: some lane nearly always improves. Rows rarely do, so they are only
@@ -104,34 +88,69 @@ struct MineEpilogue {
         store_columns(tile, v * kLanes, value[v], index[v]);
   }
 
-  // Looks for a new largest element in row r and makes the row's state relative to it. True if an allowed
-  // element is NaN.
+  // Looks for a new largest element in row r. True if an allowed element is NaN.
   static bool improve_row(const Tile& tile, int r, const T* line) {
     const T old_value = tile.row.value[r];
+    const Vec<T> lowest = splat<T>(T(-__builtin_inf()));
+    Vec<T> largest = lowest;
+    Mask<T> nan = no_lanes<T>();
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec<T> s = load<Vec<T>>(line + v * kLanes);
+      const Mask<T> ok = allowed(tile, r, v);
+      nan |= ok & static_cast<Mask<T>>(~equal(s, s));
+      largest = select(ok & less(largest, s), s, largest);
+    }
+    if (any(nan) || !(old_value == old_value)) return improve_row_carefully(tile, r, line);
+    const Vec<T> value = largest_lane<T>(largest);
+    if (value[0] > old_value) {
+      store_row(tile, r, value[0], find_in_row(tile, r, line, value));
+      return false;
+    }
+    // An element of -inf is still better than none.
+    return tile.row.index[r] < 0 && improve_row_carefully(tile, r, line);
+  }
+
+  // Lowest column of row r whose allowed element has this value; there must be one.
+  static Integer<T> find_in_row(const Tile& tile, int r, const T* line, Vec<T> value) {
+    int v = 0;
+    Mask<T> found = allowed(tile, r, 0) & equal(load<Vec<T>>(line), value);
+    while (!any(found)) {
+      ++v;
+      found = allowed(tile, r, v) & equal(load<Vec<T>>(line + v * kLanes), value);
+    }
+    return tile.place.first_column + Integer<T>(v * kLanes + first_lane(found));
+  }
+
+  // One element at a time, NaN and infinities included. True if an allowed element is NaN.
+  static bool improve_row_carefully(const Tile& tile, int r, const T* line) {
     const Integer<T> old_index = tile.row.index[r];
-    T value = old_value;
+    T value = tile.row.value[r];
     Integer<T> index = old_index;
     bool has_nan = false;
     for (int column = 0; column < tile.place.columns; ++column) {
       const T s = line[column];
-      const bool is_nan = s != s;
-      const bool wins = s > value || index < 0 || (is_nan && value == value);
-      if ((wins || is_nan) && is_allowed(tile, r, column)) {
-        has_nan |= is_nan;
-        value = wins ? s : value;
-        index = wins ? tile.place.first_column + column : index;
+      if (!is_allowed<kMasked>(tile.place, tile.exclusions, r, column)) continue;
+      has_nan |= s != s;
+      if (s > value || index < 0 || (s != s && value == value)) {
+        value = s;
+        index = tile.place.first_column + column;
       }
     }
-    if (index == old_index) return has_nan;
-    tile.row.value[r] = value;
-    tile.row.index[r] = index;
+    if (index != old_index) store_row(tile, r, value, index);
+    return has_nan;
+  }
+
+  // A new largest element of row r; makes its sums relative to it.
+  static void store_row(const Tile& tile, int r, T value, Integer<T> index) {
     if constexpr (kKind == Relative::linear) tile.row.ties[r] = 0;
-    if (kKind == Relative::exponential && old_index >= 0) {
+    if (kKind == Relative::exponential && tile.row.index[r] >= 0) {
+      const T old_value = tile.row.value[r];
       const Vec<T> exponent = splat<T>(tile.relative.beta * (old_value - value));
       const double joins = old_value >= tile.relative.threshold ? 1.0 : 0.0;
       tile.row.sum[r] = (tile.row.sum[r] + joins) * double(exp_flushed<T>(exponent)[0]);
     }
-    return has_nan;
+    tile.row.value[r] = value;
+    tile.row.index[r] = index;
   }
 
   // Looks for new largest elements in one vector of columns, NaN and absent ones included.
@@ -192,21 +211,29 @@ struct MineEpilogue {
   // up; otherwise each direction takes its own.
   template <bool kShared>
   static void add_sums(const Tile& tile, const T* similarity, T top) {
-    Sums rows[kPaddedRows] = {};
+    Sums rows[kPaddedRows];
     Sums columns[kVectors] = {};
     bool found = false;
     const Vec<T> threshold = splat<T>(tile.relative.threshold);
-    for (int r = 0; r < tile.place.rows; ++r)
+    for (int r = 0; r < tile.place.rows; ++r) {
+      const T* line = line_of(similarity, r);
+      Mask<T> over[kVectors], any_over = no_lanes<T>();
       for (int v = 0; v < kVectors; ++v) {
-        const Vec<T> s = load<Vec<T>>(line_of(similarity, r) + v * kLanes);
-        const Mask<T> over = allowed(tile, r, v) & at_most(threshold, s);
-        if (!any(over)) continue;
-        found = true;
-        if constexpr (kKind == Relative::linear)
-          add_linear(tile, r, v, s, over, rows[r], columns[v]);
-        else
-          add_exponential<kShared>(tile, r, v, s, over, top, rows[r], columns[v]);
+        over[v] = allowed(tile, r, v) & at_most(threshold, load<Vec<T>>(line + v * kLanes));
+        any_over |= over[v];
       }
+      rows[r] = Sums{};
+      // Tested once a row: a test per vector costs more in wrong guesses than it saves.
+      if (!any(any_over)) continue;
+      found = true;
+      for (int v = 0; v < kVectors; ++v) {
+        const Vec<T> s = load<Vec<T>>(line + v * kLanes);
+        if constexpr (kKind == Relative::linear)
+          add_linear(tile, r, v, s, over[v], rows[r], columns[v]);
+        else
+          add_exponential<kShared>(tile, r, v, s, over[v], top, rows[r], columns[v]);
+      }
+    }
     if (!found) return;
     for (int first = 0; first < tile.place.rows; first += kLanes)
       store_rows<kShared>(tile, first, rows + first, top);
@@ -253,16 +280,17 @@ struct MineEpilogue {
   // Adds the lanes of up to kLanes rows, then all of them at once.
   template <bool kShared>
   static void store_rows(const Tile& tile, int first, const Sums* rows, T top) {
+    const int left = tile.place.rows - first;
     Vec<T> total[kLanes];
     IntVec<T> count[kLanes], ties[kLanes];
     for (int i = 0; i < kLanes; ++i) {
-      total[i] = rows[i].total;
-      count[i] = rows[i].count;
-      ties[i] = rows[i].ties;
+      const Sums row = i < left ? rows[i] : Sums{};
+      total[i] = row.total;
+      count[i] = row.count;
+      ties[i] = row.ties;
     }
     Sums sums = {row_sums<T>(total), row_sums<T>(count), {}};
     if constexpr (kKind == Relative::linear) sums.ties = row_sums<T>(ties);
-    const int left = tile.place.rows - first;
     store_sums<kShared>(tile.row, first, left < kLanes ? left : kLanes, sums, tile.relative.beta, top);
   }
 

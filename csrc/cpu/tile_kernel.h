@@ -44,18 +44,46 @@ struct TilePlace {
   Integer<T> first_column;
 };
 
-// A micro-tile to mine. Arrays along rows point at the first row of the tile, those along columns at its
-// first column. All are readable and writable for a whole micro-tile.
+// Which elements of a tile are not negatives. Arrays along rows, here and below, point at the first row of
+// the tile and have its rows in use; those along columns point at its first column and have a whole
+// micro-tile's.
 template <typename T>
-struct MineTile {
-  TilePlace<T> place;
+struct Exclusions {
   bool has_ids;
   const Integer<T>* target;     // column that is the row's positive, -1 if none
   const Integer<T>* row_id;     // without ids: 0
   const Integer<T>* column_id;  // without ids: 1
+};
+
+// A micro-tile to mine.
+template <typename T>
+struct MineTile {
+  TilePlace<T> place;
+  Exclusions<T> exclusions;
   Extrema<T> row;
   Extrema<T> column;
   RelativeTerms<T> relative;
+};
+
+// An element of S that may be the largest of its row or its column.
+template <typename T>
+struct Candidate {
+  Integer<T> row;
+  Integer<T> column;
+  T value;
+};
+
+// A micro-tile to screen for such elements. `best` is the largest element so far; one that is less by no more
+// than `slack` is a candidate.
+template <typename T>
+struct ScreenTile {
+  TilePlace<T> place;
+  Exclusions<T> exclusions;
+  T* row_best;
+  const T* row_slack;
+  T* column_best;
+  const T* column_slack;
+  Candidate<T>* candidates;  // room for a whole micro-tile
 };
 
 template <typename T>
@@ -73,6 +101,9 @@ struct TileKernel {
   void (*leave)();
   // Multiplies one tile and updates its row and column states. Indexed by Relative.
   void (*mine[kRelativeKinds])(const MineTile<T>& tile);
+  // Multiplies one tile, updates the largest elements and appends candidates; returns how many. Elements must
+  // not be NaN.
+  int (*screen)(const ScreenTile<T>& tile);
   // Adds the states of later candidates to those of earlier ones, `count` anchors. Indexed by Relative.
   void (*merge[kRelativeKinds])(const Extrema<T>& into, const Extrema<T>& later,
                                 const RelativeTerms<T>& relative, std::int64_t count);

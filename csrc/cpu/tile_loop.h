@@ -53,10 +53,11 @@ Plan make_plan(const Matrix& image, const Matrix& text, const TileKernel<T>& ker
 }
 
 // A Job has, all called with indices of this plan:
-//   void start(chunk)                 before the rows of a chunk meet a block of columns
+//   void start(chunk, worker)         before the rows of a chunk meet a block of columns
 //   void tile(place, chunk, offset)   one micro-tile, `offset` columns into the block
+//   void stop(chunk)                  after the last of them
 //   void finish(first, count)         after all rows met columns [first, first + count)
-// `start` and `tile` of different chunks run at the same time.
+// `start`, `tile` and `stop` of different chunks run at the same time.
 template <typename T>
 class TileLoop {
  public:
@@ -78,10 +79,11 @@ class TileLoop {
       const std::int64_t count = std::min(plan_.block_columns, text_.rows - first);
       pack_text(first, count);
       parallel_for(plan_.chunks, workers_, [&](std::int64_t chunk, int worker) {
-        job.start(chunk);
+        job.start(chunk, worker);
         kernel_.enter();
         run_chunk(job, chunk, first, count, packed_image_.data() + worker * packed_image_bytes());
         kernel_.leave();
+        job.stop(chunk);
       });
       job.finish(first, count);
     }

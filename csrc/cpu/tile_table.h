@@ -2,31 +2,28 @@
 #pragma once
 
 #include "mine_epilogue.h"
+#include "screen_epilogue.h"
 #include "tile_kernel.h"
 
 namespace goal_kernels {
 namespace {
 
-template <typename P>
-bool has_exclusions(const MineTile<typename P::Scalar>& tile) {
-  using T = typename P::Scalar;
-  if (tile.has_ids || tile.place.columns < P::kColumns) return true;
-  bool found = false;
-  for (int r = 0; r < tile.place.rows; ++r) {
-    const Integer<T> column = tile.target[r] - tile.place.first_column;
-    found |= column >= 0 && column < P::kColumns;
-  }
-  return found;
-}
-
 template <typename P, Relative kKind>
 void mine_tile(const MineTile<typename P::Scalar>& tile) {
   alignas(64) typename P::Scalar similarity[P::kRows * P::kColumns];
   P::multiply(tile.place, similarity);
-  if (has_exclusions<P>(tile))
+  if (has_exclusions<P>(tile.place, tile.exclusions))
     MineEpilogue<P, kKind, true>::run(tile, similarity);
   else
     MineEpilogue<P, kKind, false>::run(tile, similarity);
+}
+
+template <typename P>
+int screen_tile(const ScreenTile<typename P::Scalar>& tile) {
+  alignas(64) typename P::Scalar similarity[P::kRows * P::kColumns];
+  P::multiply(tile.place, similarity);
+  if (has_exclusions<P>(tile.place, tile.exclusions)) return screen<P, true>(tile, similarity);
+  return screen<P, false>(tile, similarity);
 }
 
 template <typename P>
@@ -42,6 +39,7 @@ constexpr TileKernel<typename P::Scalar> tile_table() {
           P::leave,
           {mine_tile<P, Relative::none>, mine_tile<P, Relative::linear>,
            mine_tile<P, Relative::exponential>},
+          screen_tile<P>,
           {merge_extrema<Relative::none, T>, merge_extrema<Relative::linear, T>,
            merge_extrema<Relative::exponential, T>}};
 }

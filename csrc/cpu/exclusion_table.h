@@ -1,0 +1,70 @@
+// Targets and ids of a whole job in the form the micro-kernels take.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "buffer.h"
+#include "mine.h"
+#include "tile_kernel.h"
+
+namespace goal_kernels {
+
+template <typename T>
+class ExclusionTable {
+ public:
+  // `padding`: columns of a micro-tile, readable beyond the last one.
+  ExclusionTable(const MineJob& job, std::int64_t padding)
+      : has_ids_(job.image_ids != nullptr),
+        target_(job.image.rows),
+        row_id_(job.image.rows),
+        column_id_(job.text.rows + padding) {
+    for (std::int64_t i = 0; i < job.image.rows; ++i) {
+      const std::int64_t target = job.target != nullptr ? job.target[i] : i;
+      target_[i] = target >= 0 && target < job.text.rows ? Integer<T>(target) : Integer<T>(-1);
+    }
+    std::fill_n(row_id_.data(), job.image.rows, Integer<T>(0));
+    std::fill_n(column_id_.data(), job.text.rows + padding, Integer<T>(1));
+    if (has_ids_) narrow_ids(job);
+  }
+
+  Exclusions<T> at(const TilePlace<T>& place) const {
+    return {has_ids_, target_.data() + place.first_row, row_id_.data() + place.first_row,
+            column_id_.data() + place.first_column};
+  }
+
+ private:
+  static bool fits(const std::int64_t* ids, std::int64_t count) {
+    using Limits = std::numeric_limits<Integer<T>>;
+    return std::all_of(ids, ids + count,
+                       [](std::int64_t id) { return id >= Limits::min() && id <= Limits::max(); });
+  }
+
+  // Ids as lane-wide integers: as they are if they fit, else their ranks.
+  void narrow_ids(const MineJob& job) {
+    const std::int64_t rows = job.image.rows, columns = job.text.rows;
+    if (fits(job.image_ids, rows) && fits(job.text_ids, columns)) {
+      std::copy_n(job.image_ids, rows, row_id_.data());
+      std::copy_n(job.text_ids, columns, column_id_.data());
+      return;
+    }
+    std::vector<std::int64_t> known(job.image_ids, job.image_ids + rows);
+    known.insert(known.end(), job.text_ids, job.text_ids + columns);
+    std::sort(known.begin(), known.end());
+    known.erase(std::unique(known.begin(), known.end()), known.end());
+    const auto rank = [&](std::int64_t id) {
+      return Integer<T>(std::lower_bound(known.begin(), known.end(), id) - known.begin());
+    };
+    std::transform(job.image_ids, job.image_ids + rows, row_id_.data(), rank);
+    std::transform(job.text_ids, job.text_ids + columns, column_id_.data(), rank);
+  }
+
+  bool has_ids_;
+  Buffer<Integer<T>> target_;     // [N]
+  Buffer<Integer<T>> row_id_;     // [N]; without ids 0
+  Buffer<Integer<T>> column_id_;  // [M + padding]; without ids 1
+};
+
+}  // namespace goal_kernels

@@ -1,0 +1,248 @@
+// Screening: candidates by a bfloat16 product, decided in float.
+//
+// Bound: |S~ - S| <= c |x| |y|, c = 2u + u^2 + g (1 + u)^2, u = 2^-9 the rounding of a bfloat16, g = n 2^-24 /
+//         (1 - n 2^-24) for n = D + 2 additions in float in any order (docs/screening.md). So the largest
+//         element of a row has S~ within 2 c |x| max |y| of the largest S~ of the row; likewise for columns.
+// Memory: besides the tile loop's 192 KiB of candidates per worker, those that remain (about one or two per
+//         row and column, at most 8192 per chunk and block), at most 64 * 2048 column maxima, 8 bytes per row
+//         and 8 per column.
+// Determinism: which elements remain in the end depends on S~ alone; the decision compares float values and
+//         then indices, so the order does not matter. Whether a chunk gives up depends on that chunk.
+#include "screen.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "exclusion_table.h"
+#include "pairs.h"
+#include "tile_loop.h"
+
+namespace goal_kernels {
+namespace {
+
+using Element = Candidate<float>;
+
+// Smaller jobs spend more on the lists than they save.
+constexpr std::int64_t kMinElements = std::int64_t{1} << 18;
+constexpr std::int64_t kMinWidth = 64;
+constexpr std::int64_t kMaxWidth = std::int64_t{1} << 19;  // keeps g below 1/16
+// Room for the candidates of a chunk in a block, and how many of them may remain: one in 28 or fewer of its
+// elements, so that computing them all again costs less than the product in float.
+constexpr std::int64_t kOpenCandidates = 1 << 14;
+constexpr std::int64_t kMaxLeft = kOpenCandidates / 2;
+// Products of longer rows might overflow. Shorter ones than 1e-12 are treated as that long, which covers
+// what subnormal numbers lose.
+constexpr float kLongest = 1e18f;
+
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+// 2c, rounded up.
+float relative_slack(std::int64_t width) {
+  constexpr double unit = 0x1p-9;
+  const double additions = double(width + 2) * 0x1p-24;
+  const double sum = additions / (1 - additions);
+  return static_cast<float>(2.001 * (2 * unit + unit * unit + sum * (1 + unit) * (1 + unit)));
+}
+
+// Lengths of the rows, rounded up; at least 1e-12.
+class Lengths {
+ public:
+  // `padding`: how many more to have, for reading beyond the last row.
+  Lengths(const Matrix& matrix, std::int64_t padding, const RowKernels& kernels, int threads)
+      : rows_(matrix.rows + padding), length_(rows_) {
+    constexpr float round_up = 1 + 1e-5f;
+    std::fill_n(length_.data(), rows_, 1.0f);
+    // A matrix with scales is being normalised: its rows have length 1.
+    if (matrix.scale == nullptr) row_scales(matrix, length_.data(), kernels, threads);
+    for (std::int64_t i = 0; i < rows_; ++i) {
+      length_[i] = round_up / length_[i];
+      bounded_ &= length_[i] <= kLongest;  // false for NaN
+      largest_ = std::max(largest_, length_[i]);
+    }
+  }
+
+  bool bounded() const { return bounded_; }
+  float largest() const { return largest_; }
+
+  // length * factor for every row: [rows + padding].
+  const float* times(float factor) const {
+    for (std::int64_t i = 0; i < rows_; ++i) length_[i] *= factor;
+    return length_.data();
+  }
+
+ private:
+  std::int64_t rows_;
+  Buffer<float> length_;
+  bool bounded_ = true;
+  float largest_ = 0;
+};
+
+// The best candidate of an anchor: by its value in float, then by index.
+struct Decision {
+  float value = kLowest;
+  std::int64_t index = -1;
+
+  void offer(float other, std::int64_t other_index) {
+    const bool better = index < 0 || other > value || (other == value && other_index < index);
+    value = better ? other : value;
+    index = better ? other_index : index;
+  }
+
+  void write(const AnchorOutput& out, std::int64_t anchor) const {
+    static_cast<float*>(out.value)[anchor] = value;
+    out.index[anchor] = index;
+  }
+};
+
+// The job of the tile loop.
+class Screener {
+ public:
+  Screener(const MineJob& job, const Isa& isa, const float* row_slack, const float* column_slack,
+           int threads)
+      : job_(job),
+        row_kernel_(isa.row->float32),
+        kernel_(*isa.bfloat16),
+        loop_(job.image, job.text, kernel_, threads),
+        exclusions_(job, kernel_.columns),
+        row_slack_(row_slack),
+        column_slack_(column_slack),
+        row_best_(job.image.rows),
+        column_best_(loop_.plan().chunks * loop_.plan().block_columns),
+        lists_(loop_.plan().chunks),
+        open_(loop_.workers() * kOpenCandidates) {
+    std::fill_n(row_best_.data(), job.image.rows, kLowest);
+  }
+
+  // False if too many candidates remained.
+  bool run() {
+    loop_.run(*this);
+    if (!gave_up_) decide_rows();
+    return !gave_up_;
+  }
+
+  void start(std::int64_t chunk, int worker) {
+    std::fill_n(column_best(chunk), loop_.plan().block_columns, kLowest);
+    lists_[chunk].open = open_.data() + worker * kOpenCandidates;
+    lists_[chunk].count = 0;
+  }
+
+  void tile(const TilePlace<float>& place, std::int64_t chunk, std::int64_t offset) {
+    List& list = lists_[chunk];
+    list.first_column = place.first_column - offset;
+    if (list.count + kernel_.rows * kernel_.columns > kOpenCandidates) drop_behind(chunk);
+    if (gave_up_) return;
+    list.count += kernel_.screen(ScreenTile<float>{
+        place, exclusions_.at(place), row_best_.data() + place.first_row, row_slack_ + place.first_row,
+        column_best(chunk) + offset, column_slack_ + place.first_column, list.open + list.count});
+  }
+
+  void stop(std::int64_t chunk) {
+    drop_behind(chunk);
+    List& list = lists_[chunk];
+    list.block.assign(list.open, list.open + list.count);
+  }
+
+  void finish(std::int64_t first, std::int64_t count) {
+    if (gave_up_) return;
+    const std::int64_t chunks = loop_.plan().chunks;
+    float* const best = column_best(0);  // of all chunks from here on
+    for (std::int64_t chunk = 1; chunk < chunks; ++chunk)
+      for (std::int64_t c = 0; c < count; ++c) best[c] = std::max(best[c], column_best(chunk)[c]);
+    parallel_for(chunks, loop_.workers(), [&](std::int64_t chunk, int) { sort_out(chunk, first); });
+    std::vector<Decision> decisions(static_cast<std::size_t>(count));
+    for (const List& list : lists_)
+      for (const Element& e : list.block) decisions[e.column - first].offer(e.value, e.row);
+    for (std::int64_t c = 0; c < count; ++c) decisions[c].write(job_.column, first + c);
+  }
+
+ private:
+  // Candidates of one chunk of rows.
+  struct List {
+    Element* open = nullptr;  // in the current block of columns, [kOpenCandidates]; the worker's
+    std::int64_t count = 0;   // of them
+    std::int64_t first_column = 0;
+    std::vector<Element> block;  // left of them
+    std::vector<Element> rows;   // left of all blocks for the rows
+  };
+
+  float* column_best(std::int64_t chunk) const {
+    return column_best_.data() + chunk * loop_.plan().block_columns;
+  }
+
+  bool leads_row(const Element& e) const { return e.value >= row_best_[e.row] - row_slack_[e.row]; }
+
+  // `best`: of the columns from `first` on.
+  bool leads_column(const Element& e, const float* best, std::int64_t first) const {
+    return e.value >= best[e.column - first] - column_slack_[e.column];
+  }
+
+  float exact(const Element& e) const { return row_kernel_.dot(job_.image, e.row, job_.text, e.column); }
+
+  // Drops the open candidates that better elements of their row and of their column within the chunk have left
+  // behind; gives up when too many remain.
+  void drop_behind(std::int64_t chunk) {
+    List& list = lists_[chunk];
+    const auto behind = [&](const Element& e) {
+      return !leads_row(e) && !leads_column(e, column_best(chunk), list.first_column);
+    };
+    list.count = std::remove_if(list.open, list.open + list.count, behind) - list.open;
+    if (list.count > kMaxLeft) gave_up_ = true;
+  }
+
+  // Keeps in `block` what leads its column in all chunks, with its exact value, and adds what leads its row so
+  // far to `rows`.
+  void sort_out(std::int64_t chunk, std::int64_t first) {
+    List& list = lists_[chunk];
+    std::size_t kept = 0;
+    for (const Element& e : list.block) {
+      if (leads_row(e)) list.rows.push_back(e);
+      if (leads_column(e, column_best(0), first)) list.block[kept++] = {e.row, e.column, exact(e)};
+    }
+    list.block.resize(kept);
+  }
+
+  void decide_rows() {
+    const Plan& plan = loop_.plan();
+    parallel_for(plan.chunks, loop_.workers(), [&](std::int64_t chunk, int) {
+      const std::int64_t begin = plan.first_group(chunk) * kernel_.rows;
+      const std::int64_t end = std::min(plan.first_group(chunk + 1) * kernel_.rows, job_.image.rows);
+      std::vector<Decision> decisions(static_cast<std::size_t>(end - begin));
+      for (const Element& e : lists_[chunk].rows)
+        if (leads_row(e)) decisions[e.row - begin].offer(exact(e), e.column);
+      for (std::int64_t r = begin; r < end; ++r) decisions[r - begin].write(job_.row, r);
+    });
+  }
+
+  const MineJob& job_;
+  const RowKernel<float>& row_kernel_;
+  const TileKernel<float>& kernel_;
+  const TileLoop<float> loop_;
+  const ExclusionTable<float> exclusions_;
+  const float* row_slack_;     // [N]
+  const float* column_slack_;  // [M + one micro-tile]
+  Buffer<float> row_best_;     // [N]
+  Buffer<float> column_best_;  // [chunks, block_columns]
+  std::vector<List> lists_;    // [chunks]
+  Buffer<Element> open_;       // [workers, kOpenCandidates]
+  std::atomic<bool> gave_up_{false};
+};
+
+}  // namespace
+
+bool screen(const MineJob& job, const Isa& isa, int threads) {
+  if (isa.bfloat16 == nullptr || job.image.dtype != Dtype::float32 || job.relative != Relative::none)
+    return false;
+  const std::int64_t width = job.image.width;
+  if (job.image.rows * job.text.rows < kMinElements || width < kMinWidth || width > kMaxWidth) return false;
+  const Lengths rows(job.image, 0, *isa.row, threads);
+  const Lengths columns(job.text, isa.bfloat16->columns, *isa.row, threads);
+  if (!rows.bounded() || !columns.bounded()) return false;
+  const float slack = relative_slack(width);
+  const float row_factor = slack * columns.largest(), column_factor = slack * rows.largest();
+  return Screener(job, isa, rows.times(row_factor), columns.times(column_factor), threads).run();
+}
+
+}  // namespace goal_kernels
