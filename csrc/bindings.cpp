@@ -81,10 +81,10 @@ void row_scales_addresses(const std::string& dtype, const Rows& rows, std::int64
   row_scales(matrix(rows, parse_dtype(dtype), width), pointer(scale), *find_isa(isa).row, threads);
 }
 
-void mine_addresses(const std::string& dtype, const Rows& image, const Rows& text,
-                    std::int64_t width, const Pairing& pairing, const RelativeQuery& relative,
-                    const Anchors& row, const Anchors& column, const std::string& precision,
-                    int threads, const std::string& isa) {
+const char* mine_addresses(const std::string& dtype, const Rows& image, const Rows& text,
+                           std::int64_t width, const Pairing& pairing, const RelativeQuery& relative,
+                           const Anchors& row, const Anchors& column, const std::string& precision,
+                           int threads, const std::string& isa) {
   const Dtype type = parse_dtype(dtype);
   const MineJob job{matrix(image, type, width),
                     matrix(text, type, width),
@@ -97,7 +97,7 @@ void mine_addresses(const std::string& dtype, const Rows& image, const Rows& tex
                     parse_precision(precision),
                     anchors(row),
                     anchors(column)};
-  mine(job, find_isa(isa), threads);
+  return mine(job, find_isa(isa), threads);
 }
 
 void apply_addresses(const std::string& dtype, const Rows& image, const Rows& text,

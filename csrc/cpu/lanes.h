@@ -118,9 +118,21 @@ template <typename M>
 inline int first_lane(M mask) {
   return __builtin_ctz(mask);
 }
-template <typename T, typename Body>
-inline void for_each_lane(Mask<T> mask, const Body& body) {
-  for (unsigned rest = mask; rest != 0; rest &= rest - 1) body(__builtin_ctz(rest));
+inline int store_lanes(__mmask16 mask, __m512 value, float* out) {
+  _mm512_storeu_ps(out, _mm512_maskz_compress_ps(mask, value));
+  return __builtin_popcount(mask);
+}
+inline int store_lanes(__mmask8 mask, __m512d value, double* out) {
+  _mm512_storeu_pd(out, _mm512_maskz_compress_pd(mask, value));
+  return __builtin_popcount(mask);
+}
+inline int store_lanes(__mmask16 mask, IntVec<float> value, std::int32_t* out) {
+  _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(mask, (__m512i)value));
+  return __builtin_popcount(mask);
+}
+inline int store_lanes(__mmask8 mask, IntVec<double> value, std::int64_t* out) {
+  _mm512_storeu_si512(out, _mm512_maskz_compress_epi64(mask, (__m512i)value));
+  return __builtin_popcount(mask);
 }
 #else
 template <typename T>
@@ -173,12 +185,14 @@ inline int first_lane(M mask) {
   while (mask[lane] == 0) ++lane;
   return lane;
 }
-// Calls body(lane) for the lanes that are set, in order.
-template <typename T, typename Body>
-inline void for_each_lane(Mask<T> mask, const Body& body) {
-  if (!any(mask)) return;
-  for (int lane = 0; lane < Lanes<T>::count; ++lane)
-    if (mask[lane] != 0) body(lane);
+// Stores the lanes that are set next to each other; returns how many. `out` has room for a whole vector.
+template <typename M, typename V, typename Scalar>
+inline int store_lanes(M mask, V value, Scalar* out) {
+  int count = 0;
+  if (any(mask))
+    for (std::size_t lane = 0; lane < sizeof mask / sizeof mask[0]; ++lane)
+      if (mask[lane] != 0) out[count++] = value[lane];
+  return count;
 }
 #endif
 

@@ -168,7 +168,7 @@ bool is_rough(const MineJob& job, const Isa& isa, const TileKernel<float>& kerne
 
 }  // namespace
 
-void mine(const MineJob& job, const Isa& isa, int threads) {
+const char* mine(const MineJob& job, const Isa& isa, int threads) {
   constexpr std::int64_t limit = std::numeric_limits<std::int32_t>::max() - kMaxBlockColumns;
   for (const std::int64_t size : {job.image.rows, job.text.rows, job.image.width})
     if (size < 1 || size > limit)
@@ -176,14 +176,16 @@ void mine(const MineJob& job, const Isa& isa, int threads) {
                                   " rows and columns, got " + std::to_string(size));
   if (job.image.dtype == Dtype::float64) {
     Miner<double>(job, isa.exact->float64, threads).run();
-    return;
+    return "exact";
   }
-  if (screen(job, isa, threads)) return;
+  if (screen(job, isa, threads)) return "screened";
   const TileKernel<float>& kernel = choose_kernel(job, isa);
   Miner<float>(job, kernel, threads).run();
-  if (!is_rough(job, isa, kernel)) return;
-  score_pairs(job.image, job.text, job.row.index, job.row.value, *isa.row, threads);
-  score_pairs(job.text, job.image, job.column.index, job.column.value, *isa.row, threads);
+  if (is_rough(job, isa, kernel)) {
+    score_pairs(job.image, job.text, job.row.index, job.row.value, *isa.row, threads);
+    score_pairs(job.text, job.image, job.column.index, job.column.value, *isa.row, threads);
+  }
+  return &kernel == isa.bfloat16 ? "bfloat16" : &kernel == isa.split ? "split" : "exact";
 }
 
 }  // namespace goal_kernels

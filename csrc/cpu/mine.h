@@ -36,8 +36,9 @@ struct MineJob {
 };
 
 // The values are accurate to the accumulate dtype whatever the precision; indices and sums are those of S as
-// it was computed. Throws std::invalid_argument for sizes it cannot take, std::bad_alloc. Bit-equal for any
+// it was computed. Returns how that was, for tests and reports: "exact", "bfloat16", "split", or "screened"
+// (screen.h), which is as good as exact. Throws std::invalid_argument for sizes it cannot take, std::bad_alloc. Bit-equal for any
 // `threads`.
-void mine(const MineJob& job, const Isa& isa, int threads);
+const char* mine(const MineJob& job, const Isa& isa, int threads);
 
 }  // namespace goal_kernels

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "exclusion_table.h"
@@ -23,16 +24,42 @@
 namespace goal_kernels {
 namespace {
 
-using Element = Candidate<float>;
+struct Element {
+  std::int64_t row;
+  std::int64_t column;
+  float value;
+};
+
+// The candidates of a worker's current chunk and block.
+class OpenCandidates {
+ public:
+  explicit OpenCandidates(std::int64_t room) : row_(room), column_(room), value_(room) {}
+
+  Candidates<float> at(std::int64_t i) const { return {row_.data() + i, column_.data() + i, value_.data() + i}; }
+
+  Element operator[](std::int64_t i) const { return {row_[i], column_[i], value_[i]}; }
+
+  void move(std::int64_t from, std::int64_t to) const {
+    row_[to] = row_[from];
+    column_[to] = column_[from];
+    value_[to] = value_[from];
+  }
+
+ private:
+  Buffer<std::int32_t> row_;
+  Buffer<std::int32_t> column_;
+  Buffer<float> value_;
+};
 
 // Smaller jobs spend more on the lists than they save.
 constexpr std::int64_t kMinElements = std::int64_t{1} << 18;
-constexpr std::int64_t kMinWidth = 64;
+constexpr std::int64_t kMinWidth = 128;
 constexpr std::int64_t kMaxWidth = std::int64_t{1} << 19;  // keeps g below 1/16
 // Room for the candidates of a chunk in a block, and how many of them may remain: one in 28 or fewer of its
 // elements, so that computing them all again costs less than the product in float.
 constexpr std::int64_t kOpenCandidates = 1 << 14;
 constexpr std::int64_t kMaxLeft = kOpenCandidates / 2;
+constexpr std::int64_t kVectorRoom = 16;  // what a kernel may write beyond the last candidate
 // Products of longer rows might overflow. Shorter ones than 1e-12 are treated as that long, which covers
 // what subnormal numbers lose.
 constexpr float kLongest = 1e18f;
@@ -112,7 +139,8 @@ class Screener {
         row_best_(job.image.rows),
         column_best_(loop_.plan().chunks * loop_.plan().block_columns),
         lists_(loop_.plan().chunks),
-        open_(loop_.workers() * kOpenCandidates) {
+        open_(static_cast<std::size_t>(loop_.workers())) {
+    for (auto& open : open_) open = std::make_unique<OpenCandidates>(kOpenCandidates);
     std::fill_n(row_best_.data(), job.image.rows, kLowest);
   }
 
@@ -125,24 +153,26 @@ class Screener {
 
   void start(std::int64_t chunk, int worker) {
     std::fill_n(column_best(chunk), loop_.plan().block_columns, kLowest);
-    lists_[chunk].open = open_.data() + worker * kOpenCandidates;
+    lists_[chunk].open = open_[worker].get();
     lists_[chunk].count = 0;
   }
 
   void tile(const TilePlace<float>& place, std::int64_t chunk, std::int64_t offset) {
     List& list = lists_[chunk];
     list.first_column = place.first_column - offset;
-    if (list.count + kernel_.rows * kernel_.columns > kOpenCandidates) drop_behind(chunk);
+    const std::int64_t room = kernel_.rows * kernel_.columns + kVectorRoom;
+    if (list.count + room > kOpenCandidates) drop_behind(chunk);
     if (gave_up_) return;
     list.count += kernel_.screen(ScreenTile<float>{
         place, exclusions_.at(place), row_best_.data() + place.first_row, row_slack_ + place.first_row,
-        column_best(chunk) + offset, column_slack_ + place.first_column, list.open + list.count});
+        column_best(chunk) + offset, column_slack_ + place.first_column, list.open->at(list.count)});
   }
 
   void stop(std::int64_t chunk) {
     drop_behind(chunk);
     List& list = lists_[chunk];
-    list.block.assign(list.open, list.open + list.count);
+    list.block.clear();
+    for (std::int64_t i = 0; i < list.count; ++i) list.block.push_back((*list.open)[i]);
   }
 
   void finish(std::int64_t first, std::int64_t count) {
@@ -161,9 +191,9 @@ class Screener {
  private:
   // Candidates of one chunk of rows.
   struct List {
-    Element* open = nullptr;  // in the current block of columns, [kOpenCandidates]; the worker's
-    std::int64_t count = 0;   // of them
-    std::int64_t first_column = 0;
+    OpenCandidates* open = nullptr;  // in the current block of columns; the worker's
+    std::int64_t count = 0;          // of them
+    std::int64_t first_column = 0;   // of the block
     std::vector<Element> block;  // left of them
     std::vector<Element> rows;   // left of all blocks for the rows
   };
@@ -185,10 +215,13 @@ class Screener {
   // behind; gives up when too many remain.
   void drop_behind(std::int64_t chunk) {
     List& list = lists_[chunk];
-    const auto behind = [&](const Element& e) {
-      return !leads_row(e) && !leads_column(e, column_best(chunk), list.first_column);
-    };
-    list.count = std::remove_if(list.open, list.open + list.count, behind) - list.open;
+    const float* const best = column_best(chunk);
+    std::int64_t kept = 0;
+    for (std::int64_t i = 0; i < list.count; ++i) {
+      const Element e = (*list.open)[i];
+      if (leads_row(e) || leads_column(e, best, list.first_column)) list.open->move(i, kept++);
+    }
+    list.count = kept;
     if (list.count > kMaxLeft) gave_up_ = true;
   }
 
@@ -226,15 +259,15 @@ class Screener {
   Buffer<float> row_best_;     // [N]
   Buffer<float> column_best_;  // [chunks, block_columns]
   std::vector<List> lists_;    // [chunks]
-  Buffer<Element> open_;       // [workers, kOpenCandidates]
+  std::vector<std::unique_ptr<OpenCandidates>> open_;  // [workers]
   std::atomic<bool> gave_up_{false};
 };
 
 }  // namespace
 
 bool screen(const MineJob& job, const Isa& isa, int threads) {
-  if (isa.bfloat16 == nullptr || job.image.dtype != Dtype::float32 || job.relative != Relative::none)
-    return false;
+  const bool precise = job.image.dtype == Dtype::float32 && job.precision != Precision::medium;
+  if (!precise || isa.bfloat16 == nullptr || job.relative != Relative::none) return false;
   const std::int64_t width = job.image.width;
   if (job.image.rows * job.text.rows < kMinElements || width < kMinWidth || width > kMaxWidth) return false;
   const Lengths rows(job.image, 0, *isa.row, threads);

@@ -65,12 +65,12 @@ struct MineTile {
   RelativeTerms<T> relative;
 };
 
-// An element of S that may be the largest of its row or its column.
+// Elements of S that may be the largest of their row or their column, as parallel arrays.
 template <typename T>
-struct Candidate {
-  Integer<T> row;
-  Integer<T> column;
-  T value;
+struct Candidates {
+  Integer<T>* row;
+  Integer<T>* column;
+  T* value;
 };
 
 // A micro-tile to screen for such elements. `best` is the largest element so far; one that is less by no more
@@ -83,7 +83,7 @@ struct ScreenTile {
   const T* row_slack;
   T* column_best;
   const T* column_slack;
-  Candidate<T>* candidates;  // room for a whole micro-tile
+  Candidates<T> candidates;  // room for a whole micro-tile and one vector
 };
 
 template <typename T>
