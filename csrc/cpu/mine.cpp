@@ -160,6 +160,16 @@ const TileKernel<float>& choose_kernel(const MineJob& job, const Isa& isa) {
   return isa.exact->float32;
 }
 
+// The values at the mined indices in float. What mining took for NaN stays NaN: with an infinity a split
+// product is NaN where one in float need not be, and a number there would not be the largest.
+void recompute(const Matrix& anchors, const Matrix& others, const AnchorOutput& mined,
+               const RowKernels& kernels, int threads) {
+  const Buffer<float> exact(anchors.rows);
+  score_pairs(anchors, others, mined.index, exact.data(), kernels, threads);
+  float* value = static_cast<float*>(mined.value);
+  for (std::int64_t i = 0; i < anchors.rows; ++i) value[i] = std::isnan(value[i]) ? value[i] : exact[i];
+}
+
 // Whether S is rougher than a product of the inputs in float: scaled bfloat16 values are rounded again.
 bool is_rough(const MineJob& job, const Isa& isa, const TileKernel<float>& kernel) {
   const bool exact_values = job.image.dtype == Dtype::bfloat16 && job.image.scale == nullptr;
@@ -182,8 +192,8 @@ const char* mine(const MineJob& job, const Isa& isa, int threads) {
   const TileKernel<float>& kernel = choose_kernel(job, isa);
   Miner<float>(job, kernel, threads).run();
   if (is_rough(job, isa, kernel)) {
-    score_pairs(job.image, job.text, job.row.index, job.row.value, *isa.row, threads);
-    score_pairs(job.text, job.image, job.column.index, job.column.value, *isa.row, threads);
+    recompute(job.image, job.text, job.row, *isa.row, threads);
+    recompute(job.text, job.image, job.column, *isa.row, threads);
   }
   return &kernel == isa.bfloat16 ? "bfloat16" : &kernel == isa.split ? "split" : "exact";
 }

@@ -45,14 +45,20 @@ def expected(shape: tuple[int, int, int], question: Question) -> tuple[Side, Sid
     return loops.mine(loops.similarity(*integers(*shape)), question)
 
 
-def ask(backend: CpuBackend, image: Tensor, text: Tensor, question: Question) -> Mined:
+def ask(
+    backend: CpuBackend,
+    image: Tensor,
+    text: Tensor,
+    question: Question,
+    precision: str = "highest",
+) -> Mined:
     def vector(ids) -> Tensor | None:
         return None if ids is None else torch.tensor(list(ids), dtype=torch.int64)
 
     pairing = Pairing(*map(vector, question[3:]))
     threshold = torch.tensor(question.threshold, dtype=accumulate_dtype(image.dtype))
     query = RelativeQuery(question.kind, threshold, question.beta)
-    return backend.mine(image, text, pairing, query, "highest")
+    return backend.mine(image, text, pairing, query, precision)
 
 
 def close(found: Tensor, truth: list[float], tolerance: float) -> None:

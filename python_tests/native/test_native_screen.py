@@ -78,8 +78,8 @@ def allowed(rows: int, columns: int, pairing: Pairing) -> Tensor:
 def check(found: Found, image: Tensor, text: Tensor, pairing: Pairing = EMPTY) -> None:
     """Values are the largest to float32 rounding, and belong to the indices.
 
-    A hardest negative whose similarity is less than the largest by more than rounding is wrong. What
-    was screened is decided by dot products with short chains of additions.
+    A hardest negative whose similarity is less than the largest by more than rounding is wrong.
+    What was screened is decided by dot products with short chains of additions.
     """
     scores = image.double() @ text.double().T
     scores = scores.masked_fill(~allowed(*scores.shape, pairing), -torch.inf)
