@@ -1,7 +1,7 @@
 // Screening: candidates by a bfloat16 product, decided in float.
 //
 // Bound: |S~ - S| <= c |x| |y|, c = 2u + u^2 + g (1 + u)^2, u = 2^-9 the rounding of a bfloat16, g = n 2^-24 /
-//         (1 - n 2^-24) for n = D + 2 additions in float in any order (docs/screening.md). So the largest
+//         (1 - n 2^-24) for n = D + 2 additions in float in any order (docs/cpu.md, section 3). So the largest
 //         element of a row has S~ within 2 c |x| max |y| of the largest S~ of the row; likewise for columns.
 // Memory: besides the tile loop's 192 KiB of candidates per worker, those that remain (about one or two per
 //         row and column, at most 8192 per chunk and block), at most 64 * 2048 column maxima, 8 bytes per row

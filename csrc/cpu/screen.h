@@ -1,7 +1,7 @@
 // Exact mining of float32 embeddings at the speed of bfloat16 products.
 //
 // A product of rounded inputs decides which few elements can be the largest of a row or a column; those are
-// computed again in float and decide. See docs/screening.md for the bound.
+// computed again in float and decide. See docs/cpu.md, section 3 for the bound.
 #pragma once
 
 #include "isa.h"
