@@ -150,13 +150,13 @@ class Miner {
   States<T> columns_;  // [chunks, block_columns]
 };
 
-// The fastest product that is as precise as asked. bfloat16 values multiply exactly in any of them; half
-// values have more digits than bfloat16 and fewer exponents than their own sums need.
+// The fastest product that is as precise as asked. bfloat16 values multiply exactly in any of them.
 const TileKernel<float>& choose_kernel(const MineJob& job, const Isa& isa) {
-  const bool medium = job.image.dtype == Dtype::float32 && job.precision == Precision::medium;
-  if (isa.bfloat16 != nullptr && (medium || job.image.dtype == Dtype::bfloat16)) return *isa.bfloat16;
-  const bool high = job.image.dtype == Dtype::float32 && job.precision != Precision::highest;
-  if (isa.split != nullptr && high) return *isa.split;
+  const bool as_bfloat16 = holds_float(job) ? job.precision == Precision::medium
+                                            : job.image.dtype == Dtype::bfloat16;
+  if (isa.bfloat16 != nullptr && as_bfloat16) return *isa.bfloat16;
+  const bool as_split = holds_float(job) && job.precision != Precision::highest;
+  if (isa.split != nullptr && as_split) return *isa.split;
   return isa.exact->float32;
 }
 
@@ -168,12 +168,6 @@ void recompute(const Matrix& anchors, const Matrix& others, const AnchorOutput& 
   score_pairs(anchors, others, mined.index, exact.data(), kernels, threads);
   float* value = static_cast<float*>(mined.value);
   for (std::int64_t i = 0; i < anchors.rows; ++i) value[i] = std::isnan(value[i]) ? value[i] : exact[i];
-}
-
-// Whether S is rougher than a product of the inputs in float: scaled bfloat16 values are rounded again.
-bool is_rough(const MineJob& job, const Isa& isa, const TileKernel<float>& kernel) {
-  const bool exact_values = job.image.dtype == Dtype::bfloat16 && job.image.scale == nullptr;
-  return &kernel != &isa.exact->float32 && !exact_values;
 }
 
 }  // namespace
@@ -191,7 +185,8 @@ const char* mine(const MineJob& job, const Isa& isa, int threads) {
   if (screen(job, isa, threads)) return "screened";
   const TileKernel<float>& kernel = choose_kernel(job, isa);
   Miner<float>(job, kernel, threads).run();
-  if (is_rough(job, isa, kernel)) {
+  const bool rough = holds_float(job) && &kernel != &isa.exact->float32;
+  if (rough) {
     recompute(job.image, job.text, job.row, *isa.row, threads);
     recompute(job.text, job.image, job.column, *isa.row, threads);
   }

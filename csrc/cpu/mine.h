@@ -35,6 +35,13 @@ struct MineJob {
   AnchorOutput column;  // [M]
 };
 
+// Whether rounding the embeddings to bfloat16 would lose digits that count: float, or bfloat16 with scales.
+// Half embeddings, with fewer digits but also fewer exponents, are left out.
+inline bool holds_float(const MineJob& job) {
+  return job.image.dtype == Dtype::float32 ||
+         (job.image.dtype == Dtype::bfloat16 && job.image.scale != nullptr);
+}
+
 // The values are accurate to the accumulate dtype whatever the precision; indices and sums are those of S as
 // it was computed. Returns how that was, for tests and reports: "exact", "bfloat16", "split", or "screened"
 // (screen.h), which is as good as exact. Throws std::invalid_argument for sizes it cannot take, std::bad_alloc. Bit-equal for any

@@ -266,7 +266,7 @@ class Screener {
 }  // namespace
 
 bool screen(const MineJob& job, const Isa& isa, int threads) {
-  const bool precise = job.image.dtype == Dtype::float32 && job.precision != Precision::medium;
+  const bool precise = holds_float(job) && job.precision != Precision::medium;
   if (!precise || isa.bfloat16 == nullptr || job.relative != Relative::none) return false;
   const std::int64_t width = job.image.width;
   if (job.image.rows * job.text.rows < kMinElements || width < kMinWidth || width > kMaxWidth) return false;

@@ -1,7 +1,8 @@
 """The `cpu` backend: native C++ on torch's number of threads. Never stores the [N, M] matrix.
 
-float16 and bfloat16 are widened exactly and accumulated in float32, so every dtype is mined at full
-precision whatever `precision` allows, and nothing needs to be recomputed.
+float16 and bfloat16 are multiplied exactly and accumulated in float32. What `precision` lets
+float32 do depends on the processor (docs/cpu.md, section 2); positives and hardest negatives are
+accurate to float32 in any case.
 """
 
 from __future__ import annotations
