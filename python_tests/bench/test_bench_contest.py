@@ -28,9 +28,10 @@ from bench.cases import (
     objective_cases,
 )
 from bench.contest import hold_contest, take_turns
-from bench.contestants import EAGER, GEMM, Contestant, Gemm, Loss, Mining, Pipeline, entrants
-from bench.contestants import make_contestant as make
+from bench.contestants import EAGER, GEMM, Contestant, Gemm, Loss, Mining, Pipeline
 from bench.gate import Judge
+from bench.lineup import entrants
+from bench.lineup import make_contestant as make
 from bench.measurements import measure
 from bench.memory_worker import extra_mib_apart
 from bench.replay import ReplayClock
