@@ -96,7 +96,7 @@ def turns(rounds: Mapping[str, int]) -> Iterator[list[str]]:
     """
     names, total = list(rounds), max(rounds.values())
     for turn in range(total):
-        first = turn % len(names)
+        first = (turn + 1) % len(names)
         yield [
             name
             for name in names[first:] + names[:first]
@@ -107,18 +107,27 @@ def turns(rounds: Mapping[str, int]) -> Iterator[list[str]]:
 def take_turns(
     contestants: Mapping[str, Contestant], effort: Effort, device: str
 ) -> dict[str, Samples]:
-    """Time all of them round after round, each round starting with another one."""
+    """Time all of them round after round, each round starting with another one.
+
+    All take part in the first round, which tells how many rounds each has time for. It counts: the
+    check before the contest has warmed everyone up.
+    """
     stopwatch = Stopwatch(device)
-    warm = {name: stopwatch.time(each)[0] for name, each in contestants.items()}
     samples = {name: Samples() for name in contestants}
+
+    def measure(name: str) -> None:
+        wall, cpu = stopwatch.time(contestants[name])
+        samples[name].wall.append(wall)
+        samples[name].cpu.append(cpu)
+
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for names in turns({name: effort.rounds(seconds) for name, seconds in warm.items()}):
+        for name in contestants:
+            measure(name)
+        for names in turns({n: effort.rounds(s.median) - 1 for n, s in samples.items()}):
             for name in names:
-                wall, cpu = stopwatch.time(contestants[name])
-                samples[name].wall.append(wall)
-                samples[name].cpu.append(cpu)
+                measure(name)
     finally:
         if collecting:
             gc.enable()

@@ -109,10 +109,10 @@ def provenance(run: Run) -> str:
         f"{machine['torch']}, Python {machine['python']}, commit `{run.commit}`, by "
         f"`{run_command(run)}`. Medians of rounds taken in turns; every contestant passed a "
         "float64 check of the same case first. float32 with torch's word for the precision "
-        f"of products, which the baselines follow too. `{GEMM}`: `X @ Y.T` alone; `{GEMM_OUT}`: the same into "
-        f"existing memory; `{EAGER}`: the vectorised torch pipeline, spared the bookkeeping of "
-        f"autograd; `{COMPILED}`: torch.compile of it; `{METRIC_LEARNING}`: "
-        "pytorch-metric-learning. MiB: peak memory beyond inputs and gradients."
+        f"of products, which the baselines follow too. `{GEMM}`: `X @ Y.T` alone; "
+        f"`{GEMM_OUT}`: the same into existing memory; `{EAGER}`: the vectorised torch "
+        f"pipeline, spared the bookkeeping of autograd; `{COMPILED}`: torch.compile of it; "
+        f"`{METRIC_LEARNING}`: pytorch-metric-learning. MiB: peak memory beyond inputs and gradients."
     )
 
 
