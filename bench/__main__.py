@@ -16,14 +16,16 @@ from bench.report import BENCH, LAST_RUN, default_folder, write_report
 from bench.table import render_short
 
 EPILOG = """\
-Every contestant of a case (X @ Y.T alone, eager torch, torch.compile, the backends) is checked
-against float64 and then timed in turns with the others. What is written: the raw JSON, a tidy CSV,
-a Markdown table of every case and a plot. Leave the machine alone while it runs.
+Every contestant of a case (X @ Y.T alone, eager torch, torch.compile, pytorch-metric-learning, the
+backends) is checked against float64 and then timed in turns with the others. What is written: the
+raw JSON, a tidy CSV, a Markdown table of every case and of the targets, and a plot. Leave the machine
+alone while it runs.
 
   python -m bench                       quick suite, about five minutes
-  python -m bench --full                adds B = 32 and 8192 and more rounds
+  python -m bench --full                B = 32 to 8192 and more rounds, about twenty minutes
   python -m bench --smoke               checks that everything runs; figures mean nothing
   python -m bench -k "4096x1024 and float32"   only cases whose name matches the expression
+  python -m bench --precision high      float32 products at this precision only
   python -m bench --device cuda         on a GPU
   python -m bench.report --update-readme README.md   puts the last run's table into the README
 """

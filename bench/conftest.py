@@ -72,7 +72,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     refused = {
         f"{name}: {verdict.reason}"
         for case in plan(config, "objective")
-        for name, verdict in entrants(case, chosen_suite(config).compiling)
+        for name, verdict in entrants(case, chosen_suite(config))
         if not verdict.ok
     }
     return [f"not measured: {line}" for line in sorted(refused)]
@@ -86,7 +86,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     pairs = [
         pytest.param(case, contestant, id=f"{case}-{contestant}")
         for case in plan(metafunc.config, name)
-        for contestant, verdict in entrants(case, chosen_suite(metafunc.config).compiling)
+        for contestant, verdict in entrants(case, chosen_suite(metafunc.config))
         if verdict.ok and (name != "memory" or contestant not in UNWEIGHED)
     ]
     metafunc.parametrize(("case", "contestant"), pairs)

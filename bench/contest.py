@@ -152,7 +152,7 @@ def hold_contest(case: Case, suite: Suite) -> ContestResult:
     result = ContestResult()
     passed = {}
     with float32_precision(case.precision):
-        for name, verdict in entrants(case, suite.compiling):
+        for name, verdict in entrants(case, suite):
             if not verdict.ok:
                 continue
             contestant = make_contestant(name, case, inputs)

@@ -12,7 +12,7 @@ import torch
 
 import goal_kernels as gk
 from bench.baselines import EagerPipeline, hardest_only
-from bench.cases import MINE, NO_OBJECTIVE, PLAIN, Case, Inputs
+from bench.cases import MINE, NO_OBJECTIVE, PLAIN, Case, Inputs, Suite
 from bench.contestants import (
     COMPILED,
     EAGER,
@@ -32,9 +32,6 @@ from goal_kernels.backends.base import Call, Verdict
 
 REFERENCE_LIMIT = 1024
 """Largest B at which the dense reference is timed; it is written to be read."""
-
-METRIC_LEARNING_LIMIT = 4096
-"""Largest B of pytorch-metric-learning, which lists all B^2 pairs: there 2 s and 0.9 GB a step."""
 
 RECOMPILE_LIMIT = 128
 """Above objectives x dtypes x precisions x (general, B = D, D = 256, ...) of one pipeline."""
@@ -66,31 +63,29 @@ def _compiler() -> Verdict:
     return Verdict(False, "torch.compile needs a C++ compiler; install g++ or set CXX")
 
 
-def _compiling(case: Case, wanted: bool) -> Verdict:
-    if not wanted:
+def _compiling(case: Case, suite: Suite) -> Verdict:
+    if not suite.compiling:
         return Verdict(False, "torch.compile takes longer than this whole suite may")
     return _compiler() if case.device == "cpu" else Verdict(True)
 
 
-def _metric_learning(case: Case) -> Verdict:
+def _metric_learning(case: Case, suite: Suite) -> Verdict:
     if case.objective != PLAIN:
         return Verdict(False, f"pytorch-metric-learning has no objective here but {PLAIN}")
-    if case.batch > METRIC_LEARNING_LIMIT:
-        return Verdict(False, f"lists all pairs, so timed up to B = {METRIC_LEARNING_LIMIT}")
+    if case.batch > suite.metric_learning_limit:
+        limit = suite.metric_learning_limit
+        return Verdict(False, f"pytorch-metric-learning is timed up to B = {limit} in this suite")
     if find_spec("pytorch_metric_learning") is None:
         return Verdict(False, "pytorch-metric-learning is missing; pip install '.[bench]'")
     return Verdict(True)
 
 
-def entrants(case: Case, compiling: bool = True) -> Iterator[tuple[str, Verdict]]:
-    """Every contestant by name, with whether it takes part in this case and, if not, why.
-
-    compiling: whether there is time for torch.compile.
-    """
+def entrants(case: Case, suite: Suite) -> Iterator[tuple[str, Verdict]]:
+    """Every contestant by name, with whether it takes part in this case and, if not, why."""
     for name in (GEMM, GEMM_OUT, EAGER):
         yield name, Verdict(True)
-    yield COMPILED, _compiling(case, compiling)
-    yield METRIC_LEARNING, _metric_learning(case)
+    yield COMPILED, _compiling(case, suite)
+    yield METRIC_LEARNING, _metric_learning(case, suite)
     call = Call(case.device, case.torch_dtype, case.width, case.precision, automatic=True)
     for backend, verdict in verdicts(call):
         if backend.name == REFERENCE and case.batch > REFERENCE_LIMIT:

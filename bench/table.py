@@ -112,7 +112,8 @@ def provenance(run: Run) -> str:
         f"of products, which the baselines follow too. `{GEMM}`: `X @ Y.T` alone; "
         f"`{GEMM_OUT}`: the same into existing memory; `{EAGER}`: the vectorised torch "
         f"pipeline, spared the bookkeeping of autograd; `{COMPILED}`: torch.compile of it; "
-        f"`{METRIC_LEARNING}`: pytorch-metric-learning. MiB: peak memory beyond inputs and gradients."
+        f"`{METRIC_LEARNING}`: pytorch-metric-learning. MiB: peak memory beyond "
+        "inputs and gradients."
     )
 
 
