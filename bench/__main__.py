@@ -18,8 +18,8 @@ from bench.table import render_short
 EPILOG = """\
 Every contestant of a case (X @ Y.T alone, eager torch, torch.compile, pytorch-metric-learning, the
 backends) is checked against float64 and then timed in turns with the others. What is written: the
-raw JSON, a tidy CSV, a Markdown table of every case and of the targets, and a plot. Leave the machine
-alone while it runs.
+raw JSON, a tidy CSV, a Markdown table of every case and of the targets, and a plot. Leave the
+machine alone while it runs.
 
   python -m bench                       quick suite, about five minutes
   python -m bench --full                B = 32 to 8192 and more rounds, about twenty minutes

@@ -46,11 +46,11 @@ def _objectives(records: Iterable[Record]) -> list[str]:
 
 
 def _curves(records: Iterable[Record], baseline: str) -> dict[str, Points]:
-    """contestant -> ratios to a baseline, without the products themselves."""
+    """contestant -> ratios to a baseline; neither the products nor the reference compete."""
     curves: dict[str, Points] = {}
     for record in sorted(records, key=lambda r: (r.backend, r.B)):
         ratio = record.ratio_to(baseline)
-        if ratio is not None and record.backend not in (GEMM, GEMM_OUT):
+        if ratio is not None and record.backend not in (GEMM, GEMM_OUT, REFERENCE):
             curves.setdefault(record.backend, []).append((record.B, ratio))
     return curves
 
@@ -70,13 +70,12 @@ def _draw_ratios(axes: Axes, curves: dict[str, Points], colours: dict[str, str],
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
 
 
 def _draw_over_eager(axes: Axes, steps: Iterable[Record], objective: str) -> None:
     """The library's backends over eager torch, one curve per backend and kind."""
     curves = {}
-    chosen = [r for r in steps if r.objective == objective and r.backend != REFERENCE]
+    chosen = [r for r in steps if r.objective == objective]
     for dtype, precision in _kinds(chosen):
         same = [r for r in chosen if (r.dtype, r.precision) == (dtype, precision)]
         for name, points in _curves(same, EAGER).items():
@@ -84,9 +83,10 @@ def _draw_over_eager(axes: Axes, steps: Iterable[Record], objective: str) -> Non
                 curves[f"{name}, {kind_name(dtype, precision).replace('`', '')}"] = points
     _draw_ratios(axes, curves, _colours(curves), "eager")
     axes.set_title(f"{objective}: over eager torch")
+    axes.legend(fontsize="small")
 
 
-def _draw_memory(axes: Axes, run: Run) -> None:
+def _draw_memory(axes: Axes, run: Run, colours: dict[str, str]) -> None:
     """Bars of peak memory of a training step at the largest measured B, per objective and dtype."""
     step = (GOAL_LOSS, FORWARD_BACKWARD, PEAK_MEMORY)
     weighed = [r for r in run.records if (r.op, r.mode, r.metric) == step]
@@ -101,8 +101,8 @@ def _draw_memory(axes: Axes, run: Run) -> None:
     for place, name in enumerate(names):
         found = {(r.objective, r.dtype): r.p50 for r in weighed if r.backend == name}
         at = [groups.index(group) + place * thickness for group in found]
-        bars = axes.barh(at, list(found.values()), thickness, label=name)
-        axes.bar_label(bars, fmt="{:.3g}", fontsize="x-small", padding=2)
+        bars = axes.barh(at, list(found.values()), thickness, label=name, color=colours[name])
+        axes.bar_label(bars, fmt="{:.4g}", fontsize="x-small", padding=2)
     axes.set_yticks(
         [i + 0.4 - thickness / 2 for i in range(len(groups))],
         [f"{objective}\n{dtype}" for objective, dtype in groups],
@@ -120,10 +120,11 @@ def _colours(names: Iterable[str]) -> dict[str, str]:
     return {name: f"C{place}" for place, name in enumerate(sorted(names))}
 
 
-def _draw_upper(figure: SubFigure, steps: Sequence[Record], columns: int) -> None:
+def _draw_upper(
+    figure: SubFigure, steps: Sequence[Record], columns: int, colours: dict[str, str]
+) -> None:
     """A row per objective, a column per kind: everyone over the product."""
     kinds, objectives = _kinds(steps), _objectives(steps)
-    colours = _colours({r.backend for r in steps})
     panels = figure.subplots(len(objectives), columns, squeeze=False)
     for row, objective in zip(panels, objectives, strict=True):
         for axes, kind in zip(row, kinds, strict=False):
@@ -134,6 +135,9 @@ def _draw_upper(figure: SubFigure, steps: Sequence[Record], columns: int) -> Non
             axes.set_title(f"{objective}, {kind_name(*kind).replace('`', '')}")
         for axes in row[len(kinds) :]:
             axes.set_axis_off()
+    lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
+    names = [name for name in colours if name in lines]
+    figure.legend([lines[n] for n in names], names, loc="outside upper center", ncols=len(names))
 
 
 def write_plot(run: Run, path: Path) -> None:
@@ -154,11 +158,12 @@ def write_plot(run: Run, path: Path) -> None:
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subfigures(2, 1, height_ratios=(rows, 1))
-    _draw_upper(upper, steps, columns)
+    colours = _colours({r.backend for r in run.records})
+    _draw_upper(upper, steps, columns, colours)
     panels = lower.subplots(1, len(objectives) + 1)
     for axes, objective in zip(panels, objectives, strict=False):
         _draw_over_eager(axes, steps, objective)
-    _draw_memory(panels[-1], run)
+    _draw_memory(panels[-1], run, colours)
     machine = run.machine
     figure.suptitle(
         f"Forward + backward, D = {steps[0].D}: {machine['device']}, {machine['threads']} threads, "
