@@ -120,7 +120,7 @@ SUITES = {
         (32, 128, 512, 1024, 4096, 8192),
         (256, 1024),
         DTYPES,
-        Effort(0.5, 5, 41),
+        Effort(0.3, 5, 41),
         memory_batches=(8192,),
         metric_learning_limit=4096,
     ),
