@@ -8,7 +8,7 @@ SOURCES := $(wildcard csrc/*.cpp csrc/*/*)
 DATA ?= data/goalworld
 RUNS ?= runs
 
-.PHONY: help setup demo test lint aot bench clean
+.PHONY: help setup demo test lint aot sanitize bench clean
 
 help:
 	@echo "make demo   set up, generate the embedded dataset, train, evaluate, write a report"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench  set up and run the benchmarks; results go to bench/results/"
 	@echo "make lint   check formatting, lint and types"
 	@echo "make aot    compile every Triton kernel ahead of time for sm_80 and sm_90"
+	@echo "make sanitize  native tests under AddressSanitizer and UndefinedBehaviorSanitizer (g++)"
 	@echo "make setup  only create $(VENV) with everything installed"
 	@echo "make clean  remove build products (not $(VENV), data or runs)"
 
@@ -41,6 +42,9 @@ lint: setup
 
 aot: setup
 	$(BIN)/python -m goal_kernels.backends.triton_aot
+
+sanitize: setup
+	.ci/sanitize $(BIN)/python
 
 bench: setup
 	$(BIN)/python -m bench

@@ -9,20 +9,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.cases import DEFAULT_SUITE, PRECISIONS, SUITES
 from bench.noise import busy_warning
 from bench.records import read_run
 from bench.report import BENCH, LAST_RUN, default_folder, write_report
-from bench.table import render, select_short
+from bench.table import render_short
 
 EPILOG = """\
-Every contestant of a case (X @ Y.T alone, eager torch, torch.compile, the backends) is checked
-against float64 and then timed in turns with the others. What is written: the raw JSON, a tidy CSV,
-a Markdown table of every case and a plot. Leave the machine alone while it runs.
+Every contestant of a case (X @ Y.T alone, eager torch, torch.compile, pytorch-metric-learning, the
+backends) is checked against float64 and then timed in turns with the others. What is written: the
+raw JSON, a tidy CSV, a Markdown table of every case and of the targets, and a plot. Leave the
+machine alone while it runs.
 
   python -m bench                       quick suite, about five minutes
-  python -m bench --full                adds B = 32 and 8192 and more rounds
+  python -m bench --full                B = 32 to 8192 and more rounds, about twenty minutes
   python -m bench --smoke               checks that everything runs; figures mean nothing
   python -m bench -k "4096x1024 and float32"   only cases whose name matches the expression
+  python -m bench --precision high      float32 products at this precision only
   python -m bench --device cuda         on a GPU
   python -m bench.report --update-readme README.md   puts the last run's table into the README
 """
@@ -37,17 +40,18 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     size = parser.add_mutually_exclusive_group()
-    for suite in ("quick", "full", "smoke"):
+    for suite in SUITES:
         size.add_argument(
-            f"--{suite}", dest="suite", action="store_const", const=suite, default="quick"
+            f"--{suite}", dest="suite", action="store_const", const=suite, default=DEFAULT_SUITE
         )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), metavar="N")
     parser.add_argument(
         "--precision",
-        choices=("highest", "high", "medium"),
-        default="highest",
-        help="of float32 products, for everyone (default: highest)",
+        choices=PRECISIONS,
+        action="append",
+        default=[],
+        help="of float32 products, for everyone; may be repeated (default: highest and high)",
     )
     parser.add_argument("-k", dest="expression", default="", help="only cases whose name matches")
     parser.add_argument("--json", type=Path, help=f"raw results (default: {LAST_RUN})")
@@ -60,7 +64,8 @@ def pytest_command(options: argparse.Namespace, raw: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "pytest", "-c", str(BENCH / "pytest.ini"), str(BENCH), "-q"),
         *("--suite", options.suite, "--device", options.device),
-        *("--threads", str(options.threads), "--precision", options.precision),
+        *("--threads", str(options.threads)),
+        *(f"--precision={precision}" for precision in options.precision),
         *("-k", options.expression, f"--benchmark-json={raw}"),
     ]
 
@@ -83,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = read_run(raw)
     folder = options.out or (LAST_RUN.with_name(partial) if partial else default_folder(run))
     written = write_report(run, folder)
-    print(f"\n{render(run, select_short(run.records))}")
+    print(f"\n{render_short(run)}")
     print(raw, written, sep="\n")
     warning = busy_warning(run)
     if warning:

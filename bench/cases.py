@@ -18,6 +18,10 @@ RELATIVE = "nca/sigmoid_ms"
 """Weights that also need the relative-similarity sums over the whole matrix."""
 
 NO_OBJECTIVE = "-"
+NATIVE = "highest"
+"""Precision of a bfloat16 case: torch's words are about float32 products, so none applies."""
+
+PRECISIONS = ("highest", "high", "medium")
 FORWARD = "forward"
 FORWARD_BACKWARD = "forward_backward"
 GOAL_LOSS = "goal_loss"
@@ -30,7 +34,8 @@ class Case:
 
     op: GOAL_LOSS or MINE. mode: FORWARD or FORWARD_BACKWARD. objective: "triplet/pair", or
     NO_OBJECTIVE for MINE. batch, width: B and D. dtype: "float32" or "bfloat16". precision: of
-    float32 products, in torch's words. device: "cpu" or "cuda".
+    float32 products, for every contestant, in torch's words; NATIVE for bfloat16. device: "cpu" or
+    "cuda".
     """
 
     op: str
@@ -39,7 +44,7 @@ class Case:
     batch: int
     width: int
     dtype: str
-    precision: str = "highest"
+    precision: str = NATIVE
     device: str = "cpu"
 
     @property
@@ -55,20 +60,21 @@ class Case:
 
     def __str__(self) -> str:
         job = self.op if self.op == MINE else f"{self.mode}-{self.objective}"
-        return f"{job}-{self.batch}x{self.width}-{self.dtype}"
+        kind = f"{self.dtype}-{self.precision}" if self.dtype == "float32" else self.dtype
+        return f"{job}-{self.batch}x{self.width}-{kind}"
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Rounds per case: as many as fit into `seconds`, within [least, most]."""
+    """Rounds per contestant of a case: as many as fit into `seconds`, within [least, most]."""
 
     seconds: float
     least: int
     most: int
 
-    def rounds(self, round_seconds: float) -> int:
-        """Rounds for a case whose contestants together need `round_seconds` once."""
-        fitting = self.most if round_seconds <= 0 else int(self.seconds / round_seconds)
+    def rounds(self, seconds: float) -> int:
+        """Rounds for a contestant that needs `seconds` once."""
+        fitting = self.most if seconds <= 0 else int(self.seconds / seconds)
         return min(self.most, max(self.least, fitting))
 
 
@@ -76,58 +82,76 @@ class Effort:
 class Suite:
     """A named selection of sizes.
 
-    memory_batches: sizes of the peak-memory measurement. compiling: whether torch.compile, seconds
-    per pipeline, takes part.
+    precisions: of the float32 cases. memory_batches: sizes of the peak-memory measurement.
+    compiling: whether torch.compile, seconds per pipeline, takes part. metric_learning_limit:
+    largest B of pytorch-metric-learning, which lists all pairs: 0.1 s a step at 1024, 2 s and
+    0.9 GB at 4096, where it would take most of a short run's time.
     """
 
     batches: tuple[int, ...]
     widths: tuple[int, ...]
     dtypes: tuple[str, ...]
     effort: Effort
+    precisions: tuple[str, ...] = ("highest", "high")
     memory_batches: tuple[int, ...] = ()
     compiling: bool = True
+    metric_learning_limit: int = 1024
+
+    @property
+    def kinds(self) -> tuple[tuple[str, str], ...]:
+        """(dtype, precision) of its cases: float32 once per precision, the others once."""
+        return tuple(
+            (dtype, precision)
+            for dtype in self.dtypes
+            for precision in (self.precisions if dtype == "float32" else (NATIVE,))
+        )
 
 
 DTYPES = ("float32", "bfloat16")
 SUITES = {
     # Proves that everything still runs; its figures mean nothing.
-    "smoke": Suite((64,), (32,), ("float32",), Effort(0.1, 3, 3), compiling=False),
-    # 128: the batch of the papers; 512 to 4096: what image-text training uses today. Widths: a
+    "smoke": Suite((64,), (32,), ("float32",), Effort(0.02, 3, 3), ("highest",), compiling=False),
+    # 128: the batch of the papers; 1024 and 4096: what image-text training uses today. Widths: a
     # small head and the usual 1024.
-    "quick": Suite((128, 512, 1024, 2048, 4096), (256, 1024), DTYPES, Effort(1.5, 7, 15), (4096,)),
+    "quick": Suite(
+        (128, 1024, 4096), (256, 1024), DTYPES, Effort(0.2, 3, 15), memory_batches=(4096,)
+    ),
     "full": Suite(
-        (32, 128, 512, 1024, 2048, 4096, 8192),
+        (32, 128, 512, 1024, 4096, 8192),
         (256, 1024),
         DTYPES,
-        Effort(6.0, 11, 31),
-        (4096, 8192),
+        Effort(0.3, 5, 41),
+        memory_batches=(8192,),
+        metric_learning_limit=4096,
     ),
 }
 
 
-def objective_cases(suite: Suite, precision: str, device: str) -> Iterator[Case]:
-    """Loss cases; the modes of one situation are neighbours, so they share its checks.
-
-    The forward alone is timed at the largest width only: at others it tells what mining tells.
-    """
-    for batch, width, dtype in product(suite.batches, suite.widths, suite.dtypes):
-        modes = (FORWARD, FORWARD_BACKWARD)[width != suite.widths[-1] :]
-        for objective, mode in product((PLAIN, RELATIVE), modes):
-            yield Case(GOAL_LOSS, mode, objective, batch, width, dtype, precision, device)
+DEFAULT_SUITE = "quick"
 
 
-def mining_cases(suite: Suite, precision: str, device: str) -> Iterator[Case]:
+def objective_cases(suite: Suite, device: str) -> Iterator[Case]:
+    """Loss cases; the modes of one situation are neighbours, so they share its checks."""
+    for batch, width, kind in product(suite.batches, suite.widths, suite.kinds):
+        for objective, mode in product((PLAIN, RELATIVE), (FORWARD, FORWARD_BACKWARD)):
+            yield Case(GOAL_LOSS, mode, objective, batch, width, *kind, device)
+
+
+def mining_cases(suite: Suite, device: str) -> Iterator[Case]:
     """Mining alone, without weights."""
-    for batch, width, dtype in product(suite.batches, suite.widths, suite.dtypes):
-        yield Case(MINE, FORWARD, NO_OBJECTIVE, batch, width, dtype, precision, device)
+    for batch, width, kind in product(suite.batches, suite.widths, suite.kinds):
+        yield Case(MINE, FORWARD, NO_OBJECTIVE, batch, width, *kind, device)
 
 
-def memory_cases(suite: Suite, precision: str, device: str) -> Iterator[Case]:
-    """Peak memory: the widest embeddings."""
-    width, dtype = suite.widths[-1], suite.dtypes[0]
-    kinds = product(suite.memory_batches, (PLAIN, RELATIVE), (FORWARD, FORWARD_BACKWARD))
-    for batch, objective, mode in kinds:
-        yield Case(GOAL_LOSS, mode, objective, batch, width, dtype, precision, device)
+def memory_cases(suite: Suite, device: str) -> Iterator[Case]:
+    """Peak memory: the widest embeddings, float32 at the first precision."""
+    width = suite.widths[-1]
+    kinds = dict(reversed(suite.kinds))
+    plan = product(
+        suite.memory_batches, (PLAIN, RELATIVE), (FORWARD, FORWARD_BACKWARD), suite.dtypes
+    )
+    for batch, objective, mode, dtype in plan:
+        yield Case(GOAL_LOSS, mode, objective, batch, width, dtype, kinds[dtype], device)
 
 
 class Inputs(NamedTuple):

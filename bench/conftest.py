@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
 import pytest
 import torch
 
-from bench.cases import SUITES, Case, Suite, memory_cases, mining_cases, objective_cases
+from bench.cases import (
+    DEFAULT_SUITE,
+    PRECISIONS,
+    SUITES,
+    Case,
+    Suite,
+    memory_cases,
+    mining_cases,
+    objective_cases,
+)
 from bench.contest import ContestResult, hold_contest
-from bench.contestants import COMPILED, GEMM, GEMM_OUT, entrants
+from bench.contestants import COMPILED, GEMM, GEMM_OUT
+from bench.lineup import entrants
 from bench.machine import describe_machine
 
-PLANS: dict[str, Callable[[Suite, str, str], Iterator[Case]]] = {
+PLANS: dict[str, Callable[[Suite, str], Iterator[Case]]] = {
     "objective": objective_cases,
     "mining": mining_cases,
     "memory": memory_cases,
@@ -28,10 +38,12 @@ UNWEIGHED = (GEMM, GEMM_OUT, COMPILED)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("goal_kernels")
-    group.addoption("--suite", choices=tuple(SUITES), default="quick", help="sizes and effort")
+    group.addoption(
+        "--suite", choices=tuple(SUITES), default=DEFAULT_SUITE, help="sizes and effort"
+    )
     group.addoption("--device", choices=("cpu", "cuda"), default="cpu")
     group.addoption("--threads", type=int, default=DEFAULT_THREADS, help="torch's threads")
-    group.addoption("--precision", choices=("highest", "high", "medium"), default="highest")
+    group.addoption("--precision", choices=PRECISIONS, action="append", default=[])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,18 +53,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if not 1 <= threads <= cores:
         raise pytest.UsageError(f"--threads: expected 1 to {cores} on this machine, got {threads}.")
     torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision(config.getoption("precision"))
 
 
 def chosen_suite(config: pytest.Config) -> Suite:
-    """The suite that --suite names."""
-    return SUITES[config.getoption("suite")]
+    """The suite that --suite names, with the precisions of --precision if there are any."""
+    suite = SUITES[config.getoption("suite")]
+    precisions = tuple(dict.fromkeys(config.getoption("precision")))
+    return replace(suite, precisions=precisions) if precisions else suite
 
 
 def plan(config: pytest.Config, name: str) -> list[Case]:
     """The cases of one plan under these options."""
-    suite = chosen_suite(config)
-    return list(PLANS[name](suite, config.getoption("precision"), config.getoption("device")))
+    return list(PLANS[name](chosen_suite(config), config.getoption("device")))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -60,7 +72,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     refused = {
         f"{name}: {verdict.reason}"
         for case in plan(config, "objective")
-        for name, verdict in entrants(case, chosen_suite(config).compiling)
+        for name, verdict in entrants(case, chosen_suite(config))
         if not verdict.ok
     }
     return [f"not measured: {line}" for line in sorted(refused)]
@@ -74,7 +86,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     pairs = [
         pytest.param(case, contestant, id=f"{case}-{contestant}")
         for case in plan(metafunc.config, name)
-        for contestant, verdict in entrants(case, chosen_suite(metafunc.config).compiling)
+        for contestant, verdict in entrants(case, chosen_suite(metafunc.config))
         if verdict.ok and (name != "memory" or contestant not in UNWEIGHED)
     ]
     metafunc.parametrize(("case", "contestant"), pairs)
@@ -83,9 +95,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
-    machine = describe_machine(config.getoption("device"), config.getoption("precision"))
     machine_info["goal_kernels"] = {
-        **machine.as_dict(),
+        **describe_machine(config.getoption("device")).as_dict(),
+        "precisions": list(chosen_suite(config).precisions),
         "suite": config.getoption("suite"),
         "selected": config.getoption("keyword"),
     }

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
 
 from bench.cases import Case, Effort, Suite, make_inputs
-from bench.contestants import Contestant, entrants, make_contestant
+from bench.contestants import Contestant
 from bench.gate import Judge
+from bench.lineup import entrants, make_contestant
 
 FLUSH_BYTES = 256 << 20
 """Written before each GPU run: larger than any L2 cache, so that none starts warm."""
@@ -86,27 +88,61 @@ class Stopwatch:
         return elapsed, used
 
 
+def turns(rounds: Mapping[str, int]) -> Iterator[list[str]]:
+    """Who runs in each turn, in which order: `rounds` turns each, spread evenly over the contest.
+
+    Those who need longest have the fewest rounds; sitting out now and then, and not all the end,
+    they still meet the same hours of the machine as the others.
+    """
+    names, total = list(rounds), max(rounds.values())
+    for turn in range(total):
+        first = (turn + 1) % len(names)
+        yield [
+            name
+            for name in names[first:] + names[:first]
+            if (turn + 1) * rounds[name] // total > turn * rounds[name] // total
+        ]
+
+
 def take_turns(
     contestants: Mapping[str, Contestant], effort: Effort, device: str
 ) -> dict[str, Samples]:
-    """Time all of them round after round, each round starting with another one."""
-    names = list(contestants)
+    """Time all of them round after round, each round starting with another one.
+
+    All take part in the first round, which tells how many rounds each has time for. It counts: the
+    check before the contest has warmed everyone up.
+    """
     stopwatch = Stopwatch(device)
-    warm = sum(stopwatch.time(contestants[name])[0] for name in names)
-    samples = {name: Samples() for name in names}
+    samples = {name: Samples() for name in contestants}
+
+    def measure(name: str) -> None:
+        wall, cpu = stopwatch.time(contestants[name])
+        samples[name].wall.append(wall)
+        samples[name].cpu.append(cpu)
+
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for turn in range(effort.rounds(warm)):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
-                wall, cpu = stopwatch.time(contestants[name])
-                samples[name].wall.append(wall)
-                samples[name].cpu.append(cpu)
+        for name in contestants:
+            measure(name)
+        for names in turns({n: effort.rounds(s.median) - 1 for n, s in samples.items()}):
+            for name in names:
+                measure(name)
     finally:
         if collecting:
             gc.enable()
     return samples
+
+
+@contextmanager
+def float32_precision(precision: str) -> Iterator[None]:
+    """torch's own setting for float32 products, which baselines and users' code follow."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def hold_contest(case: Case, suite: Suite) -> ContestResult:
@@ -115,16 +151,17 @@ def hold_contest(case: Case, suite: Suite) -> ContestResult:
     judge = judge_for(case)
     result = ContestResult()
     passed = {}
-    for name, verdict in entrants(case, suite.compiling):
-        if not verdict.ok:
-            continue
-        contestant = make_contestant(name, case, inputs)
-        try:
-            contestant.verify(judge)
-        except AssertionError as error:
-            result.failures[name] = str(error)
-        else:
-            passed[name] = contestant
-    if passed:
-        result.samples = take_turns(passed, suite.effort, case.device)
+    with float32_precision(case.precision):
+        for name, verdict in entrants(case, suite):
+            if not verdict.ok:
+                continue
+            contestant = make_contestant(name, case, inputs)
+            try:
+                contestant.verify(judge)
+            except AssertionError as error:
+                result.failures[name] = str(error)
+            else:
+                passed[name] = contestant
+        if passed:
+            result.samples = take_turns(passed, suite.effort, case.device)
     return result

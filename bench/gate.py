@@ -46,6 +46,10 @@ def _content(vector: Tensor) -> bytes:
     return vector.numpy().tobytes()
 
 
+def _contents(vectors: tuple[Tensor, ...]) -> bytes:
+    return b"".join(map(_content, vectors))
+
+
 class Judge:
     """The float64 truth of one pair of embeddings, computed once for all contestants and modes.
 
@@ -65,6 +69,8 @@ class Judge:
         self._passed_product: Tensor | None = None
         self._passed_hardest: set[tuple[bytes, ...]] = set()
         self._mined_at: dict[tuple[Objective, bytes, float], Mined] = {}
+        self._bounds_at: dict[tuple[Objective, bytes, float], tuple[Tensor, Tensor]] = {}
+        self._truth_at: dict[tuple[Objective, bytes], Truth] = {}
 
     def error(self, stored: bool) -> float:
         """Bound on the error of a similarity: accumulation, factors, storage."""
@@ -119,7 +125,7 @@ class Judge:
 
     def _mined(self, objective: Objective, given: tuple[Tensor, Tensor], shift: float) -> Mined:
         """Mined quantities at the given indices, the threshold lowered by `shift`."""
-        key = (objective, _content(given[0]) + _content(given[1]), shift)
+        key = (objective, _contents(given), shift)
         if key not in self._mined_at:
             threshold = self.positive.min() - objective.epsilon - shift
             query = RelativeQuery(objective.pair_element.relative, threshold, objective.beta)
@@ -128,10 +134,13 @@ class Judge:
 
     def _truth(self, objective: Objective, given: tuple[Tensor, Tensor]) -> Truth:
         """The float64 result given these indices."""
-        mined = self._mined(objective, given, 0.0)
-        weighted = weigh(objective, self.positive, mined)
-        grads = self._apply(given, weighted[1:], self.image, self.text)
-        return Truth(self.similarity, self.positive, mined, weighted, *grads)
+        key = (objective, _contents(given))
+        if key not in self._truth_at:
+            mined = self._mined(objective, given, 0.0)
+            weighted = weigh(objective, self.positive, mined)
+            grads = self._apply(given, weighted[1:], self.image, self.text)
+            self._truth_at[key] = Truth(self.similarity, self.positive, mined, weighted, *grads)
+        return self._truth_at[key]
 
     def _apply(
         self,
@@ -151,6 +160,15 @@ class Judge:
         self, objective: Objective, truth: Truth, error: float
     ) -> tuple[Tensor, Tensor]:
         """Element-wise bounds of both gradients, [B, D] each."""
+        given = (truth.mined.row_index, truth.mined.column_index)
+        key = (objective, _contents(given), error)
+        if key not in self._bounds_at:
+            self._bounds_at[key] = self._make_gradient_bounds(objective, truth, error)
+        return self._bounds_at[key]
+
+    def _make_gradient_bounds(
+        self, objective: Objective, truth: Truth, error: float
+    ) -> tuple[Tensor, Tensor]:
         bounds = gradient_bound(self.image, self.text, truth, objective, self.dtype)
         info = torch.finfo(self.dtype)
         wider = []

@@ -62,7 +62,6 @@ class Machine:
     torch: str
     triton: str
     python: str
-    precision: str
 
     def as_dict(self) -> dict[str, str | int]:
         """For JSON."""
@@ -80,7 +79,7 @@ def _native_isa() -> str:
     return str(native.build_info()["isa"]) if native.status()[0] else "-"
 
 
-def describe_machine(device: str, precision: str) -> Machine:
+def describe_machine(device: str) -> Machine:
     """This machine, as the benchmarks use it."""
     return Machine(
         device=device_name(device),
@@ -91,5 +90,4 @@ def describe_machine(device: str, precision: str) -> Machine:
         torch=torch.__version__,
         triton=_installed("triton"),
         python=platform.python_version(),
-        precision=precision,
     )

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 
 from bench.cases import Case, make_inputs
-from bench.contestants import GEMM, GEMM_OUT, Contestant, make_contestant
+from bench.contestants import GEMM, GEMM_OUT, Contestant
+from bench.lineup import make_contestant
 
 TIME_LIMIT_SECONDS = 300
 WARM_UP_BATCH = 64

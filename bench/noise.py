@@ -25,8 +25,7 @@ def processor_share(run: Run) -> float | None:
     for record in run.records:
         large = 2 * record.B * record.B * record.D >= LEAST_FLOPS
         if record.backend == GEMM_OUT and large:
-            case = (record.op, record.mode, record.objective, record.B, record.D, record.dtype)
-            found.setdefault(case, {})[record.metric] = record.p50
+            found.setdefault(record.case, {})[record.metric] = record.p50
     shares = [
         times["cpu_time"] / (times["wall_time"] * run.machine["threads"])
         for times in found.values()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.contestants import EAGER, GEMM, GEMM_OUT
 from goal_kernels.data.files import replacing
@@ -16,6 +16,18 @@ WALL_TIME = "wall_time"
 PEAK_MEMORY = "peak_memory"
 MACHINE_KEY = "goal_kernels"
 SHORT_COMMIT = 12
+
+
+class Situation(NamedTuple):
+    """What was measured: identity and order of a case."""
+
+    op: str
+    mode: str
+    objective: str
+    dtype: str
+    precision: str
+    D: int
+    B: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,16 @@ class Record:
     torch: str
     commit: str
     date: str
+
+    @property
+    def case(self) -> Situation:
+        """The case it belongs to, with everything that tells it from others."""
+        return Situation(*(getattr(self, name) for name in Situation._fields))
+
+    def ratio_to(self, baseline: str) -> float | None:
+        """Ratio of median wall times to GEMM, GEMM_OUT or EAGER."""
+        ratio: float | None = getattr(self, f"ratio_to_{baseline}")
+        return ratio
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bench.machine import slug
 from bench.plot import training_steps, write_plot
 from bench.readme import update_readme
 from bench.records import Run, read_run, write_csv
-from bench.table import render, select_short
+from bench.table import render, render_short
 from goal_kernels.data.files import write_text
 
 BENCH = Path(__file__).parent
@@ -45,7 +45,7 @@ def write_report(run: Run, folder: Path) -> Written:
     """Write results.csv, table.md and plot.png into `folder`, each atomically."""
     csv, table, plot = folder / "results.csv", folder / "table.md", folder / "plot.png"
     write_csv(run.records, csv)
-    text = "# Benchmark results\n\n" + render(run, run.records)
+    text = "# Benchmark results\n\n" + render(run)
     write_text(table, text)
     if not training_steps(run):
         plot.unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         written = write_report(run, options.out or default_folder(run))
         print(written)
         if options.update_readme is not None:
-            changed = update_readme(options.update_readme, render(run, select_short(run.records)))
+            changed = update_readme(options.update_readme, render_short(run))
             print(f"{options.update_readme}: {'updated' if changed else 'already up to date'}")
     except (OSError, ValueError) as error:
         print(f"python -m bench.report: {error}", file=sys.stderr)

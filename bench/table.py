@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
-from bench.cases import FORWARD, FORWARD_BACKWARD, GOAL_LOSS, MINE
-from bench.contestants import BASELINES, COMPILED, EAGER, GEMM, GEMM_OUT, REFERENCE
+from bench.cases import DEFAULT_SUITE, FORWARD, FORWARD_BACKWARD, GOAL_LOSS, MINE, SUITES
+from bench.contestants import (
+    BASELINES,
+    COMPILED,
+    EAGER,
+    GEMM,
+    GEMM_OUT,
+    METRIC_LEARNING,
+    REFERENCE,
+)
 from bench.noise import busy_warning
-from bench.records import PEAK_MEMORY, WALL_TIME, Record, Run
+from bench.records import PEAK_MEMORY, WALL_TIME, Record, Run, Situation
+from bench.targets import judge_targets, target_sentence, target_table
+from bench.words import job_name, kind_name, markdown_table, size_name
 
-Key = tuple[str, str, str, str, int, int]
 ABSENT = "–"
-SHORT_SIZES = 2
-"""Batch sizes in the README's table: the largest ones."""
+SHORT_BATCH = 1024
+"""The README's table has the largest batch, and this one for the size of everyday training."""
 
 
-def case_key(record: Record) -> Key:
-    """Identity and order of a case."""
-    return (
-        record.op,
-        record.mode,
-        record.objective,
-        record.dtype,
-        record.D,
-        record.B,
-    )
+Found = dict[str, Record]
+"""Contestant -> record of one metric in one case."""
 
 
-def by_case(records: Iterable[Record]) -> list[tuple[Key, dict[str, Record]]]:
-    """Records of one metric grouped by case, in order: (key, contestant -> record)."""
-    ordered = sorted(records, key=case_key)
-    return [(key, {r.backend: r for r in group}) for key, group in groupby(ordered, case_key)]
+def by_case(records: Iterable[Record], metric: str) -> dict[Situation, Found]:
+    """Records of one metric grouped by case, in order."""
+    grouped: dict[Situation, Found] = {}
+    for record in sorted((r for r in records if r.metric == metric), key=lambda r: r.case):
+        grouped.setdefault(record.case, {})[record.backend] = record
+    return grouped
 
 
 def backend_names(records: Iterable[Record]) -> list[str]:
@@ -46,104 +48,103 @@ def _number(value: float | None, pattern: str = "{:.3g}") -> str:
     return f"{value:.0f}" if value >= 100 else pattern.format(value)
 
 
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """A Markdown table whose first `left` columns hold words, the others numbers."""
-    rule = ["---"] * left + ["--:"] * (len(header) - left)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+def _median(found: Found, name: str) -> str:
+    return _number(found[name].p50 if name in found else None)
 
 
-def _job(key: Key) -> str:
-    op, mode, objective = key[:3]
-    if op == MINE:
-        return "mining alone"
-    return f"`{objective}`, {mode.replace('_', ' + ')}"
+def job_table(records: Iterable[Record], op: str) -> str:
+    """Median ms and peak MiB of every contestant of one op, and each backend over the baselines.
 
-
-def time_table(records: Iterable[Record]) -> str:
-    """Median times in ms of every contestant, and each backend as a multiple of the baselines."""
-    records = [r for r in records if r.metric == WALL_TIME]
-    backends = backend_names(records)
-    shown = [n for n in (GEMM, GEMM_OUT, EAGER, COMPILED) if any(r.backend == n for r in records)]
-    header = ["job", "dtype", "B × D", *(f"{n} ms" for n in (*shown, *backends))]
-    for backend in backends:
-        header += [f"{backend} / {GEMM}", f"{backend} / {EAGER}"]
-    rows = []
-    for key, found in by_case(records):
-        row = [_job(key), key[3], f"{key[5]} × {key[4]}"]
-        row += [_number(found[n].p50 if n in found else None) for n in (*shown, *backends)]
-        for backend in backends:
-            record = found.get(backend)
-            ratios = (record.ratio_to_gemm, record.ratio_to_eager) if record else (None, None)
-            row += [_number(ratio, "{:.2f}") for ratio in ratios]
-        rows.append(row)
-    return _markdown(header, rows, 3)
-
-
-def memory_table(records: Iterable[Record]) -> str:
-    """Peak MiB beyond inputs and gradients; empty text when it was not measured."""
-    records = [r for r in records if r.metric == PEAK_MEMORY]
+    A backend is compared with what its job can do at best: mining with the product into existing
+    memory, a loss with the product as users write it. Empty text when the op was not measured.
+    """
+    records = [r for r in records if r.op == op]
+    timed, weighed = by_case(records, WALL_TIME), by_case(records, PEAK_MEMORY)
     if not records:
         return ""
-    names = [n for n in BASELINES if any(r.backend == n for r in records)]
-    names += backend_names(records)
-    rows = [
-        [
-            _job(key),
-            key[3],
-            f"{key[5]} × {key[4]}",
-            *(_number(found[n].p50 if n in found else None) for n in names),
-        ]
-        for key, found in by_case(records)
-    ]
-    return _markdown(["extra memory", "dtype", "B × D", *(f"{n} MiB" for n in names)], rows, 3)
+    backends = backend_names(records)
+    floor = GEMM_OUT if op == MINE else GEMM
+    names = (GEMM, GEMM_OUT, EAGER, COMPILED, METRIC_LEARNING, *backends)
+    clocked = [n for n in names if any(n in found for found in timed.values())]
+    scaled = [n for n in names if any(n in found for found in weighed.values())]
+    header = ["job", "dtype", "B × D", *(f"{n} ms" for n in clocked)]
+    header += [f"{backend} / {base}" for backend in backends for base in (floor, EAGER)]
+    header += [f"{n} MiB" for n in scaled]
+    rows = []
+    for case in sorted({*timed, *weighed}):
+        found, extra = timed.get(case, {}), weighed.get(case, {})
+        row = [job_name(case), kind_name(case.dtype, case.precision), size_name(case)]
+        row += [_median(found, name) for name in clocked]
+        for backend in backends:
+            for base in (floor, EAGER):
+                record = found.get(backend)
+                row.append(_number(record.ratio_to(base) if record else None, "{:.2f}"))
+        rows.append(row + [_median(extra, name) for name in scaled])
+    return markdown_table(header, rows, 3)
 
 
 def select_short(records: Iterable[Record]) -> list[Record]:
-    """The README's choice: training steps and mining at the largest sizes."""
+    """The README's choice at the largest D: mining at one size, training steps at two."""
     records = list(records)
     timed = [r for r in records if r.metric == WALL_TIME]
     if not timed:
         return records
-    width = max(r.D for r in timed)
-    batches = sorted({r.B for r in timed})[-SHORT_SIZES:]
-    jobs = ((MINE, FORWARD), (GOAL_LOSS, FORWARD_BACKWARD))
-    largest = [r for r in timed if width == r.D and r.B in batches and (r.op, r.mode) in jobs]
-    return largest + [r for r in records if r.metric == PEAK_MEMORY]
+    width, largest = max(r.D for r in timed), max(r.B for r in timed)
+    batches = {(MINE, FORWARD): (largest,), (GOAL_LOSS, FORWARD_BACKWARD): (SHORT_BATCH, largest)}
+    return [
+        r
+        for r in records
+        if r.metric in (WALL_TIME, PEAK_MEMORY)
+        and width == r.D
+        and r.B in batches.get((r.op, r.mode), ())
+    ]
 
 
-def provenance(run: Run, command: str) -> str:
+def provenance(run: Run) -> str:
     """One paragraph: what was measured, where, with what, when, by which command."""
     machine = run.machine
     return (
         f"Measured on {run.date} on {machine['device']} ({machine['cores']} cores, "
         f"{machine['threads']} threads, native kernels: {machine['isa']}) with torch "
-        f"{machine['torch']}, Python {machine['python']}, float32 precision "
-        f"`{machine['precision']}`, commit `{run.commit}`, by `{command}`. Medians of rounds taken "
-        "in turns; every contestant passed a float64 check of the same case first. "
-        f"`{GEMM}`: `X @ Y.T` alone; `{GEMM_OUT}`: the same into existing memory; `{EAGER}`: the "
-        f"vectorised torch pipeline; `{COMPILED}`: torch.compile of it."
+        f"{machine['torch']}, Python {machine['python']}, commit `{run.commit}`, by "
+        f"`{run_command(run)}`. Medians of rounds taken in turns; every contestant passed a "
+        "float64 check of the same case first. float32 with torch's word for the precision "
+        f"of products, which the baselines follow too. `{GEMM}`: `X @ Y.T` alone; "
+        f"`{GEMM_OUT}`: the same into existing memory; `{EAGER}`: the vectorised torch "
+        f"pipeline, spared the bookkeeping of autograd; `{COMPILED}`: torch.compile of it; "
+        f"`{METRIC_LEARNING}`: pytorch-metric-learning. MiB: peak memory beyond "
+        "inputs and gradients."
     )
 
 
 def run_command(run: Run) -> str:
     """The command that repeats a run."""
-    suite = run.machine["suite"]
-    options = "" if suite == "quick" else f" --{suite}"
-    if run.machine["target"] != "cpu":
-        options += f" --device {run.machine['target']}"
-    if run.machine["precision"] != "highest":
-        options += f" --precision {run.machine['precision']}"
-    if run.machine["selected"]:
-        options += f" -k '{run.machine['selected']}'"
-    return f"python -m bench{options} --threads {run.machine['threads']}"
+    machine = run.machine
+    suite = SUITES[machine["suite"]]
+    options = "" if machine["suite"] == DEFAULT_SUITE else f" --{machine['suite']}"
+    if machine["target"] != "cpu":
+        options += f" --device {machine['target']}"
+    if tuple(machine["precisions"]) != suite.precisions:
+        options += "".join(f" --precision {word}" for word in machine["precisions"])
+    if machine["selected"]:
+        options += f" -k '{machine['selected']}'"
+    return f"python -m bench{options} --threads {machine['threads']}"
 
 
-def render(run: Run, records: Iterable[Record]) -> str:
-    """Provenance and the tables of `records`, as Markdown that ends in one newline."""
-    records = list(records)
+def _document(run: Run, records: Sequence[Record], targets: str) -> str:
+    """Provenance, a warning if there must be one, tables and targets; ends in one newline."""
     warning = busy_warning(run)
-    parts = [provenance(run, run_command(run)), f"**Not to be quoted: {warning}**" * bool(warning)]
-    if any(r.metric == WALL_TIME for r in records):
-        parts.append(time_table(records))
-    parts.append(memory_table(records))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    parts = [provenance(run), f"**Not to be quoted: {warning}**" * bool(warning)]
+    parts += [job_table(records, op) for op in (MINE, GOAL_LOSS)]
+    return "\n\n".join(part for part in (*parts, targets) if part) + "\n"
+
+
+def render(run: Run) -> str:
+    """Every case and every target, as Markdown."""
+    table = target_table(judge_targets(run.records))
+    return _document(run, run.records, f"## Targets\n\n{table}" if table else "")
+
+
+def render_short(run: Run) -> str:
+    """The README's part: the largest cases, and which targets are missed."""
+    return _document(run, select_short(run.records), target_sentence(judge_targets(run.records)))

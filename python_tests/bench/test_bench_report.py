@@ -12,7 +12,7 @@ from bench.noise import busy_warning, processor_share
 from bench.readme import BENCH_PART, markers, replace_between, update_readme
 from bench.records import Record, read_run
 from bench.report import main
-from bench.table import render, run_command, select_short
+from bench.table import render, render_short, run_command
 
 BEGIN, END = markers(BENCH_PART)
 
@@ -25,7 +25,7 @@ MACHINE = {
     "torch": "2.13.0",
     "triton": "3.9.0",
     "python": "3.11.7",
-    "precision": "highest",
+    "precisions": ["highest", "high"],
     "suite": "quick",
     "selected": "",
 }
@@ -72,7 +72,7 @@ def write_run(path, share: float = 1.0, **changes):
         "commit_info": {"id": "0123456789abcdef", "dirty": True},
         "datetime": "2026-05-21T10:00:00+00:00",
         "benchmarks": [
-            *(benchmark(name, batch, share) for batch in (512, 1024, 2048) for name in TIMES),
+            *(benchmark(name, batch, share) for batch in (512, 1024, 4096) for name in TIMES),
             memory("eager", 268.0),
             memory("cpu", 7.5),
             {"name": "skipped", "extra_info": {}},
@@ -122,26 +122,29 @@ def test_report_writes_all_files_and_no_leftovers(run_file, tmp_path) -> None:
 
 def test_table_holds_every_case_and_the_short_one_the_largest(run_file) -> None:
     run = read_run(run_file)
-    full, short = render(run, run.records), render(run, select_short(run.records))
-    row = "| `hinge/constant`, forward + backward | float32 | 2048 × 1024 | 20 | 16 | 80 | 24 |"
-    assert row + " 1.20 | 0.30 |" in full
-    assert "512 × 1024" in full
-    assert "512 × 1024" not in short
+    full, short = render(run), render_short(run)
+    job = "| `hinge/constant`, forward + backward | float32 `highest` |"
+    row = f"{job} 4096 × 1024 | 40 | 32 | 160 | 48 | 1.20 | 0.30 | 268 | 7.5 |"
+    small = f"{job} 512 × 1024 | 5 | 4 | 20 | 6 | 1.20 | 0.30 | – | – |"
+    assert row in full
+    assert small in full
     assert row in short
-    assert "| `hinge/constant`, forward + backward | float32 | 4096 × 1024 | 268 | 7.5 |" in short
+    assert small not in short
+    assert f"{job} 1024 × 1024 |" in short
     assert "compiled ms" not in full
 
 
 def test_provenance_names_machine_versions_date_and_command(run_file) -> None:
     run = read_run(run_file)
-    text = render(run, run.records)
+    text = render(run)
     for word in ("2026-05-21", "Test CPU", "2 threads", "avx2", "2.13.0", "0123456789ab-dirty"):
         assert word in text
     assert "`python -m bench --threads 2`" in text
 
 
 def test_the_command_repeats_every_choice(tmp_path) -> None:
-    changed = {"suite": "full", "target": "cuda", "precision": "high", "selected": "4096x1024"}
+    changed = {"suite": "full", "target": "cuda", "selected": "4096x1024"}
+    changed["precisions"] = ["high"]
     machine = {"goal_kernels": {**MACHINE, **changed}}
     run = read_run(write_run(tmp_path / "run.json", machine_info=machine))
     expected = "python -m bench --full --device cuda --precision high -k '4096x1024' --threads 2"
@@ -154,8 +157,8 @@ def test_a_busy_machine_is_pointed_out(tmp_path) -> None:
     assert processor_share(quiet) == pytest.approx(1.0)
     assert busy_warning(quiet) == ""
     assert "only 50%" in busy_warning(busy)
-    assert "Not to be quoted" in render(busy, busy.records)
-    assert "Not to be quoted" not in render(quiet, quiet.records)
+    assert "Not to be quoted" in render(busy)
+    assert "Not to be quoted" not in render(quiet)
 
 
 def test_readme_is_updated_between_its_markers(run_file, tmp_path, capsys) -> None:
@@ -165,7 +168,7 @@ def test_readme_is_updated_between_its_markers(run_file, tmp_path, capsys) -> No
     assert main(arguments) == 0
     text = readme.read_text()
     assert text.startswith(f"before\n{BEGIN}\nMeasured on 2026-05-21")
-    assert text.endswith(f"|\n{END}\nafter\n")
+    assert text.endswith(f"(limit 1.00).\n{END}\nafter\n")
     assert "old" not in text
     assert main(arguments) == 0
     assert readme.read_text() == text

@@ -30,7 +30,11 @@ def test_smoke_run_measures_everyone(tmp_path) -> None:
     jobs = {("mine", "forward", "-")}
     for objective in ("hinge/constant", "nca/sigmoid_ms"):
         jobs |= {("goal_loss", mode, objective) for mode in ("forward", "forward_backward")}
-    assert timed == {(backend, *job) for backend in backends for job in jobs}
+    # pytorch-metric-learning has one of the objectives.
+    pml = {("pml", "goal_loss", mode, "hinge/constant") for mode in ("forward", "forward_backward")}
+    assert timed == {(backend, *job) for backend in backends for job in jobs} | pml
+    assert {r["precision"] for r in rows} == {"highest"}
+    assert "Targets of the `cpu` kernels" in done.stdout
     assert all(float(r["p20"]) <= float(r["p50"]) <= float(r["p80"]) for r in rows)
     assert str(tmp_path / "out" / "plot.png") in done.stdout
 
@@ -38,5 +42,12 @@ def test_smoke_run_measures_everyone(tmp_path) -> None:
 def test_help_teaches() -> None:
     command = [sys.executable, "-m", "bench", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for word in ("--full", "--smoke", "--threads", "-k", "bench.report --update-readme"):
+    for word in (
+        "--full",
+        "--smoke",
+        "--threads",
+        "--precision",
+        "-k",
+        "bench.report --update-readme",
+    ):
         assert word in done.stdout
