@@ -118,6 +118,14 @@ template <typename M>
 inline int first_lane(M mask) {
   return __builtin_ctz(mask);
 }
+template <int kCount>
+inline void store_first(__m512 value, float* out) {
+  _mm512_mask_storeu_ps(out, static_cast<__mmask16>((1u << kCount) - 1), value);
+}
+template <int kCount>
+inline void store_first(__m512d value, double* out) {
+  _mm512_mask_storeu_pd(out, static_cast<__mmask8>((1u << kCount) - 1), value);
+}
 inline int store_lanes(__mmask16 mask, __m512 value, float* out) {
   _mm512_storeu_ps(out, _mm512_maskz_compress_ps(mask, value));
   return __builtin_popcount(mask);
@@ -184,6 +192,11 @@ inline int first_lane(M mask) {
   int lane = 0;
   while (mask[lane] == 0) ++lane;
   return lane;
+}
+// Stores the first kCount lanes.
+template <int kCount, typename V, typename Scalar>
+inline void store_first(V value, Scalar* out) {
+  std::memcpy(out, &value, kCount * sizeof(Scalar));
 }
 // Stores the lanes that are set next to each other; returns how many. `out` has room for a whole vector.
 template <typename M, typename V, typename Scalar>

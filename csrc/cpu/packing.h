@@ -79,14 +79,37 @@ struct SourceRows {
   }
 };
 
+// One vector of units of every row of a group from row kPart on, transposed: `run` of the lines [kGroup] at
+// `out`, from their column kPart on.
+template <typename Packed, int kGroup, int kPart, typename Rows>
+inline void pack_squares(const Rows& rows, std::int64_t count, std::int64_t begin, int run,
+                         typename Packing<Packed>::Accumulator* out) {
+  using Accumulator = typename Packing<Packed>::Accumulator;
+  using Value = typename Packing<Packed>::Value;
+  constexpr int lanes = Lanes<Accumulator>::count;
+  constexpr int values = static_cast<int>(sizeof(Packed) / sizeof(Value));
+  constexpr int width = kGroup - kPart < lanes ? kGroup - kPart : lanes;
+  Vec<Accumulator> square[lanes] = {};
+#pragma GCC unroll 16
+  for (int lane = 0; lane < width; ++lane) {
+    if (kPart + lane >= count) break;
+    alignas(64) Value line[lanes * values];
+    rows.read(kPart + lane, begin * values, line);
+    square[lane] = load<Vec<Accumulator>>(line);
+  }
+  transpose<Accumulator>(square);
+  for (int k = 0; k < run; ++k) store_first<width>(square[k], out + k * kGroup + kPart);
+  if constexpr (kPart + lanes < kGroup)
+    pack_squares<Packed, kGroup, kPart + lanes>(rows, count, begin, run, out);
+}
+
 // `count` rows from `first` on as [depth][kGroup] units of type Packed (a value or a pair of values of one
 // row), zeros beyond the rows and beyond the width.
 template <typename Packed, int kGroup>
 void pack_transposed(const Matrix& matrix, std::int64_t first, std::int64_t count, void* packed) {
   using Accumulator = typename Packing<Packed>::Accumulator;
-  using Value = typename Packing<Packed>::Value;
   constexpr int lanes = Lanes<Accumulator>::count;
-  constexpr int values = static_cast<int>(sizeof(Packed) / sizeof(Value));
+  constexpr int values = sizeof(Packed) / sizeof(typename Packing<Packed>::Value);
   static_assert(sizeof(Packed) == sizeof(Accumulator), "one unit fills one lane");
   with_element<Accumulator>(matrix.dtype, [&](auto element) {
     using Source = std::remove_const_t<std::remove_pointer_t<decltype(element)>>;
@@ -94,21 +117,8 @@ void pack_transposed(const Matrix& matrix, std::int64_t first, std::int64_t coun
     const std::int64_t depth = (matrix.width + values - 1) / values;
     Accumulator* out = static_cast<Accumulator*>(packed);
     for (std::int64_t begin = 0; begin < depth; begin += lanes) {
-      const std::int64_t run = depth - begin < lanes ? depth - begin : lanes;
-#pragma GCC unroll 8
-      for (int part = 0; part < kGroup; part += lanes) {
-        Vec<Accumulator> square[lanes];
-        for (int lane = 0; lane < lanes; ++lane) {
-          alignas(64) Value line[lanes * values] = {};
-          if (part + lane < count) rows.read(part + lane, begin * values, line);
-          square[lane] = load<Vec<Accumulator>>(line);
-        }
-        transpose<Accumulator>(square);
-        const int width = kGroup - part < lanes ? kGroup - part : lanes;
-        for (std::int64_t k = 0; k < run; ++k)
-          std::memcpy(out + (begin + k) * kGroup + part, &square[k],
-                      static_cast<std::size_t>(width) * sizeof(Accumulator));
-      }
+      const int run = static_cast<int>(depth - begin < lanes ? depth - begin : lanes);
+      pack_squares<Packed, kGroup, 0>(rows, count, begin, run, out + begin * kGroup);
     }
   });
 }
