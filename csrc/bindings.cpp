@@ -131,6 +131,7 @@ py::dict build_info() {
   info["openmp"] = false;
 #endif
   info["isa"] = find_isa("auto").name;
+  info["compiled_isas"] = compiled_isas();
   info["usable_isas"] = usable;
   info["emulated_isas"] = emulated;
 #if defined(GOAL_KERNELS_CUDA)

@@ -70,6 +70,20 @@ const std::vector<Isa>& usable_isas() {
   return found;
 }
 
+std::vector<std::string> compiled_isas() {
+  std::vector<std::string> names{"baseline"};
+#if defined(GOAL_KERNELS_X86)
+  names.insert(names.end(), {"avx2", "avx512"});
+#endif
+#if defined(GOAL_KERNELS_AVX512_BF16)
+  names.push_back("avx512_bf16");
+#endif
+#if defined(GOAL_KERNELS_AMX)
+  names.push_back("amx");
+#endif
+  return names;
+}
+
 const std::vector<Isa>& emulated_isas() {
   static const std::vector<Isa> emulated{{"amx_emulated", &exact_kernels_baseline,
                                           &amx_kernels_emulated.bfloat16, &amx_kernels_emulated.split,

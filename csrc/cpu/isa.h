@@ -20,6 +20,9 @@ struct Isa {
 // Usable on this machine (processor and operating system), slowest first; never empty.
 const std::vector<Isa>& usable_isas();
 
+// Names of all that this build has kernels for.
+std::vector<std::string> compiled_isas();
+
 // Slow stand-ins for what another machine has, to test its kernels; never chosen by "auto".
 const std::vector<Isa>& emulated_isas();
 
