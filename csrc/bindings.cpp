@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "cpu/apply.h"
+#include "cpu/forward.h"
 #include "cpu/isa.h"
 #include "cpu/mine.h"
 #include "cpu/pairs.h"
@@ -30,6 +31,8 @@ using RelativeQuery = std::tuple<std::string, Address, double>;    // kind, thre
 using Anchors = std::tuple<Address, Address, Address, Address>;    // value, index, sum, count
 using Indices = std::tuple<Address, Address, Address>;             // hardest text, image, target
 using Weights = std::tuple<Address, Address, Address, Address>;  // positive, row, column, grad_loss
+using Scalars = std::tuple<double, double, double, double, double, double>;  // in the order of WeightRule
+using ForwardOutput = std::tuple<Address, Address, Address>;  // value, vectors, hardest
 
 template <typename T = void>
 T* pointer(Address address) {
@@ -56,6 +59,34 @@ Precision parse_precision(const std::string& name) {
   if (name == "high") return Precision::high;
   if (name == "medium") return Precision::medium;
   throw std::invalid_argument("precision: expected highest, high or medium, got " + name);
+}
+
+Triplet parse_triplet(const std::string& name) {
+  if (name == "constant") return Triplet::constant;
+  if (name == "nca") return Triplet::nca;
+  if (name == "circle") return Triplet::circle;
+  if (name == "hinge") return Triplet::hinge;
+  throw std::invalid_argument("triplet: expected constant, nca, circle or hinge, got " + name);
+}
+
+Pair parse_pair(const std::string& name) {
+  if (name == "constant") return Pair::constant;
+  if (name == "linear") return Pair::linear;
+  if (name == "sigmoid") return Pair::sigmoid;
+  if (name == "linear_ms") return Pair::linear_ms;
+  if (name == "sigmoid_ms") return Pair::sigmoid_ms;
+  throw std::invalid_argument(
+      "pair: expected constant, linear, sigmoid, linear_ms or sigmoid_ms, got " + name);
+}
+
+WeightRule weight_rule(const std::string& triplet, const std::string& pair, const Scalars& scalars,
+                       const std::string& direction) {
+  if (direction != "both" && direction != "i2t" && direction != "t2i")
+    throw std::invalid_argument("direction: expected both, i2t or t2i, got " + direction);
+  const auto [tau, alpha, beta, lam, epsilon, margin] = scalars;
+  return {parse_triplet(triplet), parse_pair(pair), tau,    alpha,
+          beta,                   lam,              epsilon, margin,
+          direction != "t2i",     direction != "i2t"};
 }
 
 Matrix matrix(const Rows& rows, Dtype dtype, std::int64_t width) {
@@ -98,6 +129,27 @@ const char* mine_addresses(const std::string& dtype, const Rows& image, const Ro
                     anchors(row),
                     anchors(column)};
   return mine(job, find_isa(isa), threads);
+}
+
+void forward_addresses(const std::string& dtype, const Rows& image, const Rows& text,
+                       std::int64_t width, Address image_ids, Address text_ids,
+                       const std::string& triplet, const std::string& pair, const Scalars& scalars,
+                       const std::string& direction, bool normalize,
+                       const std::string& precision, const ForwardOutput& output, int threads,
+                       const std::string& isa) {
+  const Dtype type = parse_dtype(dtype);
+  const auto [value, vectors, hardest] = output;
+  const ForwardJob job{matrix(image, type, width),
+                       matrix(text, type, width),
+                       pointer<std::int64_t>(image_ids),
+                       pointer<std::int64_t>(text_ids),
+                       normalize,
+                       parse_precision(precision),
+                       weight_rule(triplet, pair, scalars, direction),
+                       pointer(value),
+                       pointer(vectors),
+                       pointer<std::int64_t>(hardest)};
+  forward(job, find_isa(isa), threads);
 }
 
 void apply_addresses(const std::string& dtype, const Rows& image, const Rows& text,
@@ -166,6 +218,11 @@ PYBIND11_MODULE(_native, module) {
   module.def("mine", &mine_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
              py::arg("width"), py::arg("pairing"), py::arg("relative"), py::arg("row"),
              py::arg("column"), py::arg("precision"), py::arg("threads"), py::arg("isa"),
+             py::call_guard<py::gil_scoped_release>());
+  module.def("forward", &forward_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
+             py::arg("width"), py::arg("image_ids"), py::arg("text_ids"), py::arg("triplet"),
+             py::arg("pair"), py::arg("scalars"), py::arg("direction"), py::arg("normalize"),
+             py::arg("precision"), py::arg("output"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
   module.def("apply", &apply_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
              py::arg("width"), py::arg("indices"), py::arg("weights"), py::arg("gradients"),
