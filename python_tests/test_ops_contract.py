@@ -10,6 +10,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 import goal_kernels as gk
 from goal_kernels.backends import BACKENDS
+from goal_kernels.registry import unregister_element
 
 NAMES = [b.name for b in BACKENDS]
 COMPILED = ["hinge/constant", "circle/linear_ms", "nca/sigmoid_ms"]
@@ -24,23 +25,53 @@ def gradients(loss, *tensors):
     return torch.autograd.grad(loss, tensors)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("relative", ["none", "linear", "exponential"])
 @pytest.mark.parametrize("name", NAMES)
-def test_opcheck_mine(name, relative) -> None:
+def test_opcheck_search(name, relative, normalize) -> None:
     device = device_or_skip(name, torch.float32, 6)
     image, text = (x.detach() for x in leaves(device=device))
     ids = caption_ids(12).to(device)
-    arguments = (image, text, None, ids, ids, relative, 0.1, 10.0, "highest")
-    torch.library.opcheck(getattr(torch.ops.goal_kernels, f"mine_{name}"), arguments)
+    arguments = (image, text, None, ids, ids, relative, 0.1, 10.0, normalize, "highest")
+    torch.library.opcheck(getattr(torch.ops.goal_kernels, f"search_{name}"), arguments)
 
 
+FORWARD_WORDS = ("nca", "sigmoid_ms", 10.0, 2.0, 10.0, 0.5, 0.1, 0.2, "both")
+"""Arguments of `forward_*` after the tensors: the objective and the direction."""
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck_forward(name, normalize) -> None:
+    device = device_or_skip(name, torch.float32, 6)
+    ids = caption_ids(12).to(device)
+    operator = getattr(torch.ops.goal_kernels, f"forward_{name}")
+    arguments = (*leaves(device=device), ids, ids, *FORWARD_WORDS, normalize, "highest")
+    torch.library.opcheck(operator, arguments)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_takes_built_in_elements_only(name) -> None:
+    operator = getattr(torch.ops.goal_kernels, f"forward_{name}")
+    element = gk.register_triplet("always_two", lambda positive, negative: 2 + 0 * positive)
+    try:
+        with pytest.raises(ValueError, match="expected built-in elements, got always_two/linear"):
+            operator(
+                *leaves(), None, None, element.name, "linear", *FORWARD_WORDS[2:], False, "highest"
+            )
+    finally:
+        unregister_element("triplet", element.name)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("need", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("name", NAMES)
-def test_opcheck_apply(name, need) -> None:
+def test_opcheck_apply(name, need, scaled) -> None:
     device = device_or_skip(name, torch.float32, 6)
     image, text = (x.detach() for x in leaves(device=device))
     found = gk.mine(image, text, backend=name)
     weights = torch.rand(3, 12, device=device)
+    scales = torch.rand(2, 12, device=device) if scaled else (None, None)
     arguments = (
         torch.ones((), device=device),
         image,
@@ -49,21 +80,24 @@ def test_opcheck_apply(name, need) -> None:
         found.hardest_image,
     )
     torch.library.opcheck(
-        getattr(torch.ops.goal_kernels, f"apply_{name}"), (*arguments, None, *weights, *need)
+        getattr(torch.ops.goal_kernels, f"apply_{name}"),
+        (*arguments, None, *weights, *scales, *need),
     )
 
 
 def test_opcheck_attach_and_similarity() -> None:
     image, text = leaves()
     found = gk.mine(image, text)
-    terms = (found.hardest_text, found.hardest_image, None, *torch.rand(3, 12))
-    value = torch.tensor(3.0)
+    hardest = torch.stack([found.hardest_text, found.hardest_image])
+    vectors, value = torch.rand(6, 12), torch.tensor(3.0)
     ops = torch.ops.goal_kernels
-    torch.library.opcheck(ops.attach, (image, text, value, *terms, "reference"))
+    torch.library.opcheck(ops.attach, (image, text, value, vectors, hardest, "reference"))
     similarity = (image @ text.T).detach()
     torch.library.opcheck(ops.mine_similarity, (similarity, None, None, "linear", 0.1, 10.0))
-    torch.library.opcheck(ops.apply_similarity, (value, similarity, *terms))
-    torch.library.opcheck(ops.attach_similarity, (similarity.requires_grad_(), value, *terms))
+    torch.library.opcheck(ops.apply_similarity, (value, similarity, *hardest, None, *vectors[3:]))
+    torch.library.opcheck(
+        ops.attach_similarity, (similarity.requires_grad_(), value, vectors, hardest)
+    )
 
 
 @pytest.mark.parametrize("objective", COMPILED)

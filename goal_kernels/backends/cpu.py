@@ -13,15 +13,23 @@ from torch import Tensor
 from goal_kernels import native
 from goal_kernels.backends.base import (
     RELATIVE_KINDS,
+    UNSCALED,
+    VECTORS,
     Backend,
     Call,
+    Forward,
+    Found,
     GradientTerms,
     Mined,
     Pairing,
     RelativeQuery,
+    Scales,
+    SearchQuery,
     Verdict,
+    WeightStage,
     accumulate_dtype,
 )
+from goal_kernels.pairs import relative_query
 
 DTYPES = {
     torch.float32: "float32",
@@ -33,7 +41,7 @@ AUTO_ISA = "auto"
 
 
 class CpuBackend(Backend):
-    """`mine` and `apply` of the native module.
+    """The native module behind the contract: normalised rows stay raw rows with scales.
 
     Args:
         isa: instruction set to use, one of `native.build_info()["usable_isas"]`, or "auto" for the
@@ -63,7 +71,9 @@ class CpuBackend(Backend):
         pairing: Pairing,
         relative: RelativeQuery,
         precision: str,
+        scales: Scales = UNSCALED,
     ) -> Mined:
+        """See `Backend.mine`; with scales the scaled rows are mined, without a copy of them."""
         image, text = _rows(image, "image"), _rows(text, "text", like=image)
         rows, columns = image.shape[0], text.shape[0]
         value = accumulate_dtype(image.dtype)
@@ -71,19 +81,14 @@ class CpuBackend(Backend):
             raise ValueError(
                 f"relative.kind: expected one of {RELATIVE_KINDS}, got {relative.kind!r}"
             )
-        if (pairing.image_ids is None) != (pairing.text_ids is None):
-            raise ValueError("image_ids, text_ids: expected both or none; pass the missing one")
+        ids = _id_addresses(pairing, rows, columns)
         mined = _empty_mined(rows, columns, value, relative.kind != "none")
         native.load().mine(
             dtype=DTYPES[image.dtype],
-            image=(image.data_ptr(), rows, image.stride(0), 0),
-            text=(text.data_ptr(), columns, text.stride(0), 0),
+            image=_matrix(image, scales.image),
+            text=_matrix(text, scales.text),
             width=image.shape[1],
-            pairing=(
-                _address(pairing.target, "target", torch.int64, rows),
-                _address(pairing.image_ids, "image_ids", torch.int64, rows),
-                _address(pairing.text_ids, "text_ids", torch.int64, columns),
-            ),
+            pairing=(_address(pairing.target, "target", torch.int64, rows), *ids),
             relative=(
                 relative.kind,
                 _address(relative.threshold, "relative.threshold", value, 1),
@@ -99,6 +104,76 @@ class CpuBackend(Backend):
         )
         return mined
 
+    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
+        """See `Backend.search`."""
+        image, text = _rows(image, "image"), _rows(text, "text", like=image)
+        scales = UNSCALED
+        if query.normalize:
+            scales = Scales(self._row_scales(image), self._row_scales(text))
+        positive = torch.empty(image.shape[0], dtype=accumulate_dtype(image.dtype))
+        native.load().score_pairs(
+            dtype=DTYPES[image.dtype],
+            a=_matrix(image, scales.image),
+            b=_matrix(text, scales.text),
+            width=image.shape[1],
+            index=_address(pairing.target, "target", torch.int64, image.shape[0]),
+            similarity=positive.data_ptr(),
+            threads=torch.get_num_threads(),
+            isa=self.isa,
+        )
+        relative = relative_query(query.relative, positive, query.epsilon, query.beta)
+        mined = self.mine(image, text, pairing, relative, query.precision, scales)
+        return Found(positive, mined, scales)
+
+    def _row_scales(self, matrix: Tensor) -> Tensor:
+        """1 / max(length, SHORTEST_LENGTH) of each row, [rows]."""
+        scale = torch.empty(matrix.shape[0], dtype=accumulate_dtype(matrix.dtype))
+        native.load().row_scales(
+            dtype=DTYPES[matrix.dtype],
+            rows=_matrix(matrix),
+            width=matrix.shape[1],
+            scale=scale.data_ptr(),
+            threads=torch.get_num_threads(),
+            isa=self.isa,
+        )
+        return scale
+
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        pairing: Pairing,
+        query: SearchQuery,
+        stage: WeightStage,
+    ) -> Forward:
+        """See `Backend.forward`. One native call, the weights included (csrc/cpu/forward.h)."""
+        image, text = _rows(image, "image"), _rows(text, "text", like=image)
+        batch = image.shape[0]
+        if text.shape[0] != batch:
+            raise ValueError(f"text: expected {batch} rows as images, got {text.shape[0]}")
+        dtype = accumulate_dtype(image.dtype)
+        result = Forward(
+            torch.empty((), dtype=dtype),
+            torch.empty((VECTORS + 2 if query.normalize else VECTORS, batch), dtype=dtype),
+            torch.empty((2, batch), dtype=torch.int64),
+        )
+        native.load().forward(
+            DTYPES[image.dtype],
+            _matrix(image),
+            _matrix(text),
+            image.shape[1],
+            *_id_addresses(pairing, batch, batch),
+            stage.triplet,
+            stage.pair,
+            stage.scalars,
+            stage.direction,
+            query.normalize,
+            _addresses(*result),
+            torch.get_num_threads(),
+            self.isa,
+        )
+        return result
+
     def apply(
         self,
         grad_loss: Tensor,
@@ -107,32 +182,49 @@ class CpuBackend(Backend):
         terms: GradientTerms,
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
+        """See `Backend.apply`."""
+        return self.backward(grad_loss, image, text, terms, UNSCALED, need)
+
+    def backward(
+        self,
+        grad_loss: Tensor,
+        image: Tensor,
+        text: Tensor,
+        terms: GradientTerms,
+        scales: Scales,
+        need: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """See `Backend.backward`; the scaled rows are not made."""
         image, text = _rows(image, "image"), _rows(text, "text", like=image)
         rows, columns = image.shape[0], text.shape[0]
         value = accumulate_dtype(image.dtype)
+        if (scales.image is None) != (scales.text is None):
+            raise ValueError("image_scale, text_scale: expected both or none; pass the missing one")
+        _address(scales.image, "image_scale", value, rows)
+        _address(scales.text, "text_scale", value, columns)
         grad_image = torch.empty(image.shape, dtype=image.dtype) if need[0] else None
         grad_text = torch.empty(text.shape, dtype=text.dtype) if need[1] else None
         # Weights may be expanded scalars; the names keep a copy alive until the call is over.
         positive, row, column = (weight.contiguous() for weight in terms[3:])
         native.load().apply(
-            dtype=DTYPES[image.dtype],
-            image=(image.data_ptr(), rows, image.stride(0), 0),
-            text=(text.data_ptr(), columns, text.stride(0), 0),
-            width=image.shape[1],
-            indices=(
+            DTYPES[image.dtype],
+            _matrix(image, scales.image),
+            _matrix(text, scales.text),
+            image.shape[1],
+            (
                 _address(terms.hardest_text, "hardest_text", torch.int64, rows),
                 _address(terms.hardest_image, "hardest_image", torch.int64, columns),
                 _address(terms.target, "target", torch.int64, rows),
             ),
-            weights=(
+            (
                 _address(positive, "positive_weight", value, rows),
                 _address(row, "row_weight", value, rows),
                 _address(column, "column_weight", value, columns),
                 _address(grad_loss, "grad_loss", value, 1),
             ),
-            gradients=_addresses(grad_image, grad_text),
-            threads=torch.get_num_threads(),
-            isa=self.isa,
+            _addresses(grad_image, grad_text),
+            torch.get_num_threads(),
+            self.isa,
         )
         return grad_image, grad_text
 
@@ -151,6 +243,22 @@ def _rows(matrix: Tensor, name: str, like: Tensor | None = None) -> Tensor:
         )
     matrix = matrix.resolve_neg()
     return matrix if matrix.shape[1] == 1 or matrix.stride(1) == 1 else matrix.contiguous()
+
+
+def _matrix(rows: Tensor, scale: Tensor | None = None) -> tuple[int, int, int, int]:
+    """What the kernels know of a matrix with unit stride along its rows, and of its scales."""
+    address = 0 if scale is None else scale.data_ptr()
+    return rows.data_ptr(), rows.shape[0], rows.stride(0), address
+
+
+def _id_addresses(pairing: Pairing, rows: int, columns: int) -> tuple[int, int]:
+    """Addresses of the ids of both sides, two zeros without ids."""
+    if (pairing.image_ids is None) != (pairing.text_ids is None):
+        raise ValueError("image_ids, text_ids: expected both or none; pass the missing one")
+    return (
+        _address(pairing.image_ids, "image_ids", torch.int64, rows),
+        _address(pairing.text_ids, "text_ids", torch.int64, columns),
+    )
 
 
 def _address(tensor: Tensor | None, name: str, dtype: torch.dtype, length: int) -> int:
