@@ -36,7 +36,7 @@ def _outside_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(implementation)
     def wrapped(*arguments: Any) -> Any:
-        device_type = next(a.device.type for a in arguments if isinstance(a, Tensor))
+        device_type = arguments[0].device.type
         if not torch.is_autocast_enabled(device_type):
             return implementation(*arguments)
         with torch.autocast(device_type, enabled=False):
@@ -83,7 +83,7 @@ def define_operator(
     """Define `goal_kernels::name`.
 
     Args:
-        schema: arguments and results, all positional, without defaults.
+        schema: arguments and results, all positional, without defaults; a tensor comes first.
         implementation: works on tensors of any device, without gradient.
         fake: the same on tensors without data: shapes, dtypes and devices.
         backward, setup: as `torch.library.register_autograd` takes them, with `setup(ctx, inputs,

@@ -1,6 +1,6 @@
 """The operators, registered with torch.library under `goal_kernels::`.
 
-For every backend `search_<backend>`, `forward_<backend>` and `apply_<backend>` with one schema
+For every backend `search_<backend>`, `forward_<backend>` and `backward_<backend>` with one schema
 each, so which kernel ran is never a guess. `forward_*` carries the gradient of a built-in
 objective; `attach` hands back a value with the gradient of weights computed elsewhere.
 None of them can be differentiated twice: the GOAL gradient is not the derivative of the value
@@ -23,7 +23,6 @@ from goal_kernels.backends.base import (
     Backend,
     Forward,
     Found,
-    GradientTerms,
     Mined,
     Pairing,
     Scalars,
@@ -31,6 +30,7 @@ from goal_kernels.backends.base import (
     SearchQuery,
     WeightStage,
     accumulate_dtype,
+    unpack_terms,
 )
 from goal_kernels.objective import Objective
 from goal_kernels.operators import define_operator
@@ -55,20 +55,17 @@ _FORWARD_SCHEMA = (
     "float beta, float lam, float epsilon, float margin, str direction, bool normalize, "
     "str precision) -> (Tensor value, Tensor vectors, Tensor hardest)"
 )
-_TERMS = (
-    "Tensor hardest_text, Tensor hardest_image, Tensor? target, Tensor positive_weight, "
-    "Tensor row_weight, Tensor column_weight"
-)
-_APPLY_SCHEMA = (
-    f"(Tensor grad_loss, Tensor image, Tensor text, {_TERMS}, Tensor? image_scale, "
-    "Tensor? text_scale, bool need_image, bool need_text)"
-    " -> (Tensor grad_image, Tensor grad_text)"
+_BACKWARD_SCHEMA = (
+    "(Tensor grad_loss, Tensor image, Tensor text, Tensor vectors, Tensor hardest, "
+    "bool need_image, bool need_text) -> (Tensor grad_image, Tensor grad_text)"
 )
 _ATTACH_SCHEMA = (
     "(Tensor image, Tensor text, Tensor value, Tensor vectors, Tensor hardest, str backend)"
     " -> Tensor"
 )
-_APPLY_SIMILARITY_SCHEMA = f"(Tensor grad_loss, Tensor similarity, {_TERMS}) -> Tensor"
+_BACKWARD_SIMILARITY_SCHEMA = (
+    "(Tensor grad_loss, Tensor similarity, Tensor vectors, Tensor hardest) -> Tensor"
+)
 _ATTACH_SIMILARITY_SCHEMA = (
     "(Tensor similarity, Tensor value, Tensor vectors, Tensor hardest) -> Tensor"
 )
@@ -177,12 +174,12 @@ def _forward_fake(image: Tensor, text: Tensor, *rest: Any) -> tuple[Tensor, ...]
 
 
 def _forward_setup(
-    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...], name: str
+    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...], backend: str
 ) -> None:
     _, vectors, hardest = output
     ctx.mark_non_differentiable(vectors, hardest)
     ctx.save_for_backward(*inputs[:2], vectors, hardest)
-    ctx.operator, ctx.arguments = name, len(inputs)
+    ctx.backend, ctx.arguments = backend, len(inputs)
 
 
 def _attach(image: Tensor, text: Tensor, value: Tensor, *rest: Any) -> Tensor:
@@ -192,38 +189,36 @@ def _attach(image: Tensor, text: Tensor, value: Tensor, *rest: Any) -> Tensor:
 def _attach_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     image, text, _, vectors, hardest, backend = inputs
     ctx.save_for_backward(image, text, vectors, hardest)
-    ctx.operator, ctx.arguments = f"apply_{backend}", len(inputs)
+    ctx.backend, ctx.arguments = backend, len(inputs)
 
 
-def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    image, text, vectors, hardest = ctx.saved_tensors
+def _propagate(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     need_image, need_text = ctx.needs_input_grad[:2]
-    scales = vectors.unbind()[3:] if len(vectors) > VECTORS else (*vectors.unbind()[3:], None, None)
-    grad_image, grad_text = getattr(torch.ops.goal_kernels, ctx.operator)(
-        grad_loss, image, text, *hardest.unbind(), None, *scales, need_image, need_text
-    )
+    operator = getattr(torch.ops.goal_kernels, f"backward_{ctx.backend}")
+    grad_image, grad_text = operator(grad_loss, *ctx.saved_tensors, need_image, need_text)
     absent = (None,) * (ctx.arguments - 2)
     return (grad_image if need_image else None, grad_text if need_text else None, *absent)
 
 
-def _apply(backend: Backend) -> Callable[..., tuple[Tensor, Tensor]]:
-    def apply(grad_loss: Tensor, image: Tensor, text: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        *terms, image_scale, text_scale, need_image, need_text = rest
-        grads = backend.backward(
-            grad_loss.to(accumulate_dtype(image.dtype)),
-            image,
-            text,
-            GradientTerms(*terms),
-            Scales(image_scale, text_scale),
-            (need_image, need_text),
-        )
+def _backward(backend: Backend) -> Callable[..., tuple[Tensor, Tensor]]:
+    def backward(
+        grad_loss: Tensor,
+        image: Tensor,
+        text: Tensor,
+        vectors: Tensor,
+        hardest: Tensor,
+        need_image: bool,
+        need_text: bool,
+    ) -> tuple[Tensor, Tensor]:
+        scale = grad_loss.to(vectors.dtype)
+        grads = backend.backward(scale, image, text, vectors, hardest, (need_image, need_text))
         grad_image, grad_text = (image.new_empty(0) if g is None else g for g in grads)
         return grad_image, grad_text
 
-    return apply
+    return backward
 
 
-def _apply_fake(
+def _backward_fake(
     grad_loss: Tensor, image: Tensor, text: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     need_image, need_text = rest[-2:]
@@ -232,14 +227,16 @@ def _apply_fake(
     return grad_image, grad_text
 
 
-def _apply_similarity(grad_loss: Tensor, similarity: Tensor, *terms: Any) -> Tensor:
-    scale = grad_loss.to(accumulate_dtype(similarity.dtype))
+def _backward_similarity(
+    grad_loss: Tensor, similarity: Tensor, vectors: Tensor, hardest: Tensor
+) -> Tensor:
+    terms, _ = unpack_terms(vectors, hardest)
     rows, columns = similarity.shape
-    grad = apply_similarity(scale, (rows, columns), GradientTerms(*terms))
+    grad = apply_similarity(grad_loss.to(vectors.dtype), (rows, columns), terms)
     return grad.to(similarity.dtype)
 
 
-def _apply_similarity_fake(grad_loss: Tensor, similarity: Tensor, *terms: Any) -> Tensor:
+def _backward_similarity_fake(grad_loss: Tensor, similarity: Tensor, *rest: Any) -> Tensor:
     return similarity.new_empty(similarity.shape)
 
 
@@ -252,37 +249,37 @@ def _attach_similarity_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) 
     ctx.save_for_backward(similarity, vectors, hardest)
 
 
-def _attach_similarity_backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-    similarity, vectors, hardest = ctx.saved_tensors
-    grad = torch.ops.goal_kernels.apply_similarity(
-        grad_loss, similarity, *hardest.unbind(), None, *vectors.unbind()[3:]
-    )
+def _propagate_similarity(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+    grad = torch.ops.goal_kernels.backward_similarity(grad_loss, *ctx.saved_tensors)
     return grad, None, None, None
 
 
 for _backend in BACKENDS:
     _name = _backend.name
     define_operator(f"search_{_name}", _SEARCH_SCHEMA, _search(_backend), _search_fake)
-    define_operator(f"apply_{_name}", _APPLY_SCHEMA, _apply(_backend), _apply_fake)
+    define_operator(f"backward_{_name}", _BACKWARD_SCHEMA, _backward(_backend), _backward_fake)
     define_operator(
         f"forward_{_name}",
         _FORWARD_SCHEMA,
         _forward(_backend),
         _forward_fake,
-        _backward,
-        partial(_forward_setup, name=f"apply_{_name}"),
+        _propagate,
+        partial(_forward_setup, backend=_name),
     )
-define_operator("attach", _ATTACH_SCHEMA, _attach, _attach, _backward, _attach_setup)
+define_operator("attach", _ATTACH_SCHEMA, _attach, _attach, _propagate, _attach_setup)
 define_operator("mine_similarity", _MINE_SIMILARITY_SCHEMA, _mine_similarity, _mine_similarity_fake)
 define_operator(
-    "apply_similarity", _APPLY_SIMILARITY_SCHEMA, _apply_similarity, _apply_similarity_fake
+    "backward_similarity",
+    _BACKWARD_SIMILARITY_SCHEMA,
+    _backward_similarity,
+    _backward_similarity_fake,
 )
 define_operator(
     "attach_similarity",
     _ATTACH_SIMILARITY_SCHEMA,
     _attach_similarity,
     _attach_similarity,
-    _attach_similarity_backward,
+    _propagate_similarity,
     _attach_similarity_setup,
 )
 

@@ -12,7 +12,7 @@ from comparators import check_against_truth
 import goal_kernels as gk
 from goal_kernels import ops
 from goal_kernels.backends import BACKENDS
-from goal_kernels.backends.base import Call, Pairing, SearchQuery
+from goal_kernels.backends.base import UNSCALED, Call, Forward, Found, Pairing, SearchQuery
 from goal_kernels.weights import weigh
 
 INTERPRETED_ROWS = 3
@@ -58,9 +58,9 @@ def finish_with(name, image, text, objective, found, direction="both"):
     positive, mined = found
     weighted = weigh(objective, positive, mined, direction)
     one = torch.ones((), device=image.device)
-    indices = (mined.row_index, mined.column_index, None)
-    apply = getattr(torch.ops.goal_kernels, f"apply_{name}")
-    grads = apply(one, image, text, *indices, *weighted[1:], None, None, True, True)
+    _, *state = Forward.pack(Found(positive, mined, UNSCALED), weighted)
+    backward = getattr(torch.ops.goal_kernels, f"backward_{name}")
+    grads = backward(one, image, text, *state, True, True)
     return positive.cpu(), mined, weighted.value.cpu(), *grads
 
 

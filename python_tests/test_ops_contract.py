@@ -66,22 +66,15 @@ def test_forward_takes_built_in_elements_only(name) -> None:
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("need", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("name", NAMES)
-def test_opcheck_apply(name, need, scaled) -> None:
+def test_opcheck_backward(name, need, scaled) -> None:
     device = device_or_skip(name, torch.float32, 6)
     image, text = (x.detach() for x in leaves(device=device))
     found = gk.mine(image, text, backend=name)
-    weights = torch.rand(3, 12, device=device)
-    scales = torch.rand(2, 12, device=device) if scaled else (None, None)
-    arguments = (
-        torch.ones((), device=device),
-        image,
-        text,
-        found.hardest_text,
-        found.hardest_image,
-    )
+    vectors = torch.rand(8 if scaled else 6, 12, device=device)
+    hardest = torch.stack([found.hardest_text, found.hardest_image])
     torch.library.opcheck(
-        getattr(torch.ops.goal_kernels, f"apply_{name}"),
-        (*arguments, None, *weights, *scales, *need),
+        getattr(torch.ops.goal_kernels, f"backward_{name}"),
+        (torch.ones((), device=device), image, text, vectors, hardest, *need),
     )
 
 
@@ -94,7 +87,7 @@ def test_opcheck_attach_and_similarity() -> None:
     torch.library.opcheck(ops.attach, (image, text, value, vectors, hardest, "reference"))
     similarity = (image @ text.T).detach()
     torch.library.opcheck(ops.mine_similarity, (similarity, None, None, "linear", 0.1, 10.0))
-    torch.library.opcheck(ops.apply_similarity, (value, similarity, *hardest, None, *vectors[3:]))
+    torch.library.opcheck(ops.backward_similarity, (value, similarity, vectors, hardest))
     torch.library.opcheck(
         ops.attach_similarity, (similarity.requires_grad_(), value, vectors, hardest)
     )

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -33,8 +32,7 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """The properties of a call that decide which backend can serve it.
 
     automatic: `auto` is choosing. A backend that would be a debugging aid here (an interpreter)
@@ -222,6 +220,14 @@ class Forward(NamedTuple):
         return cls(weighted.value, torch.stack(vectors), hardest)
 
 
+def unpack_terms(vectors: Tensor, hardest: Tensor) -> tuple[GradientTerms, Scales]:
+    """What a backward reads from `Forward`."""
+    rows = vectors.unbind()
+    hardest_text, hardest_image = hardest.unbind()
+    terms = GradientTerms(hardest_text, hardest_image, None, *rows[3:VECTORS])
+    return terms, Scales(*rows[VECTORS:])
+
+
 class Backend(ABC):
     """One way to mine and to apply. Stateless; instances are registered in `backends/__init__`."""
 
@@ -302,13 +308,13 @@ class Backend(ABC):
         grad_loss: Tensor,
         image: Tensor,
         text: Tensor,
-        terms: GradientTerms,
-        scales: Scales,
+        vectors: Tensor,
+        hardest: Tensor,
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        """`apply` for the scaled rows, and from there the gradients of the raw rows.
+        """`apply` to what `forward` left; for normalised rows the gradients of the raw rows.
 
-        Args: as in `apply`; scales: of both sides or of none.
+        Args: as in `apply`; vectors, hardest: as in `Forward`.
         """
 
 

@@ -9,11 +9,11 @@ from goal_kernels.backends.base import (
     Backend,
     Forward,
     Found,
-    GradientTerms,
     Pairing,
     Scales,
     SearchQuery,
     WeightStage,
+    unpack_terms,
 )
 from goal_kernels.normalization import raw_gradient, row_scale, scaled_rows
 from goal_kernels.pairs import pair_similarity, relative_query
@@ -46,10 +46,11 @@ class ComposedBackend(Backend):
         grad_loss: Tensor,
         image: Tensor,
         text: Tensor,
-        terms: GradientTerms,
-        scales: Scales,
+        vectors: Tensor,
+        hardest: Tensor,
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
+        terms, scales = unpack_terms(vectors, hardest)
         rows = scaled_rows(image, scales.image), scaled_rows(text, scales.text)
         grad_image, grad_text = self.apply(grad_loss, *rows, terms, need)
         if grad_image is not None and scales.image is not None:

@@ -85,8 +85,8 @@ class CpuBackend(Backend):
         mined = _empty_mined(rows, columns, value, relative.kind != "none")
         native.load().mine(
             dtype=DTYPES[image.dtype],
-            image=_matrix(image, scales.image),
-            text=_matrix(text, scales.text),
+            image=_matrix(image, _address(scales.image, "image_scale", value, rows)),
+            text=_matrix(text, _address(scales.text, "text_scale", value, columns)),
             width=image.shape[1],
             pairing=(_address(pairing.target, "target", torch.int64, rows), *ids),
             relative=(
@@ -113,8 +113,8 @@ class CpuBackend(Backend):
         positive = torch.empty(image.shape[0], dtype=accumulate_dtype(image.dtype))
         native.load().score_pairs(
             dtype=DTYPES[image.dtype],
-            a=_matrix(image, scales.image),
-            b=_matrix(text, scales.text),
+            a=_matrix(image, *_addresses(scales.image)),
+            b=_matrix(text, *_addresses(scales.text)),
             width=image.shape[1],
             index=_address(pairing.target, "target", torch.int64, image.shape[0]),
             similarity=positive.data_ptr(),
@@ -183,45 +183,72 @@ class CpuBackend(Backend):
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `Backend.apply`."""
-        return self.backward(grad_loss, image, text, terms, UNSCALED, need)
+        rows, columns = image.shape[0], text.shape[0]
+        value = accumulate_dtype(image.dtype)
+        # Weights may be expanded scalars; the names keep a copy alive until the call is over.
+        positive, row, column = (weight.contiguous() for weight in terms[3:])
+        indices = (
+            _address(terms.hardest_text, "hardest_text", torch.int64, rows),
+            _address(terms.hardest_image, "hardest_image", torch.int64, columns),
+            _address(terms.target, "target", torch.int64, rows),
+        )
+        weights = (
+            _address(positive, "positive_weight", value, rows),
+            _address(row, "row_weight", value, rows),
+            _address(column, "column_weight", value, columns),
+        )
+        return self._gather(grad_loss, (image, text), (0, 0), indices, weights, need)
 
     def backward(
         self,
         grad_loss: Tensor,
         image: Tensor,
         text: Tensor,
-        terms: GradientTerms,
-        scales: Scales,
+        vectors: Tensor,
+        hardest: Tensor,
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        """See `Backend.backward`; the scaled rows are not made."""
-        image, text = _rows(image, "image"), _rows(text, "text", like=image)
-        rows, columns = image.shape[0], text.shape[0]
-        value = accumulate_dtype(image.dtype)
-        if (scales.image is None) != (scales.text is None):
-            raise ValueError("image_scale, text_scale: expected both or none; pass the missing one")
-        _address(scales.image, "image_scale", value, rows)
-        _address(scales.text, "text_scale", value, columns)
+        """See `Backend.backward`; normalised rows are not made."""
+        batch, dtype = image.shape[0], accumulate_dtype(image.dtype)
+        if len(text) != batch or len(vectors) not in (VECTORS, VECTORS + 2):
+            raise ValueError(
+                f"text, vectors: expected {batch} and {VECTORS} or {VECTORS + 2} rows, got "
+                f"{len(text)} and {len(vectors)}; pass what forward returned"
+            )
+        vectors, hardest = vectors.contiguous(), hardest.contiguous()
+        first = _address(vectors, "vectors", dtype, len(vectors) * batch)
+        text_index = _address(hardest, "hardest", torch.int64, 2 * batch)
+        step = batch * vectors.element_size()
+        weights = (first + 3 * step, first + 4 * step, first + 5 * step)
+        scales = (first + 6 * step, first + 7 * step) if len(vectors) > VECTORS else (0, 0)
+        indices = (text_index, text_index + batch * hardest.element_size(), 0)
+        return self._gather(grad_loss, (image, text), scales, indices, weights, need)
+
+    def _gather(
+        self,
+        grad_loss: Tensor,
+        embeddings: tuple[Tensor, Tensor],
+        scales: tuple[int, int],
+        indices: tuple[int, int, int],
+        weights: tuple[int, int, int],
+        need: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Both gradients.
+
+        Args: the rest are addresses; scales: 0 for none; indices: hardest text, hardest image and
+            target; weights: positive, row, column.
+        """
+        image = _rows(embeddings[0], "image")
+        text = _rows(embeddings[1], "text", like=image)
         grad_image = torch.empty(image.shape, dtype=image.dtype) if need[0] else None
         grad_text = torch.empty(text.shape, dtype=text.dtype) if need[1] else None
-        # Weights may be expanded scalars; the names keep a copy alive until the call is over.
-        positive, row, column = (weight.contiguous() for weight in terms[3:])
         native.load().apply(
             DTYPES[image.dtype],
-            _matrix(image, scales.image),
-            _matrix(text, scales.text),
+            _matrix(image, scales[0]),
+            _matrix(text, scales[1]),
             image.shape[1],
-            (
-                _address(terms.hardest_text, "hardest_text", torch.int64, rows),
-                _address(terms.hardest_image, "hardest_image", torch.int64, columns),
-                _address(terms.target, "target", torch.int64, rows),
-            ),
-            (
-                _address(positive, "positive_weight", value, rows),
-                _address(row, "row_weight", value, rows),
-                _address(column, "column_weight", value, columns),
-                _address(grad_loss, "grad_loss", value, 1),
-            ),
+            indices,
+            (*weights, _address(grad_loss, "grad_loss", accumulate_dtype(image.dtype), 1)),
             _addresses(grad_image, grad_text),
             torch.get_num_threads(),
             self.isa,
@@ -231,7 +258,7 @@ class CpuBackend(Backend):
 
 def _rows(matrix: Tensor, name: str, like: Tensor | None = None) -> Tensor:
     """`matrix` [rows, width] itself, or a copy of it if the elements of a row are not adjacent."""
-    if matrix.dim() != 2 or matrix.device.type != "cpu" or matrix.dtype not in DTYPES:
+    if matrix.dim() != 2 or not matrix.is_cpu or matrix.dtype not in DTYPES:
         raise ValueError(
             f"{name}: expected a CPU matrix of {', '.join(DTYPES.values())}, got "
             f"{tuple(matrix.shape)} {matrix.dtype} on {matrix.device}; convert it"
@@ -241,14 +268,14 @@ def _rows(matrix: Tensor, name: str, like: Tensor | None = None) -> Tensor:
             f"{name}: expected {like.dtype} and width {like.shape[1]} as the image embeddings, got "
             f"{matrix.dtype} and {matrix.shape[1]}; convert one of them"
         )
-    matrix = matrix.resolve_neg()
+    if matrix.is_neg():
+        matrix = matrix.resolve_neg()
     return matrix if matrix.shape[1] == 1 or matrix.stride(1) == 1 else matrix.contiguous()
 
 
-def _matrix(rows: Tensor, scale: Tensor | None = None) -> tuple[int, int, int, int]:
-    """What the kernels know of a matrix with unit stride along its rows, and of its scales."""
-    address = 0 if scale is None else scale.data_ptr()
-    return rows.data_ptr(), rows.shape[0], rows.stride(0), address
+def _matrix(rows: Tensor, scale: int = 0) -> tuple[int, int, int, int]:
+    """What the kernels know of a matrix with unit stride along its rows. scale: address or 0."""
+    return rows.data_ptr(), rows.shape[0], rows.stride(0), scale
 
 
 def _id_addresses(pairing: Pairing, rows: int, columns: int) -> tuple[int, int]:
@@ -265,7 +292,7 @@ def _address(tensor: Tensor | None, name: str, dtype: torch.dtype, length: int) 
     """Address of a vector of `length` elements, 0 for None. The kernels trust these checks."""
     if tensor is None:
         return 0
-    fits = tensor.dtype == dtype and tensor.numel() == length and tensor.device.type == "cpu"
+    fits = tensor.dtype == dtype and tensor.numel() == length and tensor.is_cpu
     if not fits or not tensor.is_contiguous():
         raise ValueError(
             f"{name}: expected {length} contiguous elements of {dtype} on the CPU, got "
@@ -276,7 +303,7 @@ def _address(tensor: Tensor | None, name: str, dtype: torch.dtype, length: int) 
 
 
 def _addresses(*outputs: Tensor | None) -> tuple[int, ...]:
-    """Addresses of outputs that were allocated here, 0 for None."""
+    """Addresses of tensors that were allocated here, 0 for None."""
     return tuple(0 if output is None else output.data_ptr() for output in outputs)
 
 
