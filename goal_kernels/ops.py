@@ -178,6 +178,7 @@ def _forward_setup(
 ) -> None:
     _, vectors, hardest = output
     ctx.mark_non_differentiable(vectors, hardest)
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:2], vectors, hardest)
     ctx.backend, ctx.arguments = backend, len(inputs)
 

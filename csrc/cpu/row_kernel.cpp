@@ -2,8 +2,7 @@
 //
 // Bytes per output row of a sum: (terms + 1) * width * element size, one more row when projected. A sum of more
 // than kFewTerms terms goes through an accumulator that stays in the first-level cache up to a width of about
-// 8000 floats. The loops of the sums are plain so that the compiler vectorises them for the instruction set of
-// this translation unit (GOAL_KERNELS_ROW_TABLE names its table).
+// 8000 floats. GOAL_KERNELS_ROW_TABLE names the table of the instruction set that this is compiled for.
 #include "row_kernel.h"
 
 #include "wide_lanes.h"
@@ -44,7 +43,8 @@ T dot_as(const Left* left, T left_scale, const Right* right, T right_scale, std:
   const auto add_chunk = [&](const Left* a, const Right* b) {
 #pragma GCC unroll 32
     for (int v = 0; v < kVectors; ++v)
-      sum[v] += (load_wide<T>(a + v * kCount) * left_scale) * (load_wide<T>(b + v * kCount) * right_scale);
+      sum[v] += (load_wide(a + v * kCount, Vec<T>{}) * left_scale) *
+                (load_wide(b + v * kCount, Vec<T>{}) * right_scale);
   };
   const std::int64_t whole = width / kChains * kChains, rest = width - whole;
   for (std::int64_t d = 0; d < whole; d += kChains) add_chunk(left + d, right + d);
@@ -71,53 +71,54 @@ T dot(const Matrix& a, std::int64_t i, const Matrix& b, std::int64_t j) {
   });
 }
 
-// Calls put(d, weighted sum at d) for every column d; the sum begins with `from[d]` unless that is null.
-template <int kTerms, typename T, typename Source, typename Put>
-inline void sum_few(const Matrix& source, const Term<T>* terms, const T* from, const Put& put) {
-  const Source* rows[kTerms];
-  T weights[kTerms];
+// out = factor * the sum of kTerms terms, which begins with `from` unless that is null.
+template <int kTerms, typename T, typename Source, typename Element>
+void sum_few(const Matrix& source, const Term<T>* terms, const T* from, T factor, Element* out) {
+  const Source* rows[kTerms > 0 ? kTerms : 1];
+  T weights[kTerms > 0 ? kTerms : 1];
   for (int t = 0; t < kTerms; ++t) {
     rows[t] = row_of<Source>(source, terms[t].source);
     weights[t] = terms[t].weight;
   }
-  const auto sum_at = [&](std::int64_t d, T sum) {
+  const auto add_terms = [&](std::int64_t d, auto sum) {
 #pragma GCC unroll 4
-    for (int t = 0; t < kTerms; ++t) sum += weights[t] * widen(rows[t][d]);
-    return sum;
+    for (int t = 0; t < kTerms; ++t) sum += weights[t] * load_wide(rows[t] + d, sum);
+    return factor * sum;
   };
   if (from == nullptr)
-    for (std::int64_t d = 0; d < source.width; ++d) put(d, sum_at(d, T(0)));
+    write_row<T>(source.width, out, [&](std::int64_t d, auto zero) { return add_terms(d, zero); });
   else
-    for (std::int64_t d = 0; d < source.width; ++d) put(d, sum_at(d, from[d]));
+    write_row<T>(source.width, out,
+                 [&](std::int64_t d, auto lane) { return add_terms(d, load_wide(from + d, lane)); });
 }
 
-template <typename T, typename Source, typename Put>
-void sum_some(const Matrix& source, const Term<T>* terms, std::int64_t count, const T* from,
-              const Put& put) {
+template <typename T, typename Source, typename Element>
+void sum_some(const Matrix& source, const Term<T>* terms, std::int64_t count, const T* from, T factor,
+              Element* out) {
   static_assert(kFewTerms == 4, "one case for each number of terms");
   switch (count) {
     case 0:
-      for (std::int64_t d = 0; d < source.width; ++d) put(d, T(0));
-      return;
+      return sum_few<0, T, Source>(source, terms, from, factor, out);
     case 1:
-      return sum_few<1, T, Source>(source, terms, from, put);
+      return sum_few<1, T, Source>(source, terms, from, factor, out);
     case 2:
-      return sum_few<2, T, Source>(source, terms, from, put);
+      return sum_few<2, T, Source>(source, terms, from, factor, out);
     case 3:
-      return sum_few<3, T, Source>(source, terms, from, put);
+      return sum_few<3, T, Source>(source, terms, from, factor, out);
     default:
-      return sum_few<4, T, Source>(source, terms, from, put);
+      return sum_few<4, T, Source>(source, terms, from, factor, out);
   }
 }
 
 template <typename T>
-void sum_terms(const Matrix& source, const Term<T>* terms, std::int64_t count, T* __restrict__ sum) {
+void sum_terms(const Matrix& source, const Term<T>* terms, std::int64_t count, T* sum) {
   with_element<T>(source.dtype, [&](auto element) {
+    const T* from = nullptr;
     std::int64_t done = 0;
     do {
       const std::int64_t some = count - done < kFewTerms ? count - done : kFewTerms;
-      const auto put = [=](std::int64_t d, T value) { sum[d] = value; };
-      sum_some<T, decltype(element)>(source, terms + done, some, done == 0 ? nullptr : sum, put);
+      sum_some<T, decltype(element)>(source, terms + done, some, from, T(1), sum);
+      from = sum;
       done += some;
     } while (done < count);
   });
@@ -127,39 +128,39 @@ template <typename T>
 void gather(const Matrix& source, const Term<T>* terms, std::int64_t count, T factor, void* out) {
   with_element<T>(source.dtype, [&](auto element) {
     using Element = decltype(element);
-    Element* __restrict__ row = static_cast<Element*>(out);
-    const auto put = [=](std::int64_t d, T value) { narrow(factor * value, row[d]); };
-    sum_some<T, Element>(source, terms, count, nullptr, put);
+    sum_some<T, Element>(source, terms, count, nullptr, factor, static_cast<Element*>(out));
   });
 }
 
 template <typename T>
-void add(const T* __restrict__ addend, std::int64_t width, T* __restrict__ sum) {
-  for (std::int64_t d = 0; d < width; ++d) sum[d] += addend[d];
+void add(const T* addend, std::int64_t width, T* sum) {
+  write_row<T>(width, sum, [&](std::int64_t d, auto lane) {
+    return load_wide(sum + d, lane) + load_wide(addend + d, lane);
+  });
 }
 
 template <typename T>
-void store_sum(const T* __restrict__ sum, T factor, std::int64_t width, Dtype dtype, void* out) {
+void store_sum(const T* sum, T factor, std::int64_t width, Dtype dtype, void* out) {
   with_element<T>(dtype, [&](auto element) {
-    auto* __restrict__ row = static_cast<decltype(element)*>(out);
-    for (std::int64_t d = 0; d < width; ++d) narrow(factor * sum[d], row[d]);
+    write_row<T>(width, static_cast<decltype(element)*>(out), [&](std::int64_t d, auto lane) {
+      return factor * load_wide(sum + d, lane);
+    });
   });
 }
 
 template <typename T>
-void store_projected(const T* __restrict__ sum, T factor, const Matrix& own, std::int64_t row,
-                     void* out) {
+void store_projected(const T* sum, T factor, const Matrix& own, std::int64_t row, void* out) {
   const T scale = scale_of<T>(own, row);
   if (scale >= T(1 / kShortestLength))
     return store_sum(sum, factor * scale, own.width, own.dtype, out);
   with_element<T>(own.dtype, [&](auto element) {
     using Element = decltype(element);
-    const Element* __restrict__ raw = row_of<Element>(own, row);
-    Element* __restrict__ grad = static_cast<Element*>(out);
+    const Element* raw = row_of<Element>(own, row);
     const T along = dot_as<T>(sum, T(1), raw, scale, own.width) * scale;
     const T outer = factor * scale;
-    for (std::int64_t d = 0; d < own.width; ++d)
-      narrow(outer * (sum[d] - along * widen(raw[d])), grad[d]);
+    write_row<T>(own.width, static_cast<Element*>(out), [&](std::int64_t d, auto lane) {
+      return outer * (load_wide(sum + d, lane) - along * load_wide(raw + d, lane));
+    });
   });
 }
 
