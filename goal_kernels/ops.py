@@ -193,7 +193,9 @@ def _attach_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.backend, ctx.arguments = backend, len(inputs)
 
 
-def _propagate(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _propagate(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad_loss is None:  # not materialised: nothing flows back
+        return (None,) * ctx.arguments
     need_image, need_text = ctx.needs_input_grad[:2]
     operator = getattr(torch.ops.goal_kernels, f"backward_{ctx.backend}")
     grad_image, grad_text = operator(grad_loss, *ctx.saved_tensors, need_image, need_text)

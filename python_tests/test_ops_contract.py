@@ -224,12 +224,24 @@ def test_mean_divides_value_and_gradient_by_the_batch() -> None:
         torch.testing.assert_close(left, right / 10)
 
 
-def test_normalize_is_f_normalize_with_its_backward() -> None:
+def always_half(positive, negative):
+    return 0.5 + 0 * positive
+
+
+@pytest.mark.parametrize("triplet", ["nca", always_half], ids=["built_in", "custom"])
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_normalize_is_f_normalize_with_its_backward(name, triplet) -> None:
+    device_or_skip(name, torch.float64, 6)
     image, text = leaves(dtype=torch.float64)
-    image, text = (3 * image).detach().requires_grad_(), (0.5 * text).detach().requires_grad_()
-    found = gk.goal_loss(image, text, "nca/sigmoid_ms", normalize=True)
+    image, text = (3 * image).detach(), (0.5 * text).detach()
+    image[4] = 0  # F.normalize leaves such a row as it is
+    text[5] *= 1e-13
+    image.requires_grad_()
+    text.requires_grad_()
+    objective = gk.Objective(triplet, "sigmoid_ms")
+    found = gk.goal_loss(image, text, objective, normalize=True, backend=name)
     unit = [torch.nn.functional.normalize(x, dim=1) for x in (image, text)]
-    expected = gk.goal_loss(*unit, "nca/sigmoid_ms")
+    expected = gk.goal_loss(*unit, objective, backend=name)
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
     for left, right in zip(
         gradients(found, image, text), gradients(expected, image, text), strict=True
