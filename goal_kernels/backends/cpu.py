@@ -15,7 +15,6 @@ from goal_kernels.backends.base import (
     RELATIVE_KINDS,
     UNSCALED,
     VECTORS,
-    Backend,
     Call,
     Forward,
     Found,
@@ -29,6 +28,7 @@ from goal_kernels.backends.base import (
     WeightStage,
     accumulate_dtype,
 )
+from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.pairs import relative_query
 
 DTYPES = {
@@ -40,7 +40,7 @@ DTYPES = {
 AUTO_ISA = "auto"
 
 
-class CpuBackend(Backend):
+class CpuBackend(ComposedBackend):
     """The native module behind the contract: normalised rows stay raw rows with scales.
 
     Args:
@@ -146,7 +146,12 @@ class CpuBackend(Backend):
         query: SearchQuery,
         stage: WeightStage,
     ) -> Forward:
-        """See `Backend.forward`. One native call, the weights included (csrc/cpu/forward.h)."""
+        """See `Backend.forward`. One native call, the weights included (csrc/cpu/forward.h).
+
+        An element that has no native twin is weighed in torch.
+        """
+        if not native.weighs(stage.triplet, stage.pair):
+            return super().forward(image, text, pairing, query, stage)
         image, text = _rows(image, "image"), _rows(text, "text", like=image)
         batch = image.shape[0]
         if text.shape[0] != batch:
@@ -168,6 +173,7 @@ class CpuBackend(Backend):
             stage.scalars,
             stage.direction,
             query.normalize,
+            query.precision,
             _addresses(*result),
             torch.get_num_threads(),
             self.isa,

@@ -232,7 +232,7 @@ def test_backward_checks_what_it_is_given(fastest) -> None:
     both = (True, True)
     with pytest.raises(ValueError, match="expected 3 and 6 or 8 rows, got 3 and 5"):
         fastest.backward(one, image, image, vectors[:5], hardest, both)
-    with pytest.raises(ValueError, match="vectors: expected 18 contiguous .*float32"):
+    with pytest.raises(ValueError, match=r"vectors: expected 18 contiguous .*float32"):
         fastest.backward(one, image, image, vectors.double(), hardest, both)
     with pytest.raises(ValueError, match="hardest: expected 6 contiguous"):
         fastest.backward(one, image, image, vectors, hardest[:1], both)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from cases import DTYPES, OBJECTIVES, caption_ids, paired_batch, unruly_batch
 from torch import Tensor
 
-from goal_kernels import Objective
+from goal_kernels import Objective, native
 from goal_kernels.backends.base import Forward, Pairing, SearchQuery, WeightStage, accumulate_dtype
 from goal_kernels.backends.cpu import CpuBackend
 from goal_kernels.weights import DIRECTIONS, weigh
@@ -157,21 +159,25 @@ def test_bit_equal_for_any_thread_count(backend, set_threads) -> None:
         assert all(map(torch.equal, serial, again))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"triplet": "square"}, "triplet: expected constant, nca, circle or hinge, got square"),
-        ({"pair": "cubic"}, "pair: expected constant, .* got cubic"),
-        ({"direction": "up"}, "direction: expected both, i2t or t2i, got up"),
-    ],
-)
-def test_unknown_words_are_refused(fastest, changes, message) -> None:
+def test_every_built_in_element_has_a_native_twin() -> None:
+    assert all(native.weighs(str(o.triplet), str(o.pair)) for o in OBJECTIVES)
+
+
+def test_an_element_without_a_twin_is_weighed_in_torch(fastest) -> None:
+    image, text = paired_batch(12, 5, torch.float32)
+    objective = Objective("nca", "sigmoid_ms")
+    expected = forward(fastest, image, text, objective, normalize=True)
+    query = SearchQuery("exponential", objective.epsilon, objective.beta, True, "highest")
+    stage = WeightStage(
+        "new", "newer", objective.scalars, "both", partial(weigh, objective, direction="both")
+    )
+    check(fastest.forward(image, text, Pairing(), query, stage), expected, torch.float32)
+
+
+def test_an_unknown_direction_is_refused(fastest) -> None:
     image, text = paired_batch(4, 4, torch.float32)
-    words = {"triplet": "nca", "pair": "linear", "direction": "both"} | changes
-    scalars = Objective("nca", "linear").scalars
-    stage = WeightStage(words["triplet"], words["pair"], scalars, words["direction"], no_torch)
-    with pytest.raises(ValueError, match=message):
-        fastest.forward(image, text, Pairing(), SearchQuery("none", 0, 1, False, "highest"), stage)
+    with pytest.raises(ValueError, match="direction: expected both, i2t or t2i, got up"):
+        forward(fastest, image, text, Objective("nca", "linear"), direction="up")
 
 
 def test_unequal_sides_are_refused(fastest) -> None:
