@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "cpu/apply.h"
+#include "cpu/forward.h"
 #include "cpu/isa.h"
 #include "cpu/mine.h"
 #include "cpu/pairs.h"
@@ -30,32 +31,72 @@ using RelativeQuery = std::tuple<std::string, Address, double>;    // kind, thre
 using Anchors = std::tuple<Address, Address, Address, Address>;    // value, index, sum, count
 using Indices = std::tuple<Address, Address, Address>;             // hardest text, image, target
 using Weights = std::tuple<Address, Address, Address, Address>;  // positive, row, column, grad_loss
+using Scalars = std::tuple<double, double, double, double, double, double>;  // in the order of WeightRule
+using ForwardOutput = std::tuple<Address, Address, Address>;  // value, vectors, hardest
 
 template <typename T = void>
 T* pointer(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-Dtype parse_dtype(const std::string& name) {
-  if (name == "float32") return Dtype::float32;
-  if (name == "float64") return Dtype::float64;
-  if (name == "bfloat16") return Dtype::bfloat16;
-  if (name == "float16") return Dtype::float16;
-  throw std::invalid_argument("dtype: expected float32, float64, bfloat16 or float16, got " + name);
+template <typename T>
+struct Word {
+  const char* name;
+  T value;
+};
+
+constexpr Word<Dtype> kDtypes[] = {{"float32", Dtype::float32},
+                                   {"float64", Dtype::float64},
+                                   {"bfloat16", Dtype::bfloat16},
+                                   {"float16", Dtype::float16}};
+constexpr Word<Relative> kRelatives[] = {{"none", Relative::none},
+                                         {"linear", Relative::linear},
+                                         {"exponential", Relative::exponential}};
+constexpr Word<Precision> kPrecisions[] = {{"highest", Precision::highest},
+                                           {"high", Precision::high},
+                                           {"medium", Precision::medium}};
+constexpr Word<Triplet> kTriplets[] = {{"constant", Triplet::constant},
+                                       {"nca", Triplet::nca},
+                                       {"circle", Triplet::circle},
+                                       {"hinge", Triplet::hinge}};
+constexpr Word<Pair> kPairs[] = {{"constant", Pair::constant},
+                                 {"linear", Pair::linear},
+                                 {"sigmoid", Pair::sigmoid},
+                                 {"linear_ms", Pair::linear_ms},
+                                 {"sigmoid_ms", Pair::sigmoid_ms}};
+
+template <typename T, std::size_t kCount>
+T parse(const char* what, const Word<T> (&words)[kCount], const std::string& name) {
+  std::string known;
+  for (const Word<T>& word : words) {
+    if (name == word.name) return word.value;
+    known += std::string(known.empty() ? "" : ", ") + word.name;
+  }
+  throw std::invalid_argument(std::string(what) + ": expected one of " + known + ", got " + name);
 }
 
-Relative parse_relative(const std::string& name) {
-  if (name == "none") return Relative::none;
-  if (name == "linear") return Relative::linear;
-  if (name == "exponential") return Relative::exponential;
-  throw std::invalid_argument("relative: expected none, linear or exponential, got " + name);
+template <typename T, std::size_t kCount>
+py::list names(const Word<T> (&words)[kCount]) {
+  py::list result;
+  for (const Word<T>& word : words) result.append(word.name);
+  return result;
 }
 
-Precision parse_precision(const std::string& name) {
-  if (name == "highest") return Precision::highest;
-  if (name == "high") return Precision::high;
-  if (name == "medium") return Precision::medium;
-  throw std::invalid_argument("precision: expected highest, high or medium, got " + name);
+WeightRule weight_rule(const std::string& triplet, const std::string& pair, const Scalars& scalars,
+                       const std::string& direction) {
+  if (direction != "both" && direction != "i2t" && direction != "t2i")
+    throw std::invalid_argument("direction: expected both, i2t or t2i, got " + direction);
+  const auto [tau, alpha, beta, lam, epsilon, margin] = scalars;
+  return {parse("triplet", kTriplets, triplet),
+          parse("pair", kPairs, pair),
+          tau,
+          alpha,
+          beta,
+          lam,
+          epsilon,
+          margin,
+          direction != "t2i",
+          direction != "i2t"};
 }
 
 Matrix matrix(const Rows& rows, Dtype dtype, std::int64_t width) {
@@ -71,40 +112,61 @@ AnchorOutput anchors(const Anchors& addresses) {
 void score_pairs_addresses(const std::string& dtype, const Rows& a, const Rows& b,
                            std::int64_t width, Address index, Address similarity, int threads,
                            const std::string& isa) {
-  const Dtype type = parse_dtype(dtype);
+  const Dtype type = parse("dtype", kDtypes, dtype);
   score_pairs(matrix(a, type, width), matrix(b, type, width), pointer<std::int64_t>(index),
               pointer(similarity), *find_isa(isa).row, threads);
 }
 
 void row_scales_addresses(const std::string& dtype, const Rows& rows, std::int64_t width,
                           Address scale, int threads, const std::string& isa) {
-  row_scales(matrix(rows, parse_dtype(dtype), width), pointer(scale), *find_isa(isa).row, threads);
+  row_scales(matrix(rows, parse("dtype", kDtypes, dtype), width), pointer(scale), *find_isa(isa).row, threads);
 }
 
 const char* mine_addresses(const std::string& dtype, const Rows& image, const Rows& text,
                            std::int64_t width, const Pairing& pairing, const RelativeQuery& relative,
                            const Anchors& row, const Anchors& column, const std::string& precision,
                            int threads, const std::string& isa) {
-  const Dtype type = parse_dtype(dtype);
+  const Dtype type = parse("dtype", kDtypes, dtype);
   const MineJob job{matrix(image, type, width),
                     matrix(text, type, width),
                     pointer<std::int64_t>(std::get<0>(pairing)),
                     pointer<std::int64_t>(std::get<1>(pairing)),
                     pointer<std::int64_t>(std::get<2>(pairing)),
-                    parse_relative(std::get<0>(relative)),
+                    parse("relative", kRelatives, std::get<0>(relative)),
                     pointer(std::get<1>(relative)),
                     std::get<2>(relative),
-                    parse_precision(precision),
+                    parse("precision", kPrecisions, precision),
                     anchors(row),
                     anchors(column)};
   return mine(job, find_isa(isa), threads);
+}
+
+void forward_addresses(const std::string& dtype, const Rows& image, const Rows& text,
+                       std::int64_t width, Address image_ids, Address text_ids,
+                       const std::string& triplet, const std::string& pair, const Scalars& scalars,
+                       const std::string& direction, bool normalize,
+                       const std::string& precision, const ForwardOutput& output, int threads,
+                       const std::string& isa) {
+  const Dtype type = parse("dtype", kDtypes, dtype);
+  const auto [value, vectors, hardest] = output;
+  const ForwardJob job{matrix(image, type, width),
+                       matrix(text, type, width),
+                       pointer<std::int64_t>(image_ids),
+                       pointer<std::int64_t>(text_ids),
+                       normalize,
+                       parse("precision", kPrecisions, precision),
+                       weight_rule(triplet, pair, scalars, direction),
+                       pointer(value),
+                       pointer(vectors),
+                       pointer<std::int64_t>(hardest)};
+  forward(job, find_isa(isa), threads);
 }
 
 void apply_addresses(const std::string& dtype, const Rows& image, const Rows& text,
                      std::int64_t width, const Indices& indices, const Weights& weights,
                      const std::tuple<Address, Address>& gradients, int threads,
                      const std::string& isa) {
-  const Dtype type = parse_dtype(dtype);
+  const Dtype type = parse("dtype", kDtypes, dtype);
   const ApplyJob job{matrix(image, type, width),
                      matrix(text, type, width),
                      pointer<std::int64_t>(std::get<0>(indices)),
@@ -158,6 +220,8 @@ py::dict build_info() {
 PYBIND11_MODULE(_native, module) {
   using namespace goal_kernels;
   module.doc() = "Native kernels of goal_kernels on raw addresses; use goal_kernels.backends.cpu.";
+  module.attr("TRIPLETS") = names(kTriplets);
+  module.attr("PAIRS") = names(kPairs);
   module.def("score_pairs", &score_pairs_addresses, py::arg("dtype"), py::arg("a"), py::arg("b"),
              py::arg("width"), py::arg("index"), py::arg("similarity"), py::arg("threads"),
              py::arg("isa"), py::call_guard<py::gil_scoped_release>());
@@ -167,6 +231,11 @@ PYBIND11_MODULE(_native, module) {
   module.def("mine", &mine_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
              py::arg("width"), py::arg("pairing"), py::arg("relative"), py::arg("row"),
              py::arg("column"), py::arg("precision"), py::arg("threads"), py::arg("isa"),
+             py::call_guard<py::gil_scoped_release>());
+  module.def("forward", &forward_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
+             py::arg("width"), py::arg("image_ids"), py::arg("text_ids"), py::arg("triplet"),
+             py::arg("pair"), py::arg("scalars"), py::arg("direction"), py::arg("normalize"),
+             py::arg("precision"), py::arg("output"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
   module.def("apply", &apply_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
              py::arg("width"), py::arg("indices"), py::arg("weights"), py::arg("gradients"),

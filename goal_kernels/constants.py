@@ -27,6 +27,9 @@ MARGIN = 0.2
 CIRCLE_OFFSET = 0.5
 """Constant in the circle triplet weight, a squared similarity. Paper."""
 
+SHORTEST_LENGTH = 1e-12
+"""Shorter rows are divided by this instead of their length, as F.normalize of torch does."""
+
 NO_INDEX = -1
 """Index of a hardest negative that does not exist (every candidate is masked)."""
 

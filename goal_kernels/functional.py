@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from goal_kernels import checks, ops
 from goal_kernels.backends import resolve
-from goal_kernels.backends.base import Call, GradientTerms, Mined, Pairing
+from goal_kernels.backends.base import (
+    UNSCALED,
+    Call,
+    Forward,
+    Found,
+    Mined,
+    Pairing,
+    SearchQuery,
+)
 from goal_kernels.constants import BETA, EPSILON
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.statistics import MiningStatistics
-from goal_kernels.weights import DIRECTIONS, Weighted, weigh
+from goal_kernels.weights import DIRECTIONS, weigh
 
 REDUCTIONS = ("sum", "mean")
 
@@ -49,22 +55,6 @@ def _choose(
 _choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _statistics(
-    objective: Objective, positive: Tensor, mined: Mined, weighted: Weighted
-) -> MiningStatistics:
-    return MiningStatistics(
-        positive,
-        mined.row_value,
-        mined.column_value,
-        mined.row_index,
-        mined.column_index,
-        weighted.row_weight != 0,
-        weighted.column_weight != 0,
-        weighted.value,
-        objective.margin,
-    )
-
-
 class _Options(NamedTuple):
     """What is done with a weighted batch, identical for embeddings and for similarities."""
 
@@ -77,33 +67,39 @@ class _Options(NamedTuple):
         checks.check_choice("direction", self.direction, DIRECTIONS)
 
 
-def _finish(
-    objective: Objective,
-    positive: Tensor,
-    mined: Mined,
-    options: _Options,
-    attach: Callable[[Tensor, GradientTerms], Tensor],
-) -> Tensor | tuple[Tensor, MiningStatistics]:
-    """Weigh what was mined, attach the gradient to the value, reduce, and add the statistics.
-
-    Args: positive: [B]; attach: (value 0-d, terms) -> value 0-d that carries the gradient.
-    """
-    with torch.no_grad():
-        weighted = weigh(objective, positive, mined, options.direction)
-    terms = GradientTerms(
-        mined.row_index,
-        mined.column_index,
-        None,
-        weighted.positive_weight,
-        weighted.row_weight,
-        weighted.column_weight,
+def _statistics(objective: Objective, value: Tensor, forward: Forward) -> MiningStatistics:
+    """value: 0-d, without gradient."""
+    positive, row_value, column_value, _, row_weight, column_weight = forward.vectors.unbind()[:6]
+    hardest_text, hardest_image = forward.hardest.unbind()
+    return MiningStatistics(
+        positive,
+        row_value,
+        column_value,
+        hardest_text,
+        hardest_image,
+        row_weight != 0,
+        column_weight != 0,
+        value,
+        objective.margin,
     )
-    loss = attach(weighted.value, terms)
+
+
+def _finish(
+    objective: Objective, forward: Forward, options: _Options
+) -> Tensor | tuple[Tensor, MiningStatistics]:
+    """Reduce the value, and add the statistics. forward: its value carries the gradient."""
+    loss = forward.value
     if options.reduction == "mean":
-        loss = loss / positive.shape[0]
+        loss = loss / forward.hardest.shape[1]
     if options.return_stats:
-        return loss, _statistics(objective, positive, mined, weighted)
+        return loss, _statistics(objective, forward.value.detach(), forward)
     return loss
+
+
+def _weigh(objective: Objective, found: Found, direction: str) -> Forward:
+    """The weight stage as torch code, for elements that no backend knows."""
+    with torch.no_grad():
+        return Forward.pack(found, weigh(objective, found.positive, found.mined, direction))
 
 
 def goal_loss(
@@ -162,29 +158,19 @@ def goal_loss(
     options.check()
     device = image_embeddings.device
     ids = checks.check_ids(image_ids, text_ids, batch, batch, device)
-    if normalize:
-        image_embeddings = F.normalize(image_embeddings, dim=1)
-        text_embeddings = F.normalize(text_embeddings, dim=1)
     name, precision = _choose(backend, device.type, image_embeddings.dtype, int(width), precision)
-    positive, mined = ops.mine(
-        name,
-        image_embeddings,
-        text_embeddings,
-        Pairing(None, *ids),
-        objective.pair_element.relative,
-        objective.epsilon,
-        objective.beta,
-        precision,
-    )
-    return _finish(
-        objective,
-        positive,
-        mined,
-        options,
-        lambda value, terms: torch.ops.goal_kernels.attach(
-            image_embeddings, text_embeddings, value, *terms, name
-        ),
-    )
+    embeddings = (image_embeddings, text_embeddings)
+    if objective.built_in:
+        forward = ops.forward(name, *embeddings, ids, objective, (direction, normalize, precision))
+    else:
+        query = SearchQuery(
+            objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
+        )
+        found = ops.search(name, *embeddings, Pairing(None, *ids), query)
+        forward = _weigh(objective, found, direction)
+        value = torch.ops.goal_kernels.attach(*embeddings, *forward, name)
+        forward = forward._replace(value=value)
+    return _finish(objective, forward, options)
 
 
 def goal_loss_from_similarity(
@@ -215,20 +201,16 @@ def goal_loss_from_similarity(
     options = _Options(reduction, direction, return_stats)
     options.check()
     ids = checks.check_ids(image_ids, text_ids, batch, batch, similarity.device)
-    positive, *found = torch.ops.goal_kernels.mine_similarity(
+    positive, *mined = torch.ops.goal_kernels.mine_similarity(
         similarity.detach(),
         *ids,
         objective.pair_element.relative,
         objective.epsilon,
         objective.beta,
     )
-    return _finish(
-        objective,
-        positive,
-        Mined(*found),
-        options,
-        lambda value, terms: torch.ops.goal_kernels.attach_similarity(similarity, value, *terms),
-    )
+    forward = _weigh(objective, Found(positive, Mined(*mined), UNSCALED), direction)
+    value = torch.ops.goal_kernels.attach_similarity(similarity, *forward)
+    return _finish(objective, forward._replace(value=value), options)
 
 
 def mine(
@@ -263,23 +245,11 @@ def mine(
     if target is not None:
         target = checks.check_index_vector("target", target, rows, device)
     ids = checks.check_ids(image_ids, text_ids, rows, columns, device)
-    with torch.no_grad():
-        if normalize:
-            image_embeddings = F.normalize(image_embeddings, dim=1)
-            text_embeddings = F.normalize(text_embeddings, dim=1)
-        name, precision = _choose(
-            backend, device.type, image_embeddings.dtype, int(width), precision
-        )
-        positive, mined = ops.mine(
-            name,
-            image_embeddings,
-            text_embeddings,
-            Pairing(target, *ids),
-            "none",
-            EPSILON,
-            BETA,
-            precision,
-        )
+    name, precision = _choose(backend, device.type, image_embeddings.dtype, int(width), precision)
+    query = SearchQuery("none", EPSILON, BETA, normalize, precision)
+    positive, mined, _ = ops.search(
+        name, image_embeddings, text_embeddings, Pairing(target, *ids), query
+    )
     return MinedPairs(
         positive, mined.row_value, mined.row_index, mined.column_value, mined.column_index
     )

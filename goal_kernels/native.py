@@ -41,6 +41,13 @@ def status() -> tuple[bool, str]:
     return (True, "") if module is not None else (False, f"{reason} {REMEDY}")
 
 
+@cache
+def weighs(triplet: str, pair: str) -> bool:
+    """Whether the extension has twins of both elements, so that `forward` can weigh natively."""
+    module = load()
+    return triplet in module.TRIPLETS and pair in module.PAIRS
+
+
 def build_info() -> dict[str, Any]:
     """How the extension was built and what it found on this machine.
 

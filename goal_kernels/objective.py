@@ -10,6 +10,7 @@ from numbers import Real
 from torch import Tensor
 
 from goal_kernels import constants
+from goal_kernels.backends.base import Scalars
 from goal_kernels.elements import BUILTIN_ELEMENTS
 from goal_kernels.registry import PARAMETERS, Element, Parameter, find_element
 
@@ -109,6 +110,16 @@ class Objective:
     def name(self) -> str:
         """`"triplet/pair"`."""
         return f"{self.triplet_element.name}/{self.pair_element.name}"
+
+    @property
+    def built_in(self) -> bool:
+        """Whether both elements ship with the library: then a backend may weigh natively."""
+        return self.triplet_element.built_in and self.pair_element.built_in
+
+    @property
+    def scalars(self) -> Scalars:
+        """The six hyper-parameters that every objective has."""
+        return Scalars(self.tau, self.alpha, self.beta, self.lam, self.epsilon, self.margin)
 
     @property
     def potential(self) -> Callable[..., Tensor] | None:

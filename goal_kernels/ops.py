@@ -1,7 +1,8 @@
 """The operators, registered with torch.library under `goal_kernels::`.
 
-For every backend `mine_<backend>` and `apply_<backend>` with one schema each, so which kernel ran
-is never a guess; and, for all backends, `attach`: it hands back the value and carries the gradient.
+For every backend `search_<backend>`, `forward_<backend>` and `backward_<backend>` with one schema
+each, so which kernel ran is never a guess. `forward_*` carries the gradient of a built-in
+objective; `attach` hands back a value with the gradient of weights computed elsewhere.
 None of them can be differentiated twice: the GOAL gradient is not the derivative of the value
 (docs/derivation.md, section 3), so a second derivative would be a plausible wrong number.
 """
@@ -9,7 +10,7 @@ None of them can be differentiated twice: the GOAL gradient is not the derivativ
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -17,83 +18,68 @@ from torch import Tensor
 
 from goal_kernels.backends import BACKENDS, find_backend
 from goal_kernels.backends.base import (
+    UNSCALED,
+    VECTORS,
     Backend,
-    GradientTerms,
+    Forward,
+    Found,
     Mined,
     Pairing,
-    RelativeQuery,
+    Scalars,
+    Scales,
+    SearchQuery,
+    WeightStage,
     accumulate_dtype,
+    unpack_terms,
 )
-from goal_kernels.pairs import pair_similarity
+from goal_kernels.objective import Objective
+from goal_kernels.operators import define_operator
+from goal_kernels.pairs import relative_query
 from goal_kernels.reference import apply_similarity, mine_similarity
-
-NAMESPACE = "goal_kernels"
+from goal_kernels.weights import weigh
 
 _MINED = (
     "Tensor positive, Tensor row_value, Tensor row_index, Tensor column_value, "
     "Tensor column_index, Tensor row_sum, Tensor row_count, Tensor column_sum, Tensor column_count"
 )
-_MINE_SCHEMA = (
-    "(Tensor image, Tensor text, Tensor? target, Tensor? image_ids, Tensor? text_ids, str relative,"
-    f" float epsilon, float beta, str precision) -> ({_MINED})"
+_IDS = "Tensor? image_ids, Tensor? text_ids"
+_SEARCH_SCHEMA = (
+    f"(Tensor image, Tensor text, Tensor? target, {_IDS}, str relative, float epsilon, float beta,"
+    f" bool normalize, str precision) -> ({_MINED}, Tensor image_scale, Tensor text_scale)"
 )
 _MINE_SIMILARITY_SCHEMA = (
-    "(Tensor similarity, Tensor? image_ids, Tensor? text_ids, str relative, float epsilon, "
-    f"float beta) -> ({_MINED})"
+    f"(Tensor similarity, {_IDS}, str relative, float epsilon, float beta) -> ({_MINED})"
 )
-_TERMS = (
-    "Tensor hardest_text, Tensor hardest_image, Tensor? target, Tensor positive_weight, "
-    "Tensor row_weight, Tensor column_weight"
+_FORWARD_SCHEMA = (
+    f"(Tensor image, Tensor text, {_IDS}, str triplet, str pair, float tau, float alpha, "
+    "float beta, float lam, float epsilon, float margin, str direction, bool normalize, "
+    "str precision) -> (Tensor value, Tensor vectors, Tensor hardest)"
 )
-_APPLY_SCHEMA = (
-    f"(Tensor grad_loss, Tensor image, Tensor text, {_TERMS}, bool need_image, bool need_text)"
-    " -> (Tensor grad_image, Tensor grad_text)"
+_BACKWARD_SCHEMA = (
+    "(Tensor grad_loss, Tensor image, Tensor text, Tensor vectors, Tensor hardest, "
+    "bool need_image, bool need_text) -> (Tensor grad_image, Tensor grad_text)"
 )
-_ATTACH_SCHEMA = f"(Tensor image, Tensor text, Tensor value, {_TERMS}, str backend) -> Tensor"
-_APPLY_SIMILARITY_SCHEMA = f"(Tensor grad_loss, Tensor similarity, {_TERMS}) -> Tensor"
-_ATTACH_SIMILARITY_SCHEMA = f"(Tensor similarity, Tensor value, {_TERMS}) -> Tensor"
-
-DOUBLE_BACKWARD = (
-    "goal_loss cannot be differentiated twice: its gradient is defined directly and is not the "
-    "derivative of the reported value. Detach it, or call backward without create_graph=True."
+_ATTACH_SCHEMA = (
+    "(Tensor image, Tensor text, Tensor value, Tensor vectors, Tensor hardest, str backend)"
+    " -> Tensor"
+)
+_BACKWARD_SIMILARITY_SCHEMA = (
+    "(Tensor grad_loss, Tensor similarity, Tensor vectors, Tensor hardest) -> Tensor"
+)
+_ATTACH_SIMILARITY_SCHEMA = (
+    "(Tensor similarity, Tensor value, Tensor vectors, Tensor hardest) -> Tensor"
 )
 
 
-def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
-    """Autocast would silently lower the precision of products inside an operator."""
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
+def _search(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
+    def search(image: Tensor, text: Tensor, *question: Any) -> tuple[Tensor, ...]:
+        pairing, query = Pairing(*question[:3]), SearchQuery(*question[3:])
+        positive, mined, scales = backend.search(image, text, pairing, query)
+        # A schema cannot promise an absent tensor; an empty one stands for "none".
+        empty = (positive.new_empty(0) if scale is None else scale for scale in scales)
+        return (positive, *mined, *empty)
 
-
-def _query(kind: str, positive: Tensor, epsilon: float, beta: float) -> RelativeQuery:
-    """What to sum, at or above min over existing positives [N] - epsilon (eq. 6)."""
-    if kind == "none":
-        return RelativeQuery(kind, positive.new_zeros(()), beta)
-    exists = positive != float("-inf")
-    threshold = torch.where(exists, positive, float("inf")).amin() - epsilon
-    return RelativeQuery(kind, threshold, beta)
-
-
-def _mine(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
-    def mine(
-        image: Tensor,
-        text: Tensor,
-        target: Tensor | None,
-        image_ids: Tensor | None,
-        text_ids: Tensor | None,
-        relative: str,
-        epsilon: float,
-        beta: float,
-        precision: str,
-    ) -> tuple[Tensor, ...]:
-        with torch.no_grad(), _without_autocast(image.device.type):
-            positive = pair_similarity(image, text, target)
-            query = _query(relative, positive, epsilon, beta)
-            pairing = Pairing(target, image_ids, text_ids)
-            return (positive, *backend.mine(image, text, pairing, query, precision))
-
-    return mine
+    return search
 
 
 def _mined_like(like: Tensor, rows: int, columns: int, relative: str) -> tuple[Tensor, ...]:
@@ -114,18 +100,12 @@ def _mined_like(like: Tensor, rows: int, columns: int, relative: str) -> tuple[T
     )
 
 
-def _mine_fake(
-    image: Tensor,
-    text: Tensor,
-    target: Tensor | None,
-    image_ids: Tensor | None,
-    text_ids: Tensor | None,
-    relative: str,
-    epsilon: float,
-    beta: float,
-    precision: str,
-) -> tuple[Tensor, ...]:
-    return _mined_like(image, image.shape[0], text.shape[0], relative)
+def _search_fake(image: Tensor, text: Tensor, *question: Any) -> tuple[Tensor, ...]:
+    query = SearchQuery(*question[3:])
+    rows, columns = image.shape[0], text.shape[0]
+    dtype = accumulate_dtype(image.dtype)
+    scales = (image.new_empty(n if query.normalize else 0, dtype=dtype) for n in (rows, columns))
+    return (*_mined_like(image, rows, columns, query.relative), *scales)
 
 
 def _mine_similarity(
@@ -136,11 +116,10 @@ def _mine_similarity(
     epsilon: float,
     beta: float,
 ) -> tuple[Tensor, ...]:
-    with torch.no_grad():
-        scores = similarity.to(accumulate_dtype(similarity.dtype))
-        positive = scores.diagonal().clone()
-        query = _query(relative, positive, epsilon, beta)
-        return (positive, *mine_similarity(scores, Pairing(None, image_ids, text_ids), query))
+    scores = similarity.to(accumulate_dtype(similarity.dtype))
+    positive = scores.diagonal().clone()
+    query = relative_query(relative, positive, epsilon, beta)
+    return (positive, *mine_similarity(scores, Pairing(None, image_ids, text_ids), query))
 
 
 def _mine_similarity_fake(
@@ -154,126 +133,182 @@ def _mine_similarity_fake(
     return _mined_like(similarity, similarity.shape[0], similarity.shape[1], relative)
 
 
-def _apply(backend: Backend) -> Callable[..., tuple[Tensor, Tensor]]:
-    def apply(
-        grad_loss: Tensor, image: Tensor, text: Tensor, *terms_and_need: Any
-    ) -> tuple[Tensor, Tensor]:
-        *terms, need_image, need_text = terms_and_need
-        with torch.no_grad(), _without_autocast(image.device.type):
-            scale = grad_loss.to(accumulate_dtype(image.dtype))
-            grads = backend.apply(
-                scale, image, text, GradientTerms(*terms), (need_image, need_text)
-            )
-        # A schema cannot promise an absent tensor; an empty one stands for "not wanted".
-        grad_image, grad_text = (image.new_empty(0) if g is None else g for g in grads)
-        return grad_image, grad_text
-
-    return apply
+@lru_cache(maxsize=256)
+def _stage(triplet: str, pair: str, *rest: Any) -> tuple[str, WeightStage]:
+    """The relative kind and the weight stage behind the words and numbers of a schema."""
+    scalars, direction = Scalars(*rest[:-1]), rest[-1]
+    objective = Objective(triplet, pair, **scalars._asdict())
+    if not objective.built_in:
+        raise ValueError(f"triplet, pair: expected built-in elements, got {objective.name}.")
+    as_torch = partial(weigh, objective, direction=direction)
+    triplet, pair = objective.triplet_element.name, objective.pair_element.name
+    stage = WeightStage(triplet, pair, scalars, direction, as_torch)
+    return objective.pair_element.relative, stage
 
 
-def _apply_fake(
-    grad_loss: Tensor, image: Tensor, text: Tensor, *terms_and_need: Any
-) -> tuple[Tensor, Tensor]:
-    need_image, need_text = terms_and_need[-2:]
-    grad_image = image.new_empty(image.shape if need_image else (0,))
-    grad_text = text.new_empty(text.shape if need_text else (0,))
-    return grad_image, grad_text
+def _forward(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
+    def forward(
+        image: Tensor,
+        text: Tensor,
+        image_ids: Tensor | None,
+        text_ids: Tensor | None,
+        *rest: Any,
+    ) -> tuple[Tensor, ...]:
+        *objective, normalize, precision = rest
+        relative, stage = _stage(*objective)
+        scalars = stage.scalars
+        query = SearchQuery(relative, scalars.epsilon, scalars.beta, normalize, precision)
+        return backend.forward(image, text, Pairing(None, image_ids, text_ids), query, stage)
+
+    return forward
 
 
-def _apply_similarity(grad_loss: Tensor, similarity: Tensor, *terms: Any) -> Tensor:
-    with torch.no_grad():
-        scale = grad_loss.to(accumulate_dtype(similarity.dtype))
-        rows, columns = similarity.shape
-        grad = apply_similarity(scale, (rows, columns), GradientTerms(*terms))
-        return grad.to(similarity.dtype)
+def _forward_fake(image: Tensor, text: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    normalize, batch = rest[-2], image.shape[0]
+    dtype = accumulate_dtype(image.dtype)
+    return (
+        image.new_empty((), dtype=dtype),
+        image.new_empty((VECTORS + 2 if normalize else VECTORS, batch), dtype=dtype),
+        image.new_empty((2, batch), dtype=torch.int64),
+    )
 
 
-def _apply_similarity_fake(grad_loss: Tensor, similarity: Tensor, *terms: Any) -> Tensor:
-    return similarity.new_empty(similarity.shape)
+def _forward_setup(
+    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...], backend: str
+) -> None:
+    _, vectors, hardest = output
+    ctx.mark_non_differentiable(vectors, hardest)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs[:2], vectors, hardest)
+    ctx.backend, ctx.arguments = backend, len(inputs)
 
 
 def _attach(image: Tensor, text: Tensor, value: Tensor, *rest: Any) -> Tensor:
     return value.clone()
 
 
-def _attach_similarity(similarity: Tensor, value: Tensor, *terms: Any) -> Tensor:
-    return value.clone()
-
-
 def _attach_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    image, text, _, *terms, backend = inputs
-    ctx.save_for_backward(image, text, *terms)
-    ctx.backend = backend
+    image, text, _, vectors, hardest, backend = inputs
+    ctx.save_for_backward(image, text, vectors, hardest)
+    ctx.backend, ctx.arguments = backend, len(inputs)
 
 
-def _attach_backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-    image, text, *terms = ctx.saved_tensors
+def _propagate(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad_loss is None:  # not materialised: nothing flows back
+        return (None,) * ctx.arguments
     need_image, need_text = ctx.needs_input_grad[:2]
-    apply = getattr(torch.ops.goal_kernels, f"apply_{ctx.backend}")
-    grad_image, grad_text = apply(grad_loss, image, text, *terms, need_image, need_text)
-    absent = (None,) * (len(terms) + 2)
+    operator = getattr(torch.ops.goal_kernels, f"backward_{ctx.backend}")
+    grad_image, grad_text = operator(grad_loss, *ctx.saved_tensors, need_image, need_text)
+    absent = (None,) * (ctx.arguments - 2)
     return (grad_image if need_image else None, grad_text if need_text else None, *absent)
 
 
+def _backward(backend: Backend) -> Callable[..., tuple[Tensor, Tensor]]:
+    def backward(
+        grad_loss: Tensor,
+        image: Tensor,
+        text: Tensor,
+        vectors: Tensor,
+        hardest: Tensor,
+        need_image: bool,
+        need_text: bool,
+    ) -> tuple[Tensor, Tensor]:
+        scale = grad_loss.to(vectors.dtype)
+        grads = backend.backward(scale, image, text, vectors, hardest, (need_image, need_text))
+        grad_image, grad_text = (image.new_empty(0) if g is None else g for g in grads)
+        return grad_image, grad_text
+
+    return backward
+
+
+def _backward_fake(
+    grad_loss: Tensor, image: Tensor, text: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    need_image, need_text = rest[-2:]
+    grad_image = image.new_empty(image.shape if need_image else (0,))
+    grad_text = text.new_empty(text.shape if need_text else (0,))
+    return grad_image, grad_text
+
+
+def _backward_similarity(
+    grad_loss: Tensor, similarity: Tensor, vectors: Tensor, hardest: Tensor
+) -> Tensor:
+    terms, _ = unpack_terms(vectors, hardest)
+    rows, columns = similarity.shape
+    grad = apply_similarity(grad_loss.to(vectors.dtype), (rows, columns), terms)
+    return grad.to(similarity.dtype)
+
+
+def _backward_similarity_fake(grad_loss: Tensor, similarity: Tensor, *rest: Any) -> Tensor:
+    return similarity.new_empty(similarity.shape)
+
+
+def _attach_similarity(similarity: Tensor, value: Tensor, *rest: Any) -> Tensor:
+    return value.clone()
+
+
 def _attach_similarity_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    similarity, _, *terms = inputs
-    ctx.save_for_backward(similarity, *terms)
+    similarity, _, vectors, hardest = inputs
+    ctx.save_for_backward(similarity, vectors, hardest)
 
 
-def _attach_similarity_backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-    similarity, *terms = ctx.saved_tensors
-    grad = torch.ops.goal_kernels.apply_similarity(grad_loss, similarity, *terms)
-    return (grad, *(None,) * (len(terms) + 1))
-
-
-def _refuse_backward(ctx: Any, *grads: Tensor) -> None:
-    raise RuntimeError(DOUBLE_BACKWARD)
-
-
-def _register(
-    name: str,
-    schema: str,
-    implementation: Callable[..., Any],
-    fake: Callable[..., Any],
-    backward: Callable[..., Any] = _refuse_backward,
-    setup: Callable[..., None] | None = None,
-) -> None:
-    qualified = f"{NAMESPACE}::{name}"
-    torch.library.define(qualified, schema)
-    torch.library.impl(qualified, "CompositeExplicitAutograd")(implementation)
-    torch.library.register_fake(qualified)(fake)
-    torch.library.register_autograd(qualified, backward, setup_context=setup)
+def _propagate_similarity(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+    grad = torch.ops.goal_kernels.backward_similarity(grad_loss, *ctx.saved_tensors)
+    return grad, None, None, None
 
 
 for _backend in BACKENDS:
-    _register(f"mine_{_backend.name}", _MINE_SCHEMA, _mine(_backend), _mine_fake)
-    _register(f"apply_{_backend.name}", _APPLY_SCHEMA, _apply(_backend), _apply_fake)
-_register("mine_similarity", _MINE_SIMILARITY_SCHEMA, _mine_similarity, _mine_similarity_fake)
-_register("apply_similarity", _APPLY_SIMILARITY_SCHEMA, _apply_similarity, _apply_similarity_fake)
-_register("attach", _ATTACH_SCHEMA, _attach, _attach, _attach_backward, _attach_setup)
-_register(
+    _name = _backend.name
+    define_operator(f"search_{_name}", _SEARCH_SCHEMA, _search(_backend), _search_fake)
+    define_operator(f"backward_{_name}", _BACKWARD_SCHEMA, _backward(_backend), _backward_fake)
+    define_operator(
+        f"forward_{_name}",
+        _FORWARD_SCHEMA,
+        _forward(_backend),
+        _forward_fake,
+        _propagate,
+        partial(_forward_setup, backend=_name),
+    )
+define_operator("attach", _ATTACH_SCHEMA, _attach, _attach, _propagate, _attach_setup)
+define_operator("mine_similarity", _MINE_SIMILARITY_SCHEMA, _mine_similarity, _mine_similarity_fake)
+define_operator(
+    "backward_similarity",
+    _BACKWARD_SIMILARITY_SCHEMA,
+    _backward_similarity,
+    _backward_similarity_fake,
+)
+define_operator(
     "attach_similarity",
     _ATTACH_SIMILARITY_SCHEMA,
     _attach_similarity,
     _attach_similarity,
-    _attach_similarity_backward,
+    _propagate_similarity,
     _attach_similarity_setup,
 )
 
 
-def mine(
+def search(
+    backend: str, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery
+) -> Found:
+    """`Backend.search` by the operator of that backend. Not differentiable."""
+    operator = getattr(torch.ops.goal_kernels, f"search_{find_backend(backend).name}")
+    positive, *rest = operator(image.detach(), text.detach(), *pairing, *query)
+    scales = Scales(*rest[8:]) if query.normalize else UNSCALED
+    return Found(positive, Mined(*rest[:8]), scales)
+
+
+def forward(
     backend: str,
     image: Tensor,
     text: Tensor,
-    pairing: Pairing,
-    relative: str,
-    epsilon: float,
-    beta: float,
-    precision: str,
-) -> tuple[Tensor, Mined]:
-    """Positives [N] and `Mined`, by the operator of that backend. Not differentiable."""
-    operator = getattr(torch.ops.goal_kernels, f"mine_{find_backend(backend).name}")
-    positive, *mined = operator(
-        image.detach(), text.detach(), *pairing, relative, epsilon, beta, precision
-    )
-    return positive, Mined(*mined)
+    ids: tuple[Tensor | None, Tensor | None],
+    objective: Objective,
+    options: tuple[str, bool, str],
+) -> Forward:
+    """`Backend.forward` by the operator of that backend; the value carries the gradient.
+
+    Args: options: direction, normalize, precision.
+    """
+    operator = getattr(torch.ops.goal_kernels, f"forward_{backend}")
+    names = objective.triplet_element.name, objective.pair_element.name
+    return Forward(*operator(image, text, *ids, *names, *objective.scalars, *options))

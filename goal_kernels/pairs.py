@@ -1,11 +1,11 @@
-"""Similarities of given pairs: O(B D), no matrix."""
+"""Similarities of given pairs, O(B D), no matrix, and the threshold that follows from them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.base import accumulate_dtype
+from goal_kernels.backends.base import RelativeQuery, accumulate_dtype
 from goal_kernels.constants import RESCORE_ELEMENTS
 
 
@@ -40,3 +40,12 @@ def pair_similarity(image: Tensor, text: Tensor, index: Tensor | None) -> Tensor
         absent = (index < 0) | (index >= text.shape[0])
         result.masked_fill_(absent, float("-inf"))
     return result
+
+
+def relative_query(kind: str, positive: Tensor, epsilon: float, beta: float) -> RelativeQuery:
+    """What to sum: at or above min over existing positives [N] - epsilon (eq. 6)."""
+    if kind == "none":
+        return RelativeQuery(kind, positive.new_zeros(()), beta)
+    exists = positive != float("-inf")
+    threshold = torch.where(exists, positive, float("inf")).amin() - epsilon
+    return RelativeQuery(kind, threshold, beta)

@@ -1,33 +1,21 @@
 """The weight stage: from mined similarities to the coefficients of the gradient rows.
 
-Works on [B] vectors only, in plain torch, identically for every backend. Equation numbers
-refer to docs/derivation.md.
+Works on [B] vectors only, in plain torch, on every backend. The `cpu` backend has a twin for the
+built-in elements, csrc/cpu/weigh.cpp. Equation numbers refer to docs/derivation.md.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.base import Mined
+from goal_kernels.backends.base import Mined, Weighted
 from goal_kernels.objective import Objective
 
 DIRECTIONS = ("both", "i2t", "t2i")
-
-
-class Weighted(NamedTuple):
-    """The weight stage's result.
-
-    value: 0-d, accumulate dtype, summed over the anchors of the chosen directions.
-    positive_weight, row_weight, column_weight: [B], see `backends.base.GradientTerms`.
-    """
-
-    value: Tensor
-    positive_weight: Tensor
-    row_weight: Tensor
-    column_weight: Tensor
 
 
 class _Anchors(NamedTuple):
@@ -51,7 +39,8 @@ def relative_positive(positive: Tensor, negative: Tensor, objective: Objective) 
     Args: positive, negative: [B], similarities of each anchor's positive and hardest negative.
     """
     p = _wide(positive)
-    pool = p.sort().values
+    # No comparison with NaN holds, so it is in no one's set; infinity is beyond every finite limit.
+    pool = p.nan_to_num(math.inf, math.inf, -math.inf).sort().values
     limit = _wide(negative) + objective.epsilon
     within = torch.searchsorted(pool, limit, right=True)
     within = torch.where(limit.isnan(), 0, within)  # no comparison with NaN holds

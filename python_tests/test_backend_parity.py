@@ -12,7 +12,7 @@ from comparators import check_against_truth
 import goal_kernels as gk
 from goal_kernels import ops
 from goal_kernels.backends import BACKENDS
-from goal_kernels.backends.base import Call, Pairing
+from goal_kernels.backends.base import UNSCALED, Call, Forward, Found, Pairing, SearchQuery
 from goal_kernels.weights import weigh
 
 INTERPRETED_ROWS = 3
@@ -48,8 +48,9 @@ def device_or_skip(name: str, dtype: torch.dtype, width: int) -> str:
 
 def mine_with(name, image, text, objective, ids):
     """positive and mined by the backend's own operator, on the device the inputs are on."""
-    options = (objective.pair_element.relative, objective.epsilon, objective.beta, "highest")
-    return ops.mine(name, image, text, Pairing(None, *ids), *options)
+    kind, epsilon, beta = objective.pair_element.relative, objective.epsilon, objective.beta
+    query = SearchQuery(kind, epsilon, beta, False, "highest")
+    return ops.search(name, image, text, Pairing(None, *ids), query)[:2]
 
 
 def finish_with(name, image, text, objective, found, direction="both"):
@@ -57,9 +58,9 @@ def finish_with(name, image, text, objective, found, direction="both"):
     positive, mined = found
     weighted = weigh(objective, positive, mined, direction)
     one = torch.ones((), device=image.device)
-    indices = (mined.row_index, mined.column_index, None)
-    apply = getattr(torch.ops.goal_kernels, f"apply_{name}")
-    grads = apply(one, image, text, *indices, *weighted[1:], True, True)
+    _, *state = Forward.pack(Found(positive, mined, UNSCALED), weighted)
+    backward = getattr(torch.ops.goal_kernels, f"backward_{name}")
+    grads = backward(one, image, text, *state, True, True)
     return positive.cpu(), mined, weighted.value.cpu(), *grads
 
 

@@ -10,10 +10,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 
 LAYERS = (
-    {"constants"},
+    {"constants", "operators"},
     {"backends.base", "native"},
-    {"registry", "pairs"},
-    {"elements", "reference"},
+    {"registry", "pairs", "normalization"},
+    {"elements", "reference", "backends.composed"},
     {"objective", "backends.reference", "backends.cpu", "backends.triton*"},
     {"backends", "weights", "statistics", "checks"},
     {"ops", "backends.explain", "retrieval.ranks"},

@@ -10,6 +10,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 import goal_kernels as gk
 from goal_kernels.backends import BACKENDS
+from goal_kernels.registry import unregister_element
 
 NAMES = [b.name for b in BACKENDS]
 COMPILED = ["hinge/constant", "circle/linear_ms", "nca/sigmoid_ms"]
@@ -24,46 +25,72 @@ def gradients(loss, *tensors):
     return torch.autograd.grad(loss, tensors)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("relative", ["none", "linear", "exponential"])
 @pytest.mark.parametrize("name", NAMES)
-def test_opcheck_mine(name, relative) -> None:
+def test_opcheck_search(name, relative, normalize) -> None:
     device = device_or_skip(name, torch.float32, 6)
     image, text = (x.detach() for x in leaves(device=device))
     ids = caption_ids(12).to(device)
-    arguments = (image, text, None, ids, ids, relative, 0.1, 10.0, "highest")
-    torch.library.opcheck(getattr(torch.ops.goal_kernels, f"mine_{name}"), arguments)
+    arguments = (image, text, None, ids, ids, relative, 0.1, 10.0, normalize, "highest")
+    torch.library.opcheck(getattr(torch.ops.goal_kernels, f"search_{name}"), arguments)
 
 
+FORWARD_WORDS = ("nca", "sigmoid_ms", 10.0, 2.0, 10.0, 0.5, 0.1, 0.2, "both")
+"""Arguments of `forward_*` after the tensors: the objective and the direction."""
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck_forward(name, normalize) -> None:
+    device = device_or_skip(name, torch.float32, 6)
+    ids = caption_ids(12).to(device)
+    operator = getattr(torch.ops.goal_kernels, f"forward_{name}")
+    arguments = (*leaves(device=device), ids, ids, *FORWARD_WORDS, normalize, "highest")
+    torch.library.opcheck(operator, arguments)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_takes_built_in_elements_only(name) -> None:
+    operator = getattr(torch.ops.goal_kernels, f"forward_{name}")
+    element = gk.register_triplet("always_two", lambda positive, negative: 2 + 0 * positive)
+    try:
+        with pytest.raises(ValueError, match="expected built-in elements, got always_two/linear"):
+            operator(
+                *leaves(), None, None, element.name, "linear", *FORWARD_WORDS[2:], False, "highest"
+            )
+    finally:
+        unregister_element("triplet", element.name)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("need", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("name", NAMES)
-def test_opcheck_apply(name, need) -> None:
+def test_opcheck_backward(name, need, scaled) -> None:
     device = device_or_skip(name, torch.float32, 6)
     image, text = (x.detach() for x in leaves(device=device))
     found = gk.mine(image, text, backend=name)
-    weights = torch.rand(3, 12, device=device)
-    arguments = (
-        torch.ones((), device=device),
-        image,
-        text,
-        found.hardest_text,
-        found.hardest_image,
-    )
+    vectors = torch.rand(8 if scaled else 6, 12, device=device)
+    hardest = torch.stack([found.hardest_text, found.hardest_image])
     torch.library.opcheck(
-        getattr(torch.ops.goal_kernels, f"apply_{name}"), (*arguments, None, *weights, *need)
+        getattr(torch.ops.goal_kernels, f"backward_{name}"),
+        (torch.ones((), device=device), image, text, vectors, hardest, *need),
     )
 
 
 def test_opcheck_attach_and_similarity() -> None:
     image, text = leaves()
     found = gk.mine(image, text)
-    terms = (found.hardest_text, found.hardest_image, None, *torch.rand(3, 12))
-    value = torch.tensor(3.0)
+    hardest = torch.stack([found.hardest_text, found.hardest_image])
+    vectors, value = torch.rand(6, 12), torch.tensor(3.0)
     ops = torch.ops.goal_kernels
-    torch.library.opcheck(ops.attach, (image, text, value, *terms, "reference"))
+    torch.library.opcheck(ops.attach, (image, text, value, vectors, hardest, "reference"))
     similarity = (image @ text.T).detach()
     torch.library.opcheck(ops.mine_similarity, (similarity, None, None, "linear", 0.1, 10.0))
-    torch.library.opcheck(ops.apply_similarity, (value, similarity, *terms))
-    torch.library.opcheck(ops.attach_similarity, (similarity.requires_grad_(), value, *terms))
+    torch.library.opcheck(ops.backward_similarity, (value, similarity, vectors, hardest))
+    torch.library.opcheck(
+        ops.attach_similarity, (similarity.requires_grad_(), value, vectors, hardest)
+    )
 
 
 @pytest.mark.parametrize("objective", COMPILED)
@@ -197,12 +224,24 @@ def test_mean_divides_value_and_gradient_by_the_batch() -> None:
         torch.testing.assert_close(left, right / 10)
 
 
-def test_normalize_is_f_normalize_with_its_backward() -> None:
+def always_half(positive, negative):
+    return 0.5 + 0 * positive
+
+
+@pytest.mark.parametrize("triplet", ["nca", always_half], ids=["built_in", "custom"])
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_normalize_is_f_normalize_with_its_backward(name, triplet) -> None:
+    device_or_skip(name, torch.float64, 6)
     image, text = leaves(dtype=torch.float64)
-    image, text = (3 * image).detach().requires_grad_(), (0.5 * text).detach().requires_grad_()
-    found = gk.goal_loss(image, text, "nca/sigmoid_ms", normalize=True)
+    image, text = (3 * image).detach(), (0.5 * text).detach()
+    image[4] = 0  # F.normalize leaves such a row as it is
+    text[5] *= 1e-13
+    image.requires_grad_()
+    text.requires_grad_()
+    objective = gk.Objective(triplet, "sigmoid_ms")
+    found = gk.goal_loss(image, text, objective, normalize=True, backend=name)
     unit = [torch.nn.functional.normalize(x, dim=1) for x in (image, text)]
-    expected = gk.goal_loss(*unit, "nca/sigmoid_ms")
+    expected = gk.goal_loss(*unit, objective, backend=name)
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
     for left, right in zip(
         gradients(found, image, text), gradients(expected, image, text), strict=True

@@ -6,14 +6,16 @@
 //                      + sum over i with hardest_text[i] = j of b_row[i] X[i])
 //
 // Both are three lists of edges (destination, source, weight), sorted by destination with a stable counting
-// sort, so the order of every sum is fixed by the inputs.
-// Bytes: about (2 N + 2 M) rows read and N + M written for the usual square case.
+// sort, so the order of every sum is fixed by the inputs. With scales, X and Y stand for the scaled rows and
+// each gradient row is taken to its raw row while it is in cache (docs/derivation.md, section 8).
+// Bytes: about (2 N + 2 M) rows read and N + M written for the usual square case; with scales N + M more read.
 // Memory: 16 bytes per edge and 8 per row, plus one row per kRunTerms terms of rows with more than that.
 // Determinism: rows with many terms are cut into runs of kRunTerms, added in order; workers only take runs.
 #include "apply.h"
 
 #include <algorithm>
 #include <cstddef>
+#include <deque>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -24,9 +26,16 @@
 namespace goal_kernels {
 namespace {
 
+std::size_t element_bytes(Dtype dtype) {
+  if (dtype == Dtype::float64) return sizeof(double);
+  return dtype == Dtype::float32 ? sizeof(float) : sizeof(std::uint16_t);
+}
+
 // A row that is the hardest negative of thousands is shared by several workers in runs of this many terms.
 constexpr std::int64_t kRunTerms = 256;
 constexpr std::int64_t kRunsPerItem = 16;
+// A multiply-add of a gather waits for memory: it counts as this many when deciding about threads.
+constexpr double kWorkPerTerm = 8;
 
 template <typename T>
 struct Edges {
@@ -48,7 +57,9 @@ struct TermLists {
 };
 
 template <typename T>
-TermLists<T> sort_edges(const Edges<T> (&lists)[3], std::int64_t rows, std::int64_t sources) {
+TermLists<T> sort_edges(const Edges<T> (&lists)[3], std::int64_t rows, const Matrix& source) {
+  const std::int64_t sources = source.rows;
+  const T* const scale = static_cast<const T*>(source.scale);
   const auto exists = [&](const Edges<T>& list, std::int64_t e) {
     const std::int64_t to = list.to(e), from = list.from(e);
     return to >= 0 && to < rows && from >= 0 && from < sources;
@@ -62,9 +73,12 @@ TermLists<T> sort_edges(const Edges<T> (&lists)[3], std::int64_t rows, std::int6
   result.terms.resize(static_cast<std::size_t>(begin[rows]));
   std::vector<std::int64_t> next(begin.begin(), begin.end() - 1);
   for (const Edges<T>& list : lists)
-    for (std::int64_t e = 0; e < list.count; ++e)
-      if (exists(list, e))
-        result.terms[next[list.to(e)]++] = {list.from(e), list.sign * list.weight[e]};
+    for (std::int64_t e = 0; e < list.count; ++e) {
+      if (!exists(list, e)) continue;
+      const std::int64_t from = list.from(e);
+      const T sign = scale != nullptr ? list.sign * scale[from] : list.sign;
+      result.terms[next[list.to(e)]++] = {from, sign * list.weight[e]};
+    }
   return result;
 }
 
@@ -96,37 +110,94 @@ Runs cut(const std::vector<std::int64_t>& begin) {
   return runs;
 }
 
-// grad [rows, D] contiguous = scale * ordered sums of rows of `source`.
+// The gradient of one side: grad [rows, D] contiguous = g * ordered sums of rows of the other side.
 template <typename T>
-void gather(const Matrix& source, const TermLists<T>& lists, T scale, const RowKernel<T>& kernel,
-            int threads, std::size_t element_bytes, void* grad) {
-  const std::int64_t width = source.width;
-  const Runs runs = cut(lists.begin);
-  const std::int64_t total = static_cast<std::int64_t>(runs.all.size());
-  const int workers = worker_count(double(lists.terms.size()) * double(width), threads);
-  const Buffer<T> scratch(runs.scratch_rows * width);
-  const Buffer<T> accumulators(workers * width);
-  const auto store = [&](const T* accumulator, std::int64_t row) {
-    char* out = static_cast<char*>(grad) + static_cast<std::size_t>(row * width) * element_bytes;
-    kernel.store(accumulator, scale, width, source.dtype, out);
-  };
-  parallel_for((total + kRunsPerItem - 1) / kRunsPerItem, workers, [&](std::int64_t item, int worker) {
-    const std::int64_t end = std::min((item + 1) * kRunsPerItem, total);
+class Side {
+ public:
+  Side(const Matrix& own, const Matrix& source, const Edges<T> (&edges)[3], void* grad)
+      : own_(own),
+        source_(source),
+        grad_(static_cast<char*>(grad)),
+        lists_(sort_edges(edges, own.rows, source)),
+        runs_(cut(lists_.begin)),
+        scratch_(runs_.scratch_rows * own.width) {}
+
+  std::int64_t items() const { return (total() + kRunsPerItem - 1) / kRunsPerItem; }
+  std::int64_t splits() const { return static_cast<std::int64_t>(runs_.split.size()); }
+  double work() const { return kWorkPerTerm * double(lists_.terms.size()) * double(own_.width); }
+
+  // Finishes the rows of one run and leaves the sums of longer rows in scratch. accumulator: [D].
+  void run(std::int64_t item, T factor, const RowKernel<T>& kernel, T* accumulator) const {
+    const std::int64_t end = std::min((item + 1) * kRunsPerItem, total());
     for (std::int64_t r = item * kRunsPerItem; r < end; ++r) {
-      const Run& run = runs.all[r];
-      const bool whole = run.scratch < 0;
-      T* sum = whole ? accumulators.data() + worker * width : scratch.data() + run.scratch * width;
-      kernel.sum_terms(source, lists.terms.data() + run.begin, run.count, sum);
-      if (whole) store(sum, run.row);
+      const Run& run = runs_.all[r];
+      const Term<T>* terms = lists_.terms.data() + run.begin;
+      if (run.scratch >= 0) {
+        kernel.sum_terms(source_, terms, run.count, scratch_.data() + run.scratch * own_.width);
+      } else if (run.count <= kFewTerms && own_.scale == nullptr) {
+        kernel.gather(source_, terms, run.count, factor, out(run.row));
+      } else {
+        kernel.sum_terms(source_, terms, run.count, accumulator);
+        finish(accumulator, run.row, factor, kernel);
+      }
     }
+  }
+
+  // Adds the runs of one long row.
+  void join(std::int64_t split, T factor, const RowKernel<T>& kernel) const {
+    const std::size_t first = runs_.split[split];
+    const std::int64_t row = runs_.all[first].row;
+    T* sum = scratch_.data() + runs_.all[first].scratch * own_.width;
+    for (std::size_t r = first + 1; r < runs_.all.size() && runs_.all[r].row == row; ++r)
+      kernel.add(scratch_.data() + runs_.all[r].scratch * own_.width, own_.width, sum);
+    finish(sum, row, factor, kernel);
+  }
+
+ private:
+  std::int64_t total() const { return static_cast<std::int64_t>(runs_.all.size()); }
+
+  void* out(std::int64_t row) const {
+    return grad_ + static_cast<std::size_t>(row * own_.width) * element_bytes(own_.dtype);
+  }
+
+  void finish(const T* sum, std::int64_t row, T factor, const RowKernel<T>& kernel) const {
+    if (own_.scale != nullptr)
+      kernel.store_projected(sum, factor, own_, row, out(row));
+    else
+      kernel.store(sum, factor, own_.width, own_.dtype, out(row));
+  }
+
+  const Matrix& own_;
+  const Matrix& source_;
+  char* const grad_;
+  const TermLists<T> lists_;
+  const Runs runs_;
+  const Buffer<T> scratch_;
+};
+
+// All sides at once: a parallel region costs as much as a hundred rows.
+template <typename T>
+void gather_sides(const std::deque<Side<T>>& sides, std::int64_t width, T factor,
+                  const RowKernel<T>& kernel, int threads) {
+  double work = 0;
+  std::int64_t items = 0, splits = 0;
+  for (const Side<T>& side : sides) {
+    work += side.work();
+    items += side.items();
+    splits += side.splits();
+  }
+  const int workers = worker_count(work, threads);
+  const Buffer<T> accumulators(workers * width);
+  parallel_for(items, workers, [&](std::int64_t item, int worker) {
+    const bool first = item < sides.front().items();
+    const std::int64_t own_item = first ? item : item - sides.front().items();
+    (first ? sides.front() : sides.back())
+        .run(own_item, factor, kernel, accumulators.data() + worker * width);
   });
-  const std::int64_t splits = static_cast<std::int64_t>(runs.split.size());
-  parallel_for(splits, workers, [&](std::int64_t s, int) {
-    const std::size_t first = runs.split[s];
-    T* sum = scratch.data() + runs.all[first].scratch * width;
-    for (std::size_t r = first + 1; r < runs.all.size() && runs.all[r].row == runs.all[first].row; ++r)
-      kernel.add(scratch.data() + runs.all[r].scratch * width, width, sum);
-    store(sum, runs.all[first].row);
+  parallel_for(splits, workers, [&](std::int64_t split, int) {
+    const bool first = split < sides.front().splits();
+    const std::int64_t own_split = first ? split : split - sides.front().splits();
+    (first ? sides.front() : sides.back()).join(own_split, factor, kernel);
   });
 }
 
@@ -140,26 +211,26 @@ void check_range(const char* name, const std::int64_t* index, std::int64_t count
 }
 
 template <typename T>
-void apply_as(const ApplyJob& job, const RowKernel<T>& kernel, int threads, std::size_t element_bytes) {
+void apply_as(const ApplyJob& job, const RowKernel<T>& kernel, int threads) {
   const std::int64_t rows = job.image.rows, columns = job.text.rows;
   const T* positive = static_cast<const T*>(job.positive_weight);
   const T* row_weight = static_cast<const T*>(job.row_weight);
   const T* column_weight = static_cast<const T*>(job.column_weight);
-  const T scale = *static_cast<const T*>(job.scale);
+  std::deque<Side<T>> sides;
   if (job.grad_image != nullptr) {
     const Edges<T> edges[3] = {{nullptr, job.hardest_text, row_weight, T(1), rows},
                                {nullptr, job.target, positive, T(-1), rows},
                                {job.hardest_image, nullptr, column_weight, T(1), columns}};
-    const TermLists<T> lists = sort_edges(edges, rows, columns);
-    gather(job.text, lists, scale, kernel, threads, element_bytes, job.grad_image);
+    sides.emplace_back(job.image, job.text, edges, job.grad_image);
   }
   if (job.grad_text != nullptr) {
     const Edges<T> edges[3] = {{nullptr, job.hardest_image, column_weight, T(1), columns},
                                {job.target, nullptr, positive, T(-1), rows},
                                {job.hardest_text, nullptr, row_weight, T(1), rows}};
-    const TermLists<T> lists = sort_edges(edges, columns, rows);
-    gather(job.image, lists, scale, kernel, threads, element_bytes, job.grad_text);
+    sides.emplace_back(job.text, job.image, edges, job.grad_text);
   }
+  if (!sides.empty())
+    gather_sides(sides, job.image.width, *static_cast<const T*>(job.grad_loss), kernel, threads);
 }
 
 }  // namespace
@@ -168,10 +239,9 @@ void apply(const ApplyJob& job, const RowKernels& kernels, int threads) {
   check_range("hardest_text", job.hardest_text, job.image.rows, job.text.rows);
   check_range("hardest_image", job.hardest_image, job.text.rows, job.image.rows);
   if (job.image.dtype == Dtype::float64)
-    apply_as<double>(job, kernels.float64, threads, sizeof(double));
+    apply_as<double>(job, kernels.float64, threads);
   else
-    apply_as<float>(job, kernels.float32, threads,
-                    job.image.dtype == Dtype::float32 ? sizeof(float) : sizeof(std::uint16_t));
+    apply_as<float>(job, kernels.float32, threads);
 }
 
 }  // namespace goal_kernels

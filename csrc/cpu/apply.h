@@ -7,7 +7,8 @@
 
 namespace goal_kernels {
 
-// Weights and `scale` are double for double embeddings, else float.
+// Weights and `grad_loss` are double for double embeddings, else float. Matrices with scales are normalised:
+// both have them or neither, and the gradients are those of the rows without their scales.
 struct ApplyJob {
   Matrix image;                        // [N, D]
   Matrix text;                         // [M, D], same dtype and width
@@ -17,7 +18,7 @@ struct ApplyJob {
   const void* positive_weight;        // [N], c
   const void* row_weight;             // [N], b of the image anchors
   const void* column_weight;          // [M], b of the text anchors
-  const void* scale;                  // one value, the incoming gradient
+  const void* grad_loss;              // one value, the incoming gradient
   void* grad_image;                   // [N, D] contiguous, dtype of the inputs; null: not wanted
   void* grad_text;                    // [M, D] likewise
 };

@@ -17,6 +17,4 @@ void score_pairs(const Matrix& a, const Matrix& b, const std::int64_t* index, vo
 // above; scales that the matrix has already are left out.
 void row_scales(const Matrix& matrix, void* scale, const RowKernels& kernels, int threads);
 
-constexpr double kShortestLength = 1e-12;
-
 }  // namespace goal_kernels

@@ -1,8 +1,8 @@
 // Row kernels: dot products and weighted sums of rows, accumulated in float (double for double).
 //
-// Bytes per output row of a sum: (terms + 1) * width * element size; the accumulator stays in the first-level
-// cache up to a width of about 8000 floats. The loops of the sums are plain so that the compiler vectorises
-// them for the instruction set of this translation unit (GOAL_KERNELS_ROW_TABLE names its table).
+// Bytes per output row of a sum: (terms + 1) * width * element size, one more row when projected. A sum of more
+// than kFewTerms terms goes through an accumulator that stays in the first-level cache up to a width of about
+// 8000 floats. GOAL_KERNELS_ROW_TABLE names the table of the instruction set that this is compiled for.
 #include "row_kernel.h"
 
 #include "wide_lanes.h"
@@ -35,24 +35,25 @@ inline T scale_of(const Matrix& matrix, std::int64_t row) {
   return matrix.scale == nullptr ? T(1) : static_cast<const T*>(matrix.scale)[row];
 }
 
-template <typename T, typename Element>
-T dot_as(const Element* left, T left_scale, const Element* right, T right_scale, std::int64_t width) {
+template <typename T, typename Left, typename Right>
+T dot_as(const Left* left, T left_scale, const Right* right, T right_scale, std::int64_t width) {
   constexpr int kCount = Lanes<T>::count, kVectors = kChains / kCount;
   Vec<T> sum[kVectors] = {};
   // Each factor is scaled, not their product, which may overflow where normalised rows do not.
-  const auto add_chunk = [&](const Element* a, const Element* b) {
+  const auto add_chunk = [&](const Left* a, const Right* b) {
 #pragma GCC unroll 32
     for (int v = 0; v < kVectors; ++v)
-      sum[v] += (load_wide<T>(a + v * kCount) * left_scale) * (load_wide<T>(b + v * kCount) * right_scale);
+      sum[v] += (load_wide(a + v * kCount, Vec<T>{}) * left_scale) *
+                (load_wide(b + v * kCount, Vec<T>{}) * right_scale);
   };
-  const std::int64_t whole = width / kChains * kChains;
+  const std::int64_t whole = width / kChains * kChains, rest = width - whole;
   for (std::int64_t d = 0; d < whole; d += kChains) add_chunk(left + d, right + d);
-  if (whole < width) {
-    const std::size_t bytes = static_cast<std::size_t>(width - whole) * sizeof(Element);
-    Element rest[2][kChains] = {};
-    std::memcpy(rest[0], left + whole, bytes);
-    std::memcpy(rest[1], right + whole, bytes);
-    add_chunk(rest[0], rest[1]);
+  if (rest > 0) {
+    Left left_rest[kChains] = {};
+    Right right_rest[kChains] = {};
+    std::memcpy(left_rest, left + whole, static_cast<std::size_t>(rest) * sizeof(Left));
+    std::memcpy(right_rest, right + whole, static_cast<std::size_t>(rest) * sizeof(Right));
+    add_chunk(left_rest, right_rest);
   }
 #pragma GCC unroll 8
   for (int half = kVectors / 2; half > 0; half /= 2)
@@ -70,44 +71,101 @@ T dot(const Matrix& a, std::int64_t i, const Matrix& b, std::int64_t j) {
   });
 }
 
-template <typename T, typename Source>
-void sum_from(const Matrix& source, const Term<T>* terms, std::int64_t count,
-              T* __restrict__ accumulator) {
-  for (std::int64_t d = 0; d < source.width; ++d) accumulator[d] = T(0);
-  for (std::int64_t t = 0; t < count; ++t) {
-    const Source* row = row_of<Source>(source, terms[t].source);
-    const T weight = terms[t].weight;
-    for (std::int64_t d = 0; d < source.width; ++d) accumulator[d] += weight * widen(row[d]);
+// out = factor * the sum of kTerms terms, which begins with `from` unless that is null.
+template <int kTerms, typename T, typename Source, typename Element>
+void sum_few(const Matrix& source, const Term<T>* terms, const T* from, T factor, Element* out) {
+  const Source* rows[kTerms > 0 ? kTerms : 1];
+  T weights[kTerms > 0 ? kTerms : 1];
+  for (int t = 0; t < kTerms; ++t) {
+    rows[t] = row_of<Source>(source, terms[t].source);
+    weights[t] = terms[t].weight;
+  }
+  const auto add_terms = [&](std::int64_t d, auto sum) {
+#pragma GCC unroll 4
+    for (int t = 0; t < kTerms; ++t) sum += weights[t] * load_wide(rows[t] + d, sum);
+    return factor * sum;
+  };
+  if (from == nullptr)
+    write_row<T>(source.width, out, [&](std::int64_t d, auto zero) { return add_terms(d, zero); });
+  else
+    write_row<T>(source.width, out,
+                 [&](std::int64_t d, auto lane) { return add_terms(d, load_wide(from + d, lane)); });
+}
+
+template <typename T, typename Source, typename Element>
+void sum_some(const Matrix& source, const Term<T>* terms, std::int64_t count, const T* from, T factor,
+              Element* out) {
+  static_assert(kFewTerms == 4, "one case for each number of terms");
+  switch (count) {
+    case 0:
+      return sum_few<0, T, Source>(source, terms, from, factor, out);
+    case 1:
+      return sum_few<1, T, Source>(source, terms, from, factor, out);
+    case 2:
+      return sum_few<2, T, Source>(source, terms, from, factor, out);
+    case 3:
+      return sum_few<3, T, Source>(source, terms, from, factor, out);
+    default:
+      return sum_few<4, T, Source>(source, terms, from, factor, out);
   }
 }
 
 template <typename T>
-void sum_terms(const Matrix& source, const Term<T>* terms, std::int64_t count, T* accumulator) {
+void sum_terms(const Matrix& source, const Term<T>* terms, std::int64_t count, T* sum) {
   with_element<T>(source.dtype, [&](auto element) {
-    sum_from<T, decltype(element)>(source, terms, count, accumulator);
+    const T* from = nullptr;
+    std::int64_t done = 0;
+    do {
+      const std::int64_t some = count - done < kFewTerms ? count - done : kFewTerms;
+      sum_some<T, decltype(element)>(source, terms + done, some, from, T(1), sum);
+      from = sum;
+      done += some;
+    } while (done < count);
   });
 }
 
 template <typename T>
-void add(const T* __restrict__ addend, std::int64_t width, T* __restrict__ accumulator) {
-  for (std::int64_t d = 0; d < width; ++d) accumulator[d] += addend[d];
-}
-
-template <typename T, typename Element>
-void store_as(const T* __restrict__ accumulator, T scale, std::int64_t width, void* out) {
-  Element* __restrict__ row = static_cast<Element*>(out);
-  for (std::int64_t d = 0; d < width; ++d) narrow(scale * accumulator[d], row[d]);
+void gather(const Matrix& source, const Term<T>* terms, std::int64_t count, T factor, void* out) {
+  with_element<T>(source.dtype, [&](auto element) {
+    using Element = decltype(element);
+    sum_some<T, Element>(source, terms, count, nullptr, factor, static_cast<Element*>(out));
+  });
 }
 
 template <typename T>
-void store_row(const T* accumulator, T scale, std::int64_t width, Dtype dtype, void* out) {
+void add(const T* addend, std::int64_t width, T* sum) {
+  write_row<T>(width, sum, [&](std::int64_t d, auto lane) {
+    return load_wide(sum + d, lane) + load_wide(addend + d, lane);
+  });
+}
+
+template <typename T>
+void store_sum(const T* sum, T factor, std::int64_t width, Dtype dtype, void* out) {
   with_element<T>(dtype, [&](auto element) {
-    store_as<T, decltype(element)>(accumulator, scale, width, out);
+    write_row<T>(width, static_cast<decltype(element)*>(out), [&](std::int64_t d, auto lane) {
+      return factor * load_wide(sum + d, lane);
+    });
   });
 }
 
 template <typename T>
-constexpr RowKernel<T> kTable{dot<T>, sum_terms<T>, add<T>, store_row<T>};
+void store_projected(const T* sum, T factor, const Matrix& own, std::int64_t row, void* out) {
+  const T scale = scale_of<T>(own, row);
+  if (scale >= T(1 / kShortestLength))
+    return store_sum(sum, factor * scale, own.width, own.dtype, out);
+  with_element<T>(own.dtype, [&](auto element) {
+    using Element = decltype(element);
+    const Element* raw = row_of<Element>(own, row);
+    const T along = dot_as<T>(sum, T(1), raw, scale, own.width) * scale;
+    const T outer = factor * scale;
+    write_row<T>(own.width, static_cast<Element*>(out), [&](std::int64_t d, auto lane) {
+      return outer * (load_wide(sum + d, lane) - along * load_wide(raw + d, lane));
+    });
+  });
+}
+
+template <typename T>
+constexpr RowKernel<T> kTable{dot<T>, sum_terms<T>, gather<T>, add<T>, store_sum<T>, store_projected<T>};
 
 }  // namespace
 

@@ -14,17 +14,29 @@ struct Term {
   T weight;
 };
 
+// Sums of at most this many terms are made in registers, in one pass over the rows.
+constexpr std::int64_t kFewTerms = 4;
+
+// Widths are those of the matrices. `out` is a row of the matrices' dtype, rounded to it.
 template <typename T>
 struct RowKernel {
   // <row i of a, row j of b>, scales of both included. Same dtype and width.
   T (*dot)(const Matrix& a, std::int64_t i, const Matrix& b, std::int64_t j);
-  // accumulator[d] = sum of the terms in order, [width].
-  void (*sum_terms)(const Matrix& source, const Term<T>* terms, std::int64_t count, T* accumulator);
-  // accumulator[d] += addend[d].
-  void (*add)(const T* addend, std::int64_t width, T* accumulator);
-  // out[d] = scale * accumulator[d], rounded to `dtype`.
-  void (*store)(const T* accumulator, T scale, std::int64_t width, Dtype dtype, void* out);
+  // sum = the terms in order, without the scales of `source`.
+  void (*sum_terms)(const Matrix& source, const Term<T>* terms, std::int64_t count, T* sum);
+  // out = factor * the terms in order, likewise; count <= kFewTerms.
+  void (*gather)(const Matrix& source, const Term<T>* terms, std::int64_t count, T factor, void* out);
+  // sum += addend.
+  void (*add)(const T* addend, std::int64_t width, T* sum);
+  // out = factor * sum.
+  void (*store)(const T* sum, T factor, std::int64_t width, Dtype dtype, void* out);
+  // With u = row `row` of `own` times its scale s: out = factor * s (sum - u <u, sum>), which takes a gradient
+  // from the normalised row to the row. Rows too short to normalise (s >= 1 / kShortestLength): factor * s sum.
+  void (*store_projected)(const T* sum, T factor, const Matrix& own, std::int64_t row, void* out);
 };
+
+// The length below which F.normalize of torch divides by this constant instead.
+constexpr double kShortestLength = 1e-12;
 
 struct RowKernels {
   RowKernel<float> float32;

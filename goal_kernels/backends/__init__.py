@@ -7,7 +7,6 @@ the others. A backend that is named explicitly never falls back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from goal_kernels.backends.base import Backend, Call, Verdict
 from goal_kernels.backends.cpu import CpuBackend
@@ -55,7 +54,7 @@ def resolve(name: str, call: Call) -> str:
     named explicitly cannot serve the call.
     """
     if name == AUTO:
-        for backend, verdict in verdicts(replace(call, automatic=True)):
+        for backend, verdict in verdicts(call._replace(automatic=True)):
             if verdict.ok:
                 return backend.name
     backend = find_backend(name)

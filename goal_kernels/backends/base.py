@@ -4,6 +4,9 @@ The objective runs in three stages, *mine -> weight -> apply*. A backend supplie
 last. The weights in between act on [B] vectors and are plain torch, the same for all backends, so a
 new objective element needs no code here and a new backend needs to know no element.
 
+What operators call is `search`, `forward` and `backward`: the stages with everything around them.
+`ComposedBackend` makes them from `mine` and `apply`; a backend may override them with faster twins.
+
 Shapes: image embeddings [N, D], text embeddings [M, D]. Row i is an image anchor, column j a text
 anchor. Similarity is S[i, j] = <image[i], text[j]>. The *accumulate dtype* is float64 for float64
 inputs and float32 for every other.
@@ -12,7 +15,7 @@ inputs and float32 for every other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -29,8 +32,7 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """The properties of a call that decide which backend can serve it.
 
     automatic: `auto` is choosing. A backend that would be a debugging aid here (an interpreter)
@@ -112,6 +114,120 @@ class GradientTerms(NamedTuple):
     column_weight: Tensor
 
 
+class SearchQuery(NamedTuple):
+    """What `Backend.search` is asked.
+
+    relative, beta: as in `RelativeQuery`. epsilon: the threshold of the relative sums is the
+        smallest existing positive minus this. normalize: divide each row by its length first.
+    precision: one of PRECISIONS.
+    """
+
+    relative: str
+    epsilon: float
+    beta: float
+    normalize: bool
+    precision: str
+
+
+class Scales(NamedTuple):
+    """What multiplies each row of image [N] and text [M], accumulate dtype; None: nothing.
+
+    Normalised rows are given as raw rows with scales 1 / max(length, SHORTEST_LENGTH).
+    """
+
+    image: Tensor | None = None
+    text: Tensor | None = None
+
+
+UNSCALED = Scales()
+
+
+class Found(NamedTuple):
+    """What `Backend.search` answers.
+
+    positive: [N], accumulate dtype, similarity of row i and its positive, -inf if it has none.
+    scales: of the normalised rows, or two Nones.
+    """
+
+    positive: Tensor
+    mined: Mined
+    scales: Scales
+
+
+class Weighted(NamedTuple):
+    """The weight stage's result for a square batch.
+
+    value: 0-d, accumulate dtype, summed over the anchors of the chosen directions.
+    positive_weight, row_weight, column_weight: [B], see `GradientTerms`.
+    """
+
+    value: Tensor
+    positive_weight: Tensor
+    row_weight: Tensor
+    column_weight: Tensor
+
+
+class Scalars(NamedTuple):
+    """The hyper-parameters of a built-in objective, see `Objective`."""
+
+    tau: float
+    alpha: float
+    beta: float
+    lam: float
+    epsilon: float
+    margin: float
+
+
+class WeightStage(NamedTuple):
+    """The weight stage of a built-in objective: what defines it, and the stage as torch code.
+
+    triplet, pair: full names of built-in elements. direction: one of weights.DIRECTIONS.
+    weigh: (positive [B], mined) -> Weighted.
+    """
+
+    triplet: str
+    pair: str
+    scalars: Scalars
+    direction: str
+    weigh: Callable[[Tensor, Mined], Weighted]
+
+
+VECTORS = 6
+"""Rows of `Forward.vectors` without the two scales."""
+
+
+class Forward(NamedTuple):
+    """Everything that a forward leaves, in few tensors: allocating each costs as much as weighing.
+
+    value: 0-d, accumulate dtype.
+    vectors: accumulate dtype, [VECTORS, B]: positive, row_value, column_value, positive_weight,
+        row_weight, column_weight; for normalised rows [VECTORS + 2, B] with the scales of image and
+        text.
+    hardest: int64 [2, B]: row_index and column_index.
+    """
+
+    value: Tensor
+    vectors: Tensor
+    hardest: Tensor
+
+    @classmethod
+    def pack(cls, found: Found, weighted: Weighted) -> Forward:
+        """From the results of the stages."""
+        mined = found.mined
+        vectors = [found.positive, mined.row_value, mined.column_value, *weighted[1:]]
+        vectors += [scale for scale in found.scales if scale is not None]
+        hardest = torch.stack([mined.row_index, mined.column_index])
+        return cls(weighted.value, torch.stack(vectors), hardest)
+
+
+def unpack_terms(vectors: Tensor, hardest: Tensor) -> tuple[GradientTerms, Scales]:
+    """What a backward reads from `Forward`."""
+    rows = vectors.unbind()
+    hardest_text, hardest_image = hardest.unbind()
+    terms = GradientTerms(hardest_text, hardest_image, None, *rows[3:VECTORS])
+    return terms, Scales(*rows[VECTORS:])
+
+
 class Backend(ABC):
     """One way to mine and to apply. Stateless; instances are registered in `backends/__init__`."""
 
@@ -166,6 +282,39 @@ class Backend(ABC):
             need: whether the image and the text gradient are wanted.
         Returns: grad_image [N, D] and grad_text [M, D] in the input dtype, contiguous; None where
             not wanted. Accumulated in the accumulate dtype; deterministic.
+        """
+
+    @abstractmethod
+    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
+        """Positives, and `mine` with the threshold they give. Arguments as in `mine`."""
+
+    @abstractmethod
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        pairing: Pairing,
+        query: SearchQuery,
+        stage: WeightStage,
+    ) -> Forward:
+        """`search` and the weight stage, for a square batch without targets.
+
+        A twin of `stage.weigh` must agree with it to a few roundings of the accumulate dtype.
+        """
+
+    @abstractmethod
+    def backward(
+        self,
+        grad_loss: Tensor,
+        image: Tensor,
+        text: Tensor,
+        vectors: Tensor,
+        hardest: Tensor,
+        need: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """`apply` to what `forward` left; for normalised rows the gradients of the raw rows.
+
+        Args: as in `apply`; vectors, hardest: as in `Forward`.
         """
 
 

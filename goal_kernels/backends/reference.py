@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.base import (
-    Backend,
     Call,
     GradientTerms,
     Mined,
@@ -18,6 +17,7 @@ from goal_kernels.backends.base import (
     Verdict,
     accumulate_dtype,
 )
+from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.pairs import pair_similarity
 from goal_kernels.reference import apply_terms, mine_similarity
 
@@ -36,7 +36,7 @@ def matmul_precision(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-class ReferenceBackend(Backend):
+class ReferenceBackend(ComposedBackend):
     """Mining by one matrix product and dense reductions, applying by gather and ordered scatter."""
 
     name = "reference"

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.base import (
-    Backend,
     Call,
     GradientTerms,
     Mined,
@@ -21,6 +20,7 @@ from goal_kernels.backends.base import (
     RelativeQuery,
     Verdict,
 )
+from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.backends.triton_apply import image_gradient, text_gradient
 from goal_kernels.backends.triton_configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY
 from goal_kernels.backends.triton_mine import MineLaunch
@@ -28,7 +28,7 @@ from goal_kernels.backends.triton_runtime import interpreting, on_device
 from goal_kernels.pairs import pair_similarity
 
 
-class TritonBackend(Backend):
+class TritonBackend(ComposedBackend):
     """Mining and gradients on CUDA tensors, or on CPU tensors in the interpreter."""
 
     name = "triton"

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.base import GradientTerms, accumulate_dtype
+from goal_kernels.backends.base import GradientTerms, accumulate_dtype, unpack_terms
 from goal_kernels.backends.cpu import DTYPES, CpuBackend
+from goal_kernels.normalization import row_scale
 
 NAN = float("nan")
 SHAPES = ((1, 1, 1), (2, 3, 7), (40, 31, 33), (31, 40, 64), (70, 70, 129))
@@ -182,3 +183,56 @@ def test_strided_inputs_and_expanded_weights(backend) -> None:
     assert torch.equal(plain[0], strided[0])
     assert torch.equal(plain[1], strided[1])
     check(plain[0], truth(1.0, image, text, terms)[0], torch.float32, terms=20)
+
+
+def test_gradients_of_normalised_rows(backend, set_threads) -> None:
+    """With scales, in float64: what autograd makes of F.normalize, hubs and tiny rows included."""
+    image, text = random_pair(600, 600, 33, torch.float64)
+    image[7] *= 1e-14  # divided by 1e-12, a constant
+    image[8] = 0
+    vectors = torch.randn(6, 600, dtype=torch.float64)
+    hardest = torch.randint(-1, 600, (2, 600))
+    hardest[:, :400] = 5
+    terms, _ = unpack_terms(vectors, hardest)
+    leaves = [x.clone().requires_grad_() for x in (image, text)]
+    unit = [torch.nn.functional.normalize(x, dim=1) for x in leaves]
+    upstream = backend.apply(torch.tensor(-0.7).double(), *unit, terms, (True, True))
+    expected = torch.autograd.grad(unit, leaves, upstream)
+    scales = torch.stack([row_scale(x) for x in (image, text)])
+    for threads in (1, 3):
+        set_threads(threads)
+        found = backend.backward(
+            torch.tensor(-0.7).double(), image, text, torch.cat([vectors, scales]), hardest,
+            (True, True),
+        )  # fmt: skip
+        for grad, exact in zip(found, expected, strict=True):
+            assert grad is not None
+            largest = exact.abs().amax(dim=1, keepdim=True) + 1
+            torch.testing.assert_close(grad / largest, exact / largest, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_normalised_gradients_in_lower_precision(backend, dtype) -> None:
+    image, text = random_pair(90, 90, 70, dtype)
+    vectors, hardest = torch.randn(6, 90), torch.randint(-1, 90, (2, 90))
+    scales = torch.stack([row_scale(x) for x in (image, text)])
+    vectors = torch.cat([vectors, scales])
+    found = backend.backward(torch.tensor(1.5), image, text, vectors, hardest, (True, True))
+    exact = backend.backward(
+        torch.tensor(1.5).double(), image.double(), text.double(), vectors.double(), hardest,
+        (True, True),
+    )  # fmt: skip
+    for grad, truth in zip(found, exact, strict=True):
+        check(grad, truth, dtype, terms=20)
+
+
+def test_backward_checks_what_it_is_given(fastest) -> None:
+    image, vectors = torch.ones(3, 2), torch.zeros(6, 3)
+    hardest, one = torch.zeros(2, 3, dtype=torch.int64), torch.tensor(1.0)
+    both = (True, True)
+    with pytest.raises(ValueError, match="expected 3 and 6 or 8 rows, got 3 and 5"):
+        fastest.backward(one, image, image, vectors[:5], hardest, both)
+    with pytest.raises(ValueError, match=r"vectors: expected 18 contiguous .*float32"):
+        fastest.backward(one, image, image, vectors.double(), hardest, both)
+    with pytest.raises(ValueError, match="hardest: expected 6 contiguous"):
+        fastest.backward(one, image, image, vectors, hardest[:1], both)

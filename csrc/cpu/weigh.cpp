@@ -1,0 +1,149 @@
+#include "weigh.h"
+
+#include <cmath>
+#include <optional>
+#include <vector>
+
+#include "parallel.h"
+#include "relative_positive.h"
+
+namespace goal_kernels {
+namespace {
+
+constexpr std::int64_t kAnchorsPerItem = 1024;
+constexpr double kCircleOffset = 0.5;   // constants.py has the same
+constexpr double kWorkPerAnchor = 512;  // an anchor's exponentials and searches, in multiply-adds
+
+template <typename T>
+T sigmoid(T x) {
+  return T(1) / (T(1) + std::exp(-x));
+}
+
+template <typename T>
+T triplet_weight(const WeightRule& rule, T p, T n) {
+  switch (rule.triplet) {
+    case Triplet::constant:
+      return T(1);
+    case Triplet::nca:
+      return sigmoid(T(-rule.tau) * (p - n));
+    case Triplet::circle:
+      return sigmoid(T(-rule.tau) * (p * (T(2) - p) - n * n - T(kCircleOffset)));
+    case Triplet::hinge:
+      break;
+  }
+  const T violated = T(rule.margin) + n - p;
+  return std::isnan(violated) ? violated : T(violated > T(0));
+}
+
+template <typename T>
+struct PairWeights {
+  T positive;
+  T negative;
+};
+
+template <typename T>
+PairWeights<T> pair_weights(const WeightRule& rule, T p, T n, T relative_positive, T relative_negative) {
+  const T alpha = T(rule.alpha), beta = T(rule.beta), lam = T(rule.lam);
+  switch (rule.pair) {
+    case Pair::constant:
+      return {T(1), T(1)};
+    case Pair::linear:
+      return {T(1) - p, n};
+    case Pair::sigmoid:
+      return {sigmoid(-alpha * (p - lam)), sigmoid(beta * (n - lam))};
+    case Pair::linear_ms:
+      return {(T(1) - relative_positive) * (T(1) - p), (T(1) + relative_negative) * n};
+    case Pair::sigmoid_ms:
+      break;
+  }
+  return {T(1) / (std::exp(alpha * (p - lam)) + relative_positive),
+          T(1) / (std::exp(-beta * (n - lam)) + relative_negative)};
+}
+
+// a, b (eq. 7 and 8) and the value of one anchor.
+template <typename T>
+struct AnchorWeights {
+  T positive;
+  T negative;
+  T value;
+};
+
+template <typename T>
+class Weigher {
+ public:
+  explicit Weigher(const WeighJob& job) : job_(job), positive_(static_cast<const T*>(job.positive)) {
+    const Relative kind = relative_of(job.rule.pair);
+    if (kind != Relative::none)
+      relative_positive_.emplace(kind, job.rule.epsilon, job.rule.alpha, positive_, job.count);
+  }
+
+  void run(int threads) const {
+    const std::int64_t items = (job_.count + kAnchorsPerItem - 1) / kAnchorsPerItem;
+    std::vector<double> values(static_cast<std::size_t>(items));
+    const int workers = worker_count(double(job_.count) * kWorkPerAnchor, threads);
+    parallel_for(items, workers, [&](std::int64_t item, int) {
+      const std::int64_t begin = item * kAnchorsPerItem;
+      values[item] = weigh_anchors(begin, std::min(begin + kAnchorsPerItem, job_.count));
+    });
+    double value = 0;
+    for (const double part : values) value += part;
+    *static_cast<T*>(job_.value) = T(value);
+  }
+
+ private:
+  // Anchors [begin, end) of both sides; returns the sum of their values.
+  double weigh_anchors(std::int64_t begin, std::int64_t end) const {
+    double value = 0;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const AnchorWeights<T> row = weigh_anchor(job_.rule.rows, job_.row, i);
+      const AnchorWeights<T> column = weigh_anchor(job_.rule.columns, job_.column, i);
+      static_cast<T*>(job_.positive_weight)[i] = row.positive + column.positive;
+      static_cast<T*>(job_.row_weight)[i] = row.negative;
+      static_cast<T*>(job_.column_weight)[i] = column.negative;
+      value += double(row.value) + double(column.value);
+    }
+    return value;
+  }
+
+  AnchorWeights<T> weigh_anchor(bool counts, const AnchorOutput& mined, std::int64_t i) const {
+    if (!counts || mined.index[i] < 0) return {};
+    const WeightRule& rule = job_.rule;
+    const T p = positive_[i], n = static_cast<const T*>(mined.value)[i];
+    T relative_positive = T(0), relative_negative = T(0);
+    if (relative_positive_) {
+      relative_positive = T((*relative_positive_)(p, n));
+      const std::int64_t others = mined.count[i];
+      if (others > 0) relative_negative = static_cast<const T*>(mined.sum)[i] / T(others);
+    }
+    const T triplet = triplet_weight(rule, p, n);
+    const PairWeights<T> pair = pair_weights(rule, p, n, relative_positive, relative_negative);
+    return {triplet * pair.positive, triplet * pair.negative, value(p, n)};
+  }
+
+  // The violation; for hinge x constant the hinge loss itself.
+  T value(T p, T n) const {
+    if (job_.rule.triplet != Triplet::hinge || job_.rule.pair != Pair::constant) return n - p;
+    const T violated = T(job_.rule.margin) + n - p;
+    return violated <= T(0) ? T(0) : violated;  // NaN stays NaN
+  }
+
+  const WeighJob& job_;
+  const T* const positive_;
+  std::optional<RelativePositive> relative_positive_;
+};
+
+}  // namespace
+
+Relative relative_of(Pair pair) {
+  if (pair == Pair::linear_ms) return Relative::linear;
+  return pair == Pair::sigmoid_ms ? Relative::exponential : Relative::none;
+}
+
+void weigh(const WeighJob& job, int threads) {
+  if (job.dtype == Dtype::float64)
+    Weigher<double>(job).run(threads);
+  else
+    Weigher<float>(job).run(threads);
+}
+
+}  // namespace goal_kernels

@@ -1,0 +1,60 @@
+"""What operators call, composed from a backend's `mine` and `apply` in plain torch."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from goal_kernels.backends.base import (
+    UNSCALED,
+    Backend,
+    Forward,
+    Found,
+    Pairing,
+    Scales,
+    SearchQuery,
+    WeightStage,
+    unpack_terms,
+)
+from goal_kernels.normalization import raw_gradient, row_scale, scaled_rows
+from goal_kernels.pairs import pair_similarity, relative_query
+
+
+class ComposedBackend(Backend):
+    """A backend that supplies `mine` and `apply` only. Normalised rows are made and mined."""
+
+    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
+        scales = Scales(row_scale(image), row_scale(text)) if query.normalize else UNSCALED
+        image, text = scaled_rows(image, scales.image), scaled_rows(text, scales.text)
+        positive = pair_similarity(image, text, pairing.target)
+        relative = relative_query(query.relative, positive, query.epsilon, query.beta)
+        mined = self.mine(image, text, pairing, relative, query.precision)
+        return Found(positive, mined, scales)
+
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        pairing: Pairing,
+        query: SearchQuery,
+        stage: WeightStage,
+    ) -> Forward:
+        found = self.search(image, text, pairing, query)
+        return Forward.pack(found, stage.weigh(found.positive, found.mined))
+
+    def backward(
+        self,
+        grad_loss: Tensor,
+        image: Tensor,
+        text: Tensor,
+        vectors: Tensor,
+        hardest: Tensor,
+        need: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        terms, scales = unpack_terms(vectors, hardest)
+        rows = scaled_rows(image, scales.image), scaled_rows(text, scales.text)
+        grad_image, grad_text = self.apply(grad_loss, *rows, terms, need)
+        if grad_image is not None and scales.image is not None:
+            grad_image = raw_gradient(grad_image, image, scales.image)
+        if grad_text is not None and scales.text is not None:
+            grad_text = raw_gradient(grad_text, text, scales.text)
+        return grad_image, grad_text

@@ -1,0 +1,33 @@
+"""Normalised rows as raw rows with scales, and gradients through them (derivation, section 8).
+
+The scale of a row x is s = 1 / max(|x|, SHORTEST_LENGTH), so that s x is what F.normalize returns.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from goal_kernels.backends.base import accumulate_dtype
+from goal_kernels.constants import SHORTEST_LENGTH
+
+
+def row_scale(matrix: Tensor) -> Tensor:
+    """s of every row of [rows, D]: [rows], accumulate dtype."""
+    length = matrix.to(accumulate_dtype(matrix.dtype)).norm(dim=1)
+    return 1.0 / length.clamp(min=SHORTEST_LENGTH)
+
+
+def scaled_rows(matrix: Tensor, scale: Tensor | None) -> Tensor:
+    """s x for every row x of [rows, D], in its dtype; the matrix itself without scales."""
+    return matrix if scale is None else (matrix * scale[:, None]).to(matrix.dtype)
+
+
+def raw_gradient(gradient: Tensor, matrix: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of the raw rows [rows, D] from that of the scaled rows, in the dtype of both.
+
+    s (g - u <u, g>) with u = s x; s g for rows so short that s is a constant.
+    """
+    wide = gradient.to(scale.dtype)
+    unit = matrix.to(scale.dtype) * scale[:, None]
+    along = (unit * wide).sum(dim=1).where(scale < 1.0 / SHORTEST_LENGTH, 0.0)
+    return (scale[:, None] * (wide - along[:, None] * unit)).to(gradient.dtype)

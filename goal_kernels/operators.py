@@ -1,0 +1,96 @@
+"""How an operator of this library is defined: schema, implementation, fake kernel, autograd.
+
+Autograd is a kernel of its own rather than `torch.library.register_autograd`, which looks at the
+schema on every call (20 us, as much as mining a small batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "goal_kernels"
+
+DOUBLE_BACKWARD = (
+    "goal_loss cannot be differentiated twice: its gradient is defined directly and is not the "
+    "derivative of the reported value. Detach it, or call backward without create_graph=True."
+)
+
+_LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+
+def _refuse(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError(DOUBLE_BACKWARD)
+
+
+def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """For operators whose backward refuses."""
+
+
+def _outside_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """Autocast would silently lower the precision of products inside an operator."""
+
+    @wraps(implementation)
+    def wrapped(*arguments: Any) -> Any:
+        device_type = arguments[0].device.type
+        if not torch.is_autocast_enabled(device_type):
+            return implementation(*arguments)
+        with torch.autocast(device_type, enabled=False):
+            return implementation(*arguments)
+
+    return wrapped
+
+
+def _autograd_kernel(
+    operator: Callable[..., Any], backward: Callable[..., Any], setup: Callable[..., None]
+) -> Callable[..., Any]:
+    """The operator itself where nothing requires a gradient, else a node in the graph."""
+
+    def run(*arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    class GoalKernels(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            output = run(*arguments)
+            setup(ctx, arguments, output)
+            return output
+
+    GoalKernels.backward = staticmethod(backward)  # type: ignore[method-assign]
+
+    def kernel(*arguments: Any) -> Any:
+        wanted = torch.is_grad_enabled() and any(
+            isinstance(a, Tensor) and a.requires_grad for a in arguments
+        )
+        return GoalKernels.apply(*arguments) if wanted else run(*arguments)
+
+    return kernel
+
+
+def define_operator(
+    name: str,
+    schema: str,
+    implementation: Callable[..., Any],
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] = _refuse,
+    setup: Callable[..., None] = _save_nothing,
+) -> None:
+    """Define `goal_kernels::name`.
+
+    Args:
+        schema: arguments and results, all positional, without defaults; a tensor comes first.
+        implementation: works on tensors of any device, without gradient.
+        fake: the same on tensors without data: shapes, dtypes and devices.
+        backward, setup: as `torch.library.register_autograd` takes them, with `setup(ctx, inputs,
+            output)`; without them differentiating raises.
+    """
+    _LIBRARY.define(name + schema)
+    _LIBRARY.impl(name, _outside_autocast(implementation), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
+    operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+    _LIBRARY.impl(name, _autograd_kernel(operator, backward, setup), "Autograd")
