@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 LAYERS = (
     {"constants"},
     {"backends.base", "native"},
-    {"registry", "pairs"},
+    {"registry", "pairs", "backends.reference_rank"},
     {"elements", "reference"},
     {"objective", "backends.reference", "backends.cpu", "backends.triton*"},
     {"backends", "weights", "statistics", "checks"},

@@ -112,10 +112,30 @@ class GradientTerms(NamedTuple):
     column_weight: Tensor
 
 
+class RankCounts(NamedTuple):
+    """How the positives fare among all candidates. Scores are defined in `Backend.rank`.
+
+    positive [M] float32: score of every text with its own image, NaN and infinities as they are.
+    image_better, image_ties int64 [N]: texts of other images that score better than the image's
+        best own text, or the same. An image without texts has the best score -inf.
+    text_better, text_ties int64 [M]: other images that score better than the text's own, the same.
+    """
+
+    positive: Tensor
+    image_better: Tensor
+    image_ties: Tensor
+    text_better: Tensor
+    text_ties: Tensor
+
+
 class Backend(ABC):
-    """One way to mine and to apply. Stateless; instances are registered in `backends/__init__`."""
+    """One way to mine and to apply. Stateless; instances are registered in `backends/__init__`.
+
+    ranks: whether it has `rank` too.
+    """
 
     name: str
+    ranks: bool = False
 
     @abstractmethod
     def availability(self) -> Verdict:
@@ -168,7 +188,40 @@ class Backend(ABC):
             not wanted. Accumulated in the accumulate dtype; deterministic.
         """
 
+    def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
+        """Count the wrong candidates that score better than the positives, or the same.
+
+        The score of a pair is its dot product in float64, rounded once to float32, and compares as
+        `comparable` says. Rounding makes ties meaningful: scores that differ by less than float32
+        resolves tie, whatever order a product was summed in.
+
+        Args:
+            image, text: as in `mine`.
+            text_to_image: int64 [M], contiguous, in [0, N); row of the image of each text.
+        Returns: `RankCounts`. Memory O(N + M) and a constant. Deterministic.
+        Raises: NotImplementedError unless `ranks`.
+        """
+        raise NotImplementedError(f"backend {self.name!r} does not rank")
+
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, float32 for every other floating dtype."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+LOWEST_SCORE = float("-inf")
+"""What a NaN score compares as: below every number, so a broken item never scores."""
+
+
+def comparable(score: Tensor) -> Tensor:
+    """Scores as they compare: NaN is `LOWEST_SCORE`, infinity the largest finite number."""
+    return torch.nan_to_num(score, LOWEST_SCORE, None, LOWEST_SCORE)
+
+
+def best_positives(score: Tensor, text_to_image: Tensor, images: int) -> Tensor:
+    """Best score among the texts of every image, [N]; `LOWEST_SCORE` for an image without any.
+
+    score: [M], comparable, of every text with its own image.
+    """
+    best = score.new_full((images,), LOWEST_SCORE)
+    return best.scatter_reduce(0, text_to_image, score, "amax")
