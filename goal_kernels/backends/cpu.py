@@ -17,6 +17,7 @@ from goal_kernels.backends.base import (
     GradientTerms,
     Mined,
     Pairing,
+    RankCounts,
     RelativeQuery,
     Verdict,
     accumulate_dtype,
@@ -32,7 +33,7 @@ AUTO_ISA = "auto"
 
 
 class CpuBackend(Backend):
-    """`mine` and `apply` of the native module.
+    """`mine`, `apply` and `rank` of the native module.
 
     Args:
         isa: instruction set to use, one of `native.build_info()["usable_isas"]`, or "auto" for the
@@ -40,6 +41,7 @@ class CpuBackend(Backend):
     """
 
     name = "cpu"
+    ranks = True
 
     def __init__(self, isa: str = AUTO_ISA) -> None:
         self.isa = isa
@@ -134,6 +136,27 @@ class CpuBackend(Backend):
             isa=self.isa,
         )
         return grad_image, grad_text
+
+    def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
+        image, text = _rows(image, "image"), _rows(text, "text", like=image)
+        rows, columns = image.shape[0], text.shape[0]
+        counts = RankCounts(
+            torch.empty(columns, dtype=torch.float32),
+            *(torch.empty(length, dtype=torch.int64) for length in (rows, rows, columns, columns)),
+        )
+        native.load().rank(
+            dtype=DTYPES[image.dtype],
+            image=(image.data_ptr(), rows, image.stride(0), 0),
+            text=(text.data_ptr(), columns, text.stride(0), 0),
+            width=image.shape[1],
+            text_to_image=_address(text_to_image, "text_to_image", torch.int64, columns),
+            positive=counts.positive.data_ptr(),
+            image_counts=_addresses(counts.image_better, counts.image_ties),
+            text_counts=_addresses(counts.text_better, counts.text_ties),
+            threads=torch.get_num_threads(),
+            isa=self.isa,
+        )
+        return counts
 
 
 def _rows(matrix: Tensor, name: str, like: Tensor | None = None) -> Tensor:
