@@ -2,8 +2,8 @@
 //
 // In:  image [N, D], text [M, D] in any dtype, the image of each text.
 // Out: scores of the positives; per query the wrong candidates that score better and the same.
-// Memory: besides the tile loop's at most 64 * 2048 column tallies, 24 bytes per row and column
-//         (double: 44).
+// Memory: besides the tile loop's at most 64 * 2048 column tallies, 24 bytes per row and 20 per column
+//         (double: 44 and 36).
 // Determinism: whole numbers, summed per chunk of rows; what a tile cannot tell is decided by a dot product
 //         that depends on its two rows alone.
 //
