@@ -2,6 +2,7 @@
 #pragma once
 
 #include "packing.h"
+#include "wide_lanes.h"
 
 namespace goal_kernels {
 namespace {
@@ -13,32 +14,35 @@ constexpr int kExactChains = 32;
 // A term is rounded by its product, by each addition of its chain and while the chains are added.
 constexpr std::int64_t exact_dot_roundings(std::int64_t width) { return width / kExactChains + 7; }
 
-// The next Lanes<double>::count values of a row, widened.
+// The next Lanes<float>::count values of a row, widened, as two vectors.
+struct DoublePair {
+  Vec<double> part[2];
+};
+
+inline DoublePair load_doubles(const double* source) {
+  return {{load<Vec<double>>(source), load<Vec<double>>(source + Lanes<double>::count)}};
+}
+
 template <typename Element>
-inline Vec<double> load_double(const Element* source) {
-  constexpr int count = Lanes<double>::count;
-  if constexpr (sizeof(Element) == sizeof(double)) {
-    return load<Vec<double>>(source);
-  } else {
-    typedef float Half __attribute__((vector_size(count * sizeof(float))));
-    Half values;
-    if constexpr (sizeof(Element) == sizeof(float)) {
-      std::memcpy(&values, source, sizeof values);
-    } else {
-      for (int lane = 0; lane < count; ++lane) values[lane] = widen(source[lane]);
-    }
-    return __builtin_convertvector(values, Vec<double>);
-  }
+inline DoublePair load_doubles(const Element* source) {
+  typedef float Half __attribute__((vector_size(GOAL_KERNELS_VECTOR_BYTES / 2)));
+  const Vec<float> wide = load_wide<float>(source);
+  Half half[2];
+  std::memcpy(half, &wide, sizeof wide);
+  return {{__builtin_convertvector(half[0], Vec<double>), __builtin_convertvector(half[1], Vec<double>)}};
 }
 
 template <typename Element>
 double exact_dot_of(const Element* left, const Element* right, std::int64_t width) {
-  constexpr int count = Lanes<double>::count, vectors = kExactChains / count;
+  constexpr int count = Lanes<float>::count, vectors = kExactChains / Lanes<double>::count;
   Vec<double> sum[vectors] = {};
   const auto add_chunk = [&](const Element* a, const Element* b) {
-#pragma GCC unroll 16
-    for (int v = 0; v < vectors; ++v)
-      sum[v] += load_double(a + v * count) * load_double(b + v * count);
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors / 2; ++v) {
+      const DoublePair x = load_doubles(a + v * count), y = load_doubles(b + v * count);
+      sum[2 * v] += x.part[0] * y.part[0];
+      sum[2 * v + 1] += x.part[1] * y.part[1];
+    }
   };
   const std::int64_t whole = width / kExactChains * kExactChains;
   for (std::int64_t d = 0; d < whole; d += kExactChains) add_chunk(left + d, right + d);

@@ -188,6 +188,15 @@ def test_nan_and_infinity(backend, dtype) -> None:
     assert_same(backend.rank(image, text, owner), counted(image, text, owner))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_infinity_compares_as_the_largest_number(backend, dtype) -> None:
+    image = torch.tensor([[LARGEST], [INF], [1.0], [-INF]], dtype=dtype)
+    text, owner = torch.ones(4, 1, dtype=dtype), torch.tensor([0, 1, 2, 3])
+    found = backend.rank(image, text, owner)
+    assert_same(found, counted(image, text, owner))
+    assert found.text_ties.tolist() == [1, 1, 0, 0]
+
+
 def test_every_positive_is_nan(backend) -> None:
     image, text, owner = embeddings(20, 50, 9)
     image[:, 0] = NAN
