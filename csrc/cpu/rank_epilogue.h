@@ -65,14 +65,27 @@ struct RankEpilogue {
 
   // Both directions of the pairs of row r with the columns behind the bits of `lanes`.
   static void count_exactly(const Tile& tile, int r, int first, unsigned lanes) {
-    for (; lanes != 0; lanes &= lanes - 1) {
-      const int column = first + __builtin_ctz(lanes);
-      const double dot = exact_dot<T>(*tile.image, tile.place.first_row + r, *tile.text,
-                                      tile.place.first_column + column);
-      const float score = comparable(static_cast<float>(dot));
-      tally(score, tile.row_bar.best[r], tile.row, r);
-      tally(score, tile.column_bar.best[column], tile.column, column);
+    while (__builtin_popcount(lanes) >= kTogether) lanes = count_some<kTogether>(tile, r, first, lanes);
+    while (lanes != 0) lanes = count_some<1>(tile, r, first, lanes);
+  }
+
+  // Those of the lowest kCount bits. Returns the others.
+  template <int kCount>
+  static unsigned count_some(const Tile& tile, int r, int first, unsigned lanes) {
+    int column[kCount];
+    std::int64_t text[kCount];
+    double dot[kCount];
+    for (int i = 0; i < kCount; ++i, lanes &= lanes - 1) {
+      column[i] = first + __builtin_ctz(lanes);
+      text[i] = tile.place.first_column + column[i];
     }
+    exact_dots<T, kCount>(*tile.image, tile.place.first_row + r, *tile.text, text, dot);
+    for (int i = 0; i < kCount; ++i) {
+      const float score = comparable(static_cast<float>(dot[i]));
+      tally(score, tile.row_bar.best[r], tile.row, r);
+      tally(score, tile.column_bar.best[column[i]], tile.column, column[i]);
+    }
+    return lanes;
   }
 
   static void tally(float score, float best, const Tally<T>& into, int query) {

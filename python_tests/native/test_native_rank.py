@@ -140,15 +140,16 @@ def test_pairs_nearer_than_the_product_resolves(backend, distance, dtype) -> Non
     assert_same(backend.rank(image, text, owner), expected)
 
 
-def test_orders_of_a_sum_tie(backend) -> None:
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_orders_of_a_sum_tie(backend, dtype) -> None:
     """Texts with the same numbers in other places score the same with a constant image; errors of
     a float32 sum of positive numbers add up, so this is where they are largest."""
     generator = torch.Generator().manual_seed(2)
-    numbers = torch.rand(3000, generator=generator) + 0.5
+    numbers = (torch.rand(3000, generator=generator) + 0.5).to(dtype)
     text = torch.stack([numbers[torch.randperm(3000, generator=generator)] for _ in range(90)])
-    image = torch.full((45, 3000), 1 / 3)
+    image = torch.full((45, 3000), 1 / 3, dtype=dtype)
     owner = torch.arange(90) // 2
-    assert (image[:1] @ text.T).unique().numel() > 1
+    assert (image[:1].float() @ text.float().T).unique().numel() > 1
     found = backend.rank(image, text, owner)
     assert (found.image_ties == 88).all()
     assert (found.text_ties == 44).all()
