@@ -14,6 +14,7 @@
 #include "cpu/isa.h"
 #include "cpu/mine.h"
 #include "cpu/pairs.h"
+#include "cpu/rank.h"
 #if defined(GOAL_KERNELS_CUDA)
 #include "cuda/device_query.h"
 #endif
@@ -181,6 +182,22 @@ void apply_addresses(const std::string& dtype, const Rows& image, const Rows& te
   apply(job, *find_isa(isa).row, threads);
 }
 
+using Counts = std::tuple<Address, Address>;  // better, ties
+
+CountOutput counts(const Counts& addresses) {
+  return {pointer<std::int64_t>(std::get<0>(addresses)), pointer<std::int64_t>(std::get<1>(addresses))};
+}
+
+void rank_addresses(const std::string& dtype, const Rows& image, const Rows& text, std::int64_t width,
+                    Address text_to_image, Address positive, const Counts& image_counts,
+                    const Counts& text_counts, int threads, const std::string& isa) {
+  const Dtype type = parse("dtype", kDtypes, dtype);
+  const RankJob job{matrix(image, type, width), matrix(text, type, width),
+                    pointer<std::int64_t>(text_to_image), pointer<float>(positive),
+                    counts(image_counts), counts(text_counts)};
+  rank(job, find_isa(isa), threads);
+}
+
 py::dict build_info() {
   py::list usable, emulated;
   for (const Isa& isa : usable_isas()) usable.append(isa.name);
@@ -240,5 +257,9 @@ PYBIND11_MODULE(_native, module) {
   module.def("apply", &apply_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
              py::arg("width"), py::arg("indices"), py::arg("weights"), py::arg("gradients"),
              py::arg("threads"), py::arg("isa"), py::call_guard<py::gil_scoped_release>());
+  module.def("rank", &rank_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
+             py::arg("width"), py::arg("text_to_image"), py::arg("positive"), py::arg("image_counts"),
+             py::arg("text_counts"), py::arg("threads"), py::arg("isa"),
+             py::call_guard<py::gil_scoped_release>());
   module.def("build_info", &build_info, "How this module was built and what it found here.");
 }

@@ -10,9 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 
 LAYERS = (
-    {"constants", "operators"},
-    {"backends.base", "native"},
-    {"registry", "pairs", "normalization"},
+    {"constants", "operators", "backends.scores"},
+    {"backends.base", "native", "backends.reference_rank"},
+    {"registry", "pairs", "normalization", "backends.arguments"},
     {"elements", "reference", "backends.composed"},
     {"objective", "backends.reference", "backends.cpu", "backends.triton*"},
     {"backends", "weights", "statistics", "checks"},

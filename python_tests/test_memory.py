@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+import goal_kernels as gk
 from bench.cases import FORWARD_BACKWARD, GOAL_LOSS, Case
-from bench.memory_worker import extra_mib_apart
+from bench.memory_worker import _peak_cpu, extra_mib_apart
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc"
@@ -33,3 +35,17 @@ def test_memory_grows_with_the_batch_not_with_its_square() -> None:
     """Four times the batch: at most four times the memory, plus what the allocator rounds to."""
     small, large = (extra_mib(batch, 16, "nca/sigmoid_ms") for batch in (8192, 32768))
     assert large < 4 * small + 24, f"{small:.1f} -> {large:.1f} MiB"
+
+
+def test_ranks_of_40000_texts_need_less_than_20_megabytes() -> None:
+    """The scores alone would take 3200 MB."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(20000, 8, generator=generator)
+    text = torch.randn(40000, 8, generator=generator)
+    owner = torch.arange(40000) // 2
+
+    def rank() -> None:
+        gk.retrieval_ranks(image, text, owner, backend="cpu")
+
+    extra = _peak_cpu(SimpleNamespace(run=rank)) / 2**20
+    assert extra < 20, f"{extra:.0f} MiB"

@@ -209,6 +209,24 @@ inline int store_lanes(M mask, V value, Scalar* out) {
 }
 #endif
 
+// The truth values as bits, lane 0 lowest.
+template <typename T>
+inline unsigned lane_bits(Mask<T> mask) {
+#if defined(__AVX512F__) && GOAL_KERNELS_VECTOR_BYTES == 64
+  return mask;
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == sizeof(float)) return unsigned(_mm256_movemask_ps((__m256)mask));
+  return unsigned(_mm256_movemask_pd((__m256d)mask));
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == sizeof(float)) return unsigned(_mm_movemask_ps((__m128)mask));
+  return unsigned(_mm_movemask_pd((__m128d)mask));
+#else
+  unsigned bits = 0;
+  for (int lane = 0; lane < Lanes<T>::count; ++lane) bits |= unsigned(mask[lane] != 0) << lane;
+  return bits;
+#endif
+}
+
 // Sum of all lanes, pairwise, in the lane type. V is Vec or IntVec.
 template <typename T, typename V>
 inline auto add_lanes(V value) {

@@ -11,8 +11,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <stdexcept>
-#include <string>
 
 #include "exclusion_table.h"
 #include "pairs.h"
@@ -173,11 +171,7 @@ void recompute(const Matrix& anchors, const Matrix& others, const AnchorOutput& 
 }  // namespace
 
 const char* mine(const MineJob& job, const Isa& isa, int threads) {
-  constexpr std::int64_t limit = std::numeric_limits<std::int32_t>::max() - kMaxBlockColumns;
-  for (const std::int64_t size : {job.image.rows, job.text.rows, job.image.width})
-    if (size < 1 || size > limit)
-      throw std::invalid_argument("image, text: expected 1 to " + std::to_string(limit) +
-                                  " rows and columns, got " + std::to_string(size));
+  check_sizes(job.image, job.text);
   if (job.image.dtype == Dtype::float64) {
     Miner<double>(job, isa.exact->float64, threads).run();
     return "exact";

@@ -32,21 +32,6 @@ inline void convert(const Source* from, std::int64_t count, Accumulator factor, 
   for (std::int64_t k = 0; k < count; ++k) narrow(factor * widen(from[k]), to[k]);
 }
 
-// Calls with a null pointer of the matrix's element type.
-template <typename Accumulator, typename Body>
-inline void with_element(Dtype dtype, const Body& body) {
-  if constexpr (sizeof(Accumulator) == sizeof(double)) {
-    body(static_cast<const double*>(nullptr));
-  } else {
-    if (dtype == Dtype::float32)
-      body(static_cast<const float*>(nullptr));
-    else if (dtype == Dtype::bfloat16)
-      body(static_cast<const bfloat16*>(nullptr));
-    else
-      body(static_cast<const float16*>(nullptr));
-  }
-}
-
 // Rows of a matrix as the packing loops see them.
 template <typename Source, typename Accumulator>
 struct SourceRows {
@@ -112,7 +97,7 @@ void pack_transposed(const Matrix& matrix, std::int64_t first, std::int64_t coun
   constexpr int values = sizeof(Packed) / sizeof(typename Packing<Packed>::Value);
   static_assert(sizeof(Packed) == sizeof(Accumulator), "one unit fills one lane");
   with_element<Accumulator>(matrix.dtype, [&](auto element) {
-    using Source = std::remove_const_t<std::remove_pointer_t<decltype(element)>>;
+    using Source = decltype(element);
     const SourceRows<Source, Accumulator> rows(matrix, first);
     const std::int64_t depth = (matrix.width + values - 1) / values;
     Accumulator* out = static_cast<Accumulator*>(packed);

@@ -35,4 +35,14 @@ void parallel_for(std::int64_t count, int workers, const Body& body) {
   for (std::int64_t item = 0; item < count; ++item) body(item, 0);
 }
 
+// Calls body(i) for every i in [0, count), `work` multiply-adds in all. As parallel_for otherwise.
+template <typename Body>
+void parallel_rows(std::int64_t count, double work, int threads, const Body& body) {
+  constexpr std::int64_t run = 32;
+  parallel_for((count + run - 1) / run, worker_count(work, threads), [&](std::int64_t item, int) {
+    const std::int64_t end = std::min((item + 1) * run, count);
+    for (std::int64_t i = item * run; i < end; ++i) body(i);
+  });
+}
+
 }  // namespace goal_kernels

@@ -10,6 +10,7 @@
 
 #include "amx_tiles.h"
 #include "packing.h"
+#include "rounding.h"
 #include "tile_kernel.h"
 
 namespace goal_kernels {
@@ -33,6 +34,14 @@ struct AmxProduct {
   static constexpr int kStepBytes = 2 * kParts * kAmxTileBytes;
   static constexpr auto enter = amx_enter;
   static constexpr auto leave = amx_leave;
+
+  // Whatever the order of the additions. A split loses low low and the rests of both values, each at most
+  // 2^-18 of the product of the values, and its terms add up to little more than theirs.
+  static double error(std::int64_t width) {
+    constexpr double lost = 0x1p-16, excess = 1 + 0x1p-7;
+    if constexpr (kSplit) return lost + excess * rounding_error<float>(3 * width + 1);
+    return rounding_error<float>(width + 1);
+  }
 
   // Rows as they are: a tile of row factors holds 16 rows of 32 values.
   static void pack_rows(const Matrix& matrix, std::int64_t first, std::int64_t count, void* packed) {
@@ -104,7 +113,7 @@ struct AmxProduct {
   static void pack(const Matrix& matrix, std::int64_t first, std::int64_t count, void* packed,
                    const PlaceLine& place_line) {
     with_element<float>(matrix.dtype, [&](auto element) {
-      using Source = std::remove_const_t<std::remove_pointer_t<decltype(element)>>;
+      using Source = decltype(element);
       const SourceRows<Source, float> rows(matrix, first);
       char* step = static_cast<char*>(packed);
       for (std::int64_t begin = 0; begin < matrix.width; begin += kDepthStep, step += kStepBytes)

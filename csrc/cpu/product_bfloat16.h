@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "packing.h"
+#include "rounding.h"
 #include "tile_kernel.h"
 
 namespace goal_kernels {
@@ -21,6 +22,9 @@ struct Bfloat16Product {
   static constexpr auto pack_columns = pack_transposed<BfloatPair, kColumns>;
   static void enter() {}
   static void leave() {}
+
+  // Whatever the order of the additions.
+  static double error(std::int64_t width) { return rounding_error<float>(width + 1); }
 
   // Longest chain of additions: pairs of products in a block.
   static constexpr std::int64_t kPairBlock = 256;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "packing.h"
+#include "rounding.h"
 #include "tile_kernel.h"
 
 namespace goal_kernels {
@@ -23,6 +24,12 @@ struct FmaProduct {
   static constexpr auto pack_columns = pack_transposed<T, kColumns>;
   static void enter() {}
   static void leave() {}
+
+  // A term is rounded by its product, by each addition of its block and by those of the blocks.
+  static double error(std::int64_t width) {
+    const std::int64_t block = width < kDepthBlock ? width : kDepthBlock;
+    return rounding_error<T>(1 + block + width / kDepthBlock);
+  }
 
   // similarity [kRows][kColumns], 64-byte aligned.
   static void multiply(const TilePlace<T>& place, T* similarity) {

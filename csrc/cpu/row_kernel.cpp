@@ -13,18 +13,6 @@ namespace {
 // Independent chains of a dot product, added pairwise at the end: it rounds as about D / 64 additions.
 constexpr int kChains = 64;
 
-// body(Element{}) for the element type behind `dtype` when accumulating in T.
-template <typename T, typename Body>
-inline auto with_element(Dtype dtype, const Body& body) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    return body(double{});
-  } else {
-    if (dtype == Dtype::float32) return body(float{});
-    if (dtype == Dtype::bfloat16) return body(bfloat16{});
-    return body(float16{});
-  }
-}
-
 template <typename Element>
 inline const Element* row_of(const Matrix& matrix, std::int64_t row) {
   return static_cast<const Element*>(matrix.data) + row * matrix.stride;

@@ -87,6 +87,9 @@ struct ScreenTile {
 };
 
 template <typename T>
+struct RankTile;  // rank_tile.h
+
+template <typename T>
 struct TileKernel {
   int rows;
   int columns;
@@ -107,6 +110,14 @@ struct TileKernel {
   // Adds the states of later candidates to those of earlier ones, `count` anchors. Indexed by Relative.
   void (*merge[kRelativeKinds])(const Extrema<T>& into, const Extrema<T>& later,
                                 const RelativeTerms<T>& relative, std::int64_t count);
+  // S lies within error(D) * |row| * |column| of the dot product if nothing is subnormal or overflows; at most
+  // eight times per value of the depth, what is subnormal is lost.
+  double (*error)(std::int64_t width);
+  // Multiplies one tile and counts what scores better than the best positives of its rows and columns.
+  void (*rank)(const RankTile<T>& tile);
+  // The dot product that a score is, in double, and how often it rounds each term.
+  double (*exact_dot)(const Matrix& a, std::int64_t i, const Matrix& b, std::int64_t j);
+  std::int64_t (*exact_dot_roundings)(std::int64_t width);
 };
 
 // Products in the accumulate dtype.

@@ -9,6 +9,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
 
 #include "buffer.h"
 #include "parallel.h"
@@ -21,6 +24,15 @@ constexpr std::int64_t kPackedTextBytes = std::int64_t{8} << 20;   // a share of
 constexpr std::int64_t kPackedImageBytes = std::int64_t{1} << 19;  // half of a 1 MiB second-level cache
 constexpr std::int64_t kMaxChunks = 64;
 constexpr std::int64_t kMinChunks = 16;
+
+// Throws std::invalid_argument for sizes that the lanes' integers cannot count.
+inline void check_sizes(const Matrix& image, const Matrix& text) {
+  constexpr std::int64_t limit = std::numeric_limits<std::int32_t>::max() - kMaxBlockColumns;
+  for (const std::int64_t size : {image.rows, text.rows, image.width})
+    if (size < 1 || size > limit)
+      throw std::invalid_argument("image, text: expected 1 to " + std::to_string(limit) +
+                                  " rows and columns, got " + std::to_string(size));
+}
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 

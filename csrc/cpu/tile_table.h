@@ -2,6 +2,7 @@
 #pragma once
 
 #include "mine_epilogue.h"
+#include "rank_epilogue.h"
 #include "screen_epilogue.h"
 #include "tile_kernel.h"
 
@@ -27,6 +28,13 @@ int screen_tile(const ScreenTile<typename P::Scalar>& tile) {
 }
 
 template <typename P>
+void rank_tile(const RankTile<typename P::Scalar>& tile) {
+  alignas(64) typename P::Scalar similarity[P::kRows * P::kColumns];
+  P::multiply(tile.place, similarity);
+  RankEpilogue<P>::run(tile, similarity);
+}
+
+template <typename P>
 constexpr TileKernel<typename P::Scalar> tile_table() {
   using T = typename P::Scalar;
   return {P::kRows,
@@ -41,7 +49,11 @@ constexpr TileKernel<typename P::Scalar> tile_table() {
            mine_tile<P, Relative::exponential>},
           screen_tile<P>,
           {merge_extrema<Relative::none, T>, merge_extrema<Relative::linear, T>,
-           merge_extrema<Relative::exponential, T>}};
+           merge_extrema<Relative::exponential, T>},
+          P::error,
+          rank_tile<P>,
+          exact_dot<T>,
+          exact_dot_roundings};
 }
 
 }  // namespace

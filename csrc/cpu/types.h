@@ -96,5 +96,17 @@ inline void narrow(float value, float16& out) {
   out.bits = static_cast<std::uint16_t>(sign | result);
 }
 
+// body(Element{}) for the element type behind `dtype` when accumulating in T.
+template <typename T, typename Body>
+inline auto with_element(Dtype dtype, const Body& body) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return body(double{});
+  } else {
+    if (dtype == Dtype::float32) return body(float{});
+    if (dtype == Dtype::bfloat16) return body(bfloat16{});
+    return body(float16{});
+  }
+}
+
 }  // namespace
 }  // namespace goal_kernels

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from goal_kernels.backends.scores import RankCounts
+
 RELATIVE_KINDS = ("none", "linear", "exponential")
 PRECISIONS = ("highest", "high", "medium")
 
@@ -229,9 +231,13 @@ def unpack_terms(vectors: Tensor, hardest: Tensor) -> tuple[GradientTerms, Scale
 
 
 class Backend(ABC):
-    """One way to mine and to apply. Stateless; instances are registered in `backends/__init__`."""
+    """One way to mine and to apply. Stateless; instances are registered in `backends/__init__`.
+
+    ranks: whether it has `rank` too.
+    """
 
     name: str
+    ranks: bool = False
 
     @abstractmethod
     def availability(self) -> Verdict:
@@ -316,6 +322,21 @@ class Backend(ABC):
 
         Args: as in `apply`; vectors, hardest: as in `Forward`.
         """
+
+    def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
+        """Count the wrong candidates that score better than the positives, or the same.
+
+        The score of a pair is its dot product in float64, rounded once to float32, and compares as
+        `comparable` says. Rounding makes ties meaningful: scores that differ by less than float32
+        resolves tie, whatever order a product was summed in.
+
+        Args:
+            image, text: as in `mine`.
+            text_to_image: int64 [M], contiguous, in [0, N); row of the image of each text.
+        Returns: `RankCounts`. Memory O(N + M) and a constant. Deterministic.
+        Raises: NotImplementedError unless `ranks`.
+        """
+        raise NotImplementedError(f"backend {self.name!r} does not rank")
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -11,6 +11,14 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
+from goal_kernels.backends.arguments import (
+    DTYPES,
+    address,
+    addresses,
+    as_rows,
+    id_addresses,
+    matrix_argument,
+)
 from goal_kernels.backends.base import (
     RELATIVE_KINDS,
     UNSCALED,
@@ -29,14 +37,9 @@ from goal_kernels.backends.base import (
     accumulate_dtype,
 )
 from goal_kernels.backends.composed import ComposedBackend
+from goal_kernels.backends.scores import RankCounts
 from goal_kernels.pairs import relative_query
 
-DTYPES = {
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
 AUTO_ISA = "auto"
 
 
@@ -49,6 +52,7 @@ class CpuBackend(ComposedBackend):
     """
 
     name = "cpu"
+    ranks = True
 
     def __init__(self, isa: str = AUTO_ISA) -> None:
         self.isa = isa
@@ -74,28 +78,28 @@ class CpuBackend(ComposedBackend):
         scales: Scales = UNSCALED,
     ) -> Mined:
         """See `Backend.mine`; with scales the scaled rows are mined, without a copy of them."""
-        image, text = _rows(image, "image"), _rows(text, "text", like=image)
+        image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
         rows, columns = image.shape[0], text.shape[0]
         value = accumulate_dtype(image.dtype)
         if relative.kind not in RELATIVE_KINDS:
             raise ValueError(
                 f"relative.kind: expected one of {RELATIVE_KINDS}, got {relative.kind!r}"
             )
-        ids = _id_addresses(pairing, rows, columns)
+        ids = id_addresses(pairing, rows, columns)
         mined = _empty_mined(rows, columns, value, relative.kind != "none")
         native.load().mine(
             dtype=DTYPES[image.dtype],
-            image=_matrix(image, _address(scales.image, "image_scale", value, rows)),
-            text=_matrix(text, _address(scales.text, "text_scale", value, columns)),
+            image=matrix_argument(image, address(scales.image, "image_scale", value, rows)),
+            text=matrix_argument(text, address(scales.text, "text_scale", value, columns)),
             width=image.shape[1],
-            pairing=(_address(pairing.target, "target", torch.int64, rows), *ids),
+            pairing=(address(pairing.target, "target", torch.int64, rows), *ids),
             relative=(
                 relative.kind,
-                _address(relative.threshold, "relative.threshold", value, 1),
+                address(relative.threshold, "relative.threshold", value, 1),
                 float(relative.beta),
             ),
-            row=_addresses(mined.row_value, mined.row_index, mined.row_sum, mined.row_count),
-            column=_addresses(
+            row=addresses(mined.row_value, mined.row_index, mined.row_sum, mined.row_count),
+            column=addresses(
                 mined.column_value, mined.column_index, mined.column_sum, mined.column_count
             ),
             precision=precision,
@@ -106,17 +110,17 @@ class CpuBackend(ComposedBackend):
 
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
         """See `Backend.search`."""
-        image, text = _rows(image, "image"), _rows(text, "text", like=image)
+        image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
         scales = UNSCALED
         if query.normalize:
             scales = Scales(self._row_scales(image), self._row_scales(text))
         positive = torch.empty(image.shape[0], dtype=accumulate_dtype(image.dtype))
         native.load().score_pairs(
             dtype=DTYPES[image.dtype],
-            a=_matrix(image, *_addresses(scales.image)),
-            b=_matrix(text, *_addresses(scales.text)),
+            a=matrix_argument(image, *addresses(scales.image)),
+            b=matrix_argument(text, *addresses(scales.text)),
             width=image.shape[1],
-            index=_address(pairing.target, "target", torch.int64, image.shape[0]),
+            index=address(pairing.target, "target", torch.int64, image.shape[0]),
             similarity=positive.data_ptr(),
             threads=torch.get_num_threads(),
             isa=self.isa,
@@ -130,7 +134,7 @@ class CpuBackend(ComposedBackend):
         scale = torch.empty(matrix.shape[0], dtype=accumulate_dtype(matrix.dtype))
         native.load().row_scales(
             dtype=DTYPES[matrix.dtype],
-            rows=_matrix(matrix),
+            rows=matrix_argument(matrix),
             width=matrix.shape[1],
             scale=scale.data_ptr(),
             threads=torch.get_num_threads(),
@@ -152,7 +156,7 @@ class CpuBackend(ComposedBackend):
         """
         if not native.weighs(stage.triplet, stage.pair):
             return super().forward(image, text, pairing, query, stage)
-        image, text = _rows(image, "image"), _rows(text, "text", like=image)
+        image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
         batch = image.shape[0]
         if text.shape[0] != batch:
             raise ValueError(f"text: expected {batch} rows as images, got {text.shape[0]}")
@@ -164,17 +168,17 @@ class CpuBackend(ComposedBackend):
         )
         native.load().forward(
             DTYPES[image.dtype],
-            _matrix(image),
-            _matrix(text),
+            matrix_argument(image),
+            matrix_argument(text),
             image.shape[1],
-            *_id_addresses(pairing, batch, batch),
+            *id_addresses(pairing, batch, batch),
             stage.triplet,
             stage.pair,
             stage.scalars,
             stage.direction,
             query.normalize,
             query.precision,
-            _addresses(*result),
+            addresses(*result),
             torch.get_num_threads(),
             self.isa,
         )
@@ -194,14 +198,14 @@ class CpuBackend(ComposedBackend):
         # Weights may be expanded scalars; the names keep a copy alive until the call is over.
         positive, row, column = (weight.contiguous() for weight in terms[3:])
         indices = (
-            _address(terms.hardest_text, "hardest_text", torch.int64, rows),
-            _address(terms.hardest_image, "hardest_image", torch.int64, columns),
-            _address(terms.target, "target", torch.int64, rows),
+            address(terms.hardest_text, "hardest_text", torch.int64, rows),
+            address(terms.hardest_image, "hardest_image", torch.int64, columns),
+            address(terms.target, "target", torch.int64, rows),
         )
         weights = (
-            _address(positive, "positive_weight", value, rows),
-            _address(row, "row_weight", value, rows),
-            _address(column, "column_weight", value, columns),
+            address(positive, "positive_weight", value, rows),
+            address(row, "row_weight", value, rows),
+            address(column, "column_weight", value, columns),
         )
         return self._gather(grad_loss, (image, text), (0, 0), indices, weights, need)
 
@@ -222,8 +226,8 @@ class CpuBackend(ComposedBackend):
                 f"{len(text)} and {len(vectors)}; pass what forward returned"
             )
         vectors, hardest = vectors.contiguous(), hardest.contiguous()
-        first = _address(vectors, "vectors", dtype, len(vectors) * batch)
-        text_index = _address(hardest, "hardest", torch.int64, 2 * batch)
+        first = address(vectors, "vectors", dtype, len(vectors) * batch)
+        text_index = address(hardest, "hardest", torch.int64, 2 * batch)
         step = batch * vectors.element_size()
         weights = (first + 3 * step, first + 4 * step, first + 5 * step)
         scales = (first + 6 * step, first + 7 * step) if len(vectors) > VECTORS else (0, 0)
@@ -244,73 +248,43 @@ class CpuBackend(ComposedBackend):
         Args: the rest are addresses; scales: 0 for none; indices: hardest text, hardest image and
             target; weights: positive, row, column.
         """
-        image = _rows(embeddings[0], "image")
-        text = _rows(embeddings[1], "text", like=image)
+        image = as_rows(embeddings[0], "image")
+        text = as_rows(embeddings[1], "text", like=image)
         grad_image = torch.empty(image.shape, dtype=image.dtype) if need[0] else None
         grad_text = torch.empty(text.shape, dtype=text.dtype) if need[1] else None
         native.load().apply(
             DTYPES[image.dtype],
-            _matrix(image, scales[0]),
-            _matrix(text, scales[1]),
+            matrix_argument(image, scales[0]),
+            matrix_argument(text, scales[1]),
             image.shape[1],
             indices,
-            (*weights, _address(grad_loss, "grad_loss", accumulate_dtype(image.dtype), 1)),
-            _addresses(grad_image, grad_text),
+            (*weights, address(grad_loss, "grad_loss", accumulate_dtype(image.dtype), 1)),
+            addresses(grad_image, grad_text),
             torch.get_num_threads(),
             self.isa,
         )
         return grad_image, grad_text
 
-
-def _rows(matrix: Tensor, name: str, like: Tensor | None = None) -> Tensor:
-    """`matrix` [rows, width] itself, or a copy of it if the elements of a row are not adjacent."""
-    if matrix.dim() != 2 or not matrix.is_cpu or matrix.dtype not in DTYPES:
-        raise ValueError(
-            f"{name}: expected a CPU matrix of {', '.join(DTYPES.values())}, got "
-            f"{tuple(matrix.shape)} {matrix.dtype} on {matrix.device}; convert it"
+    def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
+        image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
+        rows, columns = image.shape[0], text.shape[0]
+        counts = RankCounts(
+            torch.empty(columns, dtype=torch.float32),
+            *(torch.empty(length, dtype=torch.int64) for length in (rows, rows, columns, columns)),
         )
-    if like is not None and (matrix.dtype != like.dtype or matrix.shape[1] != like.shape[1]):
-        raise ValueError(
-            f"{name}: expected {like.dtype} and width {like.shape[1]} as the image embeddings, got "
-            f"{matrix.dtype} and {matrix.shape[1]}; convert one of them"
+        native.load().rank(
+            dtype=DTYPES[image.dtype],
+            image=(image.data_ptr(), rows, image.stride(0), 0),
+            text=(text.data_ptr(), columns, text.stride(0), 0),
+            width=image.shape[1],
+            text_to_image=address(text_to_image, "text_to_image", torch.int64, columns),
+            positive=counts.positive.data_ptr(),
+            image_counts=addresses(counts.image_better, counts.image_ties),
+            text_counts=addresses(counts.text_better, counts.text_ties),
+            threads=torch.get_num_threads(),
+            isa=self.isa,
         )
-    if matrix.is_neg():
-        matrix = matrix.resolve_neg()
-    return matrix if matrix.shape[1] == 1 or matrix.stride(1) == 1 else matrix.contiguous()
-
-
-def _matrix(rows: Tensor, scale: int = 0) -> tuple[int, int, int, int]:
-    """What the kernels know of a matrix with unit stride along its rows. scale: address or 0."""
-    return rows.data_ptr(), rows.shape[0], rows.stride(0), scale
-
-
-def _id_addresses(pairing: Pairing, rows: int, columns: int) -> tuple[int, int]:
-    """Addresses of the ids of both sides, two zeros without ids."""
-    if (pairing.image_ids is None) != (pairing.text_ids is None):
-        raise ValueError("image_ids, text_ids: expected both or none; pass the missing one")
-    return (
-        _address(pairing.image_ids, "image_ids", torch.int64, rows),
-        _address(pairing.text_ids, "text_ids", torch.int64, columns),
-    )
-
-
-def _address(tensor: Tensor | None, name: str, dtype: torch.dtype, length: int) -> int:
-    """Address of a vector of `length` elements, 0 for None. The kernels trust these checks."""
-    if tensor is None:
-        return 0
-    fits = tensor.dtype == dtype and tensor.numel() == length and tensor.is_cpu
-    if not fits or not tensor.is_contiguous():
-        raise ValueError(
-            f"{name}: expected {length} contiguous elements of {dtype} on the CPU, got "
-            f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}, strides {tensor.stride()}; "
-            "convert it or call .contiguous()"
-        )
-    return tensor.data_ptr()
-
-
-def _addresses(*outputs: Tensor | None) -> tuple[int, ...]:
-    """Addresses of tensors that were allocated here, 0 for None."""
-    return tuple(0 if output is None else output.data_ptr() for output in outputs)
+        return counts
 
 
 def _empty_mined(rows: int, columns: int, value: torch.dtype, sums: bool) -> Mined:

@@ -18,6 +18,8 @@ from goal_kernels.backends.base import (
     accumulate_dtype,
 )
 from goal_kernels.backends.composed import ComposedBackend
+from goal_kernels.backends.reference_rank import rank_blocks
+from goal_kernels.backends.scores import RankCounts
 from goal_kernels.pairs import pair_similarity
 from goal_kernels.reference import apply_terms, mine_similarity
 
@@ -40,6 +42,7 @@ class ReferenceBackend(ComposedBackend):
     """Mining by one matrix product and dense reductions, applying by gather and ordered scatter."""
 
     name = "reference"
+    ranks = True
 
     def availability(self) -> Verdict:
         return Verdict(True)
@@ -80,3 +83,6 @@ class ReferenceBackend(ComposedBackend):
         grads = apply_terms(grad_loss, image.to(dtype), text.to(dtype), terms, need)
         grad_image, grad_text = (None if g is None else g.to(image.dtype) for g in grads)
         return grad_image, grad_text
+
+    def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
+        return rank_blocks(image, text, text_to_image)

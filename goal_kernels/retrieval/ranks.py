@@ -1,4 +1,4 @@
-"""Ranks of the positives in both directions, streamed over blocks of the score matrix."""
+"""Ranks of the positives in both directions; the matrix of scores is never stored."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from goal_kernels import checks
-from goal_kernels.backends import AUTO, BackendUnavailableError, find_backend
+from goal_kernels.backends import (
+    AUTO,
+    BACKENDS,
+    BackendUnavailableError,
+    find_backend,
+    resolve,
+    verdicts,
+)
+from goal_kernels.backends.base import Backend, Call
+from goal_kernels.backends.scores import best_positives, comparable
 
 TIE_RULES = ("expected", "optimistic", "pessimistic")
-
-_IMAGE_BLOCK = 512
-_TEXT_BLOCK = 4096
-"""A block holds 16 MiB of float64 scores: large enough for the product, small beside the inputs."""
-
-_NAN_RANK = float("-inf")
-"""What a NaN score compares as: below every number, so a broken item never scores."""
 
 
 class Standing(NamedTuple):
@@ -71,57 +73,11 @@ def settle(standing: Standing, ties: str) -> Tensor:
     return rank.masked_fill(standing.positives == 0, float("nan"))
 
 
-def _scores(image: Tensor, text: Tensor) -> Tensor:
-    """Scores of a block, [n, m] float32: the float64 product, rounded once.
-
-    Rounding makes the tie rule meaningful: scores that differ by less than float32 resolves tie,
-    whatever order a product was summed in.
-    """
-    return torch.nan_to_num((image.double() @ text.double().T).float(), _NAN_RANK, None, _NAN_RANK)
-
-
-def _positive_scores(image: Tensor, text: Tensor, text_to_image: Tensor) -> tuple[Tensor, Tensor]:
-    """Score of every text with its own image [M] float32, and which of them are NaN (bool [M])."""
-    parts = []
-    for start in range(0, text.shape[0], _TEXT_BLOCK):
-        part = slice(start, start + _TEXT_BLOCK)
-        own = image[text_to_image[part]].double()
-        parts.append((own * text[part].double()).sum(dim=1).float())
-    score = torch.cat(parts)
-    broken = score.isnan()
-    return torch.nan_to_num(score, _NAN_RANK, None, _NAN_RANK), broken
-
-
-def _best_per_image(score: Tensor, text_to_image: Tensor, images: int) -> tuple[Tensor, Tensor]:
-    """Best positive score of every image and how many of its texts share it: [N], int64 [N]."""
-    best = score.new_full((images,), _NAN_RANK)
-    best = best.scatter_reduce(0, text_to_image, score, "amax")
+def _sharing_best(score: Tensor, text_to_image: Tensor, images: int) -> Tensor:
+    """How many texts of every image share its best score, int64 [N]. score: comparable, [M]."""
+    best = best_positives(score, text_to_image, images)
     shared = (score == best[text_to_image]).long()
-    return best, torch.zeros_like(best, dtype=torch.int64).scatter_add(0, text_to_image, shared)
-
-
-def _count(
-    image: Tensor, text: Tensor, text_to_image: Tensor, image_best: Tensor, text_best: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Better and tying wrong candidates of all queries: two int64 [N + M], images first."""
-    images, texts = image.shape[0], text.shape[0]
-    better = torch.zeros(images + texts, dtype=torch.int64, device=image.device)
-    ties = torch.zeros_like(better)
-    for top in range(0, images, _IMAGE_BLOCK):
-        rows = slice(top, min(top + _IMAGE_BLOCK, images))
-        for left in range(0, texts, _TEXT_BLOCK):
-            columns = slice(left, min(left + _TEXT_BLOCK, texts))
-            score = _scores(image[rows], text[columns])
-            number = torch.arange(rows.start, rows.stop, device=image.device)
-            wrong = number[:, None] != text_to_image[None, columns]
-            for axis, offset, part, best in (
-                (1, 0, rows, image_best[rows, None]),
-                (0, images, columns, text_best[None, columns]),
-            ):
-                span = slice(offset + part.start, offset + part.stop)
-                better[span] += ((score > best) & wrong).sum(dim=axis)
-                ties[span] += ((score == best) & wrong).sum(dim=axis)
-    return better, ties
+    return shared.new_zeros(images).scatter_add(0, text_to_image, shared)
 
 
 def _check_index(text_to_image: Tensor, texts: int, images: int, device: torch.device) -> Tensor:
@@ -135,11 +91,18 @@ def _check_index(text_to_image: Tensor, texts: int, images: int, device: torch.d
     return index
 
 
-def _check_backend(backend: str) -> None:
-    if backend not in (AUTO, "reference"):
+def _choose(name: str, image: Tensor) -> Backend:
+    """The backend that ranks. Raises: as `resolve`, also for one that cannot rank."""
+    call = Call(image.device.type, image.dtype, image.shape[1], automatic=name == AUTO)
+    if name == AUTO:
+        return next(backend for backend, able in verdicts(call) if able.ok and backend.ranks)
+    backend = find_backend(name)
+    if not backend.ranks:
+        able = ", ".join(repr(backend.name) for backend in BACKENDS if backend.ranks)
         raise BackendUnavailableError(
-            f"backend {find_backend(backend).name!r} does not rank; use 'auto' or 'reference'."
+            f"backend {name!r} does not rank; use 'auto' or one of {able}."
         )
+    return find_backend(resolve(name, call))
 
 
 @torch.no_grad()
@@ -155,15 +118,18 @@ def retrieval_ranks(
 
     The rank of an image is that of its best text; its other texts never count against it. Scores
     are float64 products rounded to float32 and equal scores tie. NaN ranks last, and a NaN among
-    the positives is warned about. The [N, M] matrix is never stored: memory is O(N + M) and one
-    block.
+    the positives is warned about. The [N, M] matrix is never stored: memory is O(N + M) and a
+    constant.
 
     Args:
         image_embeddings: [N, D] float, N >= 1; text_embeddings: [M, D], M >= 1, same dtype.
         text_to_image: [M] integers in [0, N), row of the image that each text describes; any number
             of texts per image, none included.
         ties: "expected" (mean over random orders of the tie), "optimistic" or "pessimistic".
-        backend: "auto" or "reference" (torch on the device of the embeddings).
+        backend: "auto"; "cpu", native: fast products tell most pairs apart, float64 decides those
+            too close to call; or "reference": float64 torch on the device of the embeddings. Both
+            count the same scores. They can differ where a float64 sum, taken in another order,
+            lies on the other side of the middle of two float32 numbers.
 
     Returns: `RetrievalRanks`.
 
@@ -171,16 +137,15 @@ def retrieval_ranks(
     """
     checks.check_embeddings(image_embeddings, text_embeddings)
     checks.check_choice("ties", ties, TIE_RULES)
-    _check_backend(backend)
     images, texts = image_embeddings.shape[0], text_embeddings.shape[0]
     if images == 0 or texts == 0:
         raise ValueError(f"image_embeddings: expected N, M >= 1, got N = {images}, M = {texts}.")
     index = _check_index(text_to_image, texts, images, image_embeddings.device)
-    text_best, broken = _positive_scores(image_embeddings, text_embeddings, index)
-    image_best, shared = _best_per_image(text_best, index, images)
-    better, tied = _count(image_embeddings, text_embeddings, index, image_best, text_best)
-    i2t = Standing(better[:images], tied[:images], shared)
-    t2i = Standing(better[images:], tied[images:], torch.ones_like(text_best, dtype=torch.int64))
+    counts = _choose(backend, image_embeddings).rank(image_embeddings, text_embeddings, index)
+    broken = counts.positive.isnan()
+    shared = _sharing_best(comparable(counts.positive), index, images)
+    i2t = Standing(counts.image_better, counts.image_ties, shared)
+    t2i = Standing(counts.text_better, counts.text_ties, torch.ones_like(index))
     nan_scores = _count_nan_queries(broken, index, images)
     if nan_scores:
         warnings.warn(

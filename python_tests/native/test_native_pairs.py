@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
+from goal_kernels.backends.arguments import DTYPES
 from goal_kernels.backends.base import accumulate_dtype
-from goal_kernels.backends.cpu import DTYPES, CpuBackend
+from goal_kernels.backends.cpu import CpuBackend
 
 NAN, INF = float("nan"), float("inf")
 
