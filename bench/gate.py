@@ -27,13 +27,8 @@ from torch import Tensor
 from bench.baselines import Hardest, Outcome
 from bench.cases import Case, Inputs
 from goal_kernels import Objective
-from goal_kernels.backends.base import (
-    GradientTerms,
-    Mined,
-    Pairing,
-    RelativeQuery,
-    accumulate_dtype,
-)
+from goal_kernels.backends.answers import GradientTerms, Mined
+from goal_kernels.backends.base import Pairing, RelativeQuery, accumulate_dtype
 from goal_kernels.reference import apply_terms, mine_similarity, negative_mask
 from goal_kernels.weights import weigh
 

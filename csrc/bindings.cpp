@@ -15,6 +15,7 @@
 #include "cpu/mine.h"
 #include "cpu/pairs.h"
 #include "cpu/rank.h"
+#include "cpu/search.h"
 #if defined(GOAL_KERNELS_CUDA)
 #include "cuda/device_query.h"
 #endif
@@ -33,6 +34,8 @@ using Anchors = std::tuple<Address, Address, Address, Address>;    // value, ind
 using Indices = std::tuple<Address, Address, Address>;             // hardest text, image, target
 using Weights = std::tuple<Address, Address, Address, Address>;  // positive, row, column, grad_loss
 using Scalars = std::tuple<double, double, double, double, double, double>;  // in the order of WeightRule
+using SearchTerms = std::tuple<std::string, double, double, bool, std::string>;  // fields of SearchQuery
+using SearchOutput = std::tuple<Address, Address, Address, Address, Address>;  // from values to scales
 using ForwardOutput = std::tuple<Address, Address, Address>;  // value, vectors, hardest
 
 template <typename T = void>
@@ -142,6 +145,31 @@ const char* mine_addresses(const std::string& dtype, const Rows& image, const Ro
   return mine(job, find_isa(isa), threads);
 }
 
+void search_addresses(const std::string& dtype, const Rows& image, const Rows& text, std::int64_t width,
+                      const Pairing& pairing, const SearchTerms& query, const SearchOutput& output,
+                      int threads, const std::string& isa) {
+  const Dtype type = parse("dtype", kDtypes, dtype);
+  const auto [target, image_ids, text_ids] = pairing;
+  const auto& [relative, epsilon, beta, normalize, precision] = query;
+  const auto [values, indices, sums, counts, scales] = output;
+  const SearchJob job{matrix(image, type, width),
+                      matrix(text, type, width),
+                      pointer<std::int64_t>(target),
+                      pointer<std::int64_t>(image_ids),
+                      pointer<std::int64_t>(text_ids),
+                      normalize,
+                      parse("relative", kRelatives, relative),
+                      epsilon,
+                      beta,
+                      parse("precision", kPrecisions, precision),
+                      pointer(values),
+                      pointer<std::int64_t>(indices),
+                      pointer(sums),
+                      pointer<std::int64_t>(counts),
+                      pointer(scales)};
+  search(job, find_isa(isa), threads);
+}
+
 void forward_addresses(const std::string& dtype, const Rows& image, const Rows& text,
                        std::int64_t width, Address image_ids, Address text_ids,
                        const std::string& triplet, const std::string& pair, const Scalars& scalars,
@@ -249,6 +277,9 @@ PYBIND11_MODULE(_native, module) {
              py::arg("width"), py::arg("pairing"), py::arg("relative"), py::arg("row"),
              py::arg("column"), py::arg("precision"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
+  module.def("search", &search_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
+             py::arg("width"), py::arg("pairing"), py::arg("query"), py::arg("output"),
+             py::arg("threads"), py::arg("isa"), py::call_guard<py::gil_scoped_release>());
   module.def("forward", &forward_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
              py::arg("width"), py::arg("image_ids"), py::arg("text_ids"), py::arg("triplet"),
              py::arg("pair"), py::arg("scalars"), py::arg("direction"), py::arg("normalize"),

@@ -9,15 +9,8 @@ from torch import Tensor
 
 from goal_kernels import checks, ops
 from goal_kernels.backends import resolve
-from goal_kernels.backends.base import (
-    UNSCALED,
-    Call,
-    Forward,
-    Found,
-    Mined,
-    Pairing,
-    SearchQuery,
-)
+from goal_kernels.backends.answers import Forward, Found, Mined
+from goal_kernels.backends.base import Call, Pairing, SearchQuery
 from goal_kernels.constants import BETA, EPSILON
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.statistics import MiningStatistics
@@ -208,7 +201,7 @@ def goal_loss_from_similarity(
         objective.epsilon,
         objective.beta,
     )
-    forward = _weigh(objective, Found(positive, Mined(*mined), UNSCALED), direction)
+    forward = _weigh(objective, Found.pack(positive, Mined(*mined)), direction)
     value = torch.ops.goal_kernels.attach_similarity(similarity, *forward)
     return _finish(objective, forward._replace(value=value), options)
 
@@ -247,9 +240,7 @@ def mine(
     ids = checks.check_ids(image_ids, text_ids, rows, columns, device)
     name, precision = _choose(backend, device.type, image_embeddings.dtype, int(width), precision)
     query = SearchQuery("none", EPSILON, BETA, normalize, precision)
-    positive, mined, _ = ops.search(
-        name, image_embeddings, text_embeddings, Pairing(target, *ids), query
-    )
-    return MinedPairs(
-        positive, mined.row_value, mined.row_index, mined.column_value, mined.column_index
-    )
+    found = ops.search(name, image_embeddings, text_embeddings, Pairing(target, *ids), query)
+    positive, negative_text, negative_image = found.values.split((rows, rows, columns))
+    hardest_text, hardest_image = found.indices.split((rows, columns))
+    return MinedPairs(positive, negative_text, hardest_text, negative_image, hardest_image)

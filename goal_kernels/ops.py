@@ -17,20 +17,14 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends import BACKENDS, find_backend
+from goal_kernels.backends.answers import VECTORS, Forward, Found, unpack_terms
 from goal_kernels.backends.base import (
-    UNSCALED,
-    VECTORS,
     Backend,
-    Forward,
-    Found,
-    Mined,
     Pairing,
     Scalars,
-    Scales,
     SearchQuery,
     WeightStage,
     accumulate_dtype,
-    unpack_terms,
 )
 from goal_kernels.objective import Objective
 from goal_kernels.operators import define_operator
@@ -45,7 +39,8 @@ _MINED = (
 _IDS = "Tensor? image_ids, Tensor? text_ids"
 _SEARCH_SCHEMA = (
     f"(Tensor image, Tensor text, Tensor? target, {_IDS}, str relative, float epsilon, float beta,"
-    f" bool normalize, str precision) -> ({_MINED}, Tensor image_scale, Tensor text_scale)"
+    " bool normalize, str precision) -> (Tensor values, Tensor indices, Tensor sums, "
+    "Tensor counts, Tensor scales_of_rows)"
 )
 _MINE_SIMILARITY_SCHEMA = (
     f"(Tensor similarity, {_IDS}, str relative, float epsilon, float beta) -> ({_MINED})"
@@ -74,38 +69,24 @@ _ATTACH_SIMILARITY_SCHEMA = (
 def _search(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
     def search(image: Tensor, text: Tensor, *question: Any) -> tuple[Tensor, ...]:
         pairing, query = Pairing(*question[:3]), SearchQuery(*question[3:])
-        positive, mined, scales = backend.search(image, text, pairing, query)
-        # A schema cannot promise an absent tensor; an empty one stands for "none".
-        empty = (positive.new_empty(0) if scale is None else scale for scale in scales)
-        return (positive, *mined, *empty)
+        return backend.search(image, text, pairing, query)
 
     return search
 
 
-def _mined_like(like: Tensor, rows: int, columns: int, relative: str) -> tuple[Tensor, ...]:
-    """Empty tensors with the shapes and dtypes that mining [rows, columns] returns."""
-    dtype = accumulate_dtype(like.dtype)
-
-    def values(size: int) -> Tensor:
-        return like.new_empty(size, dtype=dtype)
-
-    def integers(size: int) -> Tensor:
-        return like.new_empty(size, dtype=torch.int64)
-
-    sums = (0, 0) if relative == "none" else (rows, columns)
-    return (
-        values(rows),
-        *(values(rows), integers(rows), values(columns), integers(columns)),
-        *(values(sums[0]), integers(sums[0]), values(sums[1]), integers(sums[1])),
-    )
-
-
 def _search_fake(image: Tensor, text: Tensor, *question: Any) -> tuple[Tensor, ...]:
     query = SearchQuery(*question[3:])
-    rows, columns = image.shape[0], text.shape[0]
-    dtype = accumulate_dtype(image.dtype)
-    scales = (image.new_empty(n if query.normalize else 0, dtype=dtype) for n in (rows, columns))
-    return (*_mined_like(image, rows, columns, query.relative), *scales)
+    rows, both = image.shape[0], image.shape[0] + text.shape[0]
+    sums = 0 if query.relative == "none" else both
+
+    def values(size: int) -> Tensor:
+        return image.new_empty(size, dtype=accumulate_dtype(image.dtype))
+
+    def integers(size: int) -> Tensor:
+        return image.new_empty(size, dtype=torch.int64)
+
+    scales = values(both if query.normalize else 0)
+    return values(rows + both), integers(both), values(sums), integers(sums), scales
 
 
 def _mine_similarity(
@@ -130,7 +111,21 @@ def _mine_similarity_fake(
     epsilon: float,
     beta: float,
 ) -> tuple[Tensor, ...]:
-    return _mined_like(similarity, similarity.shape[0], similarity.shape[1], relative)
+    rows, columns = similarity.shape
+    dtype = accumulate_dtype(similarity.dtype)
+
+    def values(size: int) -> Tensor:
+        return similarity.new_empty(size, dtype=dtype)
+
+    def integers(size: int) -> Tensor:
+        return similarity.new_empty(size, dtype=torch.int64)
+
+    sums = (0, 0) if relative == "none" else (rows, columns)
+    return (
+        values(rows),
+        *(values(rows), integers(rows), values(columns), integers(columns)),
+        *(values(sums[0]), integers(sums[0]), values(sums[1]), integers(sums[1])),
+    )
 
 
 @lru_cache(maxsize=256)
@@ -292,9 +287,7 @@ def search(
 ) -> Found:
     """`Backend.search` by the operator of that backend. Not differentiable."""
     operator = getattr(torch.ops.goal_kernels, f"search_{find_backend(backend).name}")
-    positive, *rest = operator(image.detach(), text.detach(), *pairing, *query)
-    scales = Scales(*rest[8:]) if query.normalize else UNSCALED
-    return Found(positive, Mined(*rest[:8]), scales)
+    return Found(*operator(image.detach(), text.detach(), *pairing, *query))
 
 
 def forward(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.base import GradientTerms, Mined, Pairing, RelativeQuery
+from goal_kernels.backends.answers import GradientTerms, Mined
+from goal_kernels.backends.base import Pairing, RelativeQuery
 from goal_kernels.constants import NO_INDEX
 from goal_kernels.pairs import default_target
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.base import Mined, Weighted
+from goal_kernels.backends.answers import Mined, Weighted
 from goal_kernels.objective import Objective
 
 DIRECTIONS = ("both", "i2t", "t2i")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from goal_kernels import Objective
-from goal_kernels.backends.base import GradientTerms, Mined, Pairing, RelativeQuery
+from goal_kernels.backends.answers import GradientTerms, Mined
+from goal_kernels.backends.base import Pairing, RelativeQuery
 from goal_kernels.reference import apply_terms, mine_similarity, negative_mask
 from goal_kernels.weights import Weighted, weigh
 

@@ -12,7 +12,8 @@ from comparators import check_against_truth
 import goal_kernels as gk
 from goal_kernels import ops
 from goal_kernels.backends import BACKENDS
-from goal_kernels.backends.base import UNSCALED, Call, Forward, Found, Pairing, SearchQuery
+from goal_kernels.backends.answers import Forward, Found
+from goal_kernels.backends.base import Call, Pairing, SearchQuery
 from goal_kernels.weights import weigh
 
 INTERPRETED_ROWS = 3
@@ -50,7 +51,8 @@ def mine_with(name, image, text, objective, ids):
     """positive and mined by the backend's own operator, on the device the inputs are on."""
     kind, epsilon, beta = objective.pair_element.relative, objective.epsilon, objective.beta
     query = SearchQuery(kind, epsilon, beta, False, "highest")
-    return ops.search(name, image, text, Pairing(None, *ids), query)[:2]
+    found = ops.search(name, image, text, Pairing(None, *ids), query)
+    return found.positive, found.mined
 
 
 def finish_with(name, image, text, objective, found, direction="both"):
@@ -58,7 +60,7 @@ def finish_with(name, image, text, objective, found, direction="both"):
     positive, mined = found
     weighted = weigh(objective, positive, mined, direction)
     one = torch.ones((), device=image.device)
-    _, *state = Forward.pack(Found(positive, mined, UNSCALED), weighted)
+    _, *state = Forward.pack(Found.pack(positive, mined), weighted)
     backward = getattr(torch.ops.goal_kernels, f"backward_{name}")
     grads = backward(one, image, text, *state, True, True)
     return positive.cpu(), mined, weighted.value.cpu(), *grads

@@ -10,7 +10,7 @@ from cases import paired_batch
 from comparators import check_against_truth, float64_truth
 
 import goal_kernels as gk
-from goal_kernels.backends.base import Mined
+from goal_kernels.backends.answers import Mined
 
 OBJECTIVE = gk.Objective("nca", "sigmoid_ms")
 Outcome = list

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 
 LAYERS = (
-    {"constants", "operators", "backends.scores"},
+    {"constants", "operators", "backends.scores", "backends.answers"},
     {"backends.base", "native", "backends.reference_rank"},
     {"registry", "pairs", "normalization", "backends.arguments"},
     {"elements", "reference", "backends.composed"},

@@ -82,8 +82,11 @@ class Lengths {
       : rows_(matrix.rows + padding), length_(rows_) {
     constexpr float round_up = 1 + 1e-5f;
     std::fill_n(length_.data(), rows_, 1.0f);
-    // A matrix with scales is being normalised: its rows have length 1.
-    if (matrix.scale == nullptr) row_scales(matrix, length_.data(), kernels, threads);
+    if (matrix.scale == nullptr)
+      row_scales(matrix, length_.data(), kernels, threads);
+    else
+      for (std::int64_t i = 0; i < matrix.rows; ++i)
+        length_[i] = scaled_length(static_cast<const float*>(matrix.scale)[i]);
     for (std::int64_t i = 0; i < rows_; ++i) {
       length_[i] = round_up / length_[i];
       bounded_ &= length_[i] <= kLongest;  // false for NaN
@@ -91,6 +94,7 @@ class Lengths {
     }
   }
 
+  // False if a row is too long or not finite.
   bool bounded() const { return bounded_; }
   float largest() const { return largest_; }
 
@@ -101,6 +105,12 @@ class Lengths {
   }
 
  private:
+  // A matrix with scales is being normalised, so its rows have length 1; NaN for rows whose own length
+  // was not finite, which is what a scale of 0 or NaN says.
+  static float scaled_length(float scale) {
+    return scale > 0 ? 1.0f : std::numeric_limits<float>::quiet_NaN();
+  }
+
   std::int64_t rows_;
   Buffer<float> length_;
   bool bounded_ = true;

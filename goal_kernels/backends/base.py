@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from goal_kernels.backends.answers import Forward, Found, GradientTerms, Mined, Weighted
 from goal_kernels.backends.scores import RankCounts
 
 RELATIVE_KINDS = ("none", "linear", "exponential")
@@ -75,47 +76,6 @@ class RelativeQuery(NamedTuple):
     beta: float
 
 
-class Mined(NamedTuple):
-    """What mining found. Rows are image anchors (i2t), columns are text anchors (t2i).
-
-    row_value [N], column_value [M], accumulate dtype: similarity of the hardest negative,
-        -inf if there is none. Accurate to the accumulate dtype whatever the mining precision:
-        a backend that mines at lower precision recomputes these (`rescore`).
-    row_index [N], column_index [M], int64: its column / row, lowest index on ties, -1 if none.
-        NaN counts as larger than every number (the first one wins), as in torch.max.
-    row_sum, column_sum, accumulate dtype, and row_count, column_count, int64, same lengths (empty
-        tensors [0] when kind is "none"): over the allowed negatives k of anchor i that are not its
-        hardest negative j* (that one index) and have S_ik >= threshold, with n = S_ij*:
-        kind "linear": sum of n - S_ik over those with S_ik < n, and their number;
-        kind "exponential": sum of exp(-beta * (n - S_ik)), and their number.
-    """
-
-    row_value: Tensor
-    row_index: Tensor
-    column_value: Tensor
-    column_index: Tensor
-    row_sum: Tensor
-    row_count: Tensor
-    column_sum: Tensor
-    column_count: Tensor
-
-
-class GradientTerms(NamedTuple):
-    """Everything that turns mined pairs into gradients (docs/derivation.md, eq. 9 and 10).
-
-    hardest_text int64 [N], hardest_image int64 [M]: mined indices; -1 drops the term.
-    target: as in `Pairing`.
-    positive_weight [N], row_weight [N], column_weight [M], accumulate dtype: c, b_i2t and b_t2i.
-    """
-
-    hardest_text: Tensor
-    hardest_image: Tensor
-    target: Tensor | None
-    positive_weight: Tensor
-    row_weight: Tensor
-    column_weight: Tensor
-
-
 class SearchQuery(NamedTuple):
     """What `Backend.search` is asked.
 
@@ -129,44 +89,6 @@ class SearchQuery(NamedTuple):
     beta: float
     normalize: bool
     precision: str
-
-
-class Scales(NamedTuple):
-    """What multiplies each row of image [N] and text [M], accumulate dtype; None: nothing.
-
-    Normalised rows are given as raw rows with scales 1 / max(length, SHORTEST_LENGTH).
-    """
-
-    image: Tensor | None = None
-    text: Tensor | None = None
-
-
-UNSCALED = Scales()
-
-
-class Found(NamedTuple):
-    """What `Backend.search` answers.
-
-    positive: [N], accumulate dtype, similarity of row i and its positive, -inf if it has none.
-    scales: of the normalised rows, or two Nones.
-    """
-
-    positive: Tensor
-    mined: Mined
-    scales: Scales
-
-
-class Weighted(NamedTuple):
-    """The weight stage's result for a square batch.
-
-    value: 0-d, accumulate dtype, summed over the anchors of the chosen directions.
-    positive_weight, row_weight, column_weight: [B], see `GradientTerms`.
-    """
-
-    value: Tensor
-    positive_weight: Tensor
-    row_weight: Tensor
-    column_weight: Tensor
 
 
 class Scalars(NamedTuple):
@@ -192,42 +114,6 @@ class WeightStage(NamedTuple):
     scalars: Scalars
     direction: str
     weigh: Callable[[Tensor, Mined], Weighted]
-
-
-VECTORS = 6
-"""Rows of `Forward.vectors` without the two scales."""
-
-
-class Forward(NamedTuple):
-    """Everything that a forward leaves, in few tensors: allocating each costs as much as weighing.
-
-    value: 0-d, accumulate dtype.
-    vectors: accumulate dtype, [VECTORS, B]: positive, row_value, column_value, positive_weight,
-        row_weight, column_weight; for normalised rows [VECTORS + 2, B] with the scales of image and
-        text.
-    hardest: int64 [2, B]: row_index and column_index.
-    """
-
-    value: Tensor
-    vectors: Tensor
-    hardest: Tensor
-
-    @classmethod
-    def pack(cls, found: Found, weighted: Weighted) -> Forward:
-        """From the results of the stages."""
-        mined = found.mined
-        vectors = [found.positive, mined.row_value, mined.column_value, *weighted[1:]]
-        vectors += [scale for scale in found.scales if scale is not None]
-        hardest = torch.stack([mined.row_index, mined.column_index])
-        return cls(weighted.value, torch.stack(vectors), hardest)
-
-
-def unpack_terms(vectors: Tensor, hardest: Tensor) -> tuple[GradientTerms, Scales]:
-    """What a backward reads from `Forward`."""
-    rows = vectors.unbind()
-    hardest_text, hardest_image = hardest.unbind()
-    terms = GradientTerms(hardest_text, hardest_image, None, *rows[3:VECTORS])
-    return terms, Scales(*rows[VECTORS:])
 
 
 class Backend(ABC):

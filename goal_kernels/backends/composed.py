@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from goal_kernels.backends.base import (
-    UNSCALED,
-    Backend,
-    Forward,
-    Found,
-    Pairing,
-    Scales,
-    SearchQuery,
-    WeightStage,
-    unpack_terms,
-)
+from goal_kernels.backends.answers import UNSCALED, Forward, Found, Scales, unpack_terms
+from goal_kernels.backends.base import Backend, Pairing, SearchQuery, WeightStage
 from goal_kernels.normalization import raw_gradient, row_scale, scaled_rows
 from goal_kernels.pairs import pair_similarity, relative_query
 
@@ -28,7 +19,7 @@ class ComposedBackend(Backend):
         positive = pair_similarity(image, text, pairing.target)
         relative = relative_query(query.relative, positive, query.epsilon, query.beta)
         mined = self.mine(image, text, pairing, relative, query.precision)
-        return Found(positive, mined, scales)
+        return Found.pack(positive, mined, scales)
 
     def forward(
         self,

@@ -11,6 +11,15 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
+from goal_kernels.backends.answers import (
+    UNSCALED,
+    VECTORS,
+    Forward,
+    Found,
+    GradientTerms,
+    Mined,
+    Scales,
+)
 from goal_kernels.backends.arguments import (
     DTYPES,
     address,
@@ -21,16 +30,9 @@ from goal_kernels.backends.arguments import (
 )
 from goal_kernels.backends.base import (
     RELATIVE_KINDS,
-    UNSCALED,
-    VECTORS,
     Call,
-    Forward,
-    Found,
-    GradientTerms,
-    Mined,
     Pairing,
     RelativeQuery,
-    Scales,
     SearchQuery,
     Verdict,
     WeightStage,
@@ -38,7 +40,6 @@ from goal_kernels.backends.base import (
 )
 from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.backends.scores import RankCounts
-from goal_kernels.pairs import relative_query
 
 AUTO_ISA = "auto"
 
@@ -109,38 +110,33 @@ class CpuBackend(ComposedBackend):
         return mined
 
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
-        """See `Backend.search`."""
+        """See `Backend.search`. One native call (csrc/cpu/search.h)."""
         image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
-        scales = UNSCALED
-        if query.normalize:
-            scales = Scales(self._row_scales(image), self._row_scales(text))
-        positive = torch.empty(image.shape[0], dtype=accumulate_dtype(image.dtype))
-        native.load().score_pairs(
-            dtype=DTYPES[image.dtype],
-            a=matrix_argument(image, *addresses(scales.image)),
-            b=matrix_argument(text, *addresses(scales.text)),
-            width=image.shape[1],
-            index=address(pairing.target, "target", torch.int64, image.shape[0]),
-            similarity=positive.data_ptr(),
-            threads=torch.get_num_threads(),
-            isa=self.isa,
+        rows, columns = image.shape[0], text.shape[0]
+        both, value = rows + columns, accumulate_dtype(image.dtype)
+        sums = 0 if query.relative == "none" else both
+        found = Found(
+            torch.empty(rows + both, dtype=value),
+            torch.empty(both, dtype=torch.int64),
+            torch.empty(sums, dtype=value),
+            torch.empty(sums, dtype=torch.int64),
+            torch.empty(both if query.normalize else 0, dtype=value),
         )
-        relative = relative_query(query.relative, positive, query.epsilon, query.beta)
-        mined = self.mine(image, text, pairing, relative, query.precision, scales)
-        return Found(positive, mined, scales)
-
-    def _row_scales(self, matrix: Tensor) -> Tensor:
-        """1 / max(length, SHORTEST_LENGTH) of each row, [rows]."""
-        scale = torch.empty(matrix.shape[0], dtype=accumulate_dtype(matrix.dtype))
-        native.load().row_scales(
-            dtype=DTYPES[matrix.dtype],
-            rows=matrix_argument(matrix),
-            width=matrix.shape[1],
-            scale=scale.data_ptr(),
-            threads=torch.get_num_threads(),
-            isa=self.isa,
+        native.load().search(
+            DTYPES[image.dtype],
+            matrix_argument(image),
+            matrix_argument(text),
+            image.shape[1],
+            (
+                address(pairing.target, "target", torch.int64, rows),
+                *id_addresses(pairing, rows, columns),
+            ),
+            query,
+            addresses(*found),
+            torch.get_num_threads(),
+            self.isa,
         )
-        return scale
+        return found
 
     def forward(
         self,

@@ -8,15 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.base import (
-    Call,
-    GradientTerms,
-    Mined,
-    Pairing,
-    RelativeQuery,
-    Verdict,
-    accumulate_dtype,
-)
+from goal_kernels.backends.answers import GradientTerms, Mined
+from goal_kernels.backends.base import Call, Pairing, RelativeQuery, Verdict, accumulate_dtype
 from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.backends.reference_rank import rank_blocks
 from goal_kernels.backends.scores import RankCounts

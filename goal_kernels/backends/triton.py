@@ -12,14 +12,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.base import (
-    Call,
-    GradientTerms,
-    Mined,
-    Pairing,
-    RelativeQuery,
-    Verdict,
-)
+from goal_kernels.backends.answers import GradientTerms, Mined
+from goal_kernels.backends.base import Call, Pairing, RelativeQuery, Verdict
 from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.backends.triton_apply import image_gradient, text_gradient
 from goal_kernels.backends.triton_configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY

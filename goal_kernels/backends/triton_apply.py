@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.base import GradientTerms
+from goal_kernels.backends.answers import GradientTerms
 from goal_kernels.backends.triton_configs import LAUNCH_OPTIONS, WARPS, gather_constants
 from goal_kernels.backends.triton_runtime import load_kernels
 

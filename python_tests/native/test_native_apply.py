@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from goal_kernels.backends.answers import GradientTerms, unpack_terms
 from goal_kernels.backends.arguments import DTYPES
-from goal_kernels.backends.base import GradientTerms, accumulate_dtype, unpack_terms
+from goal_kernels.backends.base import accumulate_dtype
 from goal_kernels.backends.cpu import CpuBackend
 from goal_kernels.normalization import row_scale
 

@@ -11,7 +11,8 @@ from comparators import check_indices, check_values, similarity_bound
 from torch import Tensor
 
 from goal_kernels import Objective, native
-from goal_kernels.backends.base import Forward, Pairing, SearchQuery, WeightStage, accumulate_dtype
+from goal_kernels.backends.answers import Forward
+from goal_kernels.backends.base import Pairing, SearchQuery, WeightStage, accumulate_dtype
 from goal_kernels.backends.cpu import CpuBackend
 from goal_kernels.weights import DIRECTIONS, weigh
 

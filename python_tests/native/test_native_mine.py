@@ -10,8 +10,9 @@ import torch
 from native_loops import Question, Side
 from torch import Tensor
 
+from goal_kernels.backends.answers import Mined
 from goal_kernels.backends.arguments import DTYPES
-from goal_kernels.backends.base import Mined, Pairing, RelativeQuery, accumulate_dtype
+from goal_kernels.backends.base import Pairing, RelativeQuery, accumulate_dtype
 from goal_kernels.backends.cpu import CpuBackend
 
 KINDS = ("none", "linear", "exponential")

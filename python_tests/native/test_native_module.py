@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from goal_kernels import native
-from goal_kernels.backends.base import Call, GradientTerms, Pairing, RelativeQuery
+from goal_kernels.backends.answers import GradientTerms
+from goal_kernels.backends.base import Call, Pairing, RelativeQuery
 from goal_kernels.backends.cpu import CpuBackend
 
 QUERY = RelativeQuery("exponential", torch.tensor(0.0), 10.0)
@@ -137,7 +138,8 @@ def test_a_forked_child_does_not_hang(fastest, set_threads) -> None:
 
 MEMORY_SCRIPT = """
 import torch
-from goal_kernels.backends.base import GradientTerms, Pairing, RelativeQuery
+from goal_kernels.backends.answers import GradientTerms
+from goal_kernels.backends.base import Pairing, RelativeQuery
 from goal_kernels.backends.cpu import CpuBackend
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
-from goal_kernels.backends.base import Mined, Pairing, RelativeQuery
+from goal_kernels.backends.answers import UNSCALED, Mined, Scales
+from goal_kernels.backends.base import Pairing, RelativeQuery
 from goal_kernels.backends.cpu import CpuBackend
 
 INFO = native.build_info() if native.status()[0] else {}
@@ -47,10 +48,14 @@ def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> C
     monkeypatch.setattr(native, "load", Listening)
 
     def run(
-        image: Tensor, text: Tensor, pairing: Pairing = EMPTY, precision: str = "highest"
+        image: Tensor,
+        text: Tensor,
+        pairing: Pairing = EMPTY,
+        precision: str = "highest",
+        scales: Scales = UNSCALED,
     ) -> Found:
         query = RelativeQuery("none", torch.tensor(0.0), 1.0)
-        mined = CpuBackend(request.param).mine(image, text, pairing, query, precision)
+        mined = CpuBackend(request.param).mine(image, text, pairing, query, precision, scales)
         return Found(mined, products[-1])
 
     return run
@@ -188,6 +193,30 @@ def test_numbers_too_large_for_the_bound(search, bad) -> None:
         assert found.mined.row_index[:5].tolist() == [17, 17, 17, 0, 17]
         assert found.mined.row_value[3].isnan()
         assert found.mined.column_index[:3].tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_normalised_rows(search, dtype) -> None:
+    image, text = (x.to(dtype) for x in embeddings())
+    image *= torch.logspace(-2, 2, ROWS, dtype=dtype)[:, None]
+    scales = Scales(1 / image.float().norm(dim=1), 1 / text.float().norm(dim=1))
+    found = search(image, text, scales=scales)
+    assert found.product == "screened"
+    unit = (image.double() * scales.image[:, None], text.double() * scales.text[:, None])
+    check(found, *unit)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")], ids=str)
+def test_normalised_rows_that_are_not_finite(search, bad) -> None:
+    image, text = embeddings()
+    image[3, 5] = bad
+    scales = Scales(1 / image.norm(dim=1), 1 / text.norm(dim=1))
+    found = search(image, text, scales=scales)
+    assert found.product in ("exact", "split")
+    assert found.mined.row_value[3].isnan()
+    others = torch.arange(COLUMNS) != 3
+    assert (found.mined.column_index[others] == 3).all()
+    assert found.mined.column_value[others].isnan().all()
 
 
 def test_strided_and_unaligned_input(search) -> None:

@@ -1,0 +1,33 @@
+// Scales, positives, threshold and mining in one call.
+#pragma once
+
+#include <cstdint>
+
+#include "isa.h"
+#include "mine.h"
+
+namespace goal_kernels {
+
+// `values`, `sums` and `scales` are double for double embeddings, else float.
+struct SearchJob {
+  Matrix image;                    // [N, D], without scales
+  Matrix text;                     // [M, D], same dtype
+  const std::int64_t* target;     // as in MineJob, like the ids
+  const std::int64_t* image_ids;
+  const std::int64_t* text_ids;
+  bool normalize;  // divide each row by its length first
+  Relative relative;
+  double epsilon;  // the threshold of the sums is the smallest existing positive minus this
+  double beta;
+  Precision precision;
+  void* values;           // [N + N + M]: positives, largest of the rows, largest of the columns
+  std::int64_t* indices;  // [N + M]: hardest text of each image, hardest image of each text; -1: none
+  void* sums;             // [N + M]; not touched for Relative::none
+  std::int64_t* counts;   // [N + M] likewise
+  void* scales;           // [N + M]: of the normalised rows; not touched unless normalising
+};
+
+// Throws as `mine`. Bit-equal for any `threads`.
+void search(const SearchJob& job, const Isa& isa, int threads);
+
+}  // namespace goal_kernels
