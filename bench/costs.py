@@ -67,13 +67,13 @@ CEILING_GHZ = 6.0
 
 CPU_FLOPS_PER_CYCLE = (
     # Tile multiply: 16 x 16 outputs, 32 products each, one every 16 cycles: 1024 products a cycle.
-    ("amx_bf16", "bfloat16", 2048),
+    ("amx_bf16", 2048),
     # Two 512-bit units, 32 bf16 products each.
-    ("avx512_bf16", "bfloat16", 128),
+    ("avx512_bf16", 128),
     # Two 512-bit units, 16 fused multiply-adds each.
-    ("avx512f", "float32", 64),
+    ("avx512f", 64),
     # Two 256-bit units, 8 fused multiply-adds each.
-    ("avx2", "float32", 32),
+    ("avx2", 32),
 )
 CPU_DEFAULT_FLOPS_PER_CYCLE = 64
 """Unknown instruction set: the widest vectors that are common."""
@@ -88,15 +88,13 @@ GPU_DEFAULT_TFLOPS = (160.0, 1250.0, 2500.0)
 """Above every single GPU known when this was written."""
 
 
-def cpu_peak_gflops(flags: frozenset[str], dtype: str, precision: str, threads: int) -> float:
+def cpu_peak_gflops(flags: frozenset[str], threads: int) -> float:
     """Upper limit of `threads` cores with these /proc/cpuinfo flags, GFLOP/s.
 
-    float32 below precision "highest" may run on bfloat16 units.
+    That of the fastest unit whatever the dtype: exact float32 mining may run on bfloat16 units
+    (docs/cpu.md, section 3).
     """
-    dtypes = {dtype} if precision == "highest" else {dtype, "bfloat16"}
-    # bfloat16 without units of its own is computed in float32.
-    dtypes.add("float32")
-    known = [rate for flag, d, rate in CPU_FLOPS_PER_CYCLE if flag in flags and d in dtypes]
+    known = [rate for flag, rate in CPU_FLOPS_PER_CYCLE if flag in flags]
     return max(known, default=CPU_DEFAULT_FLOPS_PER_CYCLE) * CEILING_GHZ * threads
 
 

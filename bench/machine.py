@@ -47,7 +47,7 @@ def peak_gflops(device: str, dtype: str, precision: str) -> float:
     """What this device cannot exceed, GFLOP/s."""
     if device == "cuda":
         return gpu_peak_gflops(device_name(device), dtype, precision)
-    return cpu_peak_gflops(cpu_flags(), dtype, precision, torch.get_num_threads())
+    return cpu_peak_gflops(cpu_flags(), torch.get_num_threads())
 
 
 @dataclass(frozen=True)
