@@ -17,7 +17,7 @@ struct AnchorOutput {
 };
 
 // How float32 similarities are computed, in torch's words: highest in float; high by products of values
-// split in two bfloat16, error about 2^-16 |x| |y|; medium of values rounded to bfloat16. Each where the
+// split in two bfloat16, error about 3 * 2^-16 |x| |y|; medium of values rounded to bfloat16. Each where the
 // instruction set has such a product, and more precisely where it has none.
 enum class Precision { highest, high, medium };
 

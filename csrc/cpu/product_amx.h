@@ -1,7 +1,7 @@
 // Products on AMX tiles, 32 x 32 at a time: of bfloat16 values, or of float values split in two (bf16x3).
 //
 // Split: x = high + low with both bfloat16, so that x y is high high + high low + low high and an
-// error of about 2^-16 |x| |y|. Values too large for bfloat16, infinities and NaN have low = 0; a product
+// error of about 3 * 2^-16 |x| |y|. Values too large for bfloat16, infinities and NaN have low = 0; a product
 // with an infinity is then infinite or NaN.
 // Packed: for every 32 values of the depth one *step*: the tiles of the high parts of 32 rows or columns, for
 // a split followed by those of the low parts. Tile registers: 0 to 3 sums, 4 and 5 rows, 6 and 7 columns.
@@ -35,10 +35,11 @@ struct AmxProduct {
   static constexpr auto enter = amx_enter;
   static constexpr auto leave = amx_leave;
 
-  // Whatever the order of the additions. A split loses low low and the rests of both values, each at most
-  // 2^-18 of the product of the values, and its terms add up to little more than theirs.
+  // Whatever the order of the additions. Rounding to bfloat16 loses up to 2^-8 of a value, so a split loses
+  // low low and the rests of both values, each at most 2^-16 of the product of the values and a little more,
+  // and its terms add up to little more than theirs.
   static double error(std::int64_t width) {
-    constexpr double lost = 0x1p-16, excess = 1 + 0x1p-7;
+    constexpr double lost = 3.1 * 0x1p-16, excess = 1 + 0x1p-5;
     if constexpr (kSplit) return lost + excess * rounding_error<float>(3 * width + 1);
     return rounding_error<float>(width + 1);
   }

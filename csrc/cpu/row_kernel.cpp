@@ -152,11 +152,41 @@ void store_projected(const T* sum, T factor, const Matrix& own, std::int64_t row
   });
 }
 
+RoundingLoss rounding_loss(const Matrix& matrix, std::int64_t row) {
+  constexpr int kCount = Lanes<float>::count, kVectors = kChains / kCount;
+  const float scale = scale_of<float>(matrix, row);
+  Vec<float> length[kVectors] = {}, loss[kVectors] = {};
+  with_element<float>(matrix.dtype, [&](auto element) {
+    using Element = decltype(element);
+    const auto add_chunk = [&](const Element* source) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) {
+        const Vec<float> value = load_wide(source + v * kCount, Vec<float>{}) * scale;
+        const Vec<float> lost = value - round_to_bfloat16(value);
+        length[v] += value * value;
+        loss[v] += lost * lost;
+      }
+    };
+    const Element* source = row_of<Element>(matrix, row);
+    const std::int64_t whole = matrix.width / kChains * kChains, rest = matrix.width - whole;
+    for (std::int64_t d = 0; d < whole; d += kChains) add_chunk(source + d);
+    Element end[kChains] = {};
+    std::memcpy(end, source + whole, static_cast<std::size_t>(rest) * sizeof(Element));
+    add_chunk(end);
+  });
+#pragma GCC unroll 16
+  for (int v = 1; v < kVectors; ++v) {
+    length[0] += length[v];
+    loss[0] += loss[v];
+  }
+  return {add_lanes<float>(length[0]), add_lanes<float>(loss[0])};
+}
+
 template <typename T>
 constexpr RowKernel<T> kTable{dot<T>, sum_terms<T>, gather<T>, add<T>, store_sum<T>, store_projected<T>};
 
 }  // namespace
 
-extern constexpr RowKernels GOAL_KERNELS_ROW_TABLE{kTable<float>, kTable<double>};
+extern constexpr RowKernels GOAL_KERNELS_ROW_TABLE{kTable<float>, kTable<double>, rounding_loss};
 
 }  // namespace goal_kernels

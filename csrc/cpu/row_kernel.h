@@ -38,9 +38,17 @@ struct RowKernel {
 // The length below which F.normalize of torch divides by this constant instead.
 constexpr double kShortestLength = 1e-12;
 
+// Squared lengths of a row, scale included, and of what rounding it to bfloat16 takes away.
+struct RoundingLoss {
+  float row;
+  float loss;
+};
+
 struct RowKernels {
   RowKernel<float> float32;
   RowKernel<double> float64;
+  // Rounds as about width / 64 additions; not for double matrices.
+  RoundingLoss (*rounding_loss)(const Matrix& matrix, std::int64_t row);
 };
 
 extern const RowKernels row_kernels_baseline;

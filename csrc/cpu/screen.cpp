@@ -1,8 +1,10 @@
 // Screening: candidates by a bfloat16 product, decided in float.
 //
-// Bound: |S~ - S| <= c |x| |y|, c = 2u + u^2 + g (1 + u)^2, u = 2^-9 the rounding of a bfloat16, g = n 2^-24 /
-//         (1 - n 2^-24) for n = D + 2 additions in float in any order (docs/cpu.md, section 3). So the largest
-//         element of a row has S~ within 2 c |x| max |y| of the largest S~ of the row; likewise for columns.
+// Bound: with e = |x - x~| for a row x that is rounded to x~, and a = |x|,
+//             |S~ - S| <= e_x (a_y + e_y) + a_x e_y + g (a_x + e_x) (a_y + e_y),
+//         g = n 2^-24 / (1 - n 2^-24) for n = D + 2 additions in float in any order (docs/cpu.md, section 3). So
+//         the largest element of a row has S~ within twice that, for the largest a_y and e_y, of the largest
+//         S~ of the row; likewise for columns.
 // Memory: besides the tile loop's 192 KiB of candidates per worker, those that remain (about one or two per
 //         row and column, at most 8192 per chunk and block), at most 64 * 2048 column maxima, 8 bytes per row
 //         and 8 per column.
@@ -60,61 +62,57 @@ constexpr std::int64_t kMaxWidth = std::int64_t{1} << 19;  // keeps g below 1/16
 constexpr std::int64_t kOpenCandidates = 1 << 14;
 constexpr std::int64_t kMaxLeft = kOpenCandidates / 2;
 constexpr std::int64_t kVectorRoom = 16;  // what a kernel may write beyond the last candidate
-// Products of longer rows might overflow. Shorter ones than 1e-12 are treated as that long, which covers
+// Products of longer rows might overflow. Shorter ones count as this long, so that the error of the sums covers
 // what subnormal numbers lose.
 constexpr float kLongest = 1e18f;
+constexpr float kShortest = 1e-12f;
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
-// 2c, rounded up.
-float relative_slack(std::int64_t width) {
-  constexpr double unit = 0x1p-9;
-  const double additions = double(width + 2) * 0x1p-24;
-  const double sum = additions / (1 - additions);
-  return static_cast<float>(2.001 * (2 * unit + unit * unit + sum * (1 + unit) * (1 + unit)));
-}
-
-// Lengths of the rows, rounded up; at least 1e-12.
+// Lengths of the rows and of what rounding takes away from them, rounded up.
 class Lengths {
  public:
-  // `padding`: how many more to have, for reading beyond the last row.
+  // `padding`: how many more rows to have, for reading beyond the last one.
   Lengths(const Matrix& matrix, std::int64_t padding, const RowKernels& kernels, int threads)
-      : rows_(matrix.rows + padding), length_(rows_) {
-    constexpr float round_up = 1 + 1e-5f;
-    std::fill_n(length_.data(), rows_, 1.0f);
-    if (matrix.scale == nullptr)
-      row_scales(matrix, length_.data(), kernels, threads);
-    else
-      for (std::int64_t i = 0; i < matrix.rows; ++i)
-        length_[i] = scaled_length(static_cast<const float*>(matrix.scale)[i]);
+      : rows_(matrix.rows), padding_(padding), row_(rows_), loss_(rows_) {
+    const float round_up = static_cast<float>(1 + (double(matrix.width) / 64 + 64) * 0x1p-24);
+    parallel_rows(rows_, 2 * double(rows_) * double(matrix.width), threads, [&](std::int64_t i) {
+      const RoundingLoss squared = kernels.rounding_loss(matrix, i);
+      row_[i] = std::max(round_up * std::sqrt(squared.row), kShortest);  // in this order it keeps NaN
+      loss_[i] = round_up * std::sqrt(squared.loss);
+    });
     for (std::int64_t i = 0; i < rows_; ++i) {
-      length_[i] = round_up / length_[i];
-      bounded_ &= length_[i] <= kLongest;  // false for NaN
-      largest_ = std::max(largest_, length_[i]);
+      bounded_ &= row_[i] <= kLongest && loss_[i] <= kLongest;  // false for NaN
+      longest_ = std::max(longest_, row_[i] + loss_[i]);
+      largest_loss_ = std::max(largest_loss_, loss_[i]);
     }
   }
 
   // False if a row is too long or not finite.
   bool bounded() const { return bounded_; }
-  float largest() const { return largest_; }
 
-  // length * factor for every row: [rows + padding].
-  const float* times(float factor) const {
-    for (std::int64_t i = 0; i < rows_; ++i) length_[i] *= factor;
-    return length_.data();
+  // How far below the largest S~ of each row, of all columns of `others`, its largest S may lie:
+  // [rows + padding].
+  std::unique_ptr<Buffer<float>> slack(const Lengths& others, std::int64_t width) const {
+    const double additions = double(width + 2) * 0x1p-24;
+    const float sum_error = static_cast<float>(additions / (1 - additions));
+    constexpr float twice = 2.001f;  // and the roundings of this formula
+    auto slack = std::make_unique<Buffer<float>>(rows_ + padding_);
+    for (std::int64_t i = 0; i < rows_; ++i)
+      (*slack)[i] = twice * (loss_[i] * others.longest_ + row_[i] * others.largest_loss_ +
+                             sum_error * (row_[i] + loss_[i]) * others.longest_);
+    std::fill_n(slack->data() + rows_, padding_, 0.0f);
+    return slack;
   }
 
  private:
-  // A matrix with scales is being normalised, so its rows have length 1; NaN for rows whose own length
-  // was not finite, which is what a scale of 0 or NaN says.
-  static float scaled_length(float scale) {
-    return scale > 0 ? 1.0f : std::numeric_limits<float>::quiet_NaN();
-  }
-
   std::int64_t rows_;
-  Buffer<float> length_;
+  std::int64_t padding_;
+  Buffer<float> row_;
+  Buffer<float> loss_;
   bool bounded_ = true;
-  float largest_ = 0;
+  float longest_ = 0;  // a rounded row
+  float largest_loss_ = 0;
 };
 
 // The best candidate of an anchor: by its value in float, then by index.
@@ -283,9 +281,8 @@ bool screen(const MineJob& job, const Isa& isa, int threads) {
   const Lengths rows(job.image, 0, *isa.row, threads);
   const Lengths columns(job.text, isa.bfloat16->columns, *isa.row, threads);
   if (!rows.bounded() || !columns.bounded()) return false;
-  const float slack = relative_slack(width);
-  const float row_factor = slack * columns.largest(), column_factor = slack * rows.largest();
-  return Screener(job, isa, rows.times(row_factor), columns.times(column_factor), threads).run();
+  const auto row_slack = rows.slack(columns, width), column_slack = columns.slack(rows, width);
+  return Screener(job, isa, row_slack->data(), column_slack->data(), threads).run();
 }
 
 }  // namespace goal_kernels

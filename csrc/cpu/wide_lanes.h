@@ -64,10 +64,14 @@ inline void store_narrow(Element* target, T value) {
 }
 inline void store_narrow(float* target, Vec<float> value) { store(target, value); }
 inline void store_narrow(double* target, Vec<double> value) { store(target, value); }
-inline void store_narrow(bfloat16* target, Vec<float> value) {
+// To nearest, ties to even; not for NaN.
+inline Vec<float> round_to_bfloat16(Vec<float> value) {
   const FloatBits bits = (FloatBits)value;
-  const FloatBits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  store_bits(target, (bits & 0x7fffffffu) > 0x7f800000u ? splat_bits(0x7fc0u) : rounded);
+  return (Vec<float>)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
+}
+inline void store_narrow(bfloat16* target, Vec<float> value) {
+  const FloatBits rounded = (FloatBits)round_to_bfloat16(value) >> 16;
+  store_bits(target, ((FloatBits)value & 0x7fffffffu) > 0x7f800000u ? splat_bits(0x7fc0u) : rounded);
 }
 inline void store_narrow(float16* target, Vec<float> value) {
 #if defined(__AVX512F__)

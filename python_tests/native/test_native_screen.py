@@ -128,6 +128,24 @@ def test_neighbours_that_bfloat16_cannot_tell_apart(search) -> None:
         check(rough, image, text)
 
 
+def test_rounding_that_misleads_as_much_as_it_can(search) -> None:
+    """Half a unit in the last place: the hardest text rounds down everywhere, its rivals up."""
+    image, text = embeddings()
+    half_unit, little, scale = 2.0**-8, 2.0**-16, 2.0**-3
+    image[5] = scale
+    text[100:120] = scale * (1 + half_unit + little)
+    text[120] = scale * (1 + half_unit - little)
+    text[120, -1] += scale * 3 * little * WIDTH
+    for row in (text[100], text[120]):
+        lost = (row.bfloat16().float() - row).abs()[:-1]
+        assert (lost > 0.99 * scale * half_unit).all()
+    found = search(image, text)
+    assert found.product == "screened"
+    assert found.mined.row_index[5] == 120
+    check(found, image, text)
+    assert search(image, text, precision="medium").mined.row_index[5] != 120
+
+
 def test_ties_take_the_lowest_index(search) -> None:
     """Small integers: similarities are exact and most maxima are shared."""
     generator = torch.Generator().manual_seed(3)
