@@ -9,7 +9,8 @@
 //         row and column, at most 8192 per chunk and block), at most 64 * 2048 column maxima, 8 bytes per row
 //         and 8 per column.
 // Determinism: which elements remain in the end depends on S~ alone; the decision compares float values and
-//         then indices, so the order does not matter. Whether a chunk gives up depends on that chunk.
+//         then indices, so the order does not matter. Whether a chunk gives up depends on that chunk, whether
+//         the job does on what remains of all.
 #include "screen.h"
 
 #include <algorithm>
@@ -57,10 +58,12 @@ class OpenCandidates {
 constexpr std::int64_t kMinElements = std::int64_t{1} << 18;
 constexpr std::int64_t kMinWidth = 128;
 constexpr std::int64_t kMaxWidth = std::int64_t{1} << 19;  // keeps g below 1/16
-// Room for the candidates of a chunk in a block, and how many of them may remain: one in 28 or fewer of its
-// elements, so that computing them all again costs less than the product in float.
+// Room for the candidates of a chunk in a block, and how many of them may remain.
 constexpr std::int64_t kOpenCandidates = 1 << 14;
 constexpr std::int64_t kMaxLeft = kOpenCandidates / 2;
+// How many elements per row or column may be computed in float: usual are one or two, and this many cost less
+// than the product in float of the smallest job.
+constexpr std::int64_t kMaxPerAnchor = 16;
 constexpr std::int64_t kVectorRoom = 16;  // what a kernel may write beyond the last candidate
 // Products of longer rows might overflow. Shorter ones count as this long, so that the error of the sums covers
 // what subnormal numbers lose.
@@ -190,6 +193,8 @@ class Screener {
     for (std::int64_t chunk = 1; chunk < chunks; ++chunk)
       for (std::int64_t c = 0; c < count; ++c) best[c] = std::max(best[c], column_best(chunk)[c]);
     parallel_for(chunks, loop_.workers(), [&](std::int64_t chunk, int) { sort_out(chunk, first); });
+    if (too_many(&List::block, count)) return;
+    parallel_for(chunks, loop_.workers(), [&](std::int64_t chunk, int) { decide(lists_[chunk].block); });
     std::vector<Decision> decisions(static_cast<std::size_t>(count));
     for (const List& list : lists_)
       for (const Element& e : list.block) decisions[e.column - first].offer(e.value, e.row);
@@ -202,8 +207,8 @@ class Screener {
     OpenCandidates* open = nullptr;  // in the current block of columns; the worker's
     std::int64_t count = 0;          // of them
     std::int64_t first_column = 0;   // of the block
-    std::vector<Element> block;  // left of them
-    std::vector<Element> rows;   // left of all blocks for the rows
+    std::vector<Element> block;      // left of them
+    std::vector<Element> rows;       // left of all blocks for the rows
   };
 
   float* column_best(std::int64_t chunk) const {
@@ -233,26 +238,43 @@ class Screener {
     if (list.count > kMaxLeft) gave_up_ = true;
   }
 
-  // Keeps in `block` what leads its column in all chunks, with its exact value, and adds what leads its row so
-  // far to `rows`.
+  // Keeps in `block` what leads its column in all chunks, and adds what leads its row so far to `rows`.
   void sort_out(std::int64_t chunk, std::int64_t first) {
     List& list = lists_[chunk];
     std::size_t kept = 0;
     for (const Element& e : list.block) {
       if (leads_row(e)) list.rows.push_back(e);
-      if (leads_column(e, column_best(0), first)) list.block[kept++] = {e.row, e.column, exact(e)};
+      if (leads_column(e, column_best(0), first)) list.block[kept++] = e;
     }
     list.block.resize(kept);
+  }
+
+  // Gives up when the chunks' lists have more elements to compute in float than the anchors are worth.
+  bool too_many(std::vector<Element> List::*elements, std::int64_t anchors) {
+    std::int64_t total = 0;
+    for (const List& list : lists_) total += static_cast<std::int64_t>((list.*elements).size());
+    if (total > kMaxPerAnchor * anchors) gave_up_ = true;
+    return gave_up_;
+  }
+
+  void decide(std::vector<Element>& elements) const {
+    for (Element& e : elements) e.value = exact(e);
   }
 
   void decide_rows() {
     const Plan& plan = loop_.plan();
     parallel_for(plan.chunks, loop_.workers(), [&](std::int64_t chunk, int) {
+      std::vector<Element>& rows = lists_[chunk].rows;
+      const auto behind = [&](const Element& e) { return !leads_row(e); };
+      rows.erase(std::remove_if(rows.begin(), rows.end(), behind), rows.end());
+    });
+    if (too_many(&List::rows, job_.image.rows)) return;
+    parallel_for(plan.chunks, loop_.workers(), [&](std::int64_t chunk, int) {
       const std::int64_t begin = plan.first_group(chunk) * kernel_.rows;
       const std::int64_t end = std::min(plan.first_group(chunk + 1) * kernel_.rows, job_.image.rows);
       std::vector<Decision> decisions(static_cast<std::size_t>(end - begin));
-      for (const Element& e : lists_[chunk].rows)
-        if (leads_row(e)) decisions[e.row - begin].offer(exact(e), e.column);
+      decide(lists_[chunk].rows);
+      for (const Element& e : lists_[chunk].rows) decisions[e.row - begin].offer(e.value, e.column);
       for (std::int64_t r = begin; r < end; ++r) decisions[r - begin].write(job_.row, r);
     });
   }

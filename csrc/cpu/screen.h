@@ -9,7 +9,7 @@
 
 namespace goal_kernels {
 
-// Whether the job's values and indices were written. Not so, and nothing was written, when the job asks for
+// Whether the job's values and indices are written. Not so, or not to be relied on, when the job asks for
 // sums, the instruction set has no bfloat16 product, the sizes are too small to gain, the numbers too large,
 // too small or not finite for the bound, or too many elements are too close to the largest. Depends on
 // the inputs alone; bit-equal for any `threads`.

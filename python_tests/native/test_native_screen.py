@@ -185,6 +185,17 @@ def test_collapsed_embeddings_are_not_screened(search, spread) -> None:
         check(found, image, text)
 
 
+@pytest.mark.parametrize(("crowd", "screened"), [(5, True), (60, False)])
+def test_crowds_of_near_copies(search, crowd, screened) -> None:
+    """A few near copies of every image are computed again; more are not worth it."""
+    image, text = embeddings()
+    image = image[torch.arange(ROWS) // crowd] + 1e-5 * image
+    found = search(image, text)
+    assert (found.product == "screened") is screened
+    if found.product != "split":
+        check(found, image, text)
+
+
 def test_lengths_of_all_sizes(search) -> None:
     image, text = embeddings()
     image *= torch.logspace(-6, 6, ROWS)[:, None]
