@@ -21,7 +21,7 @@ backends) is checked against float64 and then timed in turns with the others. Wh
 raw JSON, a tidy CSV, a Markdown table of every case and of the targets, and a plot. Leave the
 machine alone while it runs.
 
-  python -m bench                       quick suite, about five minutes
+  python -m bench                       quick suite, some minutes
   python -m bench --full                B = 32 to 8192 and more rounds, about twenty minutes
   python -m bench --smoke               checks that everything runs; figures mean nothing
   python -m bench -k "4096x1024 and float32"   only cases whose name matches the expression
