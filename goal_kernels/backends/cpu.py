@@ -48,8 +48,9 @@ class CpuBackend(ComposedBackend):
     """The native module behind the contract: normalised rows stay raw rows with scales.
 
     Args:
-        isa: instruction set to use, one of `native.build_info()["usable_isas"]`, or "auto" for the
-            fastest. Results of different ones agree to rounding, not bit for bit.
+        isa: instruction set to use, one of `native.build_info()["usable_isas"]` or, for tests,
+            "emulated_isas", or "auto" for the fastest. Results of different ones agree to
+            rounding, not bit for bit.
     """
 
     name = "cpu"
