@@ -1,6 +1,5 @@
 #include "pairs.h"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -9,18 +8,12 @@
 namespace goal_kernels {
 namespace {
 
-constexpr std::int64_t kRowsPerItem = 32;
-
 // out[i] = value(i) for every row, shared among workers.
 template <typename T, typename Value>
 void fill_rows(const Matrix& matrix, int threads, void* out, const Value& value) {
   T* const result = static_cast<T*>(out);
-  const std::int64_t items = (matrix.rows + kRowsPerItem - 1) / kRowsPerItem;
-  const int workers = worker_count(double(matrix.rows) * double(matrix.width), threads);
-  parallel_for(items, workers, [&](std::int64_t item, int) {
-    const std::int64_t end = std::min((item + 1) * kRowsPerItem, matrix.rows);
-    for (std::int64_t i = item * kRowsPerItem; i < end; ++i) result[i] = value(i);
-  });
+  const double work = double(matrix.rows) * double(matrix.width);
+  parallel_rows(matrix.rows, work, threads, [&](std::int64_t i) { result[i] = value(i); });
 }
 
 template <typename T>
