@@ -41,7 +41,7 @@ lint: setup
 	$(BIN)/mypy
 
 aot: setup
-	$(BIN)/python -m goal_kernels.backends.triton_aot
+	$(BIN)/python -m goal_kernels.backends.triton.aot
 
 sanitize: setup
 	.ci/sanitize $(BIN)/python

@@ -1,6 +1,6 @@
 """Ahead-of-time compilation: a few variants in a process without the interpreter, and the verdicts.
 
-The full matrix is `python -m goal_kernels.backends.triton_aot`.
+The full matrix is `python -m goal_kernels.backends.triton.aot`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS
-from goal_kernels.backends.triton_aot import Outcome, full_variants, mine_variant, quick_variants
-from goal_kernels.backends.triton_configs import DTYPES, SHARED_LIMIT, STACK_LIMIT, mine_tile
+from goal_kernels.backends.triton.aot import Outcome, full_variants, mine_variant, quick_variants
+from goal_kernels.backends.triton.configs import DTYPES, SHARED_LIMIT, STACK_LIMIT, mine_tile
 
 pytest.importorskip("triton")
 
 BROKEN = """
 from dataclasses import replace
-from goal_kernels.backends import triton_aot
-variant = next(triton_aot.quick_variants(80))
+from goal_kernels.backends.triton import aot
+variant = next(aot.quick_variants(80))
 broken = replace(variant, arguments={**variant.arguments, "image": "i32"})
-triton_aot.quick_variants = lambda arch: iter([broken])
-raise SystemExit(triton_aot.main(["--quick", "--arch", "80"]))
+aot.quick_variants = lambda arch: iter([broken])
+raise SystemExit(aot.main(["--quick", "--arch", "80"]))
 """
 
 
@@ -42,7 +42,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(("arch", "matrix"), [("80", "mma"), ("90", "wgmma")])
 def test_quick_matrix_compiles(arch: str, matrix: str) -> None:
-    done = run("-m", "goal_kernels.backends.triton_aot", "--quick", "--arch", arch)
+    done = run("-m", "goal_kernels.backends.triton.aot", "--quick", "--arch", arch)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 compiled, 0 failed" in done.stdout
     # The bf16 line: registers within what one thread can have, and the tensor cores at work.
@@ -59,7 +59,7 @@ def test_a_kernel_that_does_not_compile_fails_the_check() -> None:
 
 
 def test_interpreted_kernels_are_refused() -> None:
-    done = run("-m", "goal_kernels.backends.triton_aot", "--quick", TRITON_INTERPRET="1")
+    done = run("-m", "goal_kernels.backends.triton.aot", "--quick", TRITON_INTERPRET="1")
     assert done.returncode == 2
     assert "unset it" in done.stderr
 

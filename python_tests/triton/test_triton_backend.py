@@ -11,7 +11,7 @@ import torch
 
 from goal_kernels.backends.base import Call, Pairing, RelativeQuery
 from goal_kernels.backends.triton import TritonBackend
-from goal_kernels.backends.triton_runtime import load_kernels
+from goal_kernels.backends.triton.runtime import load_kernels
 
 FRESH_PROCESS = """
 import sys, torch, goal_kernels
@@ -91,7 +91,7 @@ def test_switching_the_interpreter_too_late_is_an_error() -> None:
     """Triton's own functions are compiled by then and cannot be called by interpreted kernels."""
     code = (
         "import triton.language, os; os.environ['TRITON_INTERPRET'] = '1'\n"
-        "from goal_kernels.backends.triton_runtime import load_kernels\n"
+        "from goal_kernels.backends.triton.runtime import load_kernels\n"
         "load_kernels()"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from triton_literal import CASES, Anchor, Case, full_pairing, mined_literally, whole_numbers
 
-from goal_kernels.backends import triton_mine
 from goal_kernels.backends.answers import Mined
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS, Pairing, RelativeQuery
+from goal_kernels.backends.triton import mine as triton_mine
 from goal_kernels.pairs import pair_similarity
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-KERNELS = "goal_kernels.backends.triton_kernels"
+KERNELS = "goal_kernels.backends.triton.kernels"
 
 
 @functools.cache

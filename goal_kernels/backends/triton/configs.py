@@ -32,7 +32,7 @@ device.
 """
 
 KIND_CODES = {"none": 0, "linear": 1, "exponential": 2}
-"""Relative-similarity kinds as the kernels know them (`triton_states.LINEAR`; 0 sums nothing)."""
+"""Relative-similarity kinds as the kernels know them (`states.LINEAR`; 0 sums nothing)."""
 
 STATE_FIELDS = {"none": 2, "linear": 5, "exponential": 5}
 """32-bit words of one mining state: key, index and, with sums, total, count, top."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.answers import GradientTerms
-from goal_kernels.backends.triton_configs import LAUNCH_OPTIONS, WARPS, gather_constants
-from goal_kernels.backends.triton_runtime import load_kernels
+from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS, WARPS, gather_constants
+from goal_kernels.backends.triton.runtime import load_kernels
 
 
 @dataclass(frozen=True)

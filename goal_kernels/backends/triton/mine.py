@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing, RelativeQuery
-from goal_kernels.backends.triton_configs import (
+from goal_kernels.backends.triton.configs import (
     COLLAPSE_BLOCK,
     KIND_CODES,
     LAUNCH_OPTIONS,
@@ -19,7 +19,7 @@ from goal_kernels.backends.triton_configs import (
     mine_constants,
     mine_tile,
 )
-from goal_kernels.backends.triton_runtime import load_kernels
+from goal_kernels.backends.triton.runtime import load_kernels
 
 LOG2_E = 1.0 / math.log(2.0)
 FLOAT32_MAX = torch.finfo(torch.float32).max

@@ -3,7 +3,7 @@
 
 Kernel parameters are device pointers, integers and compile-time constants, which have no Python
 types; their shapes and dtypes are in the docstrings. Importing this module imports Triton; load it
-through `triton_runtime.load_kernels`.
+through `runtime.load_kernels`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from goal_kernels.backends.triton_states import (
+from goal_kernels.backends.triton.states import (
     EMPTY,
     LINEAR,
     NAN_KEY,

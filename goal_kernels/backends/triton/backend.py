@@ -15,10 +15,10 @@ from torch import Tensor
 from goal_kernels.backends.answers import GradientTerms, Mined
 from goal_kernels.backends.base import Call, Pairing, RelativeQuery, Verdict
 from goal_kernels.backends.composed import ComposedBackend
-from goal_kernels.backends.triton_apply import image_gradient, text_gradient
-from goal_kernels.backends.triton_configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY
-from goal_kernels.backends.triton_mine import MineLaunch
-from goal_kernels.backends.triton_runtime import interpreting, on_device
+from goal_kernels.backends.triton.apply import image_gradient, text_gradient
+from goal_kernels.backends.triton.configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY
+from goal_kernels.backends.triton.mine import MineLaunch
+from goal_kernels.backends.triton.runtime import interpreting, on_device
 from goal_kernels.pairs import pair_similarity
 
 

@@ -1,6 +1,6 @@
 """Compile the Triton kernels ahead of time, without a GPU, and check what came out.
 
-    python -m goal_kernels.backends.triton_aot [--quick] [--arch 80 90]
+    python -m goal_kernels.backends.triton.aot [--quick] [--arch 80 90]
 
 Prints one line per compiled variant (registers and spilled bytes per thread, shared memory per
 program, kind of matrix instruction) and exits with status 1 if a variant does not compile, spills
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS
-from goal_kernels.backends.triton_configs import (
+from goal_kernels.backends.triton.configs import (
     COLLAPSE_BLOCK,
     DTYPES,
     KIND_CODES,
@@ -43,7 +43,7 @@ SIZES = ("even", "odd", "one")
 
 @dataclass(frozen=True)
 class Variant:
-    """One compilation: a kernel of `triton_kernels`, its argument types and its constants.
+    """One compilation: a kernel of `kernels`, its argument types and its constants.
 
     arguments: Triton type per run-time argument, None for an argument that is None.
     """
@@ -211,7 +211,7 @@ def source_of(variant: Variant) -> Any:
     """The `ASTSource` a launch with these arguments would compile."""
     from triton.compiler import ASTSource
 
-    from goal_kernels.backends.triton_runtime import load_kernels
+    from goal_kernels.backends.triton.runtime import load_kernels
 
     function = getattr(load_kernels(), variant.kernel)
     constants = dict(variant.constants)
@@ -278,7 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--arch", type=int, nargs="+", default=ARCHITECTURES, metavar="N")
     options = parser.parse_args(arguments)
 
-    from goal_kernels.backends.triton_runtime import load_kernels
+    from goal_kernels.backends.triton.runtime import load_kernels
 
     if load_kernels().INTERPRETED:
         parser.error("TRITON_INTERPRET is set, so there is nothing to compile; unset it")
