@@ -1,0 +1,118 @@
+"""How a call is mined on a GPU: the strategies, and the table that chooses among them.
+
+A row of the table says for which devices, kinds and sizes a strategy is taken, and on what
+evidence. Rows are tried in order and the last one takes everything. `bench/gpu_session.py` times
+every strategy at every size; a row is changed together with the result file that it names.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+
+TILE = "tile"
+"""One or a few tiles per program, partial states merged afterwards; any device and precision."""
+
+STRIP = "strip"
+"""Column blocks held while row tiles stream past; maxima stay in registers."""
+
+CHUNKS = "chunks"
+"""The vendor library's product into a buffer of some MiB, read back by a kernel of reductions."""
+
+STRATEGIES = (TILE, STRIP, CHUNKS)
+AUTO = "auto"
+
+IEEE = "ieee"
+"""Kind of a float32 product in full precision: no tensor cores."""
+
+UNLIMITED = math.inf
+NOT_MEASURED = "not measured on a GPU"
+
+INTERPRETED_CAPABILITY = (9, 0)
+"""What the interpreter passes for: it runs the paths of the devices the kernels were made for."""
+
+
+class Subject(NamedTuple):
+    """What the choice depends on: compute capability, kind of product, N * M pairs, width D.
+
+    kind: "bfloat16", "float16", IEEE, or float32's "high" and "medium".
+    """
+
+    capability: tuple[int, int]
+    kind: str
+    pairs: int
+    width: int
+
+
+class Rule(NamedTuple):
+    """One row: where it holds, as half-open ranges, what it takes, and why.
+
+    kinds: empty for every kind. evidence: a result file under bench/results, or what stands in.
+    """
+
+    strategy: str
+    evidence: str
+    kinds: tuple[str, ...] = ()
+    capabilities: tuple[tuple[int, int], tuple[int, int]] = ((8, 0), (1000, 0))
+    pairs: tuple[float, float] = (0, UNLIMITED)
+    widths: tuple[float, float] = (0, UNLIMITED)
+
+    def holds(self, subject: Subject) -> bool:
+        """Whether this row speaks of the subject."""
+        return (
+            (not self.kinds or subject.kind in self.kinds)
+            and self.capabilities[0] <= subject.capability < self.capabilities[1]
+            and self.pairs[0] <= subject.pairs < self.pairs[1]
+            and self.widths[0] <= subject.width < self.widths[1]
+        )
+
+
+SMALL_BATCH = 2048
+"""Up to here launches, not products, take the time of a step (gpu.md, section 1)."""
+
+TABLE = (
+    Rule(
+        TILE,
+        f"{NOT_MEASURED}; without tensor cores the product takes so long that any epilogue hides",
+        kinds=(IEEE,),
+    ),
+    Rule(
+        TILE,
+        f"{NOT_MEASURED}; a batch this small is a few tiles per multiprocessor",
+        pairs=(0, SMALL_BATCH**2 + 1),
+    ),
+    Rule(
+        TILE,
+        f"{NOT_MEASURED}; on sm_100 a thread holds part of a row, not of a column",
+        capabilities=((10, 0), (1000, 0)),
+    ),
+    Rule(STRIP, f"{NOT_MEASURED}; fewest instructions per element when compiled for sm_80, sm_90"),
+)
+"""First row that holds decides."""
+
+
+def choose(subject: Subject) -> Rule:
+    """The row that decides."""
+    return next(rule for rule in TABLE if rule.holds(subject))
+
+
+def product_kind(dtype: torch.dtype, precision: str) -> str:
+    """`Subject.kind` of embeddings of `dtype` at `precision`, which only float32 looks at."""
+    if dtype == torch.float32:
+        return IEEE if precision == "highest" else precision
+    return str(dtype).removeprefix("torch.")
+
+
+@functools.cache
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
+
+
+def device_capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a CUDA device; `INTERPRETED_CAPABILITY` of any other."""
+    if device.type != "cuda":
+        return INTERPRETED_CAPABILITY
+    return _capability(torch.cuda.current_device() if device.index is None else device.index)
