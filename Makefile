@@ -8,14 +8,15 @@ SOURCES := $(wildcard csrc/*.cpp csrc/*/*)
 DATA ?= data/goalworld
 RUNS ?= runs
 
-.PHONY: help setup demo test lint aot sanitize bench clean
+.PHONY: help setup demo test lint aot oldest-triton sanitize bench clean
 
 help:
 	@echo "make demo   set up, generate the embedded dataset, train, evaluate, write a report"
 	@echo "make test   set up and run every test"
 	@echo "make bench  set up and run the benchmarks; results go to bench/results/"
 	@echo "make lint   check formatting, lint and types"
-	@echo "make aot    compile every Triton kernel ahead of time for sm_80 and sm_90"
+	@echo "make aot    compile every Triton kernel ahead of time for sm_80, sm_90 and sm_100"
+	@echo "make oldest-triton  the Triton checks with the oldest Triton that is supported"
 	@echo "make sanitize  native tests under AddressSanitizer and UndefinedBehaviorSanitizer (g++)"
 	@echo "make setup  only create $(VENV) with everything installed"
 	@echo "make clean  remove build products (not $(VENV), data or runs)"
@@ -42,6 +43,9 @@ lint: setup
 
 aot: setup
 	$(BIN)/python -m goal_kernels.backends.triton.aot
+
+oldest-triton: setup
+	.ci/oldest-triton $(BIN)/python
 
 sanitize: setup
 	.ci/sanitize $(BIN)/python

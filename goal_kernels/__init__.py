@@ -9,6 +9,7 @@ from __future__ import annotations
 from goal_kernels.backends import BackendUnavailableError
 from goal_kernels.backends.explain import available_backends, explain_backend
 from goal_kernels.functional import MinedPairs, goal_loss, goal_loss_from_similarity, mine
+from goal_kernels.graphs import GraphedLoss, graphed_loss
 from goal_kernels.modules import GOALLoss
 from goal_kernels.objective import Objective, builtin_objectives
 from goal_kernels.registry import (
@@ -33,6 +34,7 @@ __all__ = [
     "BackendUnavailableError",
     "Element",
     "GOALLoss",
+    "GraphedLoss",
     "MinedPairs",
     "MiningStatistics",
     "Objective",
@@ -44,6 +46,7 @@ __all__ = [
     "explain_backend",
     "goal_loss",
     "goal_loss_from_similarity",
+    "graphed_loss",
     "list_elements",
     "mine",
     "recall_at_k",

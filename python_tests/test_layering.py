@@ -19,6 +19,7 @@ LAYERS = (
     {"ops", "backends.explain", "retrieval.ranks"},
     {"functional", "retrieval.metrics"},
     {"modules", "retrieval"},
+    {"graphs"},
     {"goal_kernels"},
     {"training*", "data*", "cli", "__main__"},
 )

@@ -1,300 +1,113 @@
 """Compile the Triton kernels ahead of time, without a GPU, and check what came out.
 
-    python -m goal_kernels.backends.triton.aot [--quick] [--arch 80 90]
+    python -m goal_kernels.backends.triton.aot [--quick] [--arch 80 90 100] [--only NAME] [--jobs N]
 
-Prints one line per compiled variant (registers and spilled bytes per thread, shared memory per
-program, kind of matrix instruction) and exits with status 1 if a variant does not compile, spills
-more than `STACK_LIMIT`, wants more shared memory than `SHARED_LIMIT`, or misses its tensor cores.
+Prints one line per compiled variant: registers and spilled bytes per thread, shared memory per
+program, kind of matrix instruction, and of the loop over tiles the instructions, shuffles, local
+memory accesses and barriers. Exits with status 1 if a variant does not compile, exceeds its
+`Limits` or misses its matrix instruction.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-import torch
+from goal_kernels.backends.triton.aot_gather import gather_variants
+from goal_kernels.backends.triton.aot_mine import mine_variants
+from goal_kernels.backends.triton.compile import Outcome, compile_variant, disassembler
+from goal_kernels.backends.triton.runtime import load_kernels
+from goal_kernels.backends.triton.variant import Variant
 
-from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS
-from goal_kernels.backends.triton.configs import (
-    COLLAPSE_BLOCK,
-    DTYPES,
-    KIND_CODES,
-    LAUNCH_OPTIONS,
-    SHARED_LIMIT,
-    STACK_LIMIT,
-    WARPS,
-    gather_constants,
-    mine_constants,
-    mine_tile,
+ARCHITECTURES = (80, 90, 100)
+
+VARIANT_SOURCES: tuple[Callable[[int], Iterator[Variant]], ...] = (mine_variants, gather_variants)
+"""One function per family of kernels: architecture -> its variants."""
+
+HEADER = (
+    f"arch    {'kernel':15}  {'variant':36}  size  regs  stack  shared  matrix   "
+    "loop  shfl  local  bar  secs"
 )
 
-ARCHITECTURES = (80, 90)
-POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
-DIVISIBLE = [["tt.divisibility", 16]]
-SIZES = ("even", "odd", "one")
-"""Sizes and strides that are multiples of 16, that are not, and that are 1: Triton's own cases."""
+
+def variants(arch: int) -> Iterator[Variant]:
+    """The matrix of one architecture."""
+    for source in VARIANT_SOURCES:
+        yield from source(arch)
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One compilation: a kernel of `kernels`, its argument types and its constants.
-
-    arguments: Triton type per run-time argument, None for an argument that is None.
-    """
-
-    kernel: str
-    label: str
-    arch: int
-    size: str
-    arguments: dict[str, str | None]
-    constants: dict[str, Any]
-    options: dict[str, Any]
-    matrix: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a variant; registers and stack are None when cuobjdump cannot be run."""
-
-    variant: Variant
-    seconds: float
-    registers: int | None = None
-    stack: int | None = None
-    shared: int = 0
-    matrix: str = ""
-    error: str = ""
-
-    def problems(self) -> list[str]:
-        """Why this outcome fails the check; empty if it passes."""
-        found = [self.error] if self.error else []
-        if self.shared > SHARED_LIMIT:
-            found.append(f"shared memory {self.shared} B exceeds {SHARED_LIMIT} B")
-        if self.stack is not None and self.stack > STACK_LIMIT:
-            found.append(f"spills {self.stack} B per thread, at most {STACK_LIMIT} B are allowed")
-        if not self.error and self.matrix != self.variant.matrix:
-            found.append(f"multiplies by {self.matrix!r}, expected {self.variant.matrix!r}")
-        return found
-
-
-def matrix_instruction(arch: int, precision: str) -> str:
-    """The instruction that has to do the products: wgmma, mma or fma."""
-    if precision == "ieee":
-        return "fma"
-    return "wgmma" if arch >= 90 else "mma"
-
-
-def mine_variant(
-    arch: int, dtype: torch.dtype, precision: str, kind: str, pairing: str, size: str
-) -> Variant:
-    """`mine_kernel` as `TritonBackend.mine` launches it; pairing names the tensors it gets."""
-    tile = mine_tile(dtype, precision, kind)
-    constants = mine_constants(dtype, precision, kind, upcast=False)
-    ids = "*i64" if "ids" in pairing else None
-    arguments = {
-        "image": POINTERS[dtype],
-        "text": POINTERS[dtype],
-        "target": "*i64" if "target" in pairing else None,
-        "image_ids": ids,
-        "text_ids": ids,
-        "threshold": None if kind == "none" else "*fp32",
-        "row_states": "*i32",
-        "column_states": "*i32",
-        **dict.fromkeys(("rows", "columns", "width", "image_stride", "text_stride"), "i32"),
-        "slope": "fp32",
-    }
-    used = precision if dtype == torch.float32 else ""
-    label = " ".join(filter(None, (POINTERS[dtype][1:], used, kind, pairing)))
-    options = {"num_warps": tile.warps, "num_stages": tile.stages}
-    dot = str(constants["PRECISION"]) if dtype == torch.float32 else "native"
-    matrix = matrix_instruction(arch, dot)
-    return Variant("mine_kernel", label, arch, size, arguments, constants, options, matrix)
-
-
-def collapse_variant(arch: int, kind: str, size: str) -> Variant:
-    """`collapse_kernel` as the backend launches it."""
-    summed = kind != "none"
-    arguments = {
-        "states": "*i32",
-        "value": "*fp32",
-        "index": "*i64",
-        "total": "*fp32" if summed else None,
-        "count": "*i64" if summed else None,
-        "slots": "i32",
-        "length": "i32",
-        "slope": "fp32",
-    }
-    constants = {"KIND": KIND_CODES[kind], "BLOCK": COLLAPSE_BLOCK}
-    options = {"num_warps": WARPS}
-    return Variant("collapse_kernel", kind, arch, size, arguments, constants, options)
-
-
-def gather_variant(arch: int, dtype: torch.dtype, positive: str, width: int) -> Variant:
-    """`gather_kernel` with positives looked up ("indexed"), implied ("own") or "listed"."""
-    arguments = {
-        "out": POINTERS[dtype],
-        "source": POINTERS[dtype],
-        "grad_loss": "*fp32",
-        "mined": "*i64",
-        "mined_weight": "*fp32",
-        "positive": "*i64" if positive == "indexed" else None,
-        "positive_weight": None if positive == "listed" else "*fp32",
-        "entry_source": "*i64",
-        "entry_weight": "*fp32",
-        "entry_starts": "*i64",
-        **dict.fromkeys(("source_rows", "width", "source_stride"), "i32"),
-    }
-    label = f"{POINTERS[dtype][1:]} {positive} width {width}"
-    size = "one" if width == 1 else "odd" if width % 16 else "even"
-    options = {"num_warps": WARPS}
-    constants = gather_constants(width)
-    return Variant("gather_kernel", label, arch, size, arguments, constants, options)
-
-
-def quick_variants(arch: int) -> Iterator[Variant]:
-    """The heaviest variant of each kind of kernel."""
-    yield mine_variant(arch, torch.bfloat16, "highest", "linear", "target+ids", "even")
-    yield mine_variant(arch, torch.float32, "high", "exponential", "", "odd")
-    yield mine_variant(arch, torch.float32, "highest", "none", "target", "one")
-    yield collapse_variant(arch, "exponential", "one")
-    yield gather_variant(arch, torch.bfloat16, "indexed", 1024)
-
-
-def full_variants(arch: int) -> Iterator[Variant]:
-    """Every dtype, precision and kind with and without a full pairing; other cases by example."""
-    flavours = [(dtype, "highest") for dtype in DTYPES if dtype != torch.float32]
-    flavours += [(torch.float32, precision) for precision in PRECISIONS]
-    for dtype, precision in flavours:
-        for kind in RELATIVE_KINDS:
-            for pairing in ("", "target+ids"):
-                yield mine_variant(arch, dtype, precision, kind, pairing, "even")
-    for size in ("odd", "one"):
-        yield mine_variant(arch, torch.bfloat16, "highest", "linear", "target+ids", size)
-        yield mine_variant(arch, torch.float32, "highest", "exponential", "target+ids", size)
-    yield mine_variant(arch, torch.bfloat16, "highest", "none", "target", "even")
-    yield mine_variant(arch, torch.bfloat16, "highest", "none", "ids", "even")
-    for kind in RELATIVE_KINDS:
-        for size in SIZES:
-            yield collapse_variant(arch, kind, size)
-    for dtype in DTYPES:
-        for positive in ("indexed", "own", "listed"):
-            yield gather_variant(arch, dtype, positive, 1024)
-    for width in (1, 65):
-        yield gather_variant(arch, torch.bfloat16, "indexed", width)
-
-
-def compile_variant(variant: Variant) -> Outcome:
-    """Compile one variant for its architecture and read back what it uses."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-
-    started = time.perf_counter()
-    target = GPUTarget("cuda", variant.arch, 32)
-    options = {**variant.options, **LAUNCH_OPTIONS}
-    try:
-        kernel = triton.compile(source_of(variant), target=target, options=options)
-    except Exception as error:  # Any failure of the compiler is a finding, to be listed.
-        text = f"{type(error).__name__}: {error}"
-        return Outcome(variant, time.perf_counter() - started, error=text)
-    seconds = time.perf_counter() - started
-    registers, stack = resource_usage(kernel.asm["cubin"])
-    matrix = used_matrix_instruction(kernel.asm["ptx"]) if variant.matrix else ""
-    return Outcome(variant, seconds, registers, stack, kernel.metadata.shared, matrix)
-
-
-def source_of(variant: Variant) -> Any:
-    """The `ASTSource` a launch with these arguments would compile."""
-    from triton.compiler import ASTSource
-
-    from goal_kernels.backends.triton.runtime import load_kernels
-
-    function = getattr(load_kernels(), variant.kernel)
-    constants = dict(variant.constants)
-    signature = {}
-    for name in function.arg_names:
-        kind = variant.arguments.get(name)
-        if kind == "i32" and variant.size == "one":
-            kind, constants[name] = None, 1
-        elif kind is None:
-            constants.setdefault(name, None)
-        signature[name] = kind or "constexpr"
-    attributes = {
-        (position,): DIVISIBLE
-        for position, name in enumerate(function.arg_names)
-        if signature[name].startswith("*") or (signature[name] == "i32" and variant.size == "even")
-    }
-    return ASTSource(function, signature, constants, attributes)
-
-
-def used_matrix_instruction(ptx: str) -> str:
-    """Which instruction multiplies in this PTX: wgmma, mma or fma."""
-    if "wgmma.mma_async" in ptx:
-        return "wgmma"
-    return "mma" if "mma.sync" in ptx else "fma"
-
-
-def resource_usage(cubin: bytes) -> tuple[int | None, int | None]:
-    """Registers and stack bytes per thread by cuobjdump; None where it is missing."""
-    import triton
-
-    try:
-        tool = triton.knobs.nvidia.cuobjdump.path
-    except RuntimeError:  # Triton's way of saying that the tool is nowhere to be found.
-        return None, None
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        run = subprocess.run(
-            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
-        )
-    usage = re.search(r"REG:(\d+) STACK:(\d+)", run.stdout)
-    if usage is None:
-        raise RuntimeError(f"cuobjdump -res-usage printed no REG and STACK: {run.stdout!r}")
-    return int(usage[1]), int(usage[2])
+def compile_all(listed: list[Variant], jobs: int) -> Iterator[Outcome]:
+    """The outcomes in order, as they become known; compiled by that many processes."""
+    if jobs == 1:
+        yield from map(compile_variant, listed)
+        return
+    # Not forked: torch and Triton have threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        yield from pool.map(compile_variant, listed)
 
 
 def describe(outcome: Outcome) -> str:
-    """One line of the table."""
-    variant = outcome.variant
-    registers = "?" if outcome.registers is None else outcome.registers
-    stack = "?" if outcome.stack is None else outcome.stack
+    """One line of the table, and one per problem."""
+    variant, loop = outcome.variant, outcome.loop
+
+    def cell(value: Any, width: int) -> str:
+        return f"{'?' if value is None else value:>{width}}"
+
+    used = [cell(outcome.registers, 4), cell(outcome.stack, 5), cell(outcome.shared, 6)]
+    counts = " " * 22
+    if loop is not None:
+        counts = f"{loop.total:5}  {loop.shuffles:4}  {loop.local:5}  {loop.barriers:3}"
     line = (
-        f"sm_{variant.arch}  {variant.kernel:15}  {variant.label:36}  {variant.size:4}  "
-        f"{registers:>4}  {stack:>5}  {outcome.shared:>6}  {outcome.matrix:6}  "
-        f"{outcome.seconds:5.1f}"
+        f"sm_{variant.arch:<4} {variant.kernel:15}  {variant.label:36}  {variant.size:4}  "
+        f"{'  '.join(used)}  {outcome.matrix:7}  {counts}  {outcome.seconds:4.1f}"
     )
     return "\n".join([line, *(f"    FAILED: {problem}" for problem in outcome.problems())])
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compile, print the table, return the exit status."""
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one variant per kind of kernel")
+    parser.add_argument("--quick", action="store_true", help="only the heaviest of each kernel")
     parser.add_argument("--arch", type=int, nargs="+", default=ARCHITECTURES, metavar="N")
+    parser.add_argument("--only", default="", metavar="NAME", help="kernels whose name has NAME")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     options = parser.parse_args(arguments)
-
-    from goal_kernels.backends.triton.runtime import load_kernels
-
+    if options.jobs < 1:
+        parser.error(f"--jobs: expected at least 1, got {options.jobs}")
     if load_kernels().INTERPRETED:
         parser.error("TRITON_INTERPRET is set, so there is nothing to compile; unset it")
-    variants = quick_variants if options.quick else full_variants
-    print(
-        f"arch   {'kernel':15}  {'variant':36}  size  regs  stack  shared  matrix  secs", flush=True
-    )
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile, print the table, return the exit status."""
+    options = parse_arguments(arguments)
+    listed = [
+        variant
+        for arch in options.arch
+        for variant in variants(arch)
+        if options.only in variant.kernel and (variant.quick or not options.quick)
+    ]
+    if disassembler() is None:
+        print("cuobjdump is missing: registers, spills and loops are not checked")
+    print(HEADER, flush=True)
     failures = compiled = 0
-    for arch in options.arch:
-        for variant in variants(arch):
-            outcome = compile_variant(variant)
+    try:
+        for outcome in compile_all(listed, min(options.jobs, max(len(listed), 1))):
             print(describe(outcome), flush=True)
             compiled += 1
             failures += bool(outcome.problems())
+    except BrokenProcessPool:
+        print("FAILED: the compiler itself crashed; --jobs 1 tells on which variant")
+        failures += 1
     print(f"{compiled} compiled, {failures} failed")
-    return 1 if failures else 0
+    return 1 if failures or not compiled else 0
 
 
 if __name__ == "__main__":

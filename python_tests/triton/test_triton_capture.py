@@ -1,0 +1,183 @@
+"""A training step never waits for the GPU and launches few kernels; `launches` has the means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from launches import DEVICE, CaptureError, LaunchRecorder, recording
+from torch import Tensor
+
+import goal_kernels as gk
+from goal_kernels.backends.triton import TritonBackend
+from goal_kernels.backends.triton.runtime import load_kernels
+
+pytest.importorskip("triton")
+
+OBJECTIVES = (
+    "hinge/constant",
+    "nca/constant",
+    "circle/linear",
+    "constant/linear_ms",
+    "nca/sigmoid_ms",
+)
+FLAVOURS = (
+    (torch.bfloat16, "highest"),
+    (torch.float16, "highest"),
+    (torch.float32, "highest"),
+    (torch.float32, "high"),
+    (torch.float32, "medium"),
+)
+
+SMALL = 2048
+"""Batches up to here are limited by launches, not by arithmetic."""
+
+LAUNCH_LIMIT = 173
+"""Most launches of forward and backward of a small batch, torch operators included."""
+
+
+def embeddings(
+    batch: int, dtype: torch.dtype = torch.bfloat16, need: tuple[bool, bool] = (True, True)
+) -> tuple[Tensor, Tensor]:
+    """Image and text embeddings [batch, 64]."""
+    image, text = (
+        torch.empty(batch, 64, dtype=dtype, device=DEVICE, requires_grad=wanted) for wanted in need
+    )
+    return image, text
+
+
+def step(image: Tensor, text: Tensor, objective: Any, **options: Any) -> list[Tensor]:
+    """Forward and backward; the gradients that are wanted."""
+    loss = gk.goal_loss(image, text, objective, backend="triton", **options)
+    wanted = [x for x in (image, text) if x.requires_grad]
+    return list(torch.autograd.grad(loss, wanted, torch.empty((), device=DEVICE)))
+
+
+def check_step(recorder: LaunchRecorder, *tensors: Tensor, **options: Any) -> None:
+    image, text = tensors
+    grads = step(image, text, **options)
+    wanted = [x for x in (image, text) if x.requires_grad]
+    assert [(g.shape, g.dtype, g.device) for g in grads] == [
+        (x.shape, x.dtype, x.device) for x in wanted
+    ]
+    assert recorder.kernels
+    assert all(min(launch.grid) >= 1 for launch in recorder.kernels)
+    if image.shape[0] <= SMALL:
+        assert recorder.count <= LAUNCH_LIMIT, (recorder.kernels, recorder.operators)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("batch", [2, SMALL, 65536])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_step_can_be_captured(monkeypatch, objective: str, batch: int, normalize: bool) -> None:
+    with recording(monkeypatch) as recorder:
+        check_step(recorder, *embeddings(batch), objective=objective, normalize=normalize)
+
+
+@pytest.mark.parametrize(("dtype", "precision"), FLAVOURS)
+@pytest.mark.parametrize("batch", [130, 16384])
+def test_every_product_can_be_captured(
+    monkeypatch, dtype: torch.dtype, precision: str, batch: int
+) -> None:
+    with recording(monkeypatch) as recorder:
+        pair = embeddings(batch, dtype)
+        check_step(recorder, *pair, objective="nca/sigmoid_ms", precision=precision)
+
+
+@pytest.mark.parametrize("need", [(True, False), (False, True)])
+def test_a_gradient_of_one_side_can_be_captured(monkeypatch, need: tuple[bool, bool]) -> None:
+    with recording(monkeypatch) as recorder:
+        check_step(recorder, *embeddings(64, need=need), objective="nca/sigmoid_ms")
+
+
+@pytest.mark.parametrize("direction", ["both", "i2t", "t2i"])
+@pytest.mark.parametrize("batch", [64, 16384])
+def test_ids_and_directions_can_be_captured(monkeypatch, direction: str, batch: int) -> None:
+    with recording(monkeypatch) as recorder:
+        ids = torch.empty(batch, dtype=torch.int64, device=DEVICE)
+        options = {"image_ids": ids, "direction": direction, "reduction": "mean"}
+        check_step(recorder, *embeddings(batch), objective="nca/sigmoid_ms", **options)
+
+
+def test_a_layout_that_has_to_be_copied_can_be_captured(monkeypatch) -> None:
+    with recording(monkeypatch) as recorder:
+        image, text = (
+            torch.empty(65, 130, dtype=torch.bfloat16, device=DEVICE).T.requires_grad_()
+            for _ in range(2)
+        )
+        check_step(recorder, image, text, objective="nca/sigmoid_ms")
+
+
+def test_an_element_of_ones_own_and_statistics_can_be_captured(monkeypatch) -> None:
+    objective = gk.Objective(lambda positive, negative: (negative - positive).sigmoid(), "linear")
+    with recording(monkeypatch) as recorder:
+        check_step(recorder, *embeddings(64), objective=objective)
+    with recording(monkeypatch) as recorder:
+        loss, stats = gk.goal_loss(
+            *embeddings(64), "nca/sigmoid_ms", backend="triton", return_stats=True
+        )
+        assert stats.hardest_text.shape == (64,)
+
+
+def test_mining_with_targets_can_be_captured(monkeypatch) -> None:
+    with recording(monkeypatch):
+        image, text = embeddings(64)[0], embeddings(300)[1]
+        target = torch.empty(64, dtype=torch.int64, device=DEVICE)
+        mined = gk.mine(image, text, target=target, backend="triton")
+        assert mined.hardest_image.shape == (300,)
+
+
+HOST = torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: x.tolist(),
+        lambda x: torch.nonzero(x),
+        lambda x: x[x > 0],
+        lambda x: x.clone().index_put_((x[:, 0] > 0,), x[0]),
+        lambda x: torch.where(x > 0),
+        lambda x: torch.unique(x),
+        lambda x: torch.bincount(x[:, 0].to(torch.int64)),
+        lambda x: torch.equal(x, x),
+        lambda x: x.cpu(),
+        lambda x: torch.tensor([1.0], device=x.device),
+        lambda x: torch.as_tensor(1.0, device=x.device),
+        lambda x: x[:3, 0].float().copy_(HOST),
+        lambda x: load_kernels().collapse_kernel[(1,)](HOST),
+    ],
+)
+def test_what_cannot_be_captured_is_found(monkeypatch, wait: Callable[[Tensor], Any]) -> None:
+    """The check itself: planted into the backend, each of these has to fail a step."""
+    search = TritonBackend.search
+
+    def waiting(self: TritonBackend, image: Tensor, *rest: Any) -> Any:
+        wait(image)
+        return search(self, image, *rest)
+
+    with recording(monkeypatch) as recorder:
+        monkeypatch.setattr(TritonBackend, "search", waiting)
+        with pytest.raises(CaptureError):
+            check_step(recorder, *embeddings(8), objective="nca/linear")
+
+
+def test_launches_are_counted(monkeypatch) -> None:
+    """Views and allocations are none, a fill and a sum are."""
+    with recording(monkeypatch) as recorder:
+        x = torch.empty(4, 6, device=DEVICE)
+        x.view(24)[3:].unsqueeze(0)
+        x.split(2)
+        x.T.detach()
+        torch.empty_like(x)
+        assert recorder.count == 0
+        (x * 2.0).sum()
+        x.zero_()
+        assert recorder.operators == ["mul", "sum", "zero_"]
+        load_kernels().collapse_kernel[lambda options: (options["BLOCK"], 2)](x, BLOCK=3)
+        assert recorder.kernels == [("collapse_kernel", (3, 2))]
+        assert recorder.count == 4
