@@ -20,42 +20,25 @@ from typing import Any
 
 import torch
 
-from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS
+from goal_kernels.backends.triton.aot_mine import (
+    finish_variant,
+    mine_variants,
+    prepare_variant,
+    tile_variant,
+)
 from goal_kernels.backends.triton.configs import (
-    COLLAPSE_BLOCK,
     DTYPES,
-    KIND_CODES,
     LAUNCH_OPTIONS,
     SHARED_LIMIT,
     STACK_LIMIT,
     WARPS,
     gather_constants,
-    mine_constants,
-    mine_tile,
 )
+from goal_kernels.backends.triton.mine import STATES
+from goal_kernels.backends.triton.variant import POINTERS, Variant
 
 ARCHITECTURES = (80, 90)
-POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 DIVISIBLE = [["tt.divisibility", 16]]
-SIZES = ("even", "odd", "one")
-"""Sizes and strides that are multiples of 16, that are not, and that are 1: Triton's own cases."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One compilation: a kernel of `kernels`, its argument types and its constants.
-
-    arguments: Triton type per run-time argument, None for an argument that is None.
-    """
-
-    kernel: str
-    label: str
-    arch: int
-    size: str
-    arguments: dict[str, str | None]
-    constants: dict[str, Any]
-    options: dict[str, Any]
-    matrix: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,58 +65,6 @@ class Outcome:
         return found
 
 
-def matrix_instruction(arch: int, precision: str) -> str:
-    """The instruction that has to do the products: wgmma, mma or fma."""
-    if precision == "ieee":
-        return "fma"
-    return "wgmma" if arch >= 90 else "mma"
-
-
-def mine_variant(
-    arch: int, dtype: torch.dtype, precision: str, kind: str, pairing: str, size: str
-) -> Variant:
-    """`mine_kernel` as `TritonBackend.mine` launches it; pairing names the tensors it gets."""
-    tile = mine_tile(dtype, precision, kind)
-    constants = mine_constants(dtype, precision, kind, upcast=False)
-    ids = "*i64" if "ids" in pairing else None
-    arguments = {
-        "image": POINTERS[dtype],
-        "text": POINTERS[dtype],
-        "target": "*i64" if "target" in pairing else None,
-        "image_ids": ids,
-        "text_ids": ids,
-        "threshold": None if kind == "none" else "*fp32",
-        "row_states": "*i32",
-        "column_states": "*i32",
-        **dict.fromkeys(("rows", "columns", "width", "image_stride", "text_stride"), "i32"),
-        "slope": "fp32",
-    }
-    used = precision if dtype == torch.float32 else ""
-    label = " ".join(filter(None, (POINTERS[dtype][1:], used, kind, pairing)))
-    options = {"num_warps": tile.warps, "num_stages": tile.stages}
-    dot = str(constants["PRECISION"]) if dtype == torch.float32 else "native"
-    matrix = matrix_instruction(arch, dot)
-    return Variant("mine_kernel", label, arch, size, arguments, constants, options, matrix)
-
-
-def collapse_variant(arch: int, kind: str, size: str) -> Variant:
-    """`collapse_kernel` as the backend launches it."""
-    summed = kind != "none"
-    arguments = {
-        "states": "*i32",
-        "value": "*fp32",
-        "index": "*i64",
-        "total": "*fp32" if summed else None,
-        "count": "*i64" if summed else None,
-        "slots": "i32",
-        "length": "i32",
-        "slope": "fp32",
-    }
-    constants = {"KIND": KIND_CODES[kind], "BLOCK": COLLAPSE_BLOCK}
-    options = {"num_warps": WARPS}
-    return Variant("collapse_kernel", kind, arch, size, arguments, constants, options)
-
-
 def gather_variant(arch: int, dtype: torch.dtype, positive: str, width: int) -> Variant:
     """`gather_kernel` with positives looked up ("indexed"), implied ("own") or "listed"."""
     arguments = {
@@ -158,29 +89,17 @@ def gather_variant(arch: int, dtype: torch.dtype, positive: str, width: int) -> 
 
 def quick_variants(arch: int) -> Iterator[Variant]:
     """The heaviest variant of each kind of kernel."""
-    yield mine_variant(arch, torch.bfloat16, "highest", "linear", "target+ids", "even")
-    yield mine_variant(arch, torch.float32, "high", "exponential", "", "odd")
-    yield mine_variant(arch, torch.float32, "highest", "none", "target", "one")
-    yield collapse_variant(arch, "exponential", "one")
+    yield tile_variant(arch, torch.bfloat16, "highest", "linear", "target+ids", "even")
+    yield tile_variant(arch, torch.float32, "high", "exponential", "", "odd")
+    yield tile_variant(arch, torch.float32, "highest", "none", "target", "one")
+    yield prepare_variant(arch, torch.bfloat16, "positive normalize ranges counts", 1024)
+    yield finish_variant(arch, "exponential", STATES, "scaled", 1024)
     yield gather_variant(arch, torch.bfloat16, "indexed", 1024)
 
 
 def full_variants(arch: int) -> Iterator[Variant]:
-    """Every dtype, precision and kind with and without a full pairing; other cases by example."""
-    flavours = [(dtype, "highest") for dtype in DTYPES if dtype != torch.float32]
-    flavours += [(torch.float32, precision) for precision in PRECISIONS]
-    for dtype, precision in flavours:
-        for kind in RELATIVE_KINDS:
-            for pairing in ("", "target+ids"):
-                yield mine_variant(arch, dtype, precision, kind, pairing, "even")
-    for size in ("odd", "one"):
-        yield mine_variant(arch, torch.bfloat16, "highest", "linear", "target+ids", size)
-        yield mine_variant(arch, torch.float32, "highest", "exponential", "target+ids", size)
-    yield mine_variant(arch, torch.bfloat16, "highest", "none", "target", "even")
-    yield mine_variant(arch, torch.bfloat16, "highest", "none", "ids", "even")
-    for kind in RELATIVE_KINDS:
-        for size in SIZES:
-            yield collapse_variant(arch, kind, size)
+    """Everything that is launched."""
+    yield from mine_variants(arch)
     for dtype in DTYPES:
         for positive in ("indexed", "own", "listed"):
             yield gather_variant(arch, dtype, positive, 1024)
