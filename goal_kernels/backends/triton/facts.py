@@ -58,7 +58,7 @@ def wide_range(bound, threshold, slope, KIND: tl.constexpr):
     bound: of `read_bound`; slope: beta log2(e). True for whatever is not finite.
     """
     if KIND == LINEAR:
-        near = bound - threshold <= FARTHEST_REFERENCE * bound
+        near = bound - threshold <= bound * FARTHEST_REFERENCE
     else:
         near = slope * (bound - threshold) < GREATEST_EXPONENT
     return ~(near & (bound < GREATEST_SCORE))

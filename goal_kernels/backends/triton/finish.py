@@ -19,7 +19,7 @@ import triton.language as tl
 from goal_kernels.backends.triton.facts import read_bound, read_threshold, wide_range
 from goal_kernels.backends.triton.keys import NOTHING, unpack
 from goal_kernels.backends.triton.rows import pair_score, row_pointers
-from goal_kernels.backends.triton.states import EMPTY, LINEAR, NAN_KEY, decode, load_state
+from goal_kernels.backends.triton.states import LINEAR, NAN_KEY, decode, load_state
 
 NO_SUMS = tl.constexpr(0)
 STATES = tl.constexpr(1)
@@ -98,7 +98,7 @@ def _fixed_sums(
     parts = tl.where(wide, 1, parts)
     final, ties = _fixed_parts(sums, tops, key, anchor, inside, length, parts, KIND)
     final_count = tl.load(counts + anchor, mask=inside, other=0)
-    reached = ((value >= threshold) & (key != EMPTY)).to(tl.int32)
+    reached = (value >= threshold).to(tl.int32)
     if KIND == LINEAR:
         total = final_count.to(tl.float32) * (value - threshold) - final
         count = final_count - ties * reached

@@ -62,7 +62,7 @@ def narrow(x, TYPE: tl.constexpr):
     """float32 to a type of 16 bits, to nearest even; the interpreter only cuts bfloat16 off."""
     if INTERPRETED and tl.bfloat16 == TYPE:
         bits = x.to(tl.int32, bitcast=True)
-        bits += 0x7FFF + ((bits >> 16) & 1)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
         x = tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
     return x.to(TYPE)
 
