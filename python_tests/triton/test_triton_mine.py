@@ -11,7 +11,7 @@ from triton_literal import CASES, Anchor, Case, full_pairing, mined_literally, w
 
 from goal_kernels.backends.answers import Mined
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS, Pairing, RelativeQuery
-from goal_kernels.backends.triton import mine as triton_mine
+from goal_kernels.backends.triton import configs
 from goal_kernels.pairs import pair_similarity
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -100,7 +100,8 @@ def test_a_target_beyond_int32_is_no_positive(backend, device) -> None:
 @pytest.mark.parametrize("kind", ["linear", "exponential"])
 def test_programs_that_walk_many_tiles(backend, device, monkeypatch, kind: str, slots: int) -> None:
     """Fewer programs than tiles: column states are read back, and groups are of unequal size."""
-    monkeypatch.setattr(triton_mine, "SLOTS", slots)
+    monkeypatch.setattr(configs, "SLOTS", slots)
+    monkeypatch.setattr(configs, "SMALL_SLOTS", slots)
     image = whole_numbers(260, 3, torch.float32, 7).to(device)
     text = whole_numbers(200, 3, torch.float32, 8).to(device)
     relative = (kind, -4.0, HALF_LIFE)
@@ -109,8 +110,8 @@ def test_programs_that_walk_many_tiles(backend, device, monkeypatch, kind: str, 
 
 
 def test_more_strips_than_slots(backend, device) -> None:
-    """The same at the real number of slots: 18 strips of rows for 16 groups."""
-    image = whole_numbers(1100, 2, torch.float32, 9).to(device)
+    """The same at the real number of slots: 33 strips of rows for 16 groups."""
+    image = whole_numbers(2050, 2, torch.float32, 9).to(device)
     text = whole_numbers(5, 2, torch.float32, 10).to(device)
     relative = ("linear", -4.0, 0.0)
     mined = mine(backend, image, text, relative=relative)

@@ -12,14 +12,13 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import GradientTerms, Mined
-from goal_kernels.backends.base import Call, Pairing, RelativeQuery, Verdict
+from goal_kernels.backends.answers import Found, GradientTerms, Mined
+from goal_kernels.backends.base import Call, Pairing, RelativeQuery, SearchQuery, Verdict
 from goal_kernels.backends.composed import ComposedBackend
+from goal_kernels.backends.triton import search
 from goal_kernels.backends.triton.apply import image_gradient, text_gradient
 from goal_kernels.backends.triton.configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY
-from goal_kernels.backends.triton.mine import MineLaunch
 from goal_kernels.backends.triton.runtime import interpreting, on_device
-from goal_kernels.pairs import pair_similarity
 
 
 class TritonBackend(ComposedBackend):
@@ -64,29 +63,19 @@ class TritonBackend(ComposedBackend):
     ) -> Mined:
         """See `Backend.mine`.
 
-        The workspace is 16 states per row and per column (8 bytes each, 20 with relative sums).
+        With relative sums the workspace is at most 32 states of 20 bytes per row and per column.
 
         Raises: ValueError when there are 2**31 - 1024 rows or columns or more.
         """
-        launch = MineLaunch(_check_length(_rows(image)), _check_length(_rows(text)), relative)
+        image, text = _check_length(_rows(image)), _check_length(_rows(text))
         with on_device(image):
-            row_states, column_states = launch.partial_states(pairing, precision)
-            rows = launch.collapse(row_states)
-            columns = launch.collapse(column_states)
-        row_value, column_value = rows.value, columns.value
-        if image.dtype == torch.float32 and precision != "highest":
-            row_value = pair_similarity(image, text, rows.index)
-            column_value = pair_similarity(text, image, columns.index)
-        return Mined(
-            row_value=row_value,
-            row_index=rows.index,
-            column_value=column_value,
-            column_index=columns.index,
-            row_sum=rows.total,
-            row_count=rows.count,
-            column_sum=columns.total,
-            column_count=columns.count,
-        )
+            return search.mine(image, text, pairing, relative, precision)
+
+    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
+        """See `Backend.search`: three launches. Raises: ValueError as `mine`."""
+        image, text = _check_length(_rows(image)), _check_length(_rows(text))
+        with on_device(image):
+            return search.search(image, text, pairing, query)
 
     def apply(
         self,

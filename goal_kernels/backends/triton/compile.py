@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import subprocess
 import tempfile
@@ -102,8 +101,7 @@ def source_of(variant: Variant) -> Any:
     """The `ASTSource` a launch with these arguments would compile."""
     from triton.compiler import ASTSource
 
-    load_kernels()
-    function = getattr(importlib.import_module(variant.module), variant.kernel)
+    function = getattr(load_kernels(), variant.kernel)
     unknown = {*variant.arguments, *variant.constants}.difference(function.arg_names)
     if unknown:
         raise TypeError(f"{variant.kernel} has no argument {', '.join(sorted(unknown))}")

@@ -111,28 +111,22 @@ def tile_states(score, key, index, threshold, slope, AXIS: tl.constexpr, KIND: t
 
 
 @triton.jit
-def load_state(base, field_stride, offsets, mask, KIND: tl.constexpr):
+def load_state(base, field_stride, offsets, mask):
     """States at `offsets` of a workspace of int32 fields, each `field_stride` words long."""
     key = tl.load(base + offsets, mask=mask, other=EMPTY)
     index = tl.load(base + field_stride + offsets, mask=mask, other=NOWHERE)
-    top = tl.zeros_like(key)
-    count = top
-    total = top.to(tl.float32)
-    if KIND != 0:
-        bits = tl.load(base + 2 * field_stride + offsets, mask=mask, other=0)
-        total = bits.to(tl.float32, bitcast=True)
-        count = tl.load(base + 3 * field_stride + offsets, mask=mask, other=0)
-        top = tl.load(base + 4 * field_stride + offsets, mask=mask, other=0)
-    return key, index, total, count, top
+    bits = tl.load(base + 2 * field_stride + offsets, mask=mask, other=0)
+    count = tl.load(base + 3 * field_stride + offsets, mask=mask, other=0)
+    top = tl.load(base + 4 * field_stride + offsets, mask=mask, other=0)
+    return key, index, bits.to(tl.float32, bitcast=True), count, top
 
 
 @triton.jit
-def store_state(base, field_stride, offsets, mask, state, KIND: tl.constexpr):
+def store_state(base, field_stride, offsets, mask, state):
     """Counterpart of `load_state`."""
     key, index, total, count, top = state
     tl.store(base + offsets, key, mask=mask)
     tl.store(base + field_stride + offsets, index, mask=mask)
-    if KIND != 0:
-        tl.store(base + 2 * field_stride + offsets, total.to(tl.int32, bitcast=True), mask=mask)
-        tl.store(base + 3 * field_stride + offsets, count, mask=mask)
-        tl.store(base + 4 * field_stride + offsets, top, mask=mask)
+    tl.store(base + 2 * field_stride + offsets, total.to(tl.int32, bitcast=True), mask=mask)
+    tl.store(base + 3 * field_stride + offsets, count, mask=mask)
+    tl.store(base + 4 * field_stride + offsets, top, mask=mask)

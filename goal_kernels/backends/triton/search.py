@@ -1,0 +1,82 @@
+"""Positives and hardest negatives of a batch: prepare, mine, finish, three launches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from goal_kernels.backends.answers import Found, Mined
+from goal_kernels.backends.base import Pairing, RelativeQuery, SearchQuery
+from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS, WARPS, finish_constants
+from goal_kernels.backends.triton.mine import Harvest, MiningQuery, mine_prepared
+from goal_kernels.backends.triton.prepared import Prepared, Wants, prepare
+from goal_kernels.backends.triton.runtime import load_kernels
+
+
+def search(image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
+    """See `Backend.search`; image and text have unit inner stride."""
+    found = _allocate(image, text, query.relative, query.normalize)
+    mining = MiningQuery.build(query.relative, query.epsilon, query.beta, query.precision)
+    scales = found.scales_of_rows if query.normalize else None
+    prepared = prepare(image, text, pairing, Wants(), found.values, scales)
+    finish(prepared, mine_prepared(prepared, pairing, mining), mining, found)
+    return found
+
+
+def mine(
+    image: Tensor, text: Tensor, pairing: Pairing, relative: RelativeQuery, precision: str
+) -> Mined:
+    """See `Backend.mine`; image and text have unit inner stride."""
+    found = _allocate(image, text, relative.kind, normalize=False)
+    mining = MiningQuery.build(relative.kind, 0.0, relative.beta, precision)
+    prepared = prepare(image, text, pairing, Wants(), None, threshold=relative.threshold)
+    finish(prepared, mine_prepared(prepared, pairing, mining), mining, found)
+    return found.mined
+
+
+def rescores(prepared: Prepared, query: MiningQuery) -> bool:
+    """Whether similarities are mined from rounded rows, so that mined ones are recomputed."""
+    if prepared.image.dtype == torch.float32:
+        return query.precision != "highest"
+    return prepared.scales is not None
+
+
+def finish(prepared: Prepared, harvest: Harvest, query: MiningQuery, found: Found) -> None:
+    """Run `finish_kernel`, which fills `found` but for positives and scales."""
+    image, text = prepared.image, prepared.text
+    (rows, width), columns = image.shape, text.shape[0]
+    constants = finish_constants(query.kind, harvest.form, rescores(prepared, query), width)
+    block = constants["BLOCK"]
+    load_kernels().finish_kernel[(-(-rows // block) - (-columns // block),)](
+        found.values,
+        found.indices,
+        *((None, None) if query.kind == "none" else (found.sums, found.counts)),
+        prepared.facts,
+        *(harvest.rows.keys, harvest.columns.keys),
+        *(harvest.rows.sums, harvest.columns.sums),
+        *(harvest.rows.counts, harvest.columns.counts),
+        *(harvest.rows.tops, harvest.columns.tops),
+        *(image, text, prepared.scales),
+        *(rows, columns, width),
+        *(image.stride(0), text.stride(0)),
+        *(harvest.rows.parts, harvest.columns.parts),
+        prepared.facts.shape[1],
+        query.slope,
+        query.epsilon,
+        **constants,
+        num_warps=WARPS,
+        **LAUNCH_OPTIONS,
+    )
+
+
+def _allocate(image: Tensor, text: Tensor, kind: str, normalize: bool) -> Found:
+    """Uninitialised results."""
+    anchors = image.shape[0] + text.shape[0]
+    summed = 0 if kind == "none" else anchors
+    return Found(
+        image.new_empty(image.shape[0] + anchors, dtype=torch.float32),
+        image.new_empty(anchors, dtype=torch.int64),
+        image.new_empty(summed, dtype=torch.float32),
+        image.new_empty(summed, dtype=torch.int64),
+        image.new_empty(anchors if normalize else 0, dtype=torch.float32),
+    )

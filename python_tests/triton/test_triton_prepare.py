@@ -1,0 +1,306 @@
+"""What the first kernel learns about rows and pairs, against torch and literal loops."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from triton_literal import CASES, Case, full_pairing, whole_numbers
+
+from goal_kernels.backends.base import Pairing
+from goal_kernels.backends.triton import prepared as prepared_module
+from goal_kernels.backends.triton.prepared import RANGE_ROWS, Prepared, Wants, prepare
+from goal_kernels.backends.triton.runtime import on_device
+from goal_kernels.constants import SHORTEST_LENGTH
+
+triton = pytest.importorskip("triton")
+import triton.language as tl  # noqa: E402
+
+from goal_kernels.backends.triton.facts import (  # noqa: E402
+    read_bound,
+    read_threshold,
+    wide_range,
+)
+from goal_kernels.backends.triton.rows import narrow  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+NOTHING = -(2**63)
+EVERYTHING = Wants(aligned=True, split=True, ranges=True, counts=True)
+FLOAT32_EPS = torch.finfo(torch.float32).eps
+
+
+class Outcome(NamedTuple):
+    prepared: Prepared
+    positive: Tensor
+
+    @property
+    def smallest(self) -> Tensor:
+        return self.prepared.facts[0].amin()
+
+    @property
+    def lengths(self) -> list[float]:
+        return self.prepared.facts[1:].amax(dim=1).tolist()
+
+
+def run(
+    image: Tensor,
+    text: Tensor,
+    pairing: Pairing = Pairing(),  # noqa: B008
+    wants: Wants = Wants(),  # noqa: B008
+    normalize: bool = False,
+    threshold: Tensor | None = None,
+) -> Outcome:
+    pairing = Pairing(*(None if t is None else t.to(image.device) for t in pairing))
+    positive = image.new_empty(len(image), dtype=torch.float32)
+    scales = image.new_empty(len(image) + len(text), dtype=torch.float32) if normalize else None
+    with on_device(image):
+        return Outcome(prepare(image, text, pairing, wants, positive, scales, threshold), positive)
+
+
+def random_rows(rows: int, width: int, seed: int, device) -> Tensor:
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def positives_literally(image: Tensor, text: Tensor, target: list[int]) -> list[float]:
+    scores = image.double() @ text.double().T
+    return [scores[i, t].item() if 0 <= t < len(text) else -math.inf for i, t in enumerate(target)]
+
+
+@pytest.mark.parametrize("paired", [False, True], ids=["implicit", "target"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_exact_data(backend, device, nan_filled_memory, case: Case, paired: bool) -> None:
+    image = whole_numbers(case.rows, case.width, torch.float32, 31).to(device)
+    text = whole_numbers(case.columns, case.width, torch.float32, 32).to(device)
+    target = full_pairing(case)[0] if paired else None
+    found = run(image, text, Pairing(target), Wants(counts=True))
+    truth = positives_literally(
+        image, text, list(range(case.rows)) if target is None else target.tolist()
+    )
+    assert found.positive.tolist() == truth
+    assert found.smallest == min([p for p in truth if p > -math.inf], default=math.inf)
+    lengths = [x.double().norm(dim=1).max().item() for x in (image, text)]
+    assert found.lengths == pytest.approx(lengths, rel=2 * FLOAT32_EPS, abs=0)
+    prepared = found.prepared
+    assert prepared.row_keys.tolist() == [NOTHING] * case.rows
+    assert prepared.column_keys.tolist() == [NOTHING] * case.columns
+    assert prepared.row_counts.tolist() == [0] * case.rows
+    assert prepared.column_counts.tolist() == [0] * case.columns
+    assert prepared.ticket.tolist() == [0]
+    assert prepared.operands[:2] == (image, text) or prepared.operands.image is image
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("width", [511, 513, 1030])
+def test_widths_around_a_slice(backend, device, width: int, dtype: torch.dtype) -> None:
+    image = random_rows(9, width, 33, device).to(dtype)
+    text = random_rows(5, width, 34, device).to(dtype)
+    found = run(image, text)
+    truth = positives_literally(image, text, list(range(9)))
+    slack = width * FLOAT32_EPS * math.prod(found.lengths)
+    assert found.positive[:5].tolist() == pytest.approx(truth[:5], rel=0, abs=slack)
+    assert found.positive[5:].tolist() == [-math.inf] * 4
+
+
+@pytest.mark.parametrize("programs", [1, 2, 3])
+def test_any_number_of_programs_gives_the_same(
+    backend, device, monkeypatch, nan_filled_memory, programs: int
+) -> None:
+    image, text = random_rows(700, 40, 35, device), random_rows(450, 40, 36, device)
+    target, image_ids, text_ids = full_pairing(Case(700, 450, 40, "many blocks"))
+    arguments = (image, text, Pairing(target, image_ids, text_ids), EVERYTHING, True)
+    free = run(*arguments)
+    monkeypatch.setattr(prepared_module, "PARTS", programs)
+    bound = run(*arguments)
+    assert bound.prepared.facts.shape == (3, programs)
+    assert free.prepared.facts.shape[1] > programs
+    assert torch.equal(free.smallest, bound.smallest)
+    assert free.lengths == bound.lengths
+    assert torch.equal(free.positive, bound.positive)
+    for one, other in zip(free.prepared[6:], bound.prepared[6:], strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(free.prepared.operands[:2], bound.prepared.operands[:2], strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(free.prepared.scales, bound.prepared.scales)
+
+
+def test_ranges(backend, device) -> None:
+    """Every 128 rows, the last block partial; targets out of range do not count."""
+    rows, columns = 2 * RANGE_ROWS + 1, RANGE_ROWS
+    generator = torch.Generator().manual_seed(37)
+    image_ids = torch.randint(-(2**62), 2**62, (rows,), generator=generator)
+    text_ids = torch.randint(-5, 5, (columns,), generator=generator)
+    target = torch.randint(-3, 2 * columns, (rows,), generator=generator)
+    target[RANGE_ROWS : 2 * RANGE_ROWS] = 2**40
+    image, text = torch.ones(rows, 2, device=device), torch.ones(columns, 2, device=device)
+    prepared = run(image, text, Pairing(target, image_ids, text_ids), EVERYTHING).prepared
+    blocks = [b.tolist() for b in image_ids.split(RANGE_ROWS)]
+    assert prepared.row_ranges.tolist() == [[min(b) for b in blocks], [max(b) for b in blocks]]
+    assert prepared.column_ranges.tolist() == [[text_ids.min()], [text_ids.max()]]
+    first = [t for t in target[:RANGE_ROWS].tolist() if 0 <= t < columns]
+    assert prepared.target_ranges[:, 0].tolist() == [min(first), max(first)]
+    assert prepared.target_ranges[0, 1] > prepared.target_ranges[1, 1], "no target exists"
+    without = run(image, text, Pairing(), EVERYTHING).prepared
+    assert without.row_ranges is without.column_ranges is without.target_ranges is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_operands_that_cannot_be_read_in_place_are_copied(backend, device, dtype) -> None:
+    wants = Wants(aligned=True)
+    image = random_rows(6, 40, 38, device).to(dtype)
+    base = random_rows(9, 40, 39, device).to(dtype)
+    assert run(image, base, wants=wants).prepared.operands.image is image
+    unaligned = (base[:, 1:33], base[:, :33].contiguous(), base[:1, :32].expand(9, 32))
+    for text in unaligned:
+        width = text.shape[1]
+        operands = run(image[:, :width], text, wants=wants).prepared.operands
+        assert operands.width == -(-width // 8) * 8
+        for copy, rows in zip(operands[:2], (image[:, :width], text), strict=True):
+            assert copy.shape == (len(rows), operands.width)
+            assert copy.dtype == dtype
+            assert torch.equal(copy[:, :width], rows)
+            assert not copy[:, width:].any()
+
+
+def test_split_operands(backend, device, nan_filled_memory) -> None:
+    """Both halves rounded to nearest even, so that 2**-16 of an element is lost at most."""
+    image, text = random_rows(6, 33, 40, device), random_rows(7, 33, 41, device)
+    operands = run(image, text, wants=EVERYTHING).prepared.operands
+    assert operands.width == 40
+    for pair, rows in zip(operands[:2], (image, text), strict=True):
+        assert pair.shape == (len(rows), 80)
+        assert pair.dtype == torch.bfloat16
+        high, low = pair[:, :33], pair[:, 40:73]
+        assert torch.equal(high, rows.bfloat16())
+        assert torch.equal(low, (rows - high.float()).bfloat16())
+        assert not pair[:, 33:40].any()
+        assert not pair[:, 73:].any()
+        assert ((high.float() + low.float() - rows).abs() <= 2.0**-16 * rows.abs()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_normalised_rows(backend, device, dtype: torch.dtype) -> None:
+    image = (random_rows(9, 37, 42, device) * 3).to(dtype)
+    text = (random_rows(8, 37, 43, device) / 5).to(dtype)
+    target = torch.tensor([7, 0, -1, 3, 3, 99, 1, 2, 4])
+    found = run(image, text, Pairing(target), normalize=True)
+    wide = [torch.nn.functional.normalize(x.double(), dim=1) for x in (image, text)]
+    lengths = torch.cat([x.double().norm(dim=1) for x in (image, text)])
+    error = (found.prepared.scales.double() * lengths - 1).abs()
+    assert error.max() <= 4 * FLOAT32_EPS
+    truth = positives_literally(*wide, target.tolist())
+    assert found.positive.tolist() == pytest.approx(truth, rel=0, abs=10 * FLOAT32_EPS)
+    for copy, rows in zip(found.prepared.operands[:2], wide, strict=True):
+        assert copy.dtype == dtype
+        rounding = torch.finfo(dtype).eps / 2 + 4 * FLOAT32_EPS
+        assert ((copy[:, :37].double() - rows).abs() <= rounding * rows.abs()).all()
+    assert found.lengths == pytest.approx([1.0, 1.0], abs=4 * FLOAT32_EPS)
+
+
+def test_rows_too_short_to_normalise(backend, device) -> None:
+    image = torch.tensor([[0.0, 0.0], [1e-13, 0.0], [2.0, 0.0]], device=device)
+    text = torch.tensor([[3.0, 0.0], [4.0, 0.0], [0.0, 1e-13]], device=device)
+    found = run(image, text, normalize=True)
+    scales = found.prepared.scales.tolist()
+    assert scales[:2] == scales[5:] * 2 == [pytest.approx(1 / SHORTEST_LENGTH)] * 2
+    assert found.positive.tolist() == pytest.approx([0.0, 0.1, 0.0])
+    assert found.lengths == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_what_is_not_finite_is_not_lost(backend, device, normalize: bool) -> None:
+    image, text = random_rows(300, 8, 44, device), random_rows(300, 8, 45, device)
+    image[299, 3] = math.nan
+    text[17, 0] = math.inf
+    found = run(image, text, normalize=normalize)
+    assert found.positive[299].isnan()
+    assert found.smallest.isnan()
+    assert math.isnan(found.lengths[0])
+    assert found.lengths[1] == math.inf or (normalize and math.isnan(found.lengths[1]))
+    clean = [i for i in range(300) if i not in (17, 299)]
+    assert found.positive[clean].isfinite().all()
+
+
+def test_a_positive_of_minus_infinity_does_not_exist(backend, device) -> None:
+    image = torch.tensor([[-math.inf], [2.0]], device=device)
+    found = run(image, torch.ones(2, 1, device=device))
+    assert found.positive.tolist() == [-math.inf, 2.0]
+    assert found.smallest == 2.0
+
+
+@pytest.mark.parametrize("value", [-1.5, math.inf, math.nan])
+def test_a_threshold_replaces_the_smallest_positive(backend, device, value: float) -> None:
+    image, text = random_rows(200, 8, 46, device), random_rows(100, 8, 47, device)
+    found = run(image, text, threshold=torch.tensor(value, device=device))
+    assert found.smallest.item() == pytest.approx(value, nan_ok=True)
+
+
+@triton.jit
+def probe_facts(facts, out, parts, epsilon, slope, KIND: tl.constexpr, PARTS: tl.constexpr):
+    """out float32 [3]: threshold, bound, whether the range is wide."""
+    threshold = read_threshold(facts, parts, epsilon, PARTS)
+    bound = read_bound(facts, parts, PARTS)
+    tl.store(out, threshold)
+    tl.store(out + 1, bound)
+    tl.store(out + 2, wide_range(bound, threshold, slope, KIND).to(tl.float32))
+
+
+def read_facts(facts: list[list[float]], device, slope=1.0, kind=2) -> tuple[float, float, bool]:
+    out = torch.empty(3, device=device)
+    padded = torch.tensor(facts, device=device)
+    with on_device(out):
+        probe_facts[(1,)](padded, out, padded.shape[1], 0.5, slope, kind, 8)
+    threshold, bound, wide = out.tolist()
+    return threshold, bound, wide != 0
+
+
+def test_facts_are_read_from_all_parts_and_no_more(backend, device) -> None:
+    facts = [[3.0, -2.0, math.inf], [4.0, 1.0, 0.0], [1.0, 0.5, 5.0]]
+    assert read_facts(facts, device) == (-2.5, 20.0, False)
+    for broken in range(3):
+        spoilt = [list(row) for row in facts]
+        spoilt[broken][1] = math.nan
+        threshold, bound, wide = read_facts(spoilt, device)
+        assert math.isnan(bound if broken else threshold)
+        assert wide
+
+
+@pytest.mark.parametrize(
+    ("threshold", "length", "slope", "kind", "wide"),
+    [
+        (-1.0, 1.0, 14.4, 2, False),
+        (-1.0, 1.0, 77.0, 2, True),  # 2.5 * 77 is beyond 115
+        (-1.0, 1.0, 1e6, 1, False),  # the linear kind has no slope
+        (-100.0, 1.0, 0.0, 1, True),
+        (-100.0, 1.0, 0.0, 2, False),
+        (-math.inf, 1.0, 0.0, 2, True),
+        (-math.inf, 1.0, 1.0, 1, True),
+        (math.inf, 1.0, 1.0, 2, False),  # nothing is above the threshold
+        (0.0, math.inf, 0.0, 2, True),
+        (0.0, 2e19, 0.0, 2, True),  # similarities of 4e38 overflow
+        (0.0, 2e19, 0.0, 1, True),
+        (0.0, 0.0, 1.0, 2, False),
+    ],
+)
+def test_wide_ranges(backend, device, threshold, length, slope, kind, wide) -> None:
+    facts = [[threshold], [length], [length]]
+    assert read_facts(facts, device, slope, kind)[2] == wide
+
+
+@triton.jit
+def probe_narrow(values, out, LENGTH: tl.constexpr):
+    """out bfloat16 = values float32, both [LENGTH]."""
+    place = tl.arange(0, LENGTH)
+    tl.store(out + place, narrow(tl.load(values + place), tl.bfloat16))
+
+
+def test_rounding_to_bfloat16(backend, device) -> None:
+    special = [1.0, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 0.0, -0.0, math.inf, -math.inf, math.nan]
+    values = torch.tensor([*special, *[3.4e38, 1e-30, -2.5, 1.999]] + [0.1] * 3, device=device)
+    out = torch.empty(16, dtype=torch.bfloat16, device=device)
+    with on_device(out):
+        probe_narrow[(1,)](values, out, 16)
+    torch.testing.assert_close(out, values.bfloat16(), rtol=0, atol=0, equal_nan=True)
