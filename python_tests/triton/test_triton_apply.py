@@ -10,7 +10,7 @@ from torch import Tensor
 from triton_literal import CASES, Case, gradients_literally, whole_numbers
 
 from goal_kernels.backends.answers import GradientTerms
-from goal_kernels.backends.triton.configs import GATHER_WIDTH_LIMIT
+from goal_kernels.backends.triton.weigh_configs import GATHER_WIDTH_LIMIT
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

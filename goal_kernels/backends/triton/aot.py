@@ -29,7 +29,6 @@ from goal_kernels.backends.triton.configs import (
     SHARED_LIMIT,
     STACK_LIMIT,
     WARPS,
-    gather_constants,
     mine_constants,
     mine_tile,
 )
@@ -134,39 +133,22 @@ def collapse_variant(arch: int, kind: str, size: str) -> Variant:
     return Variant("collapse_kernel", kind, arch, size, arguments, constants, options)
 
 
-def gather_variant(arch: int, dtype: torch.dtype, positive: str, width: int) -> Variant:
-    """`gather_kernel` with positives looked up ("indexed"), implied ("own") or "listed"."""
-    arguments = {
-        "out": POINTERS[dtype],
-        "source": POINTERS[dtype],
-        "grad_loss": "*fp32",
-        "mined": "*i64",
-        "mined_weight": "*fp32",
-        "positive": "*i64" if positive == "indexed" else None,
-        "positive_weight": None if positive == "listed" else "*fp32",
-        "entry_source": "*i64",
-        "entry_weight": "*fp32",
-        "entry_starts": "*i64",
-        **dict.fromkeys(("source_rows", "width", "source_stride"), "i32"),
-    }
-    label = f"{POINTERS[dtype][1:]} {positive} width {width}"
-    size = "one" if width == 1 else "odd" if width % 16 else "even"
-    options = {"num_warps": WARPS}
-    constants = gather_constants(width)
-    return Variant("gather_kernel", label, arch, size, arguments, constants, options)
-
-
 def quick_variants(arch: int) -> Iterator[Variant]:
     """The heaviest variant of each kind of kernel."""
+    from goal_kernels.backends.triton import aot_variants_weigh as weigh
+
     yield mine_variant(arch, torch.bfloat16, "highest", "linear", "target+ids", "even")
     yield mine_variant(arch, torch.float32, "high", "exponential", "", "odd")
     yield mine_variant(arch, torch.float32, "highest", "none", "target", "one")
     yield collapse_variant(arch, "exponential", "one")
-    yield gather_variant(arch, torch.bfloat16, "indexed", 1024)
+    yield weigh.weigh_variant(arch, ("circle", "sigmoid_ms"), "both", True, "odd")
+    yield weigh.gather_variant(arch, "gather_kernel", torch.bfloat16, 1024, False, "normalize")
 
 
 def full_variants(arch: int) -> Iterator[Variant]:
     """Every dtype, precision and kind with and without a full pairing; other cases by example."""
+    from goal_kernels.backends.triton import aot_variants_weigh as weigh
+
     flavours = [(dtype, "highest") for dtype in DTYPES if dtype != torch.float32]
     flavours += [(torch.float32, precision) for precision in PRECISIONS]
     for dtype, precision in flavours:
@@ -181,11 +163,8 @@ def full_variants(arch: int) -> Iterator[Variant]:
     for kind in RELATIVE_KINDS:
         for size in SIZES:
             yield collapse_variant(arch, kind, size)
-    for dtype in DTYPES:
-        for positive in ("indexed", "own", "listed"):
-            yield gather_variant(arch, dtype, positive, 1024)
-    for width in (1, 65):
-        yield gather_variant(arch, torch.bfloat16, "indexed", width)
+    yield from weigh.weigh_variants(arch)
+    yield from weigh.gather_variants(arch)
 
 
 def compile_variant(variant: Variant) -> Outcome:

@@ -49,13 +49,6 @@ WARPS = 4
 COLLAPSE_BLOCK = 128
 """Rows or columns whose partial states one program merges."""
 
-GATHER_ENTRIES = 4
-"""Embedding rows in flight while a gradient row is summed."""
-
-GATHER_WIDTH_LIMIT = 1024
-"""Widest slice of a gradient row that one program sums."""
-
-
 LAUNCH_OPTIONS = {"enable_fp_fusion": True}
 """Compiler options of every kernel; the default of fusion varies with the version."""
 
@@ -100,9 +93,3 @@ def mine_constants(
         "BLOCK_COLUMNS": tile.columns,
         "BLOCK_WIDTH": tile.width,
     }
-
-
-def gather_constants(width: int) -> dict[str, int]:
-    """Compile-time arguments of `gather_kernel` for gradient rows of `width` elements."""
-    block = max(16, 1 << (width - 1).bit_length())
-    return {"BLOCK_ENTRIES": GATHER_ENTRIES, "BLOCK_WIDTH": min(block, GATHER_WIDTH_LIMIT)}
