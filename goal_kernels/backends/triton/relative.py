@@ -11,7 +11,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from goal_kernels.backends.triton.lists import sum_pair
 from goal_kernels.backends.triton.states import LINEAR
+
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -42,6 +45,7 @@ def dense_relative(
     column_total = row_total
     row_count = tl.zeros([BLOCK, CHUNK], tl.int32)
     column_count = row_count
+    slope = alpha * LOG2_E
     for start in range(0, batch, CHUNK):
         k = start + tl.arange(0, CHUNK)
         other = tl.load(positives + k, mask=k < batch, other=float("nan"))[None, :]
@@ -50,16 +54,17 @@ def dense_relative(
             term = gap
             counted = gap != 0.0
         else:
-            term = tl.exp(alpha * gap)
+            term = tl.exp2(slope * gap)
             counted = k[None, :] != anchor[:, None]
         in_row = counted & (other <= row_limit[:, None])
         in_column = counted & (other <= column_limit[:, None])
-        row_total += tl.where(in_row, term, 0.0)
-        column_total += tl.where(in_column, term, 0.0)
-        row_count += in_row.to(tl.int32)
-        column_count += in_column.to(tl.int32)
-    row = mean(tl.sum(row_total, 1), tl.sum(row_count, 1))
-    return row, mean(tl.sum(column_total, 1), tl.sum(column_count, 1))
+        row_total = tl.where(in_row, row_total + term, row_total)
+        column_total = tl.where(in_column, column_total + term, column_total)
+        row_count = tl.where(in_row, row_count + 1, row_count)
+        column_count = tl.where(in_column, column_count + 1, column_count)
+    row_counted, column_counted = sum_pair(row_count, column_count)
+    row = mean(tl.sum(row_total, 1), row_counted)
+    return row, mean(tl.sum(column_total, 1), column_counted)
 
 
 @triton.jit

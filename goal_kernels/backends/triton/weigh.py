@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from goal_kernels.backends.triton.formulas import anchor_value, pair_weights, triplet_weight
-from goal_kernels.backends.triton.lists import count_below, place_keys, store_list
+from goal_kernels.backends.triton.lists import count_entries, place_keys, store_list, sum_pair
 from goal_kernels.backends.triton.relative import dense_relative, mean, sorted_relative
 
 ONLY_ROWS = tl.constexpr(1)
@@ -79,15 +79,15 @@ def write_list(
     """
     miner = 1 - side
     own = place_keys(load_index(mined, miner, anchor, inside, batch), anchor, inside, batch)
-    place = tl.zeros([BLOCK, CHUNK], tl.int32)
-    start = place
-    stop = tl.zeros([CHUNK], tl.int32)
+    none = tl.zeros([BLOCK, CHUNK], tl.int32)
+    counts = none, none, tl.zeros([CHUNK], tl.int32)
     for begin in range(0, batch, CHUNK):
         other = begin + tl.arange(0, CHUNK)
         listed = other < batch
         keys = place_keys(load_index(mined, miner, other, listed, batch), other, listed, batch)
-        place, start, stop = count_below(place, start, stop, keys, own, anchor, batch, BLOCK)
-    counted = tl.sum(place, 1), tl.sum(start, 1), tl.sum(stop, 0)
+        counts = count_entries(counts, keys, own, anchor, batch, BLOCK)
+    place, start = sum_pair(counts[0], counts[1])
+    counted = place, start, tl.sum(counts[2], 0)
     length = tl.cast(batch, tl.int64)
     order = hardest + (2 + side) * length
     store_list(order, order + 2 * length, anchor, inside, counted, batch, BLOCK)

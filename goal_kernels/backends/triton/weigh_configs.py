@@ -23,16 +23,16 @@ DIRECTION_CODES = {"both": 0, "i2t": 1, "t2i": 2}
 DENSE_LIMIT = 4096
 """Largest batch whose anchors `weigh_kernel` compares with one another, pair by pair.
 
-It then needs no sort: two launches fewer than B log B would take, and about 20 instructions a pair,
-which is less than the similarities of a pair cost from a width of 64 on. At most 32768: positions
-in the inverse lists are compared as int32 `index * B + position`.
+It then needs no sort and no further launch, for about 30 instructions a pair. Less than 32768: the
+kernel compares positions in inverse lists as int32 `index * B + position` and adds counters as
+halves of an int32.
 """
 
-DENSE_BLOCK = 16
-"""Anchors of one program when they are compared pair by pair: 64 programs at 1024 anchors."""
+DENSE_BLOCK = 8
+"""Anchors of one program when pairs are compared, all in every thread: 128 programs for 1024."""
 
 DENSE_CHUNK = 128
-"""Anchors they are compared with at a time: 16 pairs per thread, five counters for each."""
+"""Anchors they are compared with at a time: one per thread, so that loads are shared by a block."""
 
 SORTED_BLOCK = 128
 """Anchors of one program when nothing is compared pair by pair: one per thread."""
