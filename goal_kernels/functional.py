@@ -63,7 +63,7 @@ class _Options(NamedTuple):
 def _statistics(objective: Objective, value: Tensor, forward: Forward) -> MiningStatistics:
     """value: 0-d, without gradient."""
     positive, row_value, column_value, _, row_weight, column_weight = forward.vectors.unbind()[:6]
-    hardest_text, hardest_image = forward.hardest.unbind()
+    hardest_text, hardest_image = forward.hardest[:2].unbind()
     return MiningStatistics(
         positive,
         row_value,

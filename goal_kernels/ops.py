@@ -158,14 +158,17 @@ def _forward(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
     return forward
 
 
-def _forward_fake(image: Tensor, text: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    normalize, batch = rest[-2], image.shape[0]
-    dtype = accumulate_dtype(image.dtype)
-    return (
-        image.new_empty((), dtype=dtype),
-        image.new_empty((VECTORS + 2 if normalize else VECTORS, batch), dtype=dtype),
-        image.new_empty((2, batch), dtype=torch.int64),
-    )
+def _forward_fake(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
+    def fake(image: Tensor, text: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        normalize, batch = rest[-2], image.shape[0]
+        dtype = accumulate_dtype(image.dtype)
+        return (
+            image.new_empty((), dtype=dtype),
+            image.new_empty((VECTORS + 2 if normalize else VECTORS, batch), dtype=dtype),
+            image.new_empty((2 + backend.list_rows, batch), dtype=torch.int64),
+        )
+
+    return fake
 
 
 def _forward_setup(
@@ -260,7 +263,7 @@ for _backend in BACKENDS:
         f"forward_{_name}",
         _FORWARD_SCHEMA,
         _forward(_backend),
-        _forward_fake,
+        _forward_fake(_backend),
         _propagate,
         partial(_forward_setup, backend=_name),
     )

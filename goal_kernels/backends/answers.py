@@ -149,7 +149,10 @@ class Forward(NamedTuple):
     vectors: accumulate dtype, [VECTORS, B]: positive, row_value, column_value, positive_weight,
         row_weight, column_weight; for normalised rows [VECTORS + 2, B] with the scales of image and
         text.
-    hardest: int64 [2, B]: row_index and column_index.
+    hardest: int64 [2, B]: row_index and column_index. A backend may add rows (`Backend.list_rows`):
+        [6, B] has the inverse lists, which anchors mined an item: order_image, order_text,
+        span_image, span_text. order_image[start:end] with span_image[i] = start << 32 | end are the
+        columns k with hardest_image[k] = i, ascending; those that mined nothing come last.
     """
 
     value: Tensor
@@ -169,6 +172,6 @@ class Forward(NamedTuple):
 def unpack_terms(vectors: Tensor, hardest: Tensor) -> tuple[GradientTerms, Scales]:
     """What a backward reads from `Forward`."""
     rows = vectors.unbind()
-    hardest_text, hardest_image = hardest.unbind()
+    hardest_text, hardest_image = hardest[:2].unbind()
     terms = GradientTerms(hardest_text, hardest_image, None, *rows[3:VECTORS])
     return terms, Scales(*rows[VECTORS:])

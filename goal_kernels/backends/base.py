@@ -120,10 +120,12 @@ class Backend(ABC):
     """One way to mine and to apply. Stateless; instances are registered in `backends/__init__`.
 
     ranks: whether it has `rank` too.
+    list_rows: rows that its `forward` adds to `Forward.hardest`, for its own `backward`.
     """
 
     name: str
     ranks: bool = False
+    list_rows: int = 0
 
     @abstractmethod
     def availability(self) -> Verdict:
@@ -206,7 +208,8 @@ class Backend(ABC):
     ) -> tuple[Tensor | None, Tensor | None]:
         """`apply` to what `forward` left; for normalised rows the gradients of the raw rows.
 
-        Args: as in `apply`; vectors, hardest: as in `Forward`.
+        Args: as in `apply`; vectors, hardest: as in `Forward`, hardest with this backend's own
+            rows or without any.
         """
 
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:

@@ -18,15 +18,19 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from goal_kernels.backends.triton.aot_gather import gather_variants
 from goal_kernels.backends.triton.aot_mine import mine_variants
+from goal_kernels.backends.triton.aot_weigh import gather_variants, weigh_variants
 from goal_kernels.backends.triton.compile import Outcome, compile_variant, disassembler
 from goal_kernels.backends.triton.runtime import load_kernels
 from goal_kernels.backends.triton.variant import Variant
 
 ARCHITECTURES = (80, 90, 100)
 
-VARIANT_SOURCES: tuple[Callable[[int], Iterator[Variant]], ...] = (mine_variants, gather_variants)
+VARIANT_SOURCES: tuple[Callable[[int], Iterator[Variant]], ...] = (
+    mine_variants,
+    weigh_variants,
+    gather_variants,
+)
 """One function per family of kernels: architecture -> its variants."""
 
 HEADER = (

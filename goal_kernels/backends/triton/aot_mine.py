@@ -104,9 +104,7 @@ def prepare_variant(
     options = {"num_warps": WARPS}
     quick = asked == "positive normalize split counts"
     constants = row_block(width)
-    return Variant(
-        "prepare_kernel", label, arch, size, arguments, constants, options, quick=quick
-    )
+    return Variant("prepare_kernel", label, arch, size, arguments, constants, options, quick=quick)
 
 
 def finish_variant(

@@ -1,110 +1,151 @@
-"""Launch of the Triton gradient kernel: every gradient row gathers its weighted source rows."""
+"""Launch of the Triton gradient kernels."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import GradientTerms
-from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS, WARPS, gather_constants
+from goal_kernels.backends.answers import VECTORS, GradientTerms
+from goal_kernels.backends.triton import weigh_configs
+from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS
+from goal_kernels.backends.triton.invert import LIST_ROWS, invert
 from goal_kernels.backends.triton.runtime import load_kernels
+from goal_kernels.backends.triton.weigh_configs import GatherShape, gather_shape
+
+Gradients = tuple[Tensor | None, Tensor | None]
 
 
-@dataclass(frozen=True)
-class Entries:
-    """Weighted source rows grouped by the gradient row they add to.
+def square_gradients(
+    grad_loss: Tensor,
+    embeddings: tuple[Tensor, Tensor],
+    vectors: Tensor,
+    hardest: Tensor,
+    need: tuple[bool, bool],
+) -> Gradients:
+    """Gradients of images and texts [B, D] from what a forward left.
 
-    source int64 [E], weight float32 [E], starts int64 [R + 1]: row r owns starts[r]:starts[r + 1].
+    Args: as in `Backend.backward`; rows of unit inner stride; hardest with its lists. One launch,
+        and one more before it when B is above SMALL.
     """
-
-    source: Tensor
-    weight: Tensor
-    starts: Tensor
-
-
-@dataclass(frozen=True)
-class Direct:
-    """One weighted source row per gradient row: index int64 [R] or None for its own position."""
-
-    index: Tensor | None
-    weight: Tensor | None
+    batch, width = embeddings[0].shape
+    small = batch <= weigh_configs.SMALL
+    shape = gather_shape(width, embeddings[0].element_size(), small)
+    hubs: tuple[Tensor | None, Tensor | None] = (None, None)
+    if not small:
+        hubs = _sum_hubs(embeddings, vectors, hardest, shape)
+    return _gather(grad_loss, embeddings, (vectors, hardest, None), hubs, need, shape)
 
 
-def image_gradient(grad_loss: Tensor, image: Tensor, text: Tensor, terms: GradientTerms) -> Tensor:
-    """Gradient of the image embeddings [N, D]."""
-    entries = _group(terms.hardest_image, terms.column_weight, image.shape[0])
-    mined = Direct(terms.hardest_text.contiguous(), terms.row_weight.contiguous())
-    positive = Direct(terms.target, terms.positive_weight.contiguous())
-    return _gather(grad_loss, image, text, (mined, positive), entries)
+def rectangular_gradients(
+    grad_loss: Tensor,
+    embeddings: tuple[Tensor, Tensor],
+    terms: GradientTerms,
+    need: tuple[bool, bool],
+) -> Gradients:
+    """Gradients of images [N, D] and texts [M, D], see `Backend.apply`; rows of unit stride."""
+    vectors, hardest = _pack(terms)
+    image = embeddings[0]
+    shape = gather_shape(image.shape[1], image.element_size(), small=True)
+    state = vectors, hardest, terms.target
+    return _gather(grad_loss, embeddings, state, (None, None), need, shape)
 
 
-def text_gradient(grad_loss: Tensor, image: Tensor, text: Tensor, terms: GradientTerms) -> Tensor:
-    """Gradient of the text embeddings [M, D]."""
-    keys, weights = terms.hardest_text, terms.row_weight
-    positive = Direct(None, None)
+def _pack(terms: GradientTerms) -> tuple[Tensor, Tensor]:
+    """The terms as `Forward` holds them, in rows of the longest: float32 [6, L], int64 [6, L]."""
+    rows, columns = len(terms.hardest_text), len(terms.hardest_image)
+    # Whose positive a text is stands in its list too, behind those that mined it.
+    miners = terms.hardest_text
     if terms.target is not None:
-        keys = torch.cat([keys, terms.target])
-        weights = torch.cat([weights, -terms.positive_weight])
-    else:
-        positive = Direct(None, _fit(terms.positive_weight, text.shape[0]))
-    entries = _group(keys, weights, text.shape[0])
-    entries = replace(entries, source=entries.source % image.shape[0])
-    mined = Direct(terms.hardest_image.contiguous(), terms.column_weight.contiguous())
-    return _gather(grad_loss, text, image, (mined, positive), entries)
+        miners = torch.cat([miners, terms.target])
+    length = max(len(miners), columns)
+    vectors = terms.row_weight.new_empty((VECTORS, length))
+    hardest = miners.new_empty((2 + LIST_ROWS, length))
+    for row, weight in enumerate(terms[3:], start=3):
+        vectors[row, : len(weight)] = weight
+    for side, mined in enumerate((terms.hardest_text, terms.hardest_image)):
+        hardest[side, : len(mined)] = mined
+    for side, (keys, items) in enumerate(((terms.hardest_image, rows), (miners, columns))):
+        order, span = invert(keys[None], items)
+        hardest[2 + side, : len(keys)] = order[0]
+        hardest[4 + side, :items] = span[0]
+    return vectors, hardest
 
 
-def _fit(weight: Tensor, length: int) -> Tensor:
-    """First `length` weights, padded with zeros (which meet no source row): [length]."""
-    if weight.shape[0] >= length:
-        return weight[:length].contiguous()
-    return torch.nn.functional.pad(weight, (0, length - weight.shape[0]))
-
-
-def _group(keys: Tensor, weights: Tensor, rows: int) -> Entries:
-    """Invert keys int64 [E] into lists per row, each in ascending entry order; no synchronisation.
-
-    A key outside [0, rows) sorts behind the last list.
-    """
-    keys = torch.where((keys >= 0) & (keys < rows), keys, rows)
-    ordered, order = torch.sort(keys, stable=True)
-    bounds = torch.arange(rows + 1, device=keys.device)
-    return Entries(order, weights[order], torch.searchsorted(ordered, bounds))
+def _sum_hubs(
+    embeddings: tuple[Tensor, Tensor], vectors: Tensor, hardest: Tensor, shape: GatherShape
+) -> tuple[Tensor, Tensor | None]:
+    """Run `hub_kernel`; sums of pieces of long lists, and their projections of normalised rows."""
+    image, text = embeddings
+    batch, width = image.shape
+    normalized = len(vectors) > VECTORS
+    pieces = 2 * -(-batch // weigh_configs.HUB_CHUNK)
+    sums = vectors.new_empty((pieces, width))
+    projections = vectors.new_empty(pieces) if normalized else None
+    load_kernels().hub_kernel[(pieces, -(-width // shape.width))](
+        sums,
+        projections,
+        image,
+        text,
+        vectors,
+        hardest,
+        batch,
+        width,
+        image.stride(0),
+        text.stride(0),
+        NORMALIZE=normalized,
+        HUB=weigh_configs.HUB_CHUNK,
+        COUNT=shape.count,
+        BLOCK_WIDTH=shape.width,
+        num_warps=shape.warps,
+        **LAUNCH_OPTIONS,
+    )
+    return sums, projections
 
 
 def _gather(
     grad_loss: Tensor,
-    like: Tensor,
-    source: Tensor,
-    direct: tuple[Direct, Direct],
-    entries: Entries,
-) -> Tensor:
-    """Run `gather_kernel`: gradient rows shaped like `like`, summed from rows of `source`."""
-    rows, width = like.shape
+    embeddings: tuple[Tensor, Tensor],
+    state: tuple[Tensor, Tensor, Tensor | None],
+    hubs: tuple[Tensor | None, Tensor | None],
+    need: tuple[bool, bool],
+    shape: GatherShape,
+) -> Gradients:
+    """Run `gather_kernel`; state: vectors, hardest and target."""
+    if not any(need):
+        return None, None
+    image, text = embeddings
+    (rows, width), columns = image.shape, text.shape[0]
     kernels = load_kernels()
     # The interpreter truncates to bfloat16 instead of rounding, so there torch does the rounding.
-    stored = torch.float32 if kernels.INTERPRETED else like.dtype
-    out = torch.empty((rows, width), dtype=stored, device=like.device)
-    mined, positive = direct
-    constants = gather_constants(width)
-    grid = (rows, -(-width // constants["BLOCK_WIDTH"]))
-    kernels.gather_kernel[grid](
-        out,
-        source,
+    stored = torch.float32 if kernels.INTERPRETED else image.dtype
+    outputs = [
+        torch.empty(side.shape, dtype=stored, device=image.device) if wanted else None
+        for side, wanted in zip(embeddings, need, strict=True)
+    ]
+    programs = need[0] * rows + need[1] * columns
+    kernels.gather_kernel[(programs, -(-width // shape.width))](
+        # The kernel never writes to the stand-in of a gradient that is not wanted.
+        outputs[0] if need[0] else outputs[1],
+        outputs[1] if need[1] else outputs[0],
         grad_loss,
-        mined.index,
-        mined.weight,
-        positive.index,
-        positive.weight,
-        entries.source,
-        entries.weight,
-        entries.starts,
-        source.shape[0],
+        image,
+        text,
+        *state,
+        *hubs,
+        0 if need[0] else rows,
+        rows,
+        columns,
+        state[0].shape[1],
         width,
-        source.stride(0),
-        **constants,
-        num_warps=WARPS,
+        image.stride(0),
+        text.stride(0),
+        NORMALIZE=len(state[0]) > VECTORS,
+        HUB=0 if hubs[0] is None else weigh_configs.HUB_CHUNK,
+        COUNT=shape.count,
+        FIRST=shape.first,
+        BLOCK_WIDTH=shape.width,
+        num_warps=shape.warps,
         **LAUNCH_OPTIONS,
     )
-    return out.to(like.dtype)
+    grad_image, grad_text = (None if out is None else out.to(image.dtype) for out in outputs)
+    return grad_image, grad_text

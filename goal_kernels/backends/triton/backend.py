@@ -12,19 +12,30 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import Found, GradientTerms, Mined
-from goal_kernels.backends.base import Call, Pairing, RelativeQuery, SearchQuery, Verdict
+from goal_kernels.backends.answers import Forward, Found, GradientTerms, Mined
+from goal_kernels.backends.base import (
+    Call,
+    Pairing,
+    RelativeQuery,
+    SearchQuery,
+    Verdict,
+    WeightStage,
+)
 from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.backends.triton import search
-from goal_kernels.backends.triton.apply import image_gradient, text_gradient
+from goal_kernels.backends.triton.apply import rectangular_gradients, square_gradients
 from goal_kernels.backends.triton.configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY
+from goal_kernels.backends.triton.forward import weigh_found
+from goal_kernels.backends.triton.invert import LIST_ROWS, listed, with_lists
 from goal_kernels.backends.triton.runtime import interpreting, on_device
+from goal_kernels.backends.triton.weigh_configs import weighs
 
 
 class TritonBackend(ComposedBackend):
     """Mining and gradients on CUDA tensors, or on CPU tensors in the interpreter."""
 
     name = "triton"
+    list_rows = LIST_ROWS
 
     def availability(self) -> Verdict:
         """Whether Triton is installed and has something to run on."""
@@ -77,6 +88,21 @@ class TritonBackend(ComposedBackend):
         with on_device(image):
             return search.search(image, text, pairing, query)
 
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        pairing: Pairing,
+        query: SearchQuery,
+        stage: WeightStage,
+    ) -> Forward:
+        """See `Backend.forward`. An element that has no Triton twin is weighed in torch."""
+        if not weighs(stage):
+            return listed(super().forward(image, text, pairing, query, stage))
+        found = self.search(image, text, pairing, query)
+        with on_device(image):
+            return weigh_found(found, query.relative, stage)
+
     def apply(
         self,
         grad_loss: Tensor,
@@ -86,11 +112,23 @@ class TritonBackend(ComposedBackend):
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `Backend.apply`. Inverse lists come from a stable sort, so sums have one order."""
-        image, text = _rows(image), _rows(text)
         with on_device(image):
-            grad_image = image_gradient(grad_loss, image, text, terms) if need[0] else None
-            grad_text = text_gradient(grad_loss, image, text, terms) if need[1] else None
-        return grad_image, grad_text
+            return rectangular_gradients(grad_loss, (_rows(image), _rows(text)), terms, need)
+
+    def backward(
+        self,
+        grad_loss: Tensor,
+        image: Tensor,
+        text: Tensor,
+        vectors: Tensor,
+        hardest: Tensor,
+        need: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """See `Backend.backward`; normalised rows are not made. Lists are, where missing."""
+        embeddings = _rows(image), _rows(text)
+        with on_device(image):
+            state = vectors.contiguous(), with_lists(hardest)
+            return square_gradients(grad_loss, embeddings, *state, need)
 
 
 @functools.cache

@@ -64,13 +64,6 @@ WARPS = 4
 FINISH_BLOCK = 128
 """Rows or columns whose mined pairs one program reads; fewer where it recomputes similarities."""
 
-GATHER_ENTRIES = 4
-"""Embedding rows in flight while a gradient row is summed."""
-
-GATHER_WIDTH_LIMIT = 1024
-"""Widest slice of a gradient row that one program sums."""
-
-
 LAUNCH_OPTIONS = {"enable_fp_fusion": True}
 """Compiler options of every kernel; the default of fusion varies with the version."""
 
@@ -141,9 +134,3 @@ def finish_constants(kind: str, sums: int, rescore: bool, width: int) -> dict[st
         "BLOCK": rows["ROWS"] if rescore else FINISH_BLOCK,
         "WIDTH": rows["WIDTH"],
     }
-
-
-def gather_constants(width: int) -> dict[str, int]:
-    """Compile-time arguments of `gather_kernel` for gradient rows of `width` elements."""
-    block = max(16, 1 << (width - 1).bit_length())
-    return {"BLOCK_ENTRIES": GATHER_ENTRIES, "BLOCK_WIDTH": min(block, GATHER_WIDTH_LIMIT)}

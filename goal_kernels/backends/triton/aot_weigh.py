@@ -1,0 +1,115 @@
+"""The variants of weighing and of gradients that the ahead-of-time check compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from goal_kernels.backends.base import RELATIVE_KINDS
+from goal_kernels.backends.triton.configs import DTYPES
+from goal_kernels.backends.triton.variant import POINTERS, Variant
+from goal_kernels.backends.triton.weigh_configs import (
+    HUB_CHUNK,
+    PAIR_CODES,
+    TRIPLET_CODES,
+    WEIGH_WARPS,
+    gather_shape,
+    weigh_constants,
+)
+
+PAIR_KINDS = dict.fromkeys(PAIR_CODES, "none") | {
+    "linear_ms": "linear",
+    "sigmoid_ms": "exponential",
+}
+SCALARS = ("tau", "alpha", "beta", "lam", "epsilon", "margin")
+
+
+def weigh_variant(
+    arch: int, objective: tuple[str, str], direction: str, dense: bool, size: str
+) -> Variant:
+    """`weigh_kernel` for a triplet and a pair element, of normalised rows."""
+    triplet, pair = objective
+    kind = PAIR_KINDS[pair]
+    summed = kind != "none"
+    looked_up = summed and not dense
+    arguments = {
+        "values": "*fp32",
+        "indices": "*i64",
+        "sums": "*fp32" if summed else None,
+        "counts": "*i64" if summed else None,
+        "scales": "*fp32",
+        "pool": "*fp64" if looked_up else None,
+        "prefix": "*fp64" if looked_up else None,
+        "vectors": "*fp32",
+        "hardest": "*i64",
+        "value": "*fp32",
+        "partials": "*fp64",
+        "ticket": "*i32",
+        **dict.fromkeys(("batch", "steps"), "i32"),
+        **dict.fromkeys(SCALARS, "fp32"),
+    }
+    label = f"{triplet}/{pair} {direction} {'dense' if dense else 'sorted'}"
+    constants = weigh_constants(triplet, pair, direction, kind, dense)
+    options = {"num_warps": WEIGH_WARPS}
+    quick = label == "circle/sigmoid_ms both dense"
+    return Variant("weigh_kernel", label, arch, size, arguments, constants, options, quick=quick)
+
+
+def gather_variant(
+    arch: int, kernel: str, dtype: torch.dtype, width: int, small: bool, flags: str = ""
+) -> Variant:
+    """`gather_kernel` or `hub_kernel`; flags: any of "normalize" and "target"."""
+    normalize, hubs = "normalize" in flags, not small
+    pointer = POINTERS[dtype]
+    arguments: dict[str, str | None] = dict.fromkeys(
+        ("grad_image", "grad_text", "image", "text"), pointer
+    )
+    arguments |= {
+        **dict.fromkeys(("grad_loss", "vectors"), "*fp32"),
+        "hardest": "*i64",
+        "target": "*i64" if "target" in flags else None,
+        "hub_sums": "*fp32" if hubs else None,
+        "hub_projections": "*fp32" if hubs and normalize else None,
+        **dict.fromkeys(("skipped", "rows", "columns", "length", "width"), "i32"),
+        **dict.fromkeys(("image_stride", "text_stride"), "i32"),
+    }
+    shape = gather_shape(width, dtype.itemsize, small)
+    constants: dict[str, object] = {
+        "NORMALIZE": normalize,
+        "HUB": HUB_CHUNK if hubs else 0,
+        "COUNT": shape.count,
+        "BLOCK_WIDTH": shape.width,
+    }
+    if kernel == "gather_kernel":
+        constants["FIRST"] = shape.first
+    size = "one" if width == 1 else "odd" if width % 16 else "even"
+    label = f"{pointer[1:]} width {width} {'small' if small else 'large'} {flags}".strip()
+    options = {"num_warps": shape.warps}
+    quick = label == "bf16 width 1024 large normalize"
+    return Variant(kernel, label, arch, size, arguments, constants, options, quick=quick)
+
+
+def weigh_variants(arch: int) -> Iterator[Variant]:
+    """Every objective compared pair by pair; the other paths by example."""
+    for triplet in TRIPLET_CODES:
+        for pair in PAIR_CODES:
+            yield weigh_variant(arch, (triplet, pair), "both", True, "even")
+    for direction in ("i2t", "t2i"):
+        yield weigh_variant(arch, ("nca", "sigmoid_ms"), direction, True, "odd")
+    for pair, kind in PAIR_KINDS.items():
+        if kind in RELATIVE_KINDS[1:] or pair == "constant":
+            yield weigh_variant(arch, ("circle", pair), "both", False, "odd")
+
+
+def gather_variants(arch: int) -> Iterator[Variant]:
+    """Every dtype, small and large, raw and normalised; widths and targets by example."""
+    for dtype in DTYPES:
+        for flags in ("", "normalize"):
+            for width in (512, 1024):
+                yield gather_variant(arch, "gather_kernel", dtype, width, True, flags)
+                yield gather_variant(arch, "gather_kernel", dtype, width, False, flags)
+                yield gather_variant(arch, "hub_kernel", dtype, width, False, flags)
+        yield gather_variant(arch, "gather_kernel", dtype, 1024, True, "target")
+    for width in (1, 65):
+        yield gather_variant(arch, "gather_kernel", torch.bfloat16, width, True, "normalize")
