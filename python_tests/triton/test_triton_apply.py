@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 from triton_literal import CASES, Case, gradients_literally, whole_numbers
-from triton_spy import watch_launches
 
 from goal_kernels.backends.answers import GradientTerms
-from goal_kernels.backends.triton import apply as launcher
 from goal_kernels.backends.triton import weigh_configs
 from goal_kernels.backends.triton.invert import with_lists
 from goal_kernels.backends.triton.weigh_configs import GATHER_WIDTH_LIMIT
@@ -236,19 +234,6 @@ def check_normalised(backend, device, hardest: Tensor) -> None:
         bound = torch.finfo(torch.float32).eps * (8 + batch / 2) * scale[:, None] * size
         error = (found[side].cpu().double() - truth).abs()
         assert (error <= bound).all(), f"{(error / bound).max():.3g} times the bound"
-
-
-@pytest.mark.parametrize("small", [True, False])
-def test_backward_is_one_launch(backend, device, small: bool, monkeypatch) -> None:
-    """Both gradients from what a forward left; a large batch sums its hubs before."""
-    monkeypatch.setattr(weigh_configs, "SMALL", 20 if small else 19)
-    vectors, hardest = square_state(20)
-    image = whole_numbers(20, 6, torch.float32, 36).to(device)
-    state = vectors.to(device), with_lists(hardest).to(device)
-    one = torch.ones((), device=device)
-    with watch_launches(monkeypatch, launcher) as launched:
-        backend.backward(one, image, image, *state, (True, True))
-    assert launched == (["gather_kernel"] if small else ["hub_kernel", "gather_kernel"])
 
 
 def test_square_gradients_that_are_not_needed(backend, device) -> None:

@@ -8,13 +8,15 @@ import pytest
 import torch
 from cases import OBJECTIVES
 from torch import Tensor
-from triton_spy import watch_launches
 
 from goal_kernels import Objective
-from goal_kernels.backends.answers import Forward, Found, Mined, Scales
+from goal_kernels.backends.answers import VECTORS, Forward, Mined
 from goal_kernels.backends.base import WeightStage
 from goal_kernels.backends.triton import forward as launcher
 from goal_kernels.backends.triton import weigh_configs
+from goal_kernels.backends.triton.invert import LIST_ROWS
+from goal_kernels.backends.triton.mine import FIXED, NO_SUMS, Harvest, MiningQuery, Side
+from goal_kernels.backends.triton.prepared import Operands, Prepared
 from goal_kernels.backends.triton.runtime import on_device
 from goal_kernels.weights import DIRECTIONS, weigh
 
@@ -68,16 +70,64 @@ def objective_for(objective: Objective, trouble: str) -> Objective:
 
 
 def weigh_on(
-    device: torch.device, objective: Objective, found: Found, direction: str = "both"
+    device: torch.device,
+    objective: Objective,
+    found: tuple[Tensor, Mined],
+    direction: str = "both",
 ) -> Forward:
     def no_torch(*arguments: object) -> None:
         raise AssertionError("the weights were to be computed in a kernel")
 
+    kind = objective.pair_element.relative
     names = objective.triplet_element.name, objective.pair_element.name
     stage = WeightStage(*names, objective.scalars, direction, no_torch)
-    found = Found(*(t.to(device) for t in found))
-    with on_device(found.values):
-        return launcher.weigh_found(found, objective.pair_element.relative, stage)
+    positive, mined = found
+    batch = len(positive)
+    result = Forward(
+        torch.empty((), device=device),
+        torch.empty((VECTORS, batch), device=device),
+        torch.empty((2 + LIST_ROWS, batch), dtype=torch.int64, device=device),
+    )
+    result.vectors[0] = positive
+    query = MiningQuery.build(kind, objective.epsilon, objective.beta, "highest")
+    nothing = torch.empty(batch, 1, device=device)
+    with on_device(result.vectors):
+        launcher.weigh(prepared_rows(nothing), harvest(mined, device), query, stage, result)
+    return result
+
+
+def prepared_rows(rows: Tensor) -> Prepared:
+    """A batch whose greatest length is infinite: sums are then taken as they are."""
+    facts = torch.tensor([[0.0], [math.inf], [1.0]], device=rows.device)
+    ticket = torch.zeros(1, dtype=torch.int32, device=rows.device)
+    none = (None,) * 3
+    return Prepared(
+        *(rows, rows, Operands(rows, rows, 1), None, facts),
+        *(rows, rows, None, None, ticket, *none),
+    )
+
+
+def harvest(mined: Mined, device: torch.device) -> Harvest:
+    """What a mining kernel would have left."""
+    sums = len(mined.row_sum) > 0
+    rows = (mined.row_value, mined.row_index, mined.row_sum, mined.row_count)
+    columns = (mined.column_value, mined.column_index, mined.column_sum, mined.column_count)
+    sides = []
+    for value, index, total, count in (rows, columns):
+        keys = packed_keys(value, index).to(device)
+        # A NaN among the tops would be of use to no one: they are not read where sums are final.
+        tops = torch.zeros(1, len(value), dtype=torch.int64, device=device)
+        given = (total[None].to(device), count.int().to(device), tops, 1) if sums else ()
+        sides.append(Side(keys, *given))
+    return Harvest(*sides, FIXED if sums else NO_SUMS)
+
+
+def packed_keys(value: Tensor, index: Tensor) -> Tensor:
+    """`keys.pack` of `states.encode` in torch: int64 [B]."""
+    bits = value.view(torch.int32)
+    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).masked_fill(value.isnan(), 2**31 - 1)
+    packed = (ordered.long() << 32) | (2**31 - 1 - index)
+    return packed.masked_fill(index < 0, -(2**63))
 
 
 def check_close(found: Tensor, expected: Tensor, slack: float, what: str) -> None:
@@ -94,7 +144,7 @@ def check(
 ) -> None:
     objective = objective_for(objective, trouble)
     positive, mined = found_batch(batch, trouble, objective.pair_element.relative)
-    result = weigh_on(device, objective, Found.pack(positive, mined), direction)
+    result = weigh_on(device, objective, (positive, mined), direction)
     wide = Mined(*(t.double() if t.is_floating_point() else t for t in mined))
     truth = weigh(objective, positive.double(), wide, direction)
     vectors = torch.stack([positive, mined.row_value, mined.column_value])
@@ -167,7 +217,7 @@ def test_positives_count_up_to_the_limit_without_their_own(
     negative = torch.tensor([-0.25, 0.125, 0.0, 0.375])  # limits -1/8, 1/4, 1/8, 1/2
     index, none = torch.tensor([1, 2, 3, 0]), torch.zeros(4)
     mined = Mined(negative, index, negative, index, none, index * 0, none, index * 0)
-    result = weigh_on(device, objective, Found.pack(positive, mined), "i2t")
+    result = weigh_on(device, objective, (positive, mined), "i2t")
     # Who counts: nobody; 0 (and for sigmoid the tie 1/4); 0; all three others.
     if pair == "linear_ms":
         relative = torch.tensor([0.0, 0.25, 0.25, (0.5 + 0.25 + 0.25) / 3])
@@ -179,39 +229,20 @@ def test_positives_count_up_to_the_limit_without_their_own(
     torch.testing.assert_close(result.vectors[3].cpu(), expected, rtol=16 * EPS, atol=0)
 
 
-def test_scales_are_kept(backend, device) -> None:
-    positive, mined = found_batch(19, "none", "none")
-    scales = Scales(torch.rand(19), torch.rand(19))
-    found = Found.pack(positive, mined, scales)
-    result = weigh_on(device, Objective("hinge", "constant"), found)
-    assert torch.equal(result.vectors[6:].cpu(), torch.stack(scales))
-
-
 @pytest.mark.parametrize("value", [1e-300, 1e300])
 def test_any_scalar_a_float64_can_hold(backend, device, value) -> None:
     """Ties stay ties: a product of a huge number with 0 is 0."""
     objective = Objective("nca", "sigmoid", tau=value, alpha=value, beta=value, lam=0.25)
     positive, mined = found_batch(5, "collapsed", "none")
     mined = mined._replace(row_value=positive.clone(), column_value=positive.clone())
-    result = weigh_on(device, objective, Found.pack(positive, mined))
+    result = weigh_on(device, objective, (positive, mined))
     assert torch.equal(result.vectors[3].cpu(), torch.full((5,), 0.5))
     assert torch.equal(result.vectors[4:6].cpu(), torch.full((2, 5), 0.25))
 
 
-def test_dense_weighing_is_one_launch(backend, device, monkeypatch) -> None:
-    """One kernel, beside the zeroing of its ticket."""
-    positive, mined = found_batch(33, "absent", "exponential")
-    found = Found.pack(positive, mined)
-    with watch_launches(monkeypatch, launcher) as launched:
-        result = weigh_on(device, Objective("nca", "sigmoid_ms"), found)
-    kernels = [name for name in launched if name not in ("zeros", "zero_", "_to_copy")]
-    assert kernels == ["weigh_kernel"]
-    assert result.value.isfinite()
-
-
 def test_reruns_are_bit_equal_and_complete(backend, device, nan_filled_memory) -> None:
     positive, mined = found_batch(40, "none", "exponential")
-    found = Found.pack(positive, mined)
+    found = (positive, mined)
     first = weigh_on(device, Objective("circle", "sigmoid_ms"), found)
     again = weigh_on(device, Objective("circle", "sigmoid_ms"), found)
     for one, other in zip(first, again, strict=True):

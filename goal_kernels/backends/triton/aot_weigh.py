@@ -8,6 +8,7 @@ import torch
 
 from goal_kernels.backends.base import RELATIVE_KINDS
 from goal_kernels.backends.triton.configs import DTYPES
+from goal_kernels.backends.triton.mine import FIXED, NO_SUMS, STATES
 from goal_kernels.backends.triton.variant import POINTERS, Variant
 from goal_kernels.backends.triton.weigh_configs import (
     HUB_CHUNK,
@@ -26,31 +27,46 @@ SCALARS = ("tau", "alpha", "beta", "lam", "epsilon", "margin")
 
 
 def weigh_variant(
-    arch: int, objective: tuple[str, str], direction: str, dense: bool, size: str
+    arch: int,
+    objective: tuple[str, str],
+    direction: str,
+    dense: bool,
+    size: str,
+    form: int = STATES,
+    rescore: str = "",
 ) -> Variant:
-    """`weigh_kernel` for a triplet and a pair element, of normalised rows."""
+    """`weigh_kernel`; form: of relative sums, where there are any; rescore: "raw", "scaled"."""
     triplet, pair = objective
     kind = PAIR_KINDS[pair]
-    summed = kind != "none"
-    looked_up = summed and not dense
+    form = NO_SUMS if kind == "none" else form
+    looked_up = kind != "none" and not dense
+    fixed = form == FIXED
     arguments = {
-        "values": "*fp32",
-        "indices": "*i64",
-        "sums": "*fp32" if summed else None,
-        "counts": "*i64" if summed else None,
-        "scales": "*fp32",
-        "pool": "*fp64" if looked_up else None,
-        "prefix": "*fp64" if looked_up else None,
+        "facts": "*fp32",
+        **dict.fromkeys(("row_keys", "column_keys"), "*i64"),
+        **dict.fromkeys(
+            ("row_sums", "column_sums"), {NO_SUMS: None, STATES: "*i32", FIXED: "*fp32"}[form]
+        ),
+        **dict.fromkeys(("row_counts", "column_counts"), "*i32" if fixed else None),
+        **dict.fromkeys(
+            ("row_tops", "column_tops"), "*i64" if fixed and kind == "linear" else None
+        ),
+        **dict.fromkeys(("image", "text"), "*fp32" if rescore == "raw" else "*bf16"),
+        **dict.fromkeys(("pool", "prefix"), "*fp64" if looked_up else None),
         "vectors": "*fp32",
         "hardest": "*i64",
         "value": "*fp32",
         "partials": "*fp64",
         "ticket": "*i32",
-        **dict.fromkeys(("batch", "steps"), "i32"),
-        **dict.fromkeys(SCALARS, "fp32"),
+        **dict.fromkeys(("batch", "width", "image_stride", "text_stride"), "i32"),
+        **dict.fromkeys(("row_parts", "column_parts", "parts", "steps"), "i32"),
+        **dict.fromkeys(("slope", *SCALARS), "fp32"),
     }
-    label = f"{triplet}/{pair} {direction} {'dense' if dense else 'sorted'}"
-    constants = weigh_constants(triplet, pair, direction, kind, dense)
+    words = (f"{triplet}/{pair}", direction, "dense" if dense else "sorted")
+    label = " ".join(filter(None, (*words, "fixed" * fixed, rescore)))
+    constants = weigh_constants(
+        (triplet, pair, direction), (kind, form, bool(rescore)), rescore == "scaled", dense, 1024
+    )
     options = {"num_warps": WEIGH_WARPS}
     quick = label == "circle/sigmoid_ms both dense"
     return Variant("weigh_kernel", label, arch, size, arguments, constants, options, quick=quick)
@@ -74,6 +90,17 @@ def gather_variant(
         **dict.fromkeys(("skipped", "rows", "columns", "length", "width"), "i32"),
         **dict.fromkeys(("image_stride", "text_stride"), "i32"),
     }
+    if kernel == "hub_kernel":
+        for name in (
+            "grad_image",
+            "grad_text",
+            "grad_loss",
+            "target",
+            "skipped",
+            "rows",
+            "columns",
+        ):
+            del arguments[name]
     shape = gather_shape(width, dtype.itemsize, small)
     constants: dict[str, object] = {
         "NORMALIZE": normalize,
@@ -100,6 +127,9 @@ def weigh_variants(arch: int) -> Iterator[Variant]:
     for pair, kind in PAIR_KINDS.items():
         if kind in RELATIVE_KINDS[1:] or pair == "constant":
             yield weigh_variant(arch, ("circle", pair), "both", False, "odd")
+            yield weigh_variant(arch, ("nca", pair), "both", False, "even", FIXED, "raw")
+    yield weigh_variant(arch, ("nca", "sigmoid_ms"), "both", True, "even", FIXED, "scaled")
+    yield weigh_variant(arch, ("hinge", "constant"), "both", True, "even", STATES, "scaled")
 
 
 def gather_variants(arch: int) -> Iterator[Variant]:

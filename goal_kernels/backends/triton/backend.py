@@ -22,10 +22,9 @@ from goal_kernels.backends.base import (
     WeightStage,
 )
 from goal_kernels.backends.composed import ComposedBackend
-from goal_kernels.backends.triton import search
+from goal_kernels.backends.triton import forward, search
 from goal_kernels.backends.triton.apply import rectangular_gradients, square_gradients
 from goal_kernels.backends.triton.configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY
-from goal_kernels.backends.triton.forward import weigh_found
 from goal_kernels.backends.triton.invert import LIST_ROWS, listed, with_lists
 from goal_kernels.backends.triton.runtime import interpreting, on_device
 from goal_kernels.backends.triton.weigh_configs import weighs
@@ -80,7 +79,7 @@ class TritonBackend(ComposedBackend):
         """
         image, text = _check_length(_rows(image)), _check_length(_rows(text))
         with on_device(image):
-            return search.mine(image, text, pairing, relative, precision)
+            return search.mined_pairs(image, text, pairing, relative, precision)
 
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
         """See `Backend.search`: three launches. Raises: ValueError as `mine`."""
@@ -99,9 +98,9 @@ class TritonBackend(ComposedBackend):
         """See `Backend.forward`. An element that has no Triton twin is weighed in torch."""
         if not weighs(stage):
             return listed(super().forward(image, text, pairing, query, stage))
-        found = self.search(image, text, pairing, query)
+        image, text = _check_length(_rows(image)), _check_length(_rows(text))
         with on_device(image):
-            return weigh_found(found, query.relative, stage)
+            return forward.forward(image, text, pairing, query, stage)
 
     def apply(
         self,

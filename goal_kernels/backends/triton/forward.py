@@ -1,4 +1,4 @@
-"""The weight stage on Triton: from what was found to what a forward leaves."""
+"""The forward of a built-in objective on Triton: prepare, mine, weigh."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import VECTORS, Forward, Found
-from goal_kernels.backends.base import Scalars, WeightStage
+from goal_kernels.backends.answers import VECTORS, Forward
+from goal_kernels.backends.base import Pairing, Scalars, SearchQuery, WeightStage
 from goal_kernels.backends.triton import weigh_configs
 from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS
 from goal_kernels.backends.triton.invert import LIST_ROWS, fill_lists
+from goal_kernels.backends.triton.mine import Harvest, MiningQuery, mine, rescores
+from goal_kernels.backends.triton.prepared import Prepared
 from goal_kernels.backends.triton.runtime import load_kernels
 from goal_kernels.backends.triton.weigh_configs import WEIGH_WARPS, weigh_constants
 
@@ -29,40 +31,60 @@ class Pool(NamedTuple):
     steps: int = 0
 
 
-def weigh_found(found: Found, relative: str, stage: WeightStage) -> Forward:
-    """Weigh a square batch in one launch; beyond DENSE_LIMIT sorts come on top.
+def forward(
+    image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery, stage: WeightStage
+) -> Forward:
+    """See `Backend.forward`; image and text have unit inner stride, stage is one that `weighs`.
 
-    Args: found: float32, of B images and B texts. relative: kind of the sums in it. stage: one that
-        `weigh_configs.weighs`.
-    Returns: `Forward` with inverse lists: hardest is [2 + LIST_ROWS, B].
+    Three launches; beyond DENSE_LIMIT sorts come on top.
     """
-    batch, device = found.sizes[0], found.values.device
-    dense = batch <= weigh_configs.DENSE_LIMIT
-    constants = weigh_constants(stage.triplet, stage.pair, stage.direction, relative, dense)
-    programs = -(-batch // constants["BLOCK"])
-    normalized = len(found.scales_of_rows) > 0
-    summed = relative != "none"
-    pool = Pool() if dense or not summed else _pool(found.positive, relative, stage.scalars.alpha)
+    batch = image.shape[0]
     result = Forward(
-        found.values.new_empty(()),
-        found.values.new_empty((VECTORS + 2 if normalized else VECTORS, batch)),
-        torch.empty((2 + LIST_ROWS, batch), dtype=torch.int64, device=device),
+        image.new_empty((), dtype=torch.float32),
+        image.new_empty((VECTORS + 2 * query.normalize, batch), dtype=torch.float32),
+        image.new_empty((2 + LIST_ROWS, batch), dtype=torch.int64),
     )
+    mining = MiningQuery.build(query.relative, query.epsilon, query.beta, query.precision)
+    scales = result.vectors[VECTORS:].view(-1) if query.normalize else None
+    prepared, harvest = mine(image, text, pairing, mining, result.vectors[0], scales)
+    weigh(prepared, harvest, mining, stage, result)
+    return result
+
+
+def weigh(
+    prepared: Prepared, harvest: Harvest, query: MiningQuery, stage: WeightStage, result: Forward
+) -> None:
+    """Run `weigh_kernel`, which fills `result` but for positives and scales, then the lists."""
+    image, text = prepared.image, prepared.text
+    batch, width = image.shape
+    dense = batch <= weigh_configs.DENSE_LIMIT
+    rescore = rescores(prepared, query)
+    constants = weigh_constants(
+        (stage.triplet, stage.pair, stage.direction),
+        (query.kind, harvest.form, rescore),
+        len(result.vectors) > VECTORS,
+        dense,
+        width,
+    )
+    programs = -(-batch // constants["BLOCK"])
+    pool = Pool()
+    if not dense and query.kind != "none":
+        pool = _pool(result.vectors[0], query.kind, stage.scalars.alpha)
     load_kernels().weigh_kernel[(programs,)](
-        found.values,
-        found.indices,
-        found.sums if summed else None,
-        found.counts if summed else None,
-        found.scales_of_rows if normalized else None,
-        pool.ascending,
-        pool.prefix,
-        result.vectors,
-        result.hardest,
-        result.value,
-        torch.empty(programs, dtype=torch.float64, device=device),
-        torch.zeros(1, dtype=torch.int32, device=device),
-        batch,
+        prepared.facts,
+        *(harvest.rows.keys, harvest.columns.keys),
+        *(harvest.rows.sums, harvest.columns.sums),
+        *(harvest.rows.counts, harvest.columns.counts),
+        *(harvest.rows.tops, harvest.columns.tops),
+        *(image, text),
+        *(pool.ascending, pool.prefix),
+        *(result.vectors, result.hardest, result.value),
+        image.new_empty(programs, dtype=torch.float64),
+        prepared.ticket,
+        *(batch, width, image.stride(0), text.stride(0)),
+        *(harvest.rows.parts, harvest.columns.parts, prepared.facts.shape[1]),
         pool.steps,
+        query.slope,
         *_finite(stage.scalars),
         **constants,
         num_warps=WEIGH_WARPS,
@@ -70,7 +92,6 @@ def weigh_found(found: Found, relative: str, stage: WeightStage) -> Forward:
     )
     if not dense:
         fill_lists(result.hardest)
-    return result
 
 
 def _finite(scalars: Scalars) -> tuple[float, ...]:

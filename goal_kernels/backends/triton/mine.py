@@ -15,7 +15,7 @@ from goal_kernels.backends.triton.configs import (
     mine_tile,
     tile_constants,
 )
-from goal_kernels.backends.triton.prepared import Prepared
+from goal_kernels.backends.triton.prepared import Prepared, Wants, prepare
 from goal_kernels.backends.triton.runtime import load_kernels
 
 NO_SUMS, STATES, FIXED = 0, 1, 2
@@ -63,9 +63,25 @@ class Harvest(NamedTuple):
     form: int
 
 
-def mine_prepared(prepared: Prepared, pairing: Pairing, query: MiningQuery) -> Harvest:
-    """Run the mining kernel that suits the batch."""
-    return mine_tiles(prepared, pairing, query)
+def mine(
+    image: Tensor,
+    text: Tensor,
+    pairing: Pairing,
+    query: MiningQuery,
+    positive: Tensor | None,
+    scales: Tensor | None = None,
+    threshold: Tensor | None = None,
+) -> tuple[Prepared, Harvest]:
+    """Prepare a batch and run the mining kernel that suits it; arguments as of `prepare`."""
+    prepared = prepare(image, text, pairing, Wants(), positive, scales, threshold)
+    return prepared, mine_tiles(prepared, pairing, query)
+
+
+def rescores(prepared: Prepared, query: MiningQuery) -> bool:
+    """Whether similarities are mined from rounded rows, so that mined ones are recomputed."""
+    if prepared.image.dtype == torch.float32:
+        return query.precision != "highest"
+    return prepared.scales is not None
 
 
 def mine_tiles(prepared: Prepared, pairing: Pairing, query: MiningQuery) -> Harvest:

@@ -8,8 +8,8 @@ from torch import Tensor
 from goal_kernels.backends.answers import Found, Mined
 from goal_kernels.backends.base import Pairing, RelativeQuery, SearchQuery
 from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS, WARPS, finish_constants
-from goal_kernels.backends.triton.mine import Harvest, MiningQuery, mine_prepared
-from goal_kernels.backends.triton.prepared import Prepared, Wants, prepare
+from goal_kernels.backends.triton.mine import Harvest, MiningQuery, mine, rescores
+from goal_kernels.backends.triton.prepared import Prepared
 from goal_kernels.backends.triton.runtime import load_kernels
 
 
@@ -18,27 +18,20 @@ def search(image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) ->
     found = _allocate(image, text, query.relative, query.normalize)
     mining = MiningQuery.build(query.relative, query.epsilon, query.beta, query.precision)
     scales = found.scales_of_rows if query.normalize else None
-    prepared = prepare(image, text, pairing, Wants(), found.values, scales)
-    finish(prepared, mine_prepared(prepared, pairing, mining), mining, found)
+    prepared, harvest = mine(image, text, pairing, mining, found.values, scales)
+    finish(prepared, harvest, mining, found)
     return found
 
 
-def mine(
+def mined_pairs(
     image: Tensor, text: Tensor, pairing: Pairing, relative: RelativeQuery, precision: str
 ) -> Mined:
     """See `Backend.mine`; image and text have unit inner stride."""
     found = _allocate(image, text, relative.kind, normalize=False)
     mining = MiningQuery.build(relative.kind, 0.0, relative.beta, precision)
-    prepared = prepare(image, text, pairing, Wants(), None, threshold=relative.threshold)
-    finish(prepared, mine_prepared(prepared, pairing, mining), mining, found)
+    prepared, harvest = mine(image, text, pairing, mining, None, threshold=relative.threshold)
+    finish(prepared, harvest, mining, found)
     return found.mined
-
-
-def rescores(prepared: Prepared, query: MiningQuery) -> bool:
-    """Whether similarities are mined from rounded rows, so that mined ones are recomputed."""
-    if prepared.image.dtype == torch.float32:
-        return query.precision != "highest"
-    return prepared.scales is not None
 
 
 def finish(prepared: Prepared, harvest: Harvest, query: MiningQuery, found: Found) -> None:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from goal_kernels.backends.triton.facts import read_bound, read_threshold
+from goal_kernels.backends.triton.finish import FIXED, load_mined, rescored
 from goal_kernels.backends.triton.formulas import anchor_value, pair_weights, triplet_weight
+from goal_kernels.backends.triton.keys import NOTHING, unpack
 from goal_kernels.backends.triton.lists import count_entries, place_keys, store_list, sum_pair
 from goal_kernels.backends.triton.relative import dense_relative, mean, sorted_relative
 
@@ -21,29 +24,39 @@ SUM_CHUNK = tl.constexpr(256)
 
 
 @triton.jit
-def load_anchors(mined, side, anchor, inside, batch, KIND: tl.constexpr):
+def load_anchors(
+    mined,
+    state,
+    others,
+    anchor,
+    inside,
+    batch,
+    KIND: tl.constexpr,
+    SUMS: tl.constexpr,
+    RESCORE: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """value float32, index int32 (-1: none), sum float32, count int32 of anchors: 4 x [BLOCK].
 
-    mined: pointers to values, indices, sums and counts of `Found`; side: 0 rows, 1 columns.
+    mined: keys, sums, counts, tops and number of parts of the anchors' side. state: threshold,
+    bound and slope. others: what `rescored` needs, the anchors' side, the other and the scales.
     """
-    values, indices, sums, counts = mined
-    place = side * tl.cast(batch, tl.int64) + anchor
-    value = tl.load(values + batch + place, mask=inside, other=0.0)
-    index = tl.load(indices + place, mask=inside, other=-1).to(tl.int32)
-    total = tl.zeros_like(value)
-    count = tl.zeros_like(index)
-    if KIND != 0:
-        total = tl.load(sums + place, mask=inside, other=0.0)
-        count = tl.load(counts + place, mask=inside, other=0).to(tl.int32)
+    keys, sums, counts, tops, parts = mined
+    threshold, bound, slope = state
+    value, index, total, count = load_mined(
+        *(keys, sums, counts, tops, anchor, inside, batch, parts, threshold, bound, slope),
+        *(KIND, SUMS),
+    )
+    if RESCORE:
+        left, right, scales, width = others
+        value = rescored(value, index, anchor, left, right, scales, width, WIDTH)
     return value, index, total, count
 
 
 @triton.jit
-def load_index(mined, side, anchor, inside, batch):
+def load_index(mined, anchor, inside):
     """The index of `load_anchors` alone."""
-    _, indices, _, _ = mined
-    place = side * tl.cast(batch, tl.int64) + anchor
-    return tl.load(indices + place, mask=inside, other=-1).to(tl.int32)
+    return unpack(tl.load(mined[0] + anchor, mask=inside, other=NOTHING))[1]
 
 
 @triton.jit
@@ -71,20 +84,19 @@ def weigh_anchors(
 
 @triton.jit
 def write_list(
-    mined, hardest, side, anchor, inside, batch, BLOCK: tl.constexpr, CHUNK: tl.constexpr
+    miners, hardest, side, anchor, inside, batch, BLOCK: tl.constexpr, CHUNK: tl.constexpr
 ):
     """The block's part of the lists of those who mined each image (side 0) or each text (side 1).
 
-    Image i is mined by texts, so its list holds columns.
+    miners: what was mined by the other side; an image is mined by texts, its list holds columns.
     """
-    miner = 1 - side
-    own = place_keys(load_index(mined, miner, anchor, inside, batch), anchor, inside, batch)
+    own = place_keys(load_index(miners, anchor, inside), anchor, inside, batch)
     none = tl.zeros([BLOCK, CHUNK], tl.int32)
     counts = none, none, tl.zeros([CHUNK], tl.int32)
     for begin in range(0, batch, CHUNK):
         other = begin + tl.arange(0, CHUNK)
         listed = other < batch
-        keys = place_keys(load_index(mined, miner, other, listed, batch), other, listed, batch)
+        keys = place_keys(load_index(miners, other, listed), other, listed, batch)
         counts = count_entries(counts, keys, own, anchor, batch, BLOCK)
     place, start = sum_pair(counts[0], counts[1])
     counted = place, start, tl.sum(counts[2], 0)
@@ -113,28 +125,62 @@ def add_value(block_value, value, partials, ticket):
 
 
 @triton.jit
-def store_anchors(vectors, hardest, scales, anchor, inside, batch, positive, row, column):
-    """What was found, as `Forward` holds it: similarities, indices, scales."""
+def store_anchors(vectors, hardest, anchor, inside, batch, row, column):
+    """What was found, as `Forward` holds it: similarities and indices."""
     length = tl.cast(batch, tl.int64)
-    place = vectors + anchor
-    tl.store(place, positive, mask=inside)
-    tl.store(place + length, row[0], mask=inside)
-    tl.store(place + 2 * length, column[0], mask=inside)
+    tl.store(vectors + length + anchor, row[0], mask=inside)
+    tl.store(vectors + 2 * length + anchor, column[0], mask=inside)
     tl.store(hardest + anchor, row[1].to(tl.int64), mask=inside)
     tl.store(hardest + length + anchor, column[1].to(tl.int64), mask=inside)
-    if scales is not None:
-        for side in tl.static_range(2):
-            scale = tl.load(scales + side * length + anchor, mask=inside)
-            tl.store(place + (6 + side) * length, scale, mask=inside)
+
+
+@triton.jit
+def relative_positives(
+    vectors,
+    positive,
+    anchor,
+    row,
+    column,
+    look_up,
+    batch,
+    alpha,
+    epsilon,
+    KIND: tl.constexpr,
+    DENSE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """R+ of both directions, zeros if KIND is 0: 2 x float32 [BLOCK]."""
+    if KIND == 0:
+        none = tl.zeros([BLOCK], tl.float32)
+        return none, none
+    row_limit = row[0] + epsilon
+    column_limit = column[0] + epsilon
+    if DENSE:
+        return dense_relative(
+            vectors, positive, anchor, row_limit, column_limit, batch, alpha, KIND, BLOCK, CHUNK
+        )
+    else:
+        pool, prefix, steps = look_up
+        return (
+            sorted_relative(pool, prefix, positive, row_limit, batch, steps, alpha, KIND),
+            sorted_relative(pool, prefix, positive, column_limit, batch, steps, alpha, KIND),
+        )
 
 
 @triton.jit
 def weigh_kernel(
-    values,
-    indices,
-    sums,
-    counts,
-    scales,
+    facts,
+    row_keys,
+    column_keys,
+    row_sums,
+    column_sums,
+    row_counts,
+    column_counts,
+    row_tops,
+    column_tops,
+    image,
+    text,
     pool,
     prefix,
     vectors,
@@ -143,7 +189,14 @@ def weigh_kernel(
     partials,
     ticket,
     batch,
+    width,
+    image_stride,
+    text_stride,
+    row_parts,
+    column_parts,
+    parts,
     steps,
+    slope,
     tau,
     alpha,
     beta,
@@ -154,41 +207,52 @@ def weigh_kernel(
     PAIR: tl.constexpr,
     DIRECTION: tl.constexpr,
     KIND: tl.constexpr,
+    SUMS: tl.constexpr,
+    RESCORE: tl.constexpr,
+    NORMALIZE: tl.constexpr,
     DENSE: tl.constexpr,
+    PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
-    """Everything `Forward` holds, from what was found in a square batch of B = batch.
+    """Everything `Forward` holds, from what was mined in a square batch of B = batch.
 
-    values, indices, sums, counts, scales: the tensors of `Found`; sums, counts None when KIND is 0,
-    scales None without normalisation. pool, prefix, steps: as in `sorted_relative`, None and 0 when
-    DENSE or KIND is 0. vectors float32 [6 or 8, B]; hardest int64 [6, B], of which rows 2 to 5
-    are written when DENSE; value float32 0-d; partials, ticket: as in `add_value`. A program weighs
-    BLOCK anchors of each direction.
+    facts, keys, sums, counts, tops: what mining left, see `finish.py`. image, text: raw rows, read
+    with RESCORE alone, which computes the similarities from them. pool, prefix, steps: as in
+    `sorted_relative`, None and 0 when DENSE or KIND is 0. vectors float32 [6 or 8, B]: positives in
+    row 0 and, with NORMALIZE, scales in rows 6 and 7 are there already. hardest int64 [6, B], of
+    which rows 2 to 5 are written when DENSE; value float32 0-d; partials, ticket: as in
+    `add_value`. A program weighs BLOCK anchors of each direction.
     """
     anchor = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = anchor < batch
-    mined = values, indices, sums, counts
+    length = tl.cast(batch, tl.int64)
+    threshold = 0.0
+    bound = 0.0
+    if SUMS == FIXED:
+        threshold = read_threshold(facts, parts, epsilon, PARTS)
+        bound = read_bound(facts, parts, PARTS)
+    state = threshold, bound, slope
+    rows = row_keys, row_sums, row_counts, row_tops, row_parts
+    columns = column_keys, column_sums, column_counts, column_tops, column_parts
+    images = image, image_stride, 0
+    texts = text, text_stride, batch
+    scales = vectors + 6 * length if NORMALIZE else None
+    row = load_anchors(
+        *(rows, state, (images, texts, scales, width), anchor, inside, batch),
+        *(KIND, SUMS, RESCORE, WIDTH),
+    )
+    column = load_anchors(
+        *(columns, state, (texts, images, scales, width), anchor, inside, batch),
+        *(KIND, SUMS, RESCORE, WIDTH),
+    )
     scalars = tau, alpha, beta, lam, margin
-    positive = tl.load(values + anchor, mask=inside, other=0.0)
-    row = load_anchors(mined, 0, anchor, inside, batch, KIND)
-    column = load_anchors(mined, 1, anchor, inside, batch, KIND)
-    row_relative = tl.zeros([BLOCK], tl.float32)
-    column_relative = row_relative
-    if KIND != 0:
-        row_limit = row[0] + epsilon
-        column_limit = column[0] + epsilon
-        if DENSE:
-            row_relative, column_relative = dense_relative(
-                values, positive, anchor, row_limit, column_limit, batch, alpha, KIND, BLOCK, CHUNK
-            )
-        else:
-            row_relative = sorted_relative(
-                pool, prefix, positive, row_limit, batch, steps, alpha, KIND
-            )
-            column_relative = sorted_relative(
-                pool, prefix, positive, column_limit, batch, steps, alpha, KIND
-            )
+    positive = tl.load(vectors + anchor, mask=inside, other=0.0)
+    row_relative, column_relative = relative_positives(
+        *(vectors, positive, anchor, row, column, (pool, prefix, steps), batch, alpha, epsilon),
+        *(KIND, DENSE, BLOCK, CHUNK),
+    )
     none = tl.zeros([BLOCK], tl.float32)
     row_terms = none, none, none
     column_terms = none, none, none
@@ -196,14 +260,14 @@ def weigh_kernel(
         row_terms = weigh_anchors(positive, row, row_relative, scalars, TRIPLET, PAIR)
     if DIRECTION != ONLY_ROWS:
         column_terms = weigh_anchors(positive, column, column_relative, scalars, TRIPLET, PAIR)
-    store_anchors(vectors, hardest, scales, anchor, inside, batch, positive, row, column)
-    weights = vectors + 3 * tl.cast(batch, tl.int64) + anchor
+    store_anchors(vectors, hardest, anchor, inside, batch, row, column)
+    weights = vectors + 3 * length + anchor
     tl.store(weights, row_terms[0] + column_terms[0], mask=inside)
-    tl.store(weights + batch, row_terms[1], mask=inside)
-    tl.store(weights + 2 * tl.cast(batch, tl.int64), column_terms[1], mask=inside)
+    tl.store(weights + length, row_terms[1], mask=inside)
+    tl.store(weights + 2 * length, column_terms[1], mask=inside)
     if DENSE:
-        for side in tl.static_range(2):
-            write_list(mined, hardest, side, anchor, inside, batch, BLOCK, CHUNK)
+        write_list(columns, hardest, 0, anchor, inside, batch, BLOCK, CHUNK)
+        write_list(rows, hardest, 1, anchor, inside, batch, BLOCK, CHUNK)
     anchor_values = row_terms[2].to(tl.float64) + column_terms[2].to(tl.float64)
     block_value = tl.sum(tl.where(inside, anchor_values, 0.0), 0)
     add_value(block_value, value, partials, ticket)

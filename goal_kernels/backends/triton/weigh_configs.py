@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from goal_kernels.backends.base import WeightStage
-from goal_kernels.backends.triton.configs import KIND_CODES
+from goal_kernels.backends.triton.configs import KIND_CODES, PARTS, row_block
 
 TRIPLET_CODES = {"constant": 0, "nca": 1, "circle": 2, "hinge": 3}
 """Triplet elements as `formulas` knows them."""
@@ -82,15 +82,34 @@ def weighs(stage: WeightStage) -> bool:
 
 
 def weigh_constants(
-    triplet: str, pair: str, direction: str, kind: str, dense: bool
+    objective: tuple[str, str, str],
+    mining: tuple[str, int, bool],
+    normalize: bool,
+    dense: bool,
+    width: int,
 ) -> dict[str, int]:
-    """Compile-time arguments of `weigh_kernel`."""
+    """Compile-time arguments of `weigh_kernel`.
+
+    Args:
+        objective: triplet, pair, direction.
+        mining: kind and form of the relative sums; whether similarities are recomputed.
+        width: of the embeddings.
+    """
+    triplet, pair, direction = objective
+    kind, sums, rescore = mining
+    rows = row_block(width)
+    sparse_block = rows["ROWS"] if rescore else SORTED_BLOCK
     return {
         "TRIPLET": TRIPLET_CODES[triplet],
         "PAIR": PAIR_CODES[pair],
         "DIRECTION": DIRECTION_CODES[direction],
         "KIND": KIND_CODES[kind],
+        "SUMS": sums,
+        "RESCORE": rescore,
+        "NORMALIZE": normalize,
         "DENSE": dense,
-        "BLOCK": DENSE_BLOCK if dense else SORTED_BLOCK,
+        "PARTS": PARTS,
+        "BLOCK": DENSE_BLOCK if dense else sparse_block,
         "CHUNK": DENSE_CHUNK,
+        "WIDTH": rows["WIDTH"],
     }
