@@ -139,13 +139,11 @@ class _Own(torch.autograd.Function):
 
 
 def _own_gradient(tensor: Tensor) -> Tensor:
-    """The tensor, such that what is kept as its `.grad` is a copy.
+    """The tensor, such that what becomes the `.grad` of a leaf is a copy.
 
-    Autograd stores the gradient it is given, here memory that the next replay overwrites.
+    Autograd keeps the gradient it is given, here memory that the next replay overwrites.
     """
-    if not (torch.is_grad_enabled() and tensor.requires_grad):
-        return tensor
-    if not (tensor.is_leaf or tensor.retains_grad):
+    if not (torch.is_grad_enabled() and tensor.requires_grad and tensor.is_leaf):
         return tensor
     view = tensor.view_as(tensor)
     view.register_hook(torch.clone)

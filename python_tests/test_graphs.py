@@ -152,10 +152,14 @@ def test_samples_are_left_alone(emulated) -> None:
 
 
 def test_autocast_changes_nothing(emulated) -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        graphed = gk.graphed_loss(OBJECTIVE, *pair(), backend="reference")
-        batch = pair()
-        assert torch.equal(graphed(*batch), gk.goal_loss(*batch, OBJECTIVE, backend="reference"))
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            graphed = gk.graphed_loss(OBJECTIVE, *pair(), backend="reference")
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+    batch = pair()
+    assert torch.equal(graphed(*batch), gk.goal_loss(*batch, OBJECTIVE, backend="reference"))
 
 
 def test_a_backward_must_come_before_the_next_call(emulated) -> None:

@@ -34,6 +34,7 @@ def load_anchors(
     KIND: tl.constexpr,
     SUMS: tl.constexpr,
     RESCORE: tl.constexpr,
+    NORMALIZE: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
     """value float32, index int32 (-1: none), sum float32, count int32 of anchors: 4 x [BLOCK].
@@ -49,7 +50,10 @@ def load_anchors(
     )
     if RESCORE:
         left, right, scales, width = others
-        value = rescored(value, index, anchor, left, right, scales, width, WIDTH)
+        if NORMALIZE:
+            value = rescored(value, index, anchor, left, right, scales, width, WIDTH)
+        else:
+            value = rescored(value, index, anchor, left, right, None, width, WIDTH)
     return value, index, total, count
 
 
@@ -238,14 +242,14 @@ def weigh_kernel(
     columns = column_keys, column_sums, column_counts, column_tops, column_parts
     images = image, image_stride, 0
     texts = text, text_stride, batch
-    scales = vectors + 6 * length if NORMALIZE else None
+    scales = vectors + 6 * length
     row = load_anchors(
         *(rows, state, (images, texts, scales, width), anchor, inside, batch),
-        *(KIND, SUMS, RESCORE, WIDTH),
+        *(KIND, SUMS, RESCORE, NORMALIZE, WIDTH),
     )
     column = load_anchors(
         *(columns, state, (texts, images, scales, width), anchor, inside, batch),
-        *(KIND, SUMS, RESCORE, WIDTH),
+        *(KIND, SUMS, RESCORE, NORMALIZE, WIDTH),
     )
     scalars = tau, alpha, beta, lam, margin
     positive = tl.load(vectors + anchor, mask=inside, other=0.0)
