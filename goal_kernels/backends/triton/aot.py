@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from goal_kernels.backends.triton.aot_mine import mine_variants
+from goal_kernels.backends.triton.aot_rank import rank_variants
 from goal_kernels.backends.triton.aot_weigh import gather_variants, weigh_variants
 from goal_kernels.backends.triton.compile import Outcome, compile_variant, disassembler
 from goal_kernels.backends.triton.runtime import load_kernels
@@ -30,6 +31,7 @@ VARIANT_SOURCES: tuple[Callable[[int], Iterator[Variant]], ...] = (
     mine_variants,
     weigh_variants,
     gather_variants,
+    rank_variants,
 )
 """One function per family of kernels: architecture -> its variants."""
 

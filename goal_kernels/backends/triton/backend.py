@@ -22,10 +22,12 @@ from goal_kernels.backends.base import (
     WeightStage,
 )
 from goal_kernels.backends.composed import ComposedBackend
+from goal_kernels.backends.scores import RankCounts
 from goal_kernels.backends.triton import forward, search
 from goal_kernels.backends.triton.apply import rectangular_gradients, square_gradients
 from goal_kernels.backends.triton.configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY
 from goal_kernels.backends.triton.invert import LIST_ROWS, listed, with_lists
+from goal_kernels.backends.triton.ranking import count_ranks
 from goal_kernels.backends.triton.runtime import interpreting, on_device
 from goal_kernels.backends.triton.weigh_configs import weighs
 
@@ -128,6 +130,19 @@ class TritonBackend(ComposedBackend):
         with on_device(image):
             state = vectors.contiguous(), with_lists(hardest)
             return square_gradients(grad_loss, embeddings, *state, need)
+
+    def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
+        """See `Backend.rank`. Fast products tell most pairs apart, float64 decides the others.
+
+        The workspace is at most 50 MiB and 50 bytes per row and per column; embeddings whose rows
+        do not start at multiples of 16 elements are copied.
+
+        Raises: ValueError as `mine`.
+        """
+        _check_length(image)
+        _check_length(text)
+        with on_device(image):
+            return count_ranks(image, text, text_to_image)
 
 
 @functools.cache

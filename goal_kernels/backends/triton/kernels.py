@@ -11,6 +11,7 @@ from goal_kernels.backends.triton.finish import finish_kernel
 from goal_kernels.backends.triton.gather import gather_kernel
 from goal_kernels.backends.triton.hubs import hub_kernel
 from goal_kernels.backends.triton.prepare import prepare_kernel
+from goal_kernels.backends.triton.rank import dots_kernel, rank_kernel
 from goal_kernels.backends.triton.tile import tile_kernel
 from goal_kernels.backends.triton.weigh import weigh_kernel
 
@@ -19,10 +20,12 @@ INTERPRETED = bool(rows.INTERPRETED)
 
 __all__ = [
     "INTERPRETED",
+    "dots_kernel",
     "finish_kernel",
     "gather_kernel",
     "hub_kernel",
     "prepare_kernel",
+    "rank_kernel",
     "tile_kernel",
     "weigh_kernel",
 ]
