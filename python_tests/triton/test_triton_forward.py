@@ -1,4 +1,4 @@
-"""The whole forward of the Triton backend: what was found, weighed by a kernel, for every caller."""
+"""The whole forward of the Triton backend: what was found, weighed by a kernel."""
 
 from __future__ import annotations
 

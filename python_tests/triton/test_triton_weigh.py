@@ -68,7 +68,11 @@ def objective_for(objective: Objective, trouble: str) -> Objective:
 
 
 def weigh_on(
-    device: torch.device, objective: Objective, found: Found, direction: str = "both"
+    device: torch.device,
+    objective: Objective,
+    found: Found,
+    direction: str = "both",
+    ticket: Tensor | None = None,
 ) -> Forward:
     def no_torch(*arguments: object) -> None:
         raise AssertionError("the weights were to be computed in a kernel")
@@ -77,7 +81,7 @@ def weigh_on(
     stage = WeightStage(*names, objective.scalars, direction, no_torch)
     found = Found(*(t.to(device) for t in found))
     with on_device(found.values):
-        return launcher.weigh_found(found, objective.pair_element.relative, stage)
+        return launcher.weigh_found(found, objective.pair_element.relative, stage, ticket)
 
 
 def check_close(found: Tensor, expected: Tensor, slack: float, what: str) -> None:
@@ -118,9 +122,12 @@ def check_lists(hardest: Tensor) -> None:
         for entry, item in enumerate(hardest[mined].tolist()):
             if item >= 0:
                 lists[item].append(entry)
+        place = 0
         for item, bounds in enumerate(hardest[span].tolist()):
             first, last = bounds >> 32, bounds & 0xFFFFFFFF
+            assert first == place, "lists follow one another, and absent entries come last"
             assert hardest[order, first:last].tolist() == lists[item]
+            place = last
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -199,14 +206,26 @@ def test_any_scalar_a_float64_can_hold(backend, device, value) -> None:
 
 
 def test_dense_weighing_is_one_launch(backend, device, monkeypatch) -> None:
-    """One kernel, beside the zeroing of its ticket."""
     positive, mined = found_batch(33, "absent", "exponential")
-    found = Found.pack(positive, mined)
+    found = Found(*(t.to(device) for t in Found.pack(positive, mined)))
+    ticket = torch.zeros(1, dtype=torch.int32, device=device)
     with watch_launches(monkeypatch, launcher) as launched:
-        result = weigh_on(device, Objective("nca", "sigmoid_ms"), found)
-    kernels = [name for name in launched if name not in ("zeros", "zero_", "_to_copy")]
-    assert kernels == ["weigh_kernel"]
-    assert result.value.isfinite()
+        weigh_on(device, Objective("nca", "sigmoid_ms"), found, ticket=ticket)
+    assert launched == ["weigh_kernel"]
+
+
+def test_the_ticket_is_put_back(backend, device) -> None:
+    """So that one serves every step of a captured graph."""
+    ticket = torch.zeros(1, dtype=torch.int32, device=device)
+    values = []
+    for seed in range(3):
+        positive, mined = found_batch(33, "none", "none", seed)
+        found = Found.pack(positive, mined)
+        objective = Objective("nca", "linear")
+        values.append(weigh_on(device, objective, found, ticket=ticket).value.item())
+        assert ticket.item() == 0
+        assert values[-1] == weigh_on(device, objective, found).value.item()
+    assert len(set(values)) == 3
 
 
 def test_reruns_are_bit_equal_and_complete(backend, device, nan_filled_memory) -> None:

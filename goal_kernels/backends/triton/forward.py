@@ -29,11 +29,14 @@ class Pool(NamedTuple):
     steps: int = 0
 
 
-def weigh_found(found: Found, relative: str, stage: WeightStage) -> Forward:
+def weigh_found(
+    found: Found, relative: str, stage: WeightStage, ticket: Tensor | None = None
+) -> Forward:
     """Weigh a square batch in one launch; beyond DENSE_LIMIT sorts come on top.
 
     Args: found: float32, of B images and B texts. relative: kind of the sums in it. stage: one that
-        `weigh_configs.weighs`.
+        `weigh_configs.weighs`. ticket: int32 [1], zero, and zero again when the launch is over;
+        None makes one, which is a launch more.
     Returns: `Forward` with inverse lists: hardest is [2 + LIST_ROWS, B].
     """
     batch, device = found.sizes[0], found.values.device
@@ -60,7 +63,7 @@ def weigh_found(found: Found, relative: str, stage: WeightStage) -> Forward:
         result.hardest,
         result.value,
         torch.empty(programs, dtype=torch.float64, device=device),
-        torch.zeros(1, dtype=torch.int32, device=device),
+        torch.zeros(1, dtype=torch.int32, device=device) if ticket is None else ticket,
         batch,
         pool.steps,
         *_finite(stage.scalars),

@@ -23,7 +23,8 @@ def place_keys(index, position, inside, batch):
 def store_list(order, span, anchor, inside, counted, batch, BLOCK: tl.constexpr):
     """Write the part of an inverse list that a block of anchors knows.
 
-    counted: sums of what `count_entries` counts, [BLOCK] twice and 0-d. order, span: pointers to int64 [batch].
+    counted: sums of what `count_entries` counts, [BLOCK] twice and 0-d. order, span: pointers to
+    int64 [batch].
     """
     place, start, stop = counted
     tl.store(order + place, anchor.to(tl.int64), mask=inside)
