@@ -168,9 +168,12 @@ def check_lists(hardest: Tensor) -> None:
         for entry, item in enumerate(hardest[mined].tolist()):
             if item >= 0:
                 lists[item].append(entry)
+        place = 0
         for item, bounds in enumerate(hardest[span].tolist()):
             first, last = bounds >> 32, bounds & 0xFFFFFFFF
+            assert first == place, "lists follow one another, and absent entries come last"
             assert hardest[order, first:last].tolist() == lists[item]
+            place = last
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
