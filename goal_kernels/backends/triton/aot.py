@@ -31,10 +31,10 @@ from goal_kernels.backends.triton.configs import (
     LAUNCH_OPTIONS,
     SHARED_LIMIT,
     STACK_LIMIT,
+    STATES,
     WARPS,
     gather_constants,
 )
-from goal_kernels.backends.triton.mine import STATES
 from goal_kernels.backends.triton.variant import POINTERS, Variant
 
 ARCHITECTURES = (80, 90)

@@ -9,14 +9,16 @@ import torch
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS
 from goal_kernels.backends.triton.configs import (
     DTYPES,
+    FIXED,
+    NO_SUMS,
     SMALL_LENGTH,
+    STATES,
     WARPS,
     finish_constants,
     mine_tile,
     row_block,
     tile_constants,
 )
-from goal_kernels.backends.triton.mine import FIXED, NO_SUMS, STATES
 from goal_kernels.backends.triton.variant import POINTERS, Variant, matrix_instruction
 
 

@@ -8,17 +8,17 @@ from torch import Tensor
 from goal_kernels.backends.answers import Found, Mined
 from goal_kernels.backends.base import Pairing, RelativeQuery, SearchQuery
 from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS, WARPS, finish_constants
-from goal_kernels.backends.triton.mine import Harvest, MiningQuery, mine_prepared
-from goal_kernels.backends.triton.prepared import Prepared, Wants, prepare
+from goal_kernels.backends.triton.mine import WANTS, Harvest, MiningQuery, mine_prepared
+from goal_kernels.backends.triton.prepared import Prepared, prepare
 from goal_kernels.backends.triton.runtime import load_kernels
 
 
 def search(image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
     """See `Backend.search`; image and text have unit inner stride."""
     found = _allocate(image, text, query.relative, query.normalize)
-    mining = MiningQuery.build(query.relative, query.epsilon, query.beta, query.precision)
     scales = found.scales_of_rows if query.normalize else None
-    prepared = prepare(image, text, pairing, Wants(), found.values, scales)
+    prepared = prepare(image, text, pairing, WANTS, found.values, scales)
+    mining = MiningQuery.build(query.relative, query.epsilon, query.beta, query.precision)
     finish(prepared, mine_prepared(prepared, pairing, mining), mining, found)
     return found
 
@@ -28,8 +28,9 @@ def mine(
 ) -> Mined:
     """See `Backend.mine`; image and text have unit inner stride."""
     found = _allocate(image, text, relative.kind, normalize=False)
+    threshold = None if relative.kind == "none" else relative.threshold
+    prepared = prepare(image, text, pairing, WANTS, positive=None, threshold=threshold)
     mining = MiningQuery.build(relative.kind, 0.0, relative.beta, precision)
-    prepared = prepare(image, text, pairing, Wants(), None, threshold=relative.threshold)
     finish(prepared, mine_prepared(prepared, pairing, mining), mining, found)
     return found.mined
 
