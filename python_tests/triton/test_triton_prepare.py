@@ -274,7 +274,8 @@ def test_facts_are_read_from_all_parts_and_no_more(backend, device) -> None:
     ("threshold", "length", "slope", "kind", "wide"),
     [
         (-1.0, 1.0, 14.4, 2, False),
-        (-1.0, 1.0, 77.0, 2, True),  # 2.5 * 77 is beyond 115
+        (-1.0, 1.0, 38.0, 2, False),  # 2.5 * 38 = 95 < 66 / ln 2
+        (-1.0, 1.0, 38.2, 2, True),
         (-1.0, 1.0, 1e6, 1, False),  # the linear kind has no slope
         (-100.0, 1.0, 0.0, 1, True),
         (-100.0, 1.0, 0.0, 2, False),
