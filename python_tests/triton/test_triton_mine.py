@@ -109,9 +109,10 @@ def test_programs_that_walk_many_tiles(backend, device, monkeypatch, kind: str, 
     check(mined, mined_literally(image, text, NO_PAIRING, relative), kind)
 
 
-def test_more_strips_than_slots(backend, device) -> None:
-    """The same at the real number of slots: 33 strips of rows for 16 groups."""
-    image = whole_numbers(2050, 2, torch.float32, 9).to(device)
+@pytest.mark.parametrize("rows", [1100, 2050])
+def test_many_strips(backend, device, rows: int) -> None:
+    """18 strips, one of each program and more than are read at once; 33 strips for 16 groups."""
+    image = whole_numbers(rows, 2, torch.float32, 9).to(device)
     text = whole_numbers(5, 2, torch.float32, 10).to(device)
     relative = ("linear", -4.0, 0.0)
     mined = mine(backend, image, text, relative=relative)

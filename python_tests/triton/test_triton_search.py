@@ -23,7 +23,8 @@ from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.backends.triton import mine as mining
 from goal_kernels.backends.triton import runtime
 from goal_kernels.backends.triton import search as searching
-from goal_kernels.backends.triton.mine import FIXED, Harvest, MiningQuery, Side
+from goal_kernels.backends.triton.configs import FIXED
+from goal_kernels.backends.triton.mine import Harvest, MiningQuery, Side
 from goal_kernels.backends.triton.prepared import Wants, prepare
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

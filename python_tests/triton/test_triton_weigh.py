@@ -14,8 +14,9 @@ from goal_kernels.backends.answers import VECTORS, Forward, Mined
 from goal_kernels.backends.base import WeightStage
 from goal_kernels.backends.triton import forward as launcher
 from goal_kernels.backends.triton import weigh_configs
+from goal_kernels.backends.triton.configs import FIXED, NO_SUMS
 from goal_kernels.backends.triton.invert import LIST_ROWS
-from goal_kernels.backends.triton.mine import FIXED, NO_SUMS, Harvest, MiningQuery, Side
+from goal_kernels.backends.triton.mine import Harvest, MiningQuery, Side
 from goal_kernels.backends.triton.prepared import Operands, Prepared
 from goal_kernels.backends.triton.runtime import on_device
 from goal_kernels.weights import DIRECTIONS, weigh

@@ -9,15 +9,17 @@ import torch
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS
 from goal_kernels.backends.triton.configs import (
     DTYPES,
+    FIXED,
+    NO_SUMS,
     SMALL_LENGTH,
     STACK_LIMIT,
+    STATES,
     WARPS,
     finish_constants,
     mine_tile,
     row_block,
     tile_constants,
 )
-from goal_kernels.backends.triton.mine import FIXED, NO_SUMS, STATES
 from goal_kernels.backends.triton.variant import POINTERS, Limits, Variant, matrix_instruction
 
 ROW_ACCUMULATOR_STACK = 1088

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from goal_kernels.backends.base import RELATIVE_KINDS
-from goal_kernels.backends.triton.configs import DTYPES
-from goal_kernels.backends.triton.mine import FIXED, NO_SUMS, STATES
+from goal_kernels.backends.triton.configs import DTYPES, FIXED, NO_SUMS, STATES
 from goal_kernels.backends.triton.variant import POINTERS, Variant
 from goal_kernels.backends.triton.weigh_configs import (
     HUB_CHUNK,

@@ -49,6 +49,12 @@ ALIGNMENT = 16
 KIND_CODES = {"none": 0, "linear": 1, "exponential": 2}
 """Relative-similarity kinds as the kernels know them (`states.LINEAR`; 0 sums nothing)."""
 
+NO_SUMS, STATES, FIXED = 0, 1, 2
+"""Forms in which a mining kernel leaves relative sums, see `finish.py`."""
+
+RANGE_ROWS = 128
+"""Rows whose ids, or whose targets, one range spans."""
+
 STATE_FIELDS = 5
 """32-bit words of one mining state: key, index, total, count, top."""
 

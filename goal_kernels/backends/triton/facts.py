@@ -17,8 +17,8 @@ from goal_kernels.backends.triton.states import LINEAR
 GREATEST_SCORE = tl.constexpr(1e38)
 """Similarities below this are ordinary: none is infinite, nor is the difference of two."""
 
-GREATEST_EXPONENT = tl.constexpr(80.0 / 0.6931471805599453)
-"""Largest exponent of two in a fixed-reference sum: e^80 = 5.5e34 leaves room for 6000 of them."""
+GREATEST_EXPONENT = tl.constexpr(66.0 / 0.6931471805599453)
+"""Largest exponent of two in a fixed-reference sum: 2**31 terms of e^66 do not overflow."""
 
 FARTHEST_REFERENCE = tl.constexpr(64.0)
 """Largest distance of the reference of a linear sum, per similarity: it costs 6 of 24 bits."""

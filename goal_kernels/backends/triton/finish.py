@@ -16,14 +16,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from goal_kernels.backends.triton import configs
 from goal_kernels.backends.triton.facts import read_bound, read_threshold, wide_range
 from goal_kernels.backends.triton.keys import NOTHING, unpack
 from goal_kernels.backends.triton.rows import pair_score, row_pointers
 from goal_kernels.backends.triton.states import LINEAR, NAN_KEY, decode, load_state
 
-NO_SUMS = tl.constexpr(0)
-STATES = tl.constexpr(1)
-FIXED = tl.constexpr(2)
+STATES = tl.constexpr(configs.STATES)
+FIXED = tl.constexpr(configs.FIXED)
 
 CHUNK = tl.constexpr(16)
 """Parts that are read at once."""

@@ -11,15 +11,14 @@ from torch import Tensor
 from goal_kernels.backends.base import Pairing
 from goal_kernels.backends.triton.configs import (
     LAUNCH_OPTIONS,
+    NO_SUMS,
     STATE_FIELDS,
+    STATES,
     mine_tile,
     tile_constants,
 )
 from goal_kernels.backends.triton.prepared import Prepared, Wants, prepare
 from goal_kernels.backends.triton.runtime import load_kernels
-
-NO_SUMS, STATES, FIXED = 0, 1, 2
-"""Forms of relative sums, see `finish.py`."""
 
 LOG2_E = 1.0 / math.log(2.0)
 FLOAT32_MAX = torch.finfo(torch.float32).max

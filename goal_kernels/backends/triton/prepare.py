@@ -11,12 +11,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from goal_kernels.backends.triton import configs
 from goal_kernels.backends.triton.keys import NOTHING
 from goal_kernels.backends.triton.rows import copy_rows, pair_score, row_lengths, row_pointers
 
-RANGE_ROWS = tl.constexpr(128)
-"""Rows whose ids, or whose targets, one range spans."""
-
+RANGE_ROWS = tl.constexpr(configs.RANGE_ROWS)
 HIGHEST = tl.constexpr(2**63 - 1)
 LOWEST = tl.constexpr(-(2**63))
 

@@ -12,6 +12,7 @@ from goal_kernels.backends.triton.configs import (
     ALIGNMENT,
     LAUNCH_OPTIONS,
     PARTS,
+    RANGE_ROWS,
     WARPS,
     row_block,
 )
@@ -20,9 +21,6 @@ from goal_kernels.constants import SHORTEST_LENGTH
 
 PADDING = 8
 """Copied rows have a multiple of this many elements: at least `ALIGNMENT` bytes in every dtype."""
-
-RANGE_ROWS = 128
-"""Rows whose ids, or whose targets, one range spans; see `prepare.RANGE_ROWS`."""
 
 
 class Wants(NamedTuple):

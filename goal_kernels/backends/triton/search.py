@@ -16,8 +16,8 @@ from goal_kernels.backends.triton.runtime import load_kernels
 def search(image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
     """See `Backend.search`; image and text have unit inner stride."""
     found = _allocate(image, text, query.relative, query.normalize)
-    mining = MiningQuery.build(query.relative, query.epsilon, query.beta, query.precision)
     scales = found.scales_of_rows if query.normalize else None
+    mining = MiningQuery.build(query.relative, query.epsilon, query.beta, query.precision)
     prepared, harvest = mine(image, text, pairing, mining, found.values, scales)
     finish(prepared, harvest, mining, found)
     return found
@@ -28,8 +28,9 @@ def mined_pairs(
 ) -> Mined:
     """See `Backend.mine`; image and text have unit inner stride."""
     found = _allocate(image, text, relative.kind, normalize=False)
+    threshold = None if relative.kind == "none" else relative.threshold
     mining = MiningQuery.build(relative.kind, 0.0, relative.beta, precision)
-    prepared, harvest = mine(image, text, pairing, mining, None, threshold=relative.threshold)
+    prepared, harvest = mine(image, text, pairing, mining, None, threshold=threshold)
     finish(prepared, harvest, mining, found)
     return found.mined
 
