@@ -126,10 +126,10 @@ def retrieval_ranks(
         text_to_image: [M] integers in [0, N), row of the image that each text describes; any number
             of texts per image, none included.
         ties: "expected" (mean over random orders of the tie), "optimistic" or "pessimistic".
-        backend: "auto"; "cpu", native: fast products tell most pairs apart, float64 decides those
-            too close to call; or "reference": float64 torch on the device of the embeddings. Both
-            count the same scores. They can differ where a float64 sum, taken in another order,
-            lies on the other side of the middle of two float32 numbers.
+        backend: "auto"; "cpu", native, or "triton", on a GPU: fast products tell most pairs apart,
+            float64 decides those too close to call; or "reference": float64 torch on the device of
+            the embeddings. All count the same scores. They can differ where a float64 sum, taken in
+            another order, lies on the other side of the middle of two float32 numbers.
 
     Returns: `RetrievalRanks`.
 

@@ -9,6 +9,7 @@ import torch
 
 import goal_kernels as gk
 from goal_kernels.backends import reference_rank
+from goal_kernels.backends.triton import TritonBackend
 
 
 def ragged(images: int = 40, seed: int = 0) -> torch.Tensor:
@@ -202,7 +203,8 @@ def test_bad_inputs(call, error, words) -> None:
         call(image, text, index)
 
 
-def test_a_backend_that_does_not_rank_says_so() -> None:
+def test_a_backend_that_does_not_rank_says_so(monkeypatch) -> None:
+    monkeypatch.setattr(TritonBackend, "ranks", False)
     index = torch.arange(20) // 2
     with pytest.raises(gk.BackendUnavailableError, match="does not rank"):
         gk.retrieval_ranks(*embeddings(index), index, backend="triton")

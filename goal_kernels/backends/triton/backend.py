@@ -15,9 +15,11 @@ from torch import Tensor
 from goal_kernels.backends.answers import GradientTerms, Mined
 from goal_kernels.backends.base import Call, Pairing, RelativeQuery, Verdict
 from goal_kernels.backends.composed import ComposedBackend
+from goal_kernels.backends.scores import RankCounts
 from goal_kernels.backends.triton.apply import image_gradient, text_gradient
 from goal_kernels.backends.triton.configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY
 from goal_kernels.backends.triton.mine import MineLaunch
+from goal_kernels.backends.triton.ranking import count_ranks
 from goal_kernels.backends.triton.runtime import interpreting, on_device
 from goal_kernels.pairs import pair_similarity
 
@@ -26,6 +28,7 @@ class TritonBackend(ComposedBackend):
     """Mining and gradients on CUDA tensors, or on CPU tensors in the interpreter."""
 
     name = "triton"
+    ranks = True
 
     def availability(self) -> Verdict:
         """Whether Triton is installed and has something to run on."""
@@ -102,6 +105,19 @@ class TritonBackend(ComposedBackend):
             grad_image = image_gradient(grad_loss, image, text, terms) if need[0] else None
             grad_text = text_gradient(grad_loss, image, text, terms) if need[1] else None
         return grad_image, grad_text
+
+    def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
+        """See `Backend.rank`. Fast products tell most pairs apart, float64 decides the others.
+
+        The workspace is at most 50 MiB and 50 bytes per row and per column; embeddings whose rows
+        do not start at multiples of 16 elements are copied.
+
+        Raises: ValueError as `mine`.
+        """
+        _check_length(image)
+        _check_length(text)
+        with on_device(image):
+            return count_ranks(image, text, text_to_image)
 
 
 @functools.cache

@@ -1,0 +1,60 @@
+"""The ranking kernels as `aot` compiles them: one variant per dtype, and sizes by example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from goal_kernels.backends.triton.aot import POINTERS, Variant, matrix_instruction
+from goal_kernels.backends.triton.configs import DTYPES
+from goal_kernels.backends.triton.ranking import (
+    WARPS,
+    batch_constants,
+    rank_constants,
+    rank_tile,
+)
+
+
+def rank_variant(arch: int, dtype: torch.dtype, size: str) -> Variant:
+    """`rank_kernel` as `ranking` launches it."""
+    major = arch // 10
+    constants = rank_constants(dtype, major, upcast=False)
+    arguments: dict[str, str | None] = {
+        **dict.fromkeys(("image", "text"), POINTERS[dtype]),
+        "owner": "*i64",
+        **dict.fromkeys(("image_bars", "text_bars"), "*fp32"),
+        **dict.fromkeys(("broken", "image_counts", "text_counts", "lists"), "*i32"),
+        "flags": "*i8",
+        **dict.fromkeys(("rows", "columns", "width", "image_stride", "text_stride"), "i32"),
+        "segments": "i32",
+    }
+    options = {"num_warps": WARPS, "num_stages": rank_tile(dtype, major).stages}
+    matrix = matrix_instruction(arch, str(constants["PRECISION"]) if dtype == torch.float32 else "")
+    label = POINTERS[dtype][1:]
+    return Variant("rank_kernel", label, arch, size, arguments, constants, options, matrix)
+
+
+def dots_variant(arch: int, dtype: torch.dtype, index: str, size: str) -> Variant:
+    """`dots_kernel` with pairs looked up ("indexed") or row by row ("own")."""
+    arguments = {
+        "out": "*fp64",
+        **dict.fromkeys(("left", "right"), POINTERS[dtype]),
+        "index": "*i64" if index == "indexed" else None,
+        **dict.fromkeys(("pairs", "width", "left_stride", "right_stride"), "i32"),
+    }
+    options = {"num_warps": WARPS}
+    label = f"{POINTERS[dtype][1:]} {index}"
+    constants = batch_constants(dtype)
+    return Variant("dots_kernel", label, arch, size, arguments, dict(constants), options)
+
+
+def rank_variants(arch: int) -> Iterator[Variant]:
+    """Every dtype with the sizes of most data sets; other sizes by example."""
+    for dtype in DTYPES:
+        yield rank_variant(arch, dtype, "even")
+        yield dots_variant(arch, dtype, "indexed", "even")
+    for size in ("odd", "one"):
+        yield rank_variant(arch, torch.bfloat16, size)
+        yield rank_variant(arch, torch.float32, size)
+    yield dots_variant(arch, torch.float32, "own", "odd")

@@ -1,0 +1,82 @@
+"""What ranking compares with, and the bound that makes a fast product safe to count by.
+
+A fast product S of rows x and y lies within gamma |x| |y| of their float64 product. It sums n
+products, D for 16-bit values, which multiply exactly, and 3 D where float32 is split in two parts.
+A tensor core adds k >= 4 products and the sum so far in one step, each cut to 24 bits of the
+largest of them, and cuts the result; cutting loses up to 2^-23 of a number, so a step loses up to
+k + 2 <= 2 k of these. The order is its own affair: no sum on the way exceeds |x| |y|, by
+Cauchy-Schwarz. A part of 11 bits leaves at most 2^-10 of a number to the second one, and that
+2^-10 of itself to nobody: three products of 2^-20 |x| |y| are missing. Hence
+
+    gamma = SAFETY (2 n 2^-23 / (1 - 2 n 2^-23) + SPLIT_LOSS)
+
+Numbers below the least normal float32, `tiny`, may be dropped: some 8 D operations lose up to tiny
+each, and a value of x up to 3 tiny times one of y. Both fit into gamma (|x| + s) (|y| + s) with
+s^2 = 8 D tiny / gamma. Nothing overflows where |x| |y| <= max / 4; of longer rows, and of those
+that are not finite, nothing is assumed and every pair is decided in float64.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BAR_UNIT = 128
+"""As `rank.BAR_UNIT`."""
+
+FLOAT32 = torch.finfo(torch.float32)
+LONGEST_ROW = math.sqrt(FLOAT32.max) / 2
+
+SAFETY = 1.25
+"""Over the bound, for its own roundings, those of the comparison and of the float64 products."""
+
+CUT = 2.0**-22
+"""Lost by a product on its way into the sum, of |x| |y|: two cuts."""
+
+SPLIT_LOSS = 3 * 2.0**-20
+"""Products a split of float32 leaves out, of |x| |y|."""
+
+RESOLUTION = 2.0**-21
+"""Of a score: the step to the next float32 is at most 2^-23 of it, the rest is for roundings."""
+
+
+def product_error(dtype: torch.dtype, width: int) -> float:
+    """gamma for embeddings [*, width]; inf where the bound says nothing."""
+    split = dtype == torch.float32
+    lost = CUT * width * (3 if split else 1)
+    return SAFETY * (lost / (1 - lost) + SPLIT_LOSS * split) if lost < 1 else math.inf
+
+
+def make_bars(best: Tensor, length: Tensor, width: int, error: float) -> Tensor:
+    """The bars of one side, float32 [5, units, BAR_UNIT] as `rank` describes them.
+
+    Args:
+        best: float32 [L], comparable, score of the best positive of every query.
+        length: float64 [L], Euclidean length of its row, of `width` elements.
+        error: of `product_error`.
+    """
+    # This way round, NaN is unknown.
+    known = (length <= LONGEST_ROW) & (error < math.inf)
+    reach = math.sqrt(error) * (length + math.sqrt(8 * width * FLOAT32.tiny / error))
+    # No known pair scores as far from 0 as this; what lies there needs no resolution.
+    far = FLOAT32.max / 2
+    fields = torch.stack(
+        [
+            best,
+            best.clamp(min=-far),
+            (~known).float(),
+            torch.where(known, reach, 0.0).float(),
+            torch.where(known & (best.abs() < far), best.abs() * RESOLUTION, 0.0),
+        ]
+    )
+    bars = F.pad(fields, (0, -len(best) % BAR_UNIT)).view(len(fields), -1, BAR_UNIT)
+    bars[3:] = bars[3:].amax(dim=2, keepdim=True)
+    return bars
+
+
+def any_unknown(image_bars: Tensor, text_bars: Tensor) -> Tensor:
+    """Whether nothing is known of some row, int32 0-d."""
+    return (image_bars[2].amax() + text_bars[2].amax() > 0).to(torch.int32)
