@@ -7,11 +7,12 @@ types; their shapes and dtypes are in the docstrings of the kernels.
 from __future__ import annotations
 
 from goal_kernels.backends.triton import rows
+from goal_kernels.backends.triton.exact import dots_kernel
 from goal_kernels.backends.triton.finish import finish_kernel
 from goal_kernels.backends.triton.gather import gather_kernel
 from goal_kernels.backends.triton.hubs import hub_kernel
 from goal_kernels.backends.triton.prepare import prepare_kernel
-from goal_kernels.backends.triton.rank import dots_kernel, rank_kernel
+from goal_kernels.backends.triton.rank import rank_kernel
 from goal_kernels.backends.triton.tile import tile_kernel
 from goal_kernels.backends.triton.weigh import weigh_kernel
 

@@ -24,14 +24,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from goal_kernels.backends.triton.exact import ALIGNMENT, exact_dots
 from goal_kernels.backends.triton.tile import similarity_tile
 
 LOWEST = tl.constexpr(float("-inf"))
 LARGEST = tl.constexpr(3.4028234663852886e38)
 """Largest finite float32: what an infinite score compares as."""
-
-ALIGNMENT = tl.constexpr(16)
-"""Elements that rows are padded to a multiple of: whatever their width, loads are wide."""
 
 BAR_UNIT = tl.constexpr(128)
 """Queries that share LONGEST and RESOLUTION; every block divides it."""
@@ -42,50 +40,6 @@ UNKNOWN = tl.constexpr(2)
 LONGEST = tl.constexpr(3)
 RESOLUTION = tl.constexpr(4)
 """Fields of a bar."""
-
-
-@triton.jit
-def exact_dots(left, right, valid, width, BATCH: tl.constexpr, BLOCK_WIDTH: tl.constexpr):
-    """Dot products float64 [BATCH] of pairs; left, right: pointers [BATCH] to their rows.
-
-    Products are exact and every pair is summed in the same order, whatever else is in the batch.
-    """
-    total = tl.zeros([BATCH, BLOCK_WIDTH], tl.float64)
-    for start in range(0, width, BLOCK_WIDTH):
-        element = start + tl.arange(0, BLOCK_WIDTH)
-        inside = valid[:, None] & (element < width)[None, :]
-        x = tl.load(left[:, None] + element[None, :], mask=inside, other=0.0)
-        y = tl.load(right[:, None] + element[None, :], mask=inside, other=0.0)
-        total += x.to(tl.float32).to(tl.float64) * y.to(tl.float32).to(tl.float64)
-    return tl.sum(total, 1)
-
-
-@triton.jit
-def dots_kernel(
-    out,
-    left,
-    index,
-    right,
-    pairs,
-    width,
-    left_stride,
-    right_stride,
-    BATCH: tl.constexpr,
-    BATCH_WIDTH: tl.constexpr,
-):
-    """out[p] = <left[index[p]], right[p]>, float64 [pairs]; index int64, None for index[p] = p.
-
-    width, strides: in units of ALIGNMENT.
-    """
-    pair = tl.program_id(0).to(tl.int64) * BATCH + tl.arange(0, BATCH)
-    valid = pair < pairs
-    partner = pair
-    if index is not None:
-        partner = tl.load(index + pair, mask=valid, other=0)
-    left += partner * (left_stride * ALIGNMENT)
-    right += pair * (right_stride * ALIGNMENT)
-    dots = exact_dots(left, right, valid, width * ALIGNMENT, BATCH, BATCH_WIDTH)
-    tl.store(out + pair, dots, mask=valid)
 
 
 @triton.jit

@@ -16,7 +16,7 @@ from goal_kernels.backends.triton.runtime import load_kernels
 WARPS = 8
 
 ALIGNMENT = 16
-"""As `rank.ALIGNMENT`; bytes for the first row."""
+"""As `exact.ALIGNMENT`; bytes for the first row."""
 
 PROGRAMS = 512
 """Most programs of a launch: a few per multiprocessor, and their lists are of constant size."""
