@@ -1,0 +1,104 @@
+"""How large a session is: the real one, and the dry run that proves it on a processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.gpu.kinds import BFLOAT16, HIGH, HIGHEST, KINDS, Kind
+
+Size = tuple[int, int]
+"""B and D."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes and effort.
+
+    workers: processes that check at the same time, most of which compile. contest_seconds: of the
+    timed rounds of one contest, if they are long enough for the fewest rounds. main, small: sizes
+    of training steps, in the order in which they matter; the first of main is where variants of the
+    question are asked. other_kinds: kinds of fewer sizes. rivals: sizes of torch.compile and
+    pytorch-metric-learning. exact: shapes [N, M, D] of exact checks. judged: (size, kinds) of the
+    float64 judge. sampled, captured, repeated: sizes of these checks. checked: the size where all
+    objectives, ids and normalised rows are checked. copied: bytes of the copy.
+    """
+
+    device: str
+    workers: int
+    contest_seconds: float
+    main: tuple[Size, ...]
+    small: tuple[Size, ...]
+    other_kinds: tuple[tuple[Kind, tuple[Size, ...]], ...]
+    rivals: tuple[Size, ...]
+    compiling: bool
+    memory: tuple[Size, ...]
+    exact: tuple[tuple[int, int, int], ...]
+    kinds: tuple[Kind, ...]
+    judged: tuple[tuple[Size, tuple[Kind, ...]], ...]
+    sampled: tuple[tuple[Size, tuple[Kind, ...]], ...]
+    stable: tuple[Size, ...]
+    checked: Size
+    ranked_images: int
+    reruns: int
+    copied: int
+
+    @property
+    def products(self) -> tuple[Size, ...]:
+        """Sizes of the product alone: every size at which something is compared with it."""
+        return tuple(dict.fromkeys((*self.main, *self.small)))
+
+
+REAL = Scale(
+    device="cuda",
+    workers=6,
+    contest_seconds=1.5,
+    main=(
+        *((4096, 512), (16384, 512), (65536, 512)),
+        *((4096, 1024), (16384, 1024), (65536, 1024)),
+    ),
+    small=((1024, 512), (128, 512), (2048, 512), (512, 512), (1024, 1024), (128, 1024)),
+    other_kinds=(
+        (HIGH, ((4096, 512), (16384, 512), (1024, 512))),
+        (HIGHEST, ((4096, 512), (1024, 512))),
+    ),
+    rivals=((1024, 512), (4096, 512), (16384, 512)),
+    compiling=True,
+    memory=((4096, 1024), (16384, 1024)),
+    exact=(
+        *((1, 2, 16), (2, 2, 8), (257, 257, 64), (1000, 1000, 72), (1025, 1025, 256)),
+        *((129, 1000, 100), (1000, 129, 512), (2048, 2048, 512), (300, 5000, 1024)),
+    ),
+    kinds=KINDS,
+    judged=(((2048, 512), KINDS), ((1000, 1024), (BFLOAT16, HIGH)), ((8192, 512), (BFLOAT16,))),
+    sampled=(
+        ((65536, 512), (BFLOAT16,)),
+        ((16384, 1024), (BFLOAT16, HIGH)),
+        ((65536, 1024), (BFLOAT16,)),
+    ),
+    stable=((2040, 512), (4096, 512)),
+    checked=(777, 320),
+    ranked_images=1000,
+    reruns=20,
+    copied=1 << 30,
+)
+
+DRY = Scale(
+    device="cpu",
+    workers=2,
+    contest_seconds=0.0,
+    main=((24, 16),),
+    small=((16, 16),),
+    other_kinds=((HIGHEST, ((16, 16),)),),
+    rivals=((16, 16),),
+    compiling=False,
+    memory=((16, 16),),
+    exact=((1, 2, 8), (19, 26, 24)),
+    kinds=(BFLOAT16, HIGHEST),
+    judged=(((24, 16), (BFLOAT16, HIGHEST)),),
+    sampled=(((40, 16), (BFLOAT16,)),),
+    stable=((24, 16),),
+    checked=(16, 16),
+    ranked_images=8,
+    reruns=2,
+    copied=1 << 20,
+)
