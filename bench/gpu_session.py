@@ -21,6 +21,7 @@ DEFAULT_BUDGET = 460.0
 """Seconds: under eight minutes with room for the start of Python."""
 
 INTERRUPTED = 130
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def find_modules() -> None:
@@ -57,7 +58,9 @@ def choose_folder(out: Path | None, dry_run: bool) -> Path:
 
 
 def stop(signal_number: int, frame: object) -> None:
-    """Turn a request to end into what Ctrl-C does, so that results are written."""
+    """Turn the first request to end into an exception, so that results are written."""
+    for each in STOPPING:
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -93,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     journal = Journal(folder, Findings(command, date, options.budget, options.dry_run))
     findings = journal.findings
     session = Session(State(DRY if options.dry_run else REAL), journal, options.budget, say)
-    signal.signal(signal.SIGTERM, stop)
+    for each in STOPPING:
+        signal.signal(each, stop)
     try:
         session.run(build=not (options.no_build or options.dry_run))
     except KeyboardInterrupt:

@@ -22,11 +22,12 @@ EVERYTHING = RELATIVE_KINDS
 def _exact(state: State) -> Iterator[Job]:
     scale = state.scale
     for kind in scale.kinds:
+        count = len(scale.exact) if kind == scale.kinds[0] else scale.exact_elsewhere
         for name in state.serving(kind):
             arguments = {
                 "names": [name],
                 "kind": list(kind),
-                "shapes": [list(shape) for shape in scale.exact],
+                "shapes": [list(shape) for shape in scale.exact[:count]],
                 "device": scale.device,
             }
             yield Job("exact", f"exact integers, {kind}, {name}", arguments, EVERYTHING)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bench.contestants import GEMM
 from bench.gpu.contestants import GRAPH
-from bench.gpu.jobs import OK, Job, Reply
+from bench.gpu.jobs import BAD, Job, Reply
 from bench.gpu.kinds import Kind
 from goal_kernels.backends.base import Verdict
 
@@ -28,11 +28,14 @@ class Gates:
         self._failed: dict[Key, str] = {}
 
     def note(self, job: Job, reply: Reply) -> None:
-        """What a check of correctness said. A job that failed as a whole fails all its names."""
+        """What a check of correctness said. A job that went wrong as a whole fails all its names.
+
+        One that was skipped or cut short says nothing.
+        """
         names: Iterable[str] = job.arguments.get("names", ())
         kind = job_kind(job)
         failures = dict(reply.result.get("failures", {}))
-        if reply.status != OK and not failures:
+        if reply.status in BAD and not failures:
             failures = dict.fromkeys(names, f"{reply.status}: {reply.error}")
         for relative in job.relatives:
             self._passed |= {Key(n, kind, relative) for n in reply.result.get("passed", ())}

@@ -15,7 +15,7 @@ SKIPPED = "skipped"
 BAD = (FAILED, TIMED_OUT, CRASHED)
 """What makes the session fail. A job cut short or skipped for lack of time does not."""
 
-PATIENCE = 45.0
+PATIENCE = 60.0
 """Seconds without a sign of life after which a job counts as hung: several compilations."""
 
 WORK = {

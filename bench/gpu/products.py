@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -45,8 +46,9 @@ def measure_products(
     device: str,
     seconds: float,
 ) -> dict[str, Any]:
-    """One size, every kind. Returns: lanes ({"kind way": figures, TFLOP/s among them}) and oom."""
+    """One size, every kind. Returns: lanes ({"kind way": figures and TFLOP/s}), oom, window."""
     found: dict[str, Any] = {"lanes": {}, "oom": {}}
+    start = time.monotonic()
     for dtype, precision in kinds:
         kind = Kind(dtype, precision)
         case = Case("", "", "", batch, width, dtype, precision, device)
@@ -61,7 +63,7 @@ def measure_products(
             figures = lane.figures()
             figures["tflops"] = product_flops(batch, width) / figures["p50"] / 1e9
             found["lanes"][f"{kind} {way}"] = figures
-    return found
+    return {**found, "window": [start, time.monotonic()]}
 
 
 def _measure(

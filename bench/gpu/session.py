@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bench.gpu.build import build_native
 from bench.gpu.check_plan import check_plan
 from bench.gpu.faults import FAULTS
-from bench.gpu.jobs import BAD, CRASHED, CUT, FAILED, OK, SKIPPED, TIMED_OUT, Job, Reply
+from bench.gpu.jobs import BAD, CUT, FAILED, OK, SKIPPED, Job, Reply
 from bench.gpu.planning import Planned, State, open_to_all
 from bench.gpu.results import Journal, Record
 from bench.gpu.sampler import Sampler
@@ -53,6 +53,8 @@ def _environment_plan(state: State) -> list[Planned]:
 
 
 def _fault_plan(state: State) -> list[Planned]:
+    if state.scale.device != "cpu":
+        return []
     chosen = [f for f in os.environ.get(FAULTS_VARIABLE, "").split(",") if f in FAULTS]
     names = ["sound", *chosen]
     jobs = [Job("fault", "faults on purpose", {"names": names}, patience=FAULT_PATIENCE)]
@@ -81,19 +83,18 @@ def worker_environment(device: str, workers: int) -> dict[str, str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
     # Read when Triton's kernels are imported: interpreted without a GPU, compiled with one.
-    environment["TRITON_INTERPRET"] = "1" if device == "cpu" else "0"
-    return environment
+    environment.pop("TRITON_INTERPRET", None)
+    return {**environment, "TRITON_INTERPRET": "1"} if device == "cpu" else environment
 
 
 def without_culprits(watched: Watched, job: Job, end: float) -> Reply:
-    """Run a job; who breaks the process is noted as failed, and the others get another try."""
+    """Run a job; who breaks it is noted as failed, and the others get another try."""
     culprits: dict[str, str] = {}
     start = None
     while True:
         reply = watched.run(job, end)
         start = reply.start if start is None else start
-        broken = reply.status in (TIMED_OUT, CRASHED)
-        if not (broken and reply.at in job.arguments.get("names", ())):
+        if not (reply.status in BAD and reply.at in job.arguments.get("names", ())):
             break
         culprits[reply.at] = f"{reply.status}: {reply.error}"
         job = job.without(reply.at)
@@ -153,7 +154,7 @@ class Session:
 
     def _close_workers(self) -> None:
         for watched in self._workers:
-            watched.close()
+            watched.retire()
         self._workers.clear()
 
     def _run_stage(self, stage: Stage, deadline: float) -> None:
@@ -161,7 +162,10 @@ class Session:
         planned = stage.plan(self.state)
         if not planned:
             return
-        count = min(self.state.scale.workers if stage.parallel else 1, len(planned))
+        scale = self.state.scale
+        beside = stage.parallel or scale.device == "cpu"  # where nothing is measured
+        most = min(scale.workers, os.cpu_count() or 1) if beside else 1
+        count = min(most, len(planned))
         left = max(0.0, deadline - time.monotonic())
         self.say(f"{self._stamp()} {stage.name}: {len(planned)} jobs, {left:.0f} s")
         waiting: queue.SimpleQueue[Planned] = queue.SimpleQueue()
@@ -188,7 +192,7 @@ class Session:
     def _hire(self, count: int) -> None:
         """Keep so many workers; jobs that measure have the device to themselves."""
         for watched in self._workers[count:]:
-            watched.close()
+            watched.retire()
         del self._workers[count:]
         environment = worker_environment(self.state.scale.device, count)
         self._workers += [Watched(environment) for _ in range(count - len(self._workers))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -57,6 +58,7 @@ def hold_contest(
         window = [start, time.monotonic()]
     figures = {name: lane.figures() for name, lane in lanes.items()}
     lanes.clear()
+    gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return {**found, "lanes": figures, "window": window}

@@ -10,7 +10,7 @@ from bench.contestants import COMPILED, EAGER, GEMM, METRIC_LEARNING, REFERENCE
 from bench.gpu.contestants import GRAPH
 from bench.gpu.inputs import DATA, HALF_TRAINED
 from bench.gpu.jobs import Job
-from bench.gpu.kinds import BFLOAT16, Kind
+from bench.gpu.kinds import BFLOAT16, FLOAT16, Kind
 from bench.gpu.planning import (
     MINING,
     Planned,
@@ -35,12 +35,11 @@ COMPILE_PATIENCE = 60.0
 
 
 def product_plan(state: State) -> list[Planned]:
-    """The product alone, every size; float32 where something is measured in float32."""
+    """The product alone, every size; float16 takes as long as bfloat16."""
     scale = state.scale
     jobs = []
     for size in scale.products:
-        kinds = [list(BFLOAT16)]
-        kinds += [list(kind) for kind, sizes in scale.other_kinds if size in sizes]
+        kinds = [list(kind) for kind in scale.kinds if kind != FLOAT16]
         arguments = {
             "batch": size[0],
             "width": size[1],

@@ -26,13 +26,14 @@ def check_each(
     found: dict[str, Any] = {"passed": [], "failures": {}, "refused": {}, "oom": {}}
     for name in names:
         tell(name)
+        if found["oom"]:
+            torch.cuda.empty_cache()  # only now has the failed attempt let go of its memory
         try:
             check(name)
         except REFUSALS as error:
             found["refused"][name] = str(error)
         except torch.OutOfMemoryError as error:
             found["oom"][name] = str(error).partition("\n")[0]
-            torch.cuda.empty_cache()
         except Exception as error:
             if device_is_lost():
                 raise

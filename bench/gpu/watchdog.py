@@ -20,6 +20,7 @@ from bench.gpu.jobs import CRASHED, CUT, TIMED_OUT, Job, Reply
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = (sys.executable, "-m", "bench.gpu.worker")
+OVER = "the session was over"
 START_PATIENCE = 120.0
 """Seconds that a process has to import everything, on a cold disk too."""
 
@@ -50,6 +51,7 @@ class Watched:
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed by close
+        self._retired = False
         self.starts = 0
 
     def _start(self) -> subprocess.Popen[str]:
@@ -97,6 +99,11 @@ class Watched:
             end_group(self._process)
             self._process = None
 
+    def retire(self) -> None:
+        """End the process for good, from any thread: a job in flight is cut short."""
+        self._retired = True
+        self.close()
+
     def run(self, job: Job, end: float) -> Reply:
         """Do one job; never raises for what the job does.
 
@@ -108,6 +115,8 @@ class Watched:
         return reply
 
     def _exchange(self, job: Job, end: float) -> Reply:
+        if self._retired:
+            return Reply(CUT, error=OVER)
         at, patience = "", job.patience
         process = self._process
         try:
@@ -126,11 +135,13 @@ class Watched:
             over = time.monotonic() >= end
             self.close()
             if over:
-                return Reply(CUT, error="the time for the session was over", at=at)
+                return Reply(CUT, error=OVER, at=at)
             return Reply(TIMED_OUT, error=f"no sign of life for {patience:.0f} s", at=at)
         except (EOFError, BrokenPipeError, json.JSONDecodeError):
             assert process is not None
             self.close()
+            if self._retired:
+                return Reply(CUT, error=OVER, at=at)
             code, tail = process.returncode, self._log_tail()
             return Reply(CRASHED, error=f"the process ended with status {code}: {tail}", at=at)
         if message.pop("fatal"):
