@@ -62,11 +62,12 @@ def context_of(name: str) -> Callable[[], AbstractContextManager[Any]]:
     return nullcontext if name in BASELINES else Variant.parse(name).used
 
 
-def capture(contestant: Contestant, pool: Any) -> Callable[[], object]:
-    """Capture one run as a CUDA graph; what is returned replays it.
+def capture(contestant: Contestant, pool: Any) -> tuple[Callable[[], None], object]:
+    """Capture one run as a CUDA graph.
 
     pool: memory shared with other graphs that are replayed one after the other, in one order.
-    Gradients stay where the graph writes them, in `.grad` of the contestant's embeddings.
+    Returns: what replays it, and the result that each replay writes anew; whoever drops the result
+        lets graphs of the same pool share its memory. Gradients stay in `.grad` of the embeddings.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -79,12 +80,7 @@ def capture(contestant: Contestant, pool: Any) -> Callable[[], object]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
         result = contestant.run()
-
-    def replay() -> object:
-        graph.replay()
-        return result
-
-    return replay
+    return graph.replay, result
 
 
 def step(contestant: Contestant) -> Callable[[], object]:

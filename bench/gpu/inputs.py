@@ -16,8 +16,8 @@ RANDOM = "random"
 HUBS = "hubs"
 DATA = (HALF_TRAINED, RANDOM, HUBS)
 
-CACHE_BYTES = 150_000_000
-"""Three times the largest L2 cache of a GPU known here (50 MB)."""
+CACHE_BYTES = 180_000_000
+"""Three times the largest L2 cache of a Hopper GPU (60 MB)."""
 
 MOST_COPIES = 640
 

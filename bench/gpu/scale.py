@@ -17,9 +17,9 @@ class Scale:
     workers: most processes that check at the same time; they compile more than they compute.
     contest_seconds: of the timed rounds of one contest, if they are long enough for the fewest.
     main, small: sizes of training steps, in the order in which they matter; the first of main are
-    where variants of the question are asked. other_kinds: those beside bfloat16, fewer
-    sizes each. rivals: sizes of torch.compile (if compiling) and pytorch-metric-learning. memory: sizes of the
-    peak memory.
+    where variants of the question are asked. other_kinds: those beside bfloat16, fewer sizes each.
+    rivals: sizes of torch.compile (if compiling) and pytorch-metric-learning. memory: sizes of
+    steps whose peak memory is measured.
     exact: shapes [N, M, D] of exact checks for the first of the kinds; exact_elsewhere: how many of
     them for the others, since every shape compiles anew. judged, sampled: sizes and kinds of these
     checks. stable: sizes of reruns and CUDA graphs. checked: the size where all objectives, ids and

@@ -148,7 +148,7 @@ class Session:
         self.say(f"{self._stamp()} {BUILD}: native extension, up to {seconds:.0f} s")
         start = time.monotonic()
         good, output = build_native(seconds)
-        reply = Reply(OK if good else FAILED, {}, "" if good else output, "", start)
+        reply = Reply(OK if good else FAILED, {}, output, "", start)
         reply.end = time.monotonic()
         self._note(Record.of(BUILD, Job(BUILD, "native extension"), reply, self.began))
 

@@ -30,7 +30,7 @@ def make_lane(name: str, case: Case, data: str) -> Lane:
         if not captured:
             return Lane([step(c) for c in contestants], context=context)
         pool = torch.cuda.graph_pool_handle()
-        return Lane([capture(c, pool) for c in contestants], full=True)
+        return Lane([capture(c, pool)[0] for c in contestants], full=True)
 
 
 def hold_contest(

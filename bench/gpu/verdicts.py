@@ -30,6 +30,8 @@ def check_each(
             torch.cuda.empty_cache()  # only now has the failed attempt let go of its memory
         try:
             check(name)
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()  # an error of this one's kernels must not be the next's
         except REFUSALS as error:
             found["refused"][name] = str(error)
         except torch.OutOfMemoryError as error:

@@ -19,7 +19,18 @@ from bench import gpu_session
 from bench.cases import FORWARD_BACKWARD, GOAL_LOSS, PLAIN, RELATIVE, Case, Inputs, make_inputs
 from bench.contestants import GEMM, Loss
 from bench.gate import Judge
-from bench.gpu import exactness, gates, sampler, samples, session, stability, variants, worker
+from bench.gpu import (
+    build,
+    environment,
+    exactness,
+    gates,
+    sampler,
+    samples,
+    session,
+    stability,
+    variants,
+    worker,
+)
 from bench.gpu.check_plan import check_plan
 from bench.gpu.inputs import (
     CACHE_BYTES,
@@ -479,6 +490,60 @@ def test_a_falling_clock_is_flagged() -> None:
     falling = sampler.summarize([sampler.Reading(-1.0, 345, 90, 40), *readings], -1.0, 9.0)
     assert (falling.sm_mhz_low, falling.celsius, falling.flagged) == (1900, 62, True)
     assert sampler.summarize(readings, 20.0, 30.0) is None
+
+
+@pytest.fixture
+def fake_smi(tmp_path, monkeypatch) -> None:
+    """A program that answers like nvidia-smi, on a machine without one."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        f"*-lms*{sampler.PERIOD_MS}*) while :; do echo '1980, 650.5, 61'; sleep 0.05; done;;\n"
+        "*driver_version*) echo 580.1;;\n"
+        "*) exit 1;;\n"
+        "esac\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_the_clock_is_read_while_others_work(fake_smi) -> None:
+    start = time.monotonic()
+    with sampler.Sampler() as reader:
+        while len(reader.readings) < 3 and time.monotonic() < start + SOON:
+            time.sleep(0.02)
+        process = reader._process
+    load = reader.load(start, time.monotonic())
+    assert (load.sm_mhz, load.power_w, load.celsius) == (1980, 650.5, 61)
+    assert process.poll() is not None
+    state = environment.smi_state()
+    assert state["driver_version"] == "580.1"
+    assert state["power.limit"] == ""  # what this version does not know is left out
+
+
+def test_without_nvidia_smi_the_clock_is_unknown(monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with sampler.Sampler() as reader:
+        assert reader.load(0.0, time.monotonic()) is None
+    assert environment.smi_state() == {}
+    assert environment.output_of("no-such-program") == ""
+
+
+def test_a_build_that_fails_or_hangs_says_so(monkeypatch) -> None:
+    def commands(*scripts: str) -> None:
+        found = tuple((sys.executable, "-c", script) for script in scripts)
+        monkeypatch.setattr(build, "attempts", lambda: found)
+
+    commands("raise SystemExit('too old')", "print('fine')")
+    assert build.build_native(SOON) == (True, "")
+    commands("raise SystemExit('too old')", "import time; time.sleep(99)")
+    start = time.monotonic()
+    good, said = build.build_native(1.0)
+    assert time.monotonic() < start + 20
+    assert not good
+    assert "too old" in said
+    assert "not done" in said
 
 
 # --- what is written ----------------------------------------------------------------------------
