@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -154,12 +155,15 @@ def test_a_process_that_says_it_is_lost_counts_as_crashed() -> None:
 
 
 class Wrong(ReferenceBackend):
-    """The reference with one answer spoilt."""
+    """The reference with one answer spoilt, for some relative kinds."""
 
     part = ""
+    relatives: tuple[str, ...] = RELATIVE_KINDS
 
-    def search(self, *arguments):
-        found = super().search(*arguments)
+    def search(self, image, text, pairing, query):
+        found = super().search(image, text, pairing, query)
+        if query.relative not in self.relatives:
+            return found
         place, change = {
             "index": (found.indices, -1),
             "value": (found.values, 1.0),
@@ -171,10 +175,10 @@ class Wrong(ReferenceBackend):
         return found
 
 
-def spoil(monkeypatch, part: str) -> None:
+def spoil(monkeypatch, part: str, relatives: tuple[str, ...] = RELATIVE_KINDS) -> None:
     """Let the operator answer through `Wrong`."""
     wrong = Wrong()
-    wrong.part = part
+    wrong.part, wrong.relatives = part, relatives
 
     def search(name, image, text, pairing, query):
         return wrong.search(image, text, pairing, query)
@@ -191,11 +195,18 @@ def test_exact_integers_pass(kind) -> None:
     assert found["passed"] == ["reference"], found
 
 
-@pytest.mark.parametrize("part", ["index", "value", "sum", "count"])
-def test_an_answer_that_is_not_exact_is_caught(part, monkeypatch) -> None:
-    spoil(monkeypatch, part)
+@pytest.mark.parametrize(
+    ("part", "relative"),
+    [
+        *product(("index", "value"), RELATIVE_KINDS),
+        *product(("sum", "count"), ("linear", "exponential")),
+    ],
+)
+def test_an_answer_that_is_not_exact_is_caught(part, relative, monkeypatch) -> None:
+    spoil(monkeypatch, part, (relative,))
     found = exactness.check_exact(quiet, ["reference"], list(BFLOAT16), SHAPES, "cpu")
     assert part in found["failures"]["reference"]
+    assert f"{relative}:" in found["failures"]["reference"]
 
 
 def test_exact_integers_have_ties_and_absent_negatives() -> None:
@@ -248,11 +259,11 @@ def test_the_judge_on_the_device_sees_a_wrong_index_and_a_wrong_product() -> Non
     index[7] = (index[7] + 1) % 7
     with pytest.raises(AssertionError, match="hardest_image"):
         judge.check_hardest(hardest._replace(hardest_image=index), stored=False)
-    product = inputs.image @ inputs.text.T
-    judge.check_product(product)
-    product[3, 5] += 1e-3
+    similarity = inputs.image @ inputs.text.T
+    judge.check_product(similarity)
+    similarity[3, 5] += 1e-3
     with pytest.raises(AssertionError, match="similarity"):
-        judge.check_product(product)
+        judge.check_product(similarity)
 
 
 @pytest.mark.parametrize("kind", ["ids", "normalized"])
