@@ -113,15 +113,15 @@ def check_ids(
             tell(str(variant))
             found = take_step(variant, rows, RELATIVE, how, image_ids=ids, direction=direction)
             outcome = (found.stats.positive, found.mined, found.loss, *found.grads)
-            cpu = ids.cpu()
-            check_against_truth(*(x.cpu() for x in rows), objective, outcome, (cpu, cpu), direction)
+            cpu, image, text = ids.cpu(), rows.image.cpu(), rows.text.cpu()
+            check_against_truth(image, text, objective, outcome, (cpu, cpu), direction)
 
     return check_variants(names, tell, check)
 
 
 def _raw_gradients(rows: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor]) -> list[Tensor]:
     """float64 gradients of the raw rows from those of the normalised ones, by autograd."""
-    raw = []
+    raw: list[Tensor] = []
     for row, grad in zip(rows, grads, strict=True):
         leaf = row.double().cpu().requires_grad_()
         raw += torch.autograd.grad(F.normalize(leaf, dim=1), leaf, grad)

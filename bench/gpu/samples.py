@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from comparators import check_indices, check_values, similarity_bound
@@ -24,7 +25,8 @@ from goal_kernels.reference import relative_negative_sums
 ANCHORS = 256
 
 
-class Side(NamedTuple):
+@dataclass(frozen=True)
+class Side:
     """Anchors of one direction: their similarities [ANCHORS, B] in float64 and what was found."""
 
     name: str

@@ -124,15 +124,16 @@ class Session:
 
     def run(self, build: bool) -> None:
         """All stages. Raises: whatever interrupts it, after ending every process."""
-        share = 0.0
+        share = BUILD_SHARE if build else 0.0
+        whole = share + sum(stage.share for stage in STAGES)
         try:
             with self._sampler:
                 if build:
-                    share += BUILD_SHARE
-                    self._build(BUILD_SHARE * self.budget)
+                    self._build(share * self.budget)
                 for stage in STAGES:
                     share += stage.share
-                    self._run_stage(stage, min(self.end, self.began + share * self.budget))
+                    deadline = self.began + share / whole * self.budget
+                    self._run_stage(stage, min(self.end, deadline))
         finally:
             self._close_workers()
 

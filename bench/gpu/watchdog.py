@@ -68,7 +68,8 @@ class Watched:
             start_new_session=True,  # so that an interrupt reaches it through us alone
         )
         # A queue of its own: a late line of a lost process must not answer for the next one.
-        self._lines = lines = queue.Queue()
+        lines: queue.Queue[str | None] = queue.Queue()
+        self._lines = lines
 
         def read() -> None:
             assert process.stdout is not None
