@@ -12,6 +12,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from goal_kernels.backends.triton.states import LINEAR
+
+GREATEST_SCORE = tl.constexpr(1e38)
+"""Similarities below this are ordinary: none is infinite, nor is the difference of two."""
+
+GREATEST_EXPONENT = tl.constexpr(80.0 / 0.6931471805599453)
+"""Largest exponent of two in a fixed-reference sum: e^80 = 5.5e34 leaves room for 6000 of them."""
+
+FARTHEST_REFERENCE = tl.constexpr(64.0)
+"""Largest distance of the reference of a linear sum, per similarity: it costs 6 of 24 bits."""
+
 
 @triton.jit
 def _with_nan(values, extreme):
@@ -38,3 +49,16 @@ def read_bound(facts, parts, PARTS: tl.constexpr):
     image = tl.load(facts + parts + part, mask=part < parts, other=0.0)
     text = tl.load(facts + 2 * parts + part, mask=part < parts, other=0.0)
     return _with_nan(image, tl.max(image, 0)) * _with_nan(text, tl.max(text, 0))
+
+
+@triton.jit
+def wide_range(bound, threshold, slope, KIND: tl.constexpr):
+    """Whether similarities may lie too far above the threshold for sums that start there.
+
+    bound: of `read_bound`; slope: beta log2(e). True for whatever is not finite.
+    """
+    if KIND == LINEAR:
+        near = bound - threshold <= bound * FARTHEST_REFERENCE
+    else:
+        near = slope * (bound - threshold) < GREATEST_EXPONENT
+    return ~(near & (bound < GREATEST_SCORE))

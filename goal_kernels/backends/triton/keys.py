@@ -21,12 +21,12 @@ NOTHING = tl.constexpr(-(2**63))
 @triton.jit
 def pack(key, index):
     """int32 key of `encode`, EMPTY for none, and int32 index >= 0 -> int64."""
-    return (key.to(tl.int64) << 32) | (NOWHERE - index).to(tl.int64)
+    return (key.to(tl.int64) << 32) | (index ^ NOWHERE).to(tl.int64)
 
 
 @triton.jit
 def unpack(packed):
     """int64 -> (int32 key, int32 index); (EMPTY, -1) where there is no negative."""
     key = (packed >> 32).to(tl.int32)
-    index = NOWHERE - (packed & NOWHERE).to(tl.int32)
+    index = (packed & NOWHERE).to(tl.int32) ^ NOWHERE
     return key, tl.where(key == EMPTY, -1, index)
