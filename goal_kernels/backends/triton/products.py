@@ -1,0 +1,102 @@
+# mypy: allow-untyped-defs, allow-untyped-decorators
+"""Similarity tiles on tensor cores, from tensor descriptors."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _load_block(
+    source,
+    row,
+    start,
+    rows,
+    width,
+    stride,
+    DESCRIPTORS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+):
+    """Block [BLOCK_ROWS, BLOCK_WIDTH] at (row, start) of a matrix [rows, width].
+
+    What lies beyond `width` is 0. Rows beyond the last are 0 or, without descriptors, copies of the
+    last one: a clamped address needs no predicate in the loop, and edge tiles are masked anyway.
+    """
+    if DESCRIPTORS:
+        return source.load([row, start])
+    else:
+        place = tl.minimum(tl.arange(0, BLOCK_ROWS), rows - 1 - row)
+        element = tl.arange(0, BLOCK_WIDTH)
+        base = source + tl.cast(row, tl.int64) * stride + start
+        inside = (element < width - start)[None, :]
+        return tl.load(base + (place[:, None] * stride + element[None, :]), mask=inside, other=0.0)
+
+
+@triton.jit
+def product_tile(
+    image,
+    text,
+    row,
+    column,
+    shape,
+    DESCRIPTORS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+):
+    """Similarities float32 [BLOCK_ROWS, BLOCK_COLUMNS] from position (row, column) on.
+
+    image, text: DESCRIPTORS of blocks [BLOCK_ROWS, BLOCK_WIDTH] and [BLOCK_COLUMNS, BLOCK_WIDTH],
+    or pointers to rows of unit inner stride. shape: (rows, columns, width, image_stride,
+    text_stride), the strides for pointers alone.
+
+    SPLIT: rows are [high | low], each `width` wide, and the product is high.high + high.low +
+    low.high. Where width is no multiple of BLOCK_WIDTH, the last slice of high.high runs into the
+    low parts on both sides and adds a piece of low.low, which belongs to the exact product; the
+    other two run into zeros on one side.
+    """
+    rows, columns, width, image_stride, text_stride = shape
+    score = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], tl.float32)
+    slices = tl.cdiv(width, BLOCK_WIDTH)
+    steps = 3 * slices if SPLIT else slices
+    total = 2 * width if SPLIT else width
+    for step in range(steps):
+        image_start = step * BLOCK_WIDTH
+        text_start = image_start
+        if SPLIT:
+            segment = step // slices
+            start = (step - segment * slices) * BLOCK_WIDTH
+            image_start = start + tl.where(segment == 2, width, 0)
+            text_start = start + tl.where(segment == 1, width, 0)
+        x = _load_block(
+            image,
+            row,
+            image_start,
+            rows,
+            total,
+            image_stride,
+            DESCRIPTORS,
+            BLOCK_ROWS,
+            BLOCK_WIDTH,
+        )
+        y = _load_block(
+            text,
+            column,
+            text_start,
+            columns,
+            total,
+            text_stride,
+            DESCRIPTORS,
+            BLOCK_COLUMNS,
+            BLOCK_WIDTH,
+        )
+        if UPCAST:
+            x = x.to(tl.float32)
+            y = y.to(tl.float32)
+        score = tl.dot(x, tl.trans(y), score, input_precision=PRECISION)
+    return score

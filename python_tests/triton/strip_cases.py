@@ -1,0 +1,162 @@
+"""What the strip kernel is given and what it leaves, in torch alone.
+
+Stands in for the kernels before and after it, and shares no code with them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from triton_literal import Anchor
+
+from goal_kernels.backends.base import Pairing
+from goal_kernels.backends.triton.strip_configs import StripTile
+from goal_kernels.backends.triton.strip_mine import StripBatch, StripSums, mine_strips
+
+NOTHING = -(2**63)
+LOG2_E = 1.0 / math.log(2.0)
+SMALL = StripTile(32, 16, 16, warps=1, stages=1)
+"""4 slices a tile."""
+
+
+class Query(NamedTuple):
+    """kind, threshold, beta as in `RelativeQuery`; split, tile and programs as the launcher's."""
+
+    kind: str = "none"
+    threshold: float = 0.0
+    beta: float = 0.0
+    split: bool = False
+    tile: StripTile | None = SMALL
+    programs: int = 3
+
+
+class Run(NamedTuple):
+    """A batch after mining."""
+
+    batch: StripBatch
+    sums: StripSums
+    query: Query
+
+    def tensors(self) -> list[Tensor]:
+        """Everything a reader of the results reads."""
+        batch = self.batch
+        keys = [batch.row_keys, batch.column_keys, batch.row_counts, batch.column_counts]
+        return [t for t in (*keys, *self.sums) if t is not None]
+
+
+def prepared(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> StripBatch:
+    """Padded operands, facts in two parts, empty keys, zero counts and ranges."""
+    operands = [padded(split(x) if query.split else x[None]) for x in (image, text)]
+    lengths = [x.float().norm(dim=1).max() for x in (image, text)]
+    lowest = torch.tensor([math.inf, query.threshold], device=image.device)
+    facts = torch.stack([lowest, *(torch.stack([x * 0.5, x]) for x in lengths)])
+    sides = [x.new_empty(len(x), dtype=torch.int64) for x in (image, text)]
+    counts = [torch.zeros_like(s, dtype=torch.int32) for s in sides]
+    ids = [None if x is None else ranges(x) for x in (pairing.image_ids, pairing.text_ids)]
+    targets = None if pairing.target is None else ranges(pairing.target, len(text))
+    return StripBatch(
+        *operands,
+        operands[0].shape[1] // (2 if query.split else 1),
+        query.split,
+        facts.float(),
+        *(s.fill_(NOTHING) for s in sides),
+        *(counts if query.kind != "none" else (None, None)),
+        targets,
+        *ids,
+    )
+
+
+def split(rows: Tensor) -> Tensor:
+    """float32 [N, D] -> bfloat16 [2, N, D], the rounded values and what rounding lost."""
+    high = rows.bfloat16()
+    return torch.stack([high, (rows - high.float()).bfloat16()])
+
+
+def padded(halves: Tensor) -> Tensor:
+    """[halves, N, D] -> [N, halves * D], each half padded to a multiple of 8."""
+    wide = torch.nn.functional.pad(halves, (0, -halves.shape[2] % 8))
+    return wide.transpose(0, 1).reshape(halves.shape[1], -1).contiguous()
+
+
+def ranges(values: Tensor, upper: int | None = None) -> Tensor:
+    """[2, blocks] of int64 [N]: extremes of every 128 values in [0, upper), lowest > highest if
+    none."""
+    pairs = []
+    for block in values.split(128):
+        if upper is not None:
+            block = block[(block >= 0) & (block < upper)]
+        pairs.append([block.min(), block.max()] if len(block) else [2**63 - 1, -(2**63)])
+    return torch.tensor(pairs, dtype=torch.int64, device=values.device).T.contiguous()
+
+
+def run(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Run:
+    """Prepare and mine."""
+    pairing = Pairing(*(None if t is None else t.to(image.device) for t in pairing))
+    batch = prepared(image, text, pairing, query)
+    slope = min(query.beta * LOG2_E, torch.finfo(torch.float32).max)
+    with np.errstate(invalid="ignore", over="ignore"):
+        sums = mine_strips(batch, pairing, query.kind, 0.0, slope, query.tile, query.programs)
+    return Run(batch, sums, query)
+
+
+def anchors(run: Run, rows: bool) -> list[Anchor]:
+    """value, index, sum, count of every row, or of every column, read in float64."""
+    batch, sums = run.batch, run.sums
+    keys = (batch.row_keys if rows else batch.column_keys).tolist()
+    decoded = [unpacked(key) for key in keys]
+    if run.query.kind == "none":
+        return [(value, index, 0.0, 0) for value, index in decoded]
+    parts = sums.row_sums if rows else sums.column_sums
+    tops = sums.row_tops if rows else sums.column_tops
+    counts = (batch.row_counts if rows else batch.column_counts).tolist()
+    found = []
+    for anchor, (value, index) in enumerate(decoded):
+        ties = 1
+        if tops is not None:
+            entries = tops[:, anchor].tolist()
+            ties = sum(e & 0xFFFFFFFF for e in entries if e >> 32 == keys[anchor] >> 32)
+        part = parts[:, anchor].double().tolist()
+        found.append((value, index, *read_sums(run, value, counts[anchor], part, ties)))
+    return found
+
+
+def read_sums(
+    run: Run, value: float, count: int, parts: list[float], ties: int
+) -> tuple[float, int]:
+    """Sum and count of one anchor, from its FIXED sums and maximum."""
+    kind, threshold, beta = run.query[:3]
+    if wide(run):
+        return parts[0], count
+    total = math.fsum(parts)
+    reached = value >= threshold
+    if kind == "linear":
+        total = count * (value - threshold) - total
+        count -= ties * reached
+    else:
+        total = total * math.exp(min(beta * (threshold - value), 700.0)) - reached
+        count -= reached
+    return (max(total, 0.0), count) if count > 0 else (0.0, 0)
+
+
+def wide(run: Run) -> bool:
+    """`facts.wide_range`."""
+    kind, threshold, beta = run.query[:3]
+    bound = (run.batch.facts[1].max() * run.batch.facts[2].max()).item()
+    threshold = float(torch.tensor(threshold, dtype=torch.float32))
+    if kind == "linear":
+        return not (bound - threshold <= 64 * bound and bound < 1e38)
+    return not (beta * (bound - threshold) < 80.0 and bound < 1e38)
+
+
+def unpacked(packed: int) -> tuple[float, int]:
+    """Value and index of a packed key."""
+    if packed == NOTHING:
+        return -math.inf, -1
+    key = packed >> 32
+    bits = key if key >= 0 else key ^ 0x7FFFFFFF
+    value = torch.tensor(bits, dtype=torch.int32).view(torch.float32).item()
+    return value, 2**31 - 1 - (packed & 0x7FFFFFFF)
