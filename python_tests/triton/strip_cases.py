@@ -14,8 +14,10 @@ from torch import Tensor
 from triton_literal import Anchor
 
 from goal_kernels.backends.base import Pairing
+from goal_kernels.backends.triton.harvest import Harvest, MiningQuery
+from goal_kernels.backends.triton.prepared import Operands, Prepared
 from goal_kernels.backends.triton.strip_configs import StripTile
-from goal_kernels.backends.triton.strip_mine import StripBatch, StripSums, mine_strips
+from goal_kernels.backends.triton.strip_mine import mine_strips
 
 NOTHING = -(2**63)
 LOG2_E = 1.0 / math.log(2.0)
@@ -37,18 +39,22 @@ class Query(NamedTuple):
 class Run(NamedTuple):
     """A batch after mining."""
 
-    batch: StripBatch
-    sums: StripSums
+    batch: Prepared
+    harvest: Harvest
     query: Query
 
     def tensors(self) -> list[Tensor]:
         """Everything a reader of the results reads."""
-        batch = self.batch
-        keys = [batch.row_keys, batch.column_keys, batch.row_counts, batch.column_counts]
-        return [t for t in (*keys, *self.sums) if t is not None]
+        wanted: list[Tensor | None] = []
+        for keys, sums, counts, tops, _ in self.harvest[:2]:
+            wanted += [keys, counts]
+            # Sums that were made again have one part and no ties to leave out.
+            again = sums is not None and wide(self)
+            wanted += [sums[:1]] if again else [sums, tops]
+        return [t for t in wanted if t is not None]
 
 
-def prepared(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> StripBatch:
+def prepared(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Prepared:
     """Padded operands, facts in two parts, empty keys, zero counts and ranges."""
     operands = [padded(split(x) if query.split else x[None]) for x in (image, text)]
     lengths = [x.float().norm(dim=1).max() for x in (image, text)]
@@ -58,15 +64,14 @@ def prepared(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Str
     counts = [torch.zeros_like(s, dtype=torch.int32) for s in sides]
     ids = [None if x is None else ranges(x) for x in (pairing.image_ids, pairing.text_ids)]
     targets = None if pairing.target is None else ranges(pairing.target, len(text))
-    return StripBatch(
-        *operands,
-        operands[0].shape[1] // (2 if query.split else 1),
-        query.split,
+    width = operands[0].shape[1] // (2 if query.split else 1)
+    return Prepared(
+        *(image, text, Operands(*operands, width), None),
         facts.float(),
         *(s.fill_(NOTHING) for s in sides),
         *(counts if query.kind != "none" else (None, None)),
-        targets,
-        *ids,
+        torch.zeros(1, dtype=torch.int32, device=image.device),
+        *(*ids, targets),
     )
 
 
@@ -99,20 +104,19 @@ def run(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Run:
     batch = prepared(image, text, pairing, query)
     slope = min(query.beta * LOG2_E, torch.finfo(torch.float32).max)
     with np.errstate(invalid="ignore", over="ignore"):
-        sums = mine_strips(batch, pairing, query.kind, 0.0, slope, query.tile, query.programs)
-    return Run(batch, sums, query)
+        mining = MiningQuery(query.kind, 0.0, slope, "high")
+        harvest = mine_strips(batch, pairing, mining, query.tile, query.programs)
+    return Run(batch, harvest, query)
 
 
 def anchors(run: Run, rows: bool) -> list[Anchor]:
     """value, index, sum, count of every row, or of every column, read in float64."""
-    batch, sums = run.batch, run.sums
-    keys = (batch.row_keys if rows else batch.column_keys).tolist()
+    side = run.harvest.rows if rows else run.harvest.columns
+    keys = side.keys.tolist()
     decoded = [unpacked(key) for key in keys]
     if run.query.kind == "none":
         return [(value, index, 0.0, 0) for value, index in decoded]
-    parts = sums.row_sums if rows else sums.column_sums
-    tops = sums.row_tops if rows else sums.column_tops
-    counts = (batch.row_counts if rows else batch.column_counts).tolist()
+    parts, counts, tops = side.sums, side.counts.tolist(), side.tops
     found = []
     for anchor, (value, index) in enumerate(decoded):
         ties = 1
@@ -149,7 +153,7 @@ def wide(run: Run) -> bool:
     threshold = float(torch.tensor(threshold, dtype=torch.float32))
     if kind == "linear":
         return not (bound - threshold <= 64 * bound and bound < 1e38)
-    return not (beta * (bound - threshold) < 80.0 and bound < 1e38)
+    return not (beta * (bound - threshold) < 66.0 and bound < 1e38)
 
 
 def unpacked(packed: int) -> tuple[float, int]:

@@ -15,8 +15,8 @@ from goal_kernels.backends.base import WeightStage
 from goal_kernels.backends.triton import forward as launcher
 from goal_kernels.backends.triton import weigh_configs
 from goal_kernels.backends.triton.configs import FIXED, NO_SUMS
+from goal_kernels.backends.triton.harvest import Harvest, MiningQuery, Side
 from goal_kernels.backends.triton.invert import LIST_ROWS
-from goal_kernels.backends.triton.mine import Harvest, MiningQuery, Side
 from goal_kernels.backends.triton.prepared import Operands, Prepared
 from goal_kernels.backends.triton.runtime import on_device
 from goal_kernels.weights import DIRECTIONS, weigh

@@ -13,6 +13,8 @@ from goal_kernels.backends.triton.gather import gather_kernel
 from goal_kernels.backends.triton.hubs import hub_kernel
 from goal_kernels.backends.triton.prepare import prepare_kernel
 from goal_kernels.backends.triton.rank import rank_kernel
+from goal_kernels.backends.triton.resum import resum_kernel
+from goal_kernels.backends.triton.strip import strip_kernel
 from goal_kernels.backends.triton.tile import tile_kernel
 from goal_kernels.backends.triton.weigh import weigh_kernel
 
@@ -27,6 +29,8 @@ __all__ = [
     "hub_kernel",
     "prepare_kernel",
     "rank_kernel",
+    "resum_kernel",
+    "strip_kernel",
     "tile_kernel",
     "weigh_kernel",
 ]

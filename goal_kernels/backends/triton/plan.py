@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 TILE = "tile"
 """One or a few tiles per program, partial states merged afterwards; any device and precision."""
@@ -116,3 +120,60 @@ def device_capability(device: torch.device) -> tuple[int, int]:
     if device.type != "cuda":
         return INTERPRETED_CAPABILITY
     return _capability(torch.cuda.current_device() if device.index is None else device.index)
+
+
+_FORCED_STRATEGY: ContextVar[str] = ContextVar("strategy", default=AUTO)
+_FORCED_PROGRAMS: ContextVar[int] = ContextVar("programs", default=0)
+
+
+def strategies() -> tuple[str, ...]:
+    """Names that `use_strategy` takes."""
+    return STRATEGIES
+
+
+@contextmanager
+def use_strategy(name: str) -> Iterator[None]:
+    """Mine by one strategy inside, whatever the table says; for measuring and for tests.
+
+    A call that it cannot serve raises NotImplementedError. Raises: ValueError for unknown names.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {name!r}.")
+    token = _FORCED_STRATEGY.set(name)
+    try:
+        yield
+    finally:
+        _FORCED_STRATEGY.reset(token)
+
+
+@contextmanager
+def use_programs(count: int) -> Iterator[None]:
+    """Give the strips that many programs inside, which must not change any result; for tests."""
+    if count < 1:
+        raise ValueError(f"programs: expected at least 1, got {count}.")
+    token = _FORCED_PROGRAMS.set(count)
+    try:
+        yield
+    finally:
+        _FORCED_PROGRAMS.reset(token)
+
+
+def forced_programs() -> int:
+    """What `use_programs` says, 0 outside of it."""
+    return _FORCED_PROGRAMS.get()
+
+
+def choose_strategy(image: Tensor, columns: int, precision: str) -> str:
+    """The strategy for image embeddings [N, D] against `columns` texts."""
+    kind = product_kind(image.dtype, precision)
+    forced = _FORCED_STRATEGY.get()
+    if forced == AUTO:
+        capability = device_capability(image.device)
+        subject = Subject(capability, kind, image.shape[0] * columns, image.shape[1])
+        return choose(subject).strategy
+    if forced != TILE and kind == IEEE:
+        raise NotImplementedError(
+            f"strategy {forced!r} multiplies on tensor cores, which have no full float32 "
+            "precision; use precision='high' or 'medium', or the strategy 'tile'"
+        )
+    return forced

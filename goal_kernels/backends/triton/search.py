@@ -8,7 +8,8 @@ from torch import Tensor
 from goal_kernels.backends.answers import Found, Mined
 from goal_kernels.backends.base import Pairing, RelativeQuery, SearchQuery
 from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS, WARPS, finish_constants
-from goal_kernels.backends.triton.mine import Harvest, MiningQuery, mine, rescores
+from goal_kernels.backends.triton.harvest import Harvest, MiningQuery
+from goal_kernels.backends.triton.mine import mine, rescores
 from goal_kernels.backends.triton.prepared import Prepared
 from goal_kernels.backends.triton.runtime import load_kernels
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from goal_kernels.backends.triton.configs import KIND_CODES
+from goal_kernels.backends.triton.configs import KIND_CODES, PARTS
 
 ROW_PARTS = 64
 """Most partial sums of a row: 4 bytes each, 12 of the linear kind."""
@@ -26,9 +26,6 @@ LONGEST_STRIP = 64
 
 CHUNK_BYTES = 8 * 2**20
 """Rows that concurrent programs read together: they stay in the L2 cache."""
-
-PARTS = 1024
-"""Most parts of the facts, a power of two: the programs of `prepare_kernel`."""
 
 
 class StripTile(NamedTuple):
