@@ -209,6 +209,15 @@ def test_rows_too_long_or_too_short_for_the_product(backend, device) -> None:
     assert_equal(ranked(backend, device, image, text, owner), rank_blocks(image, text, owner))
 
 
+def test_products_below_the_normal_numbers(backend, device) -> None:
+    """Every product loses a part of it that is large beside the score."""
+    image, text, owner = embeddings(30, 70, 6, torch.float32)
+    inputs = image * 1e-22, text * 1e-22, owner
+    expected = rank_blocks(*inputs)
+    assert misordered(hasty(*inputs), expected)
+    assert_equal(ranked(backend, device, *inputs), expected)
+
+
 def test_embeddings_without_content_tie(backend, device) -> None:
     owner = torch.arange(40) // 2
     found = ranked(backend, device, torch.zeros(20, 8), -torch.zeros(40, 8), owner)

@@ -134,7 +134,7 @@ class TritonBackend(ComposedBackend):
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
         """See `Backend.rank`. Fast products tell most pairs apart, float64 decides the others.
 
-        The workspace is at most 50 MiB and 50 bytes per row and per column; embeddings whose rows
+        The workspace is at most 50 MiB and 100 bytes per row and column; embeddings whose rows
         do not start at multiples of 16 elements are copied.
 
         Raises: ValueError as `mine`.
