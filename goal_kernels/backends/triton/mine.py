@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
+from goal_kernels.backends.triton.chunk_mine import mine_chunks
 from goal_kernels.backends.triton.harvest import Harvest, MiningQuery
-from goal_kernels.backends.triton.plan import STRIP, choose_strategy
+from goal_kernels.backends.triton.plan import CHUNKS, STRIP, TILE, choose_strategy
 from goal_kernels.backends.triton.prepared import Prepared, Wants, prepare
 from goal_kernels.backends.triton.strip_mine import mine_strips, strip_wants
 from goal_kernels.backends.triton.tile_mine import mine_tiles
+
+MINERS = {TILE: mine_tiles, STRIP: mine_strips, CHUNKS: mine_chunks}
+"""The mining kernels by strategy."""
 
 
 def mine(
@@ -23,11 +27,10 @@ def mine(
     threshold: Tensor | None = None,
 ) -> tuple[Prepared, Harvest]:
     """Prepare a batch and run the mining kernel that suits it; arguments as of `prepare`."""
-    strips = choose_strategy(image, text.shape[0], query.precision) == STRIP
-    wants = strip_wants(image, query) if strips else Wants()
+    strategy = choose_strategy(image, text.shape[0], query.precision)
+    wants = Wants() if strategy == TILE else strip_wants(image, query)
     prepared = prepare(image, text, pairing, wants, positive, scales, threshold)
-    run = mine_strips if strips else mine_tiles
-    return prepared, run(prepared, pairing, query)
+    return prepared, MINERS[strategy](prepared, pairing, query)
 
 
 def rescores(prepared: Prepared, query: MiningQuery) -> bool:

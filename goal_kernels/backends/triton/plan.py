@@ -176,4 +176,9 @@ def choose_strategy(image: Tensor, columns: int, precision: str) -> str:
             f"strategy {forced!r} multiplies on tensor cores, which have no full float32 "
             "precision; use precision='high' or 'medium', or the strategy 'tile'"
         )
+    if forced == CHUNKS and image.dtype == torch.float32:
+        raise NotImplementedError(
+            f"strategy {forced!r} multiplies 16-bit embeddings only, got {image.dtype}; use the "
+            "strategy 'strip' or 'tile'"
+        )
     return forced

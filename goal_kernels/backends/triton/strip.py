@@ -27,7 +27,7 @@ from goal_kernels.backends.triton.facts import (
 )
 from goal_kernels.backends.triton.keys import NOTHING, pack
 from goal_kernels.backends.triton.masks import exclude, needs_mask
-from goal_kernels.backends.triton.products import product_tile
+from goal_kernels.backends.triton.products import product_tile, stored_tile
 from goal_kernels.backends.triton.states import EMPTY, LINEAR, NAN_KEY, NOWHERE, encode
 
 FLOAT32_MAX = tl.constexpr(3.4028234663852886e38)
@@ -174,12 +174,16 @@ def strip_kernel(
     image_stride,
     text_stride,
     parts,
+    first_tile,
+    last_tile,
+    first_segment,
     segment_tiles,
     group_blocks,
     chunk,
     epsilon,
     slope,
     KIND: tl.constexpr,
+    STORED: tl.constexpr,
     DESCRIPTORS: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -198,10 +202,13 @@ def strip_kernel(
     float32 [groups, rows], column_sums [segments, columns], row_tops, column_tops int64 likewise
     (linear kind only), row_counts, column_counts int32, zeros before; None otherwise.
 
+    first_tile, last_tile: row tiles of this launch, whose segments are numbered from first_segment
+    on. STORED: image is their similarities, float32 [any, columns] of row stride image_stride,
+    that someone else computed.
     segment_tiles, group_blocks: tiles per segment, column blocks per group. chunk: see `_item`.
     slope > 0: it multiplies -inf.
     """
-    tiles = tl.cdiv(rows, BLOCK_ROWS)
+    tiles = last_tile - first_tile
     blocks = tl.cdiv(columns, BLOCK_COLUMNS)
     segments = tl.cdiv(tiles, segment_tiles)
     groups = tl.cdiv(blocks, group_blocks)
@@ -213,13 +220,13 @@ def strip_kernel(
         summing = wide_range(bound, threshold, slope, KIND) == 0
     for item in range(tl.program_id(0), segments * groups, tl.num_programs(0)):
         segment, group = _item(item, segments, groups, chunk)
-        first_row = segment * segment_tiles * BLOCK_ROWS
+        first_row = (first_tile + segment * segment_tiles) * BLOCK_ROWS
         strip_tiles = tl.minimum(segment_tiles, tiles - segment * segment_tiles)
         first_block = group * group_blocks
         group_sums = _part(row_sums, group, rows)
         group_tops = _part(row_tops, group, rows)
-        segment_sums = _part(column_sums, segment, columns)
-        segment_tops = _part(column_tops, segment, columns)
+        segment_sums = _part(column_sums, first_segment + segment, columns)
+        segment_tops = _part(column_tops, first_segment + segment, columns)
         for block in range(first_block, tl.minimum(first_block + group_blocks, blocks)):
             column_start = block * BLOCK_COLUMNS
             column = column_start + tl.arange(0, BLOCK_COLUMNS)
@@ -228,10 +235,17 @@ def strip_kernel(
                 row_start = first_row + tile * BLOCK_ROWS
                 row = row_start + tl.arange(0, BLOCK_ROWS)
                 shape = (rows, columns, width, image_stride, text_stride)
-                score = product_tile(
-                    image, text, row_start, column_start, shape, DESCRIPTORS, SPLIT, PRECISION,
-                    UPCAST, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_WIDTH,
-                )  # fmt: skip
+                if STORED:
+                    place = row_start - first_tile * BLOCK_ROWS
+                    score = stored_tile(
+                        image, place, column_start, rows - first_tile * BLOCK_ROWS, columns,
+                        image_stride, BLOCK_ROWS, BLOCK_COLUMNS,
+                    )  # fmt: skip
+                else:
+                    score = product_tile(
+                        image, text, row_start, column_start, shape, DESCRIPTORS, SPLIT, PRECISION,
+                        UPCAST, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_WIDTH,
+                    )  # fmt: skip
                 masked = special | needs_mask(
                     row_start, column_start, rows, columns, target_ranges, row_ranges,
                     column_ranges, BLOCK_ROWS, BLOCK_COLUMNS,

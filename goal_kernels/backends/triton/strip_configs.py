@@ -87,10 +87,11 @@ def strip_tile(capability: int, dtype: torch.dtype, kind: str, ids: bool) -> Str
 
 
 def strip_constants(
-    tile: StripTile, dtype: torch.dtype, kind: str, split: bool, upcast: bool
+    tile: StripTile, dtype: torch.dtype, kind: str, split: bool, upcast: bool, stored: bool = False
 ) -> dict[str, object]:
     """Compile-time arguments of `strip_kernel`. upcast: widen operands before the product."""
-    return {"LANES": tile.lanes, **resum_constants(tile, dtype, kind, split, upcast)}
+    constants = resum_constants(tile, dtype, kind, split, upcast)
+    return {"STORED": stored, "LANES": tile.lanes, **constants}
 
 
 def resum_constants(
@@ -108,6 +109,18 @@ def resum_constants(
         "BLOCK_COLUMNS": tile.columns,
         "BLOCK_WIDTH": tile.width,
     }
+
+
+CHUNK_TILE = StripTile(64, 128, 64, warps=8, stages=1, descriptors=False, fragments=False)
+"""For similarities that are read back: whole rows are loaded, so columns lie across threads."""
+
+BUFFER_BYTES = 32 * 2**20
+"""Similarities the vendor library computes at a time: they stay in an L2 cache of 50 MB."""
+
+
+def buffer_rows(columns: int) -> int:
+    """Rows of similarities that are computed at a time, whole tiles of them."""
+    return max(1, BUFFER_BYTES // (4 * columns * CHUNK_TILE.rows)) * CHUNK_TILE.rows
 
 
 class StripPlan(NamedTuple):

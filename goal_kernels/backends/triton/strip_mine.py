@@ -31,7 +31,7 @@ every x below 1e30."""
 def strip_wants(image: Tensor, query: MiningQuery) -> Wants:
     """What `mine_strips` needs of a prepared batch; image: as given to `prepare`."""
     return Wants(
-        aligned=strip_tile(_capability(image.device), image.dtype, query.kind, False).descriptors,
+        aligned=True,
         split=image.dtype == torch.float32 and query.precision == "high",
         ranges=True,
         counts=query.kind != "none",
@@ -55,25 +55,31 @@ def mine_strips(
         tile, programs: other than what suits the device, which changes no key and no count; sums
             do not depend on programs either.
     """
-    operands = prepared.operands
-    ids = pairing.image_ids is not None
-    tile = tile or strip_tile(
-        _capability(operands.image.device), operands.image.dtype, query.kind, ids
-    )
-    row_bytes = operands.image.shape[1] * operands.image.element_size()
-    sizes = operands.image.shape[0], operands.text.shape[0]
-    plan = strip_plan(tile, *sizes, row_bytes, query.kind)
-    programs = (
-        programs or forced_programs() or tile.programs * _multiprocessors(operands.image.device)
-    )
-    harvest = _allocate(prepared, plan, query.kind)
-    _launch_strip(prepared, pairing, harvest, (tile, plan), query, programs)
+    image, text, _ = prepared.operands
+    tile = tile or usual_tile(prepared, pairing, query.kind)
+    row_bytes = image.shape[1] * image.element_size()
+    plan = strip_plan(tile, image.shape[0], text.shape[0], row_bytes, query.kind)
+    programs = programs or usual_programs(tile, image.device)
+    harvest = allocate(prepared, plan, query.kind)
+    source = *_operands(prepared, tile), image.stride(0)
+    launch_strip(source, prepared, pairing, harvest, (tile, plan), query, programs)
     if query.kind != "none":
-        _launch_resum(prepared, pairing, harvest, tile, query, programs)
+        launch_resum(prepared, pairing, harvest, query, (tile, programs))
     return harvest
 
 
-def _allocate(prepared: Prepared, plan: StripPlan, kind: str) -> Harvest:
+def usual_tile(prepared: Prepared, pairing: Pairing, kind: str) -> StripTile:
+    """The tile that suits the device."""
+    image, ids = prepared.operands.image, pairing.image_ids is not None
+    return strip_tile(_capability(image.device), image.dtype, kind, ids)
+
+
+def usual_programs(tile: StripTile, device: torch.device) -> int:
+    """As many programs as the device runs at a time."""
+    return forced_programs() or tile.programs * _multiprocessors(device)
+
+
+def allocate(prepared: Prepared, plan: StripPlan, kind: str) -> Harvest:
     """Uninitialised partial sums beside the keys and counters."""
     if kind == "none":
         return Harvest(Side(prepared.row_keys), Side(prepared.column_keys), NO_SUMS)
@@ -100,30 +106,36 @@ def _operands(prepared: Prepared, tile: StripTile) -> tuple[Any, Any]:
     )
 
 
-def _sizes(prepared: Prepared) -> tuple[int, ...]:
-    image, text, width = prepared.operands
-    strides = image.stride(0), text.stride(0)
-    return image.shape[0], text.shape[0], width, *strides, prepared.facts.shape[1]
-
-
 def _split(prepared: Prepared) -> bool:
     """Whether the operands are pairs of bfloat16 numbers."""
     return prepared.operands.image.dtype != prepared.image.dtype
 
 
-def _launch_strip(
+def launch_strip(
+    source: tuple[Any, Any, int],
     prepared: Prepared,
     pairing: Pairing,
     harvest: Harvest,
     cut: tuple[StripTile, StripPlan],
     query: MiningQuery,
     programs: int,
+    stored: tuple[int, int, int] | None = None,
 ) -> None:
+    """Run `strip_kernel`.
+
+    Args:
+        source: what it loads: image side, text side, and row stride of the image side.
+        stored: first and last row tile and first segment, if the image side is similarities.
+    """
     kernels = load_kernels()
     tile, plan = cut
-    dtype, split = prepared.operands.image.dtype, _split(prepared)
+    image, text, width = prepared.operands
+    sizes = image.shape[0], text.shape[0], width, source[2], text.stride(0)
+    constants = strip_constants(
+        tile, image.dtype, query.kind, _split(prepared), kernels.INTERPRETED, stored is not None
+    )
     kernels.strip_kernel[(min(programs, plan.segments * plan.groups),)](
-        *_operands(prepared, tile),
+        *source[:2],
         *pairing,
         *(prepared.target_ranges, prepared.row_ranges, prepared.column_ranges),
         prepared.facts,
@@ -131,28 +143,31 @@ def _launch_strip(
         *(harvest.rows.sums, harvest.columns.sums),
         *(harvest.rows.counts, harvest.columns.counts),
         *(harvest.rows.tops, harvest.columns.tops),
-        *_sizes(prepared),
+        *sizes,
+        prepared.facts.shape[1],
+        *(stored or (0, -(-image.shape[0] // tile.rows), 0)),
         *(plan.segment_tiles, plan.group_blocks, plan.chunk),
         query.epsilon,
         max(query.slope, LEAST_SLOPE),
-        **strip_constants(tile, dtype, query.kind, split, kernels.INTERPRETED),
+        **constants,
         num_warps=tile.warps,
         num_stages=tile.stages,
         **LAUNCH_OPTIONS,
     )
 
 
-def _launch_resum(
+def launch_resum(
     prepared: Prepared,
     pairing: Pairing,
     harvest: Harvest,
-    tile: StripTile,
     query: MiningQuery,
-    programs: int,
+    cut: tuple[StripTile, int],
 ) -> None:
+    """Run `resum_kernel`; cut: tile and programs."""
     kernels = load_kernels()
-    dtype, split = prepared.operands.image.dtype, _split(prepared)
-    rows, columns = len(harvest.rows.keys), len(harvest.columns.keys)
+    tile, programs = cut
+    image, text, width = prepared.operands
+    rows, columns = image.shape[0], text.shape[0]
     anchor_tiles = -(-rows // tile.rows) - (-columns // tile.columns)
     kernels.resum_kernel[(min(programs, anchor_tiles),)](
         *_operands(prepared, tile),
@@ -161,10 +176,11 @@ def _launch_resum(
         *(harvest.rows.keys, harvest.columns.keys),
         *(harvest.rows.sums, harvest.columns.sums),
         *(harvest.rows.counts, harvest.columns.counts),
-        *_sizes(prepared),
+        *(rows, columns, width, image.stride(0), text.stride(0)),
+        prepared.facts.shape[1],
         query.epsilon,
         query.slope,
-        **resum_constants(tile, dtype, query.kind, split, kernels.INTERPRETED),
+        **resum_constants(tile, image.dtype, query.kind, _split(prepared), kernels.INTERPRETED),
         num_warps=tile.warps,
         num_stages=tile.stages,
         **LAUNCH_OPTIONS,
