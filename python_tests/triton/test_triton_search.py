@@ -24,7 +24,7 @@ from goal_kernels.backends.triton import mine as mining
 from goal_kernels.backends.triton import runtime
 from goal_kernels.backends.triton import search as searching
 from goal_kernels.backends.triton.configs import FIXED
-from goal_kernels.backends.triton.mine import Harvest, MiningQuery, Side
+from goal_kernels.backends.triton.harvest import Harvest, MiningQuery, Side
 from goal_kernels.backends.triton.prepared import Wants, prepare
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
