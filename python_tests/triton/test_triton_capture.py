@@ -126,11 +126,14 @@ def test_an_element_of_ones_own_and_statistics_can_be_captured(monkeypatch) -> N
 
 
 def test_mining_with_targets_can_be_captured(monkeypatch) -> None:
-    with recording(monkeypatch):
+    with recording(monkeypatch) as recorder:
         image, text = embeddings(64)[0], embeddings(300)[1]
         target = torch.empty(64, dtype=torch.int64, device=DEVICE)
         mined = gk.mine(image, text, target=target, backend="triton")
         assert mined.hardest_image.shape == (300,)
+    kernels = [launch.kernel for launch in recorder.kernels]
+    assert kernels == ["prepare_kernel", "tile_kernel", "finish_kernel"]
+    assert recorder.operators == []
 
 
 HOST = torch.zeros(3)

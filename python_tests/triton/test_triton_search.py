@@ -20,7 +20,6 @@ from triton_literal import (
 from goal_kernels.backends.answers import Found
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS, Pairing, SearchQuery
 from goal_kernels.backends.composed import ComposedBackend
-from goal_kernels.backends.triton import mine as mining
 from goal_kernels.backends.triton import runtime
 from goal_kernels.backends.triton import search as searching
 from goal_kernels.backends.triton.configs import FIXED
@@ -177,26 +176,6 @@ def test_any_strides(backend, device) -> None:
         views = search(backend, image, text, kind="linear", **options)
         copies = search(backend, image.contiguous(), text.contiguous(), kind="linear", **options)
         assert all(torch.equal(a, b) for a, b in zip(views, copies, strict=True))
-
-
-def test_three_launches(backend, device, monkeypatch) -> None:
-    """Whatever is asked for; what else a search does is allocate."""
-    launched = []
-    kernels = runtime.load_kernels()
-
-    class Spy:
-        INTERPRETED = kernels.INTERPRETED
-
-        def __getattr__(self, name: str):
-            launched.append(name)
-            return getattr(kernels, name)
-
-    for module in (mining, searching):
-        monkeypatch.setattr(module, "load_kernels", Spy)
-    monkeypatch.setattr("goal_kernels.backends.triton.prepared.load_kernels", Spy)
-    image, text = torch.randn(2, 40, 12, device=device)
-    search(backend, image, text, kind="linear", normalize=True, precision="high")
-    assert launched == ["prepare_kernel", "tile_kernel", "finish_kernel"]
 
 
 def ordered(values: Tensor) -> Tensor:

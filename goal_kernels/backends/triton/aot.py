@@ -20,6 +20,7 @@ from typing import Any
 
 from goal_kernels.backends.triton.aot_mine import mine_variants
 from goal_kernels.backends.triton.aot_rank import rank_variants
+from goal_kernels.backends.triton.aot_strip import strip_variants
 from goal_kernels.backends.triton.aot_weigh import gather_variants, weigh_variants
 from goal_kernels.backends.triton.compile import Outcome, compile_variant, disassembler
 from goal_kernels.backends.triton.runtime import load_kernels
@@ -29,6 +30,7 @@ ARCHITECTURES = (80, 90, 100)
 
 VARIANT_SOURCES: tuple[Callable[[int], Iterator[Variant]], ...] = (
     mine_variants,
+    strip_variants,
     weigh_variants,
     gather_variants,
     rank_variants,

@@ -7,7 +7,7 @@ tiles. A state is (best, place[, total[, ties]]), each [LANES, BLOCK_COLUMNS]:
 
     best   float32  largest similarity, -inf if none
     place  int32    number of the slice (LANES = 1: the row) where it was seen first; with sums, the
-                    upper 9 bits count the kept similarities, see `_count`
+                    upper 9 bits count the kept similarities, at most one per slice: `_counted`
     total  float32  sum of the kept terms
     ties   float32  of the linear kind: how often best was seen, if it is at or above the threshold
 
@@ -21,9 +21,6 @@ import triton.language as tl
 
 from goal_kernels.backends.triton.slices import row_of, rows_of, slices_of
 from goal_kernels.backends.triton.states import LINEAR, NOWHERE
-
-MOST_SLICES = 511
-"""Slices of one strip: what 9 bits can count."""
 
 
 @triton.jit

@@ -20,10 +20,11 @@ def _range_of(ranges, start, length, BLOCK: tl.constexpr):
 
     ranges int64 [2, blocks]: of every RANGE_ROWS of `length` rows.
     """
+    PARTS: tl.constexpr = (BLOCK + RANGE_ROWS - 1) // RANGE_ROWS
     blocks = tl.cdiv(length, RANGE_ROWS)
     low = tl.full([], HIGHEST, tl.int64)
     high = tl.full([], NOTHING, tl.int64)
-    for part in tl.static_range(0, tl.cdiv(BLOCK, RANGE_ROWS)):
+    for part in tl.static_range(PARTS):
         block = start // RANGE_ROWS + part
         inside = block < blocks
         low = tl.minimum(low, tl.load(ranges + block, mask=inside, other=HIGHEST))

@@ -29,9 +29,11 @@ def _load_block(
     else:
         place = tl.minimum(tl.arange(0, BLOCK_ROWS), rows - 1 - row)
         element = tl.arange(0, BLOCK_WIDTH)
+        # Rows begin at multiples of 16 bytes, which the compiler cannot see in every stride.
+        offset = tl.multiple_of(place * stride, 128 // source.dtype.element_ty.primitive_bitwidth)
         base = source + tl.cast(row, tl.int64) * stride + start
         inside = (element < width - start)[None, :]
-        return tl.load(base + (place[:, None] * stride + element[None, :]), mask=inside, other=0.0)
+        return tl.load(base + (offset[:, None] + element[None, :]), mask=inside, other=0.0)
 
 
 @triton.jit
@@ -64,15 +66,16 @@ def product_tile(
     score = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], tl.float32)
     slices = tl.cdiv(width, BLOCK_WIDTH)
     steps = 3 * slices if SPLIT else slices
+    back = slices * BLOCK_WIDTH
     total = 2 * width if SPLIT else width
     for step in range(steps):
         image_start = step * BLOCK_WIDTH
         text_start = image_start
         if SPLIT:
-            segment = step // slices
-            start = (step - segment * slices) * BLOCK_WIDTH
-            image_start = start + tl.where(segment == 2, width, 0)
-            text_start = start + tl.where(segment == 1, width, 0)
+            # Back to the start after every pass, one side to the start of its low parts.
+            second, third = step >= slices, step >= 2 * slices
+            image_start -= tl.where(second, back, 0) + tl.where(third, back - width, 0)
+            text_start -= tl.where(second, back - width, 0) + tl.where(third, back + width, 0)
         x = _load_block(
             image,
             row,

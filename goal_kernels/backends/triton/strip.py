@@ -85,20 +85,33 @@ def _raise_rows(score, best, row, column, rows, row_keys):
 
 
 @triton.jit
-def _sum_rows(score, best, of_rows, row, rows, sums, counts, tops, first, KIND: tl.constexpr):
-    """Add totals and counts of the rows of a tile. first: nothing is there yet."""
+def _sum_rows(
+    score,
+    best,
+    of_rows,
+    row,
+    rows,
+    sums,
+    counts,
+    tops,
+    place,
+    first,
+    KIND: tl.constexpr,
+):
+    """Add totals and counts of the rows of a tile. place: of row 0. first: nothing is there yet."""
     inside = row < rows
     later = inside & (first == 0)
-    total = of_rows[0] + tl.load(sums + row, mask=later, other=0.0)
-    tl.store(sums + row, total, mask=inside)
+    total = of_rows[0] + tl.load(sums + place + row, mask=later, other=0.0)
+    tl.store(sums + place + row, total, mask=inside)
     _add_count(counts, row, inside, of_rows[1].to(tl.int32))
     if KIND == LINEAR:
         # Not ==: the index search compares so, and the compiler would keep the predicates for it.
         ties = tl.sum(tl.where(score >= best[:, None], 1.0, 0.0), 1).to(tl.int32)
         here = _tops(_key(best), ties)
-        known = tl.load(tops + row, mask=later, other=NOTHING)
+        known = tl.load(tops + place + row, mask=later, other=NOTHING)
         same = (known >> 32) == (here >> 32)
-        tl.store(tops + row, tl.where(same, known + ties, tl.maximum(known, here)), mask=inside)
+        top = tl.where(same, known + ties, tl.maximum(known, here))
+        tl.store(tops + place + row, top, mask=inside)
 
 
 @triton.jit
@@ -111,20 +124,21 @@ def _publish_columns(
     sums,
     counts,
     tops,
+    place,
     LANES: tl.constexpr,
     KIND: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
 ):
-    """Column results of a strip that starts at `row`."""
+    """Column results of a strip that starts at `row`. place: of the sums of column 0."""
     inside = column < columns
     result = finish_columns(state, LANES, KIND, BLOCK_ROWS)
     key = _key(result[0])
     _raise_keys(keys, column, inside, key, row + result[1])
     if KIND != 0:
-        tl.store(sums + column, result[2], mask=inside)
+        tl.store(sums + place + column, result[2], mask=inside)
         _add_count(counts, column, inside, result[3])
     if KIND == LINEAR:
-        tl.store(tops + column, _tops(key, result[4]), mask=inside)
+        tl.store(tops + place + column, _tops(key, result[4]), mask=inside)
 
 
 @triton.jit
@@ -138,15 +152,6 @@ def _item(item, segments, groups, chunk):
     size = tl.minimum(chunk, segments - first)
     within = item - first * groups
     return first + within % size, within // size
-
-
-@triton.jit
-def _part(parts, number, length):
-    """Row `number` of a workspace [any, length]; None stays None."""
-    if parts is None:
-        return None
-    else:
-        return parts + tl.cast(number, tl.int64) * length
 
 
 @triton.jit
@@ -223,10 +228,8 @@ def strip_kernel(
         first_row = (first_tile + segment * segment_tiles) * BLOCK_ROWS
         strip_tiles = tl.minimum(segment_tiles, tiles - segment * segment_tiles)
         first_block = group * group_blocks
-        group_sums = _part(row_sums, group, rows)
-        group_tops = _part(row_tops, group, rows)
-        segment_sums = _part(column_sums, first_segment + segment, columns)
-        segment_tops = _part(column_tops, first_segment + segment, columns)
+        group_place = tl.cast(group, tl.int64) * rows
+        segment_place = tl.cast(first_segment + segment, tl.int64) * columns
         for block in range(first_block, tl.minimum(first_block + group_blocks, blocks)):
             column_start = block * BLOCK_COLUMNS
             column = column_start + tl.arange(0, BLOCK_COLUMNS)
@@ -262,14 +265,14 @@ def strip_kernel(
                     if summing & (first | (tl.max(best, 0) >= threshold)):
                         later, of_rows = add_sums(state, score, threshold, slope, LANES, KIND)
                         _sum_rows(
-                            score, best, of_rows, row, rows, group_sums, row_counts, group_tops,
-                            first, KIND,
+                            score, best, of_rows, row, rows, row_sums, row_counts, row_tops,
+                            group_place, first, KIND,
                         )  # fmt: skip
                 state = add_maxima(state[0], later[0], score, tile, LANES, KIND) + later[1:]
                 _raise_rows(score, best, row, column, rows, row_keys)
             _publish_columns(
-                state, first_row, column, columns, column_keys, segment_sums, column_counts,
-                segment_tops, LANES, KIND, BLOCK_ROWS,
+                state, first_row, column, columns, column_keys, column_sums, column_counts,
+                column_tops, segment_place, LANES, KIND, BLOCK_ROWS,
             )  # fmt: skip
             # Row sums of this block are read back for the next, perhaps in other threads.
             tl.debug_barrier()

@@ -22,7 +22,7 @@ SHORTEST_STRIP = 2
 """Row tiles of a segment, if there are that many: columns are published once a strip."""
 
 LONGEST_STRIP = 64
-"""At most 4 slices a tile, so at most 256 of the 511 that `columns.MOST_SLICES` allows."""
+"""Row tiles of a segment; with 4 slices each, 256 of the 511 that `columns` can count."""
 
 CHUNK_BYTES = 8 * 2**20
 """Rows that concurrent programs read together: they stay in the L2 cache."""
@@ -56,12 +56,12 @@ HOPPER = {
     ("exponential", False): StripTile(128, 128, 64, warps=8, stages=4),
     ("exponential", True): StripTile(256, 64, 64, warps=8, stages=4),
     ("linear", False): StripTile(256, 64, 64, warps=8, stages=4),
-    ("linear", True): StripTile(256, 64, 64, warps=8, stages=4),
+    ("linear", True): StripTile(128, 64, 64, warps=8, stages=4),
 }
-"""By kind of sums and whether there are ids: comparing them takes registers too."""
+"""9.0, by kind of sums and whether there are ids: comparing them takes registers too."""
 
 HOPPER_PAIRED = StripTile(128, 128, 64, warps=4, stages=3, programs=2)
-"""An alternative without sums and ids: one program multiplies while the other compares."""
+"""9.0 without sums and ids, an alternative: one program multiplies while the other compares."""
 
 AMPERE = {
     ("none", False): StripTile(128, 128, 64, warps=8, stages=3, descriptors=False),
@@ -71,18 +71,23 @@ AMPERE = {
     ("linear", False): StripTile(128, 64, 64, warps=8, stages=3, descriptors=False),
     ("linear", True): StripTile(128, 64, 64, warps=8, stages=3, descriptors=False),
 }
-"""Likewise; within the shared memory of 8.6 and 8.9."""
+"""8.x; within the shared memory of 8.6 and 8.9."""
 
-ROW_ACCUMULATORS = StripTile(128, 64, 64, warps=8, stages=3, fragments=False)
-"""For 10.0, where a thread holds whole rows of the accumulator."""
+BLACKWELL = {
+    ("none", False): StripTile(128, 64, 64, warps=8, stages=3, fragments=False),
+    ("none", True): StripTile(64, 64, 64, warps=8, stages=3, fragments=False),
+    ("exponential", False): StripTile(64, 64, 64, warps=8, stages=3, fragments=False),
+    ("exponential", True): StripTile(64, 64, 64, warps=8, stages=3, fragments=False),
+    ("linear", False): StripTile(128, 32, 64, warps=8, stages=3, fragments=False),
+    ("linear", True): StripTile(128, 32, 64, warps=8, stages=3, fragments=False),
+}
+"""10.0, where a thread holds rows of the accumulator and columns are the expensive direction."""
 
 
 def strip_tile(capability: int, dtype: torch.dtype, kind: str, ids: bool) -> StripTile:
     """The tile for a compute capability (times ten) and operands of `dtype`, float32 for tf32."""
-    if capability >= 100:
-        tile = ROW_ACCUMULATORS
-    else:
-        tile = (HOPPER if capability >= 90 else AMPERE)[kind, ids]
+    table = BLACKWELL if capability >= 100 else HOPPER if capability >= 90 else AMPERE
+    tile = table[kind, ids]
     return tile._replace(width=tile.width * 2 // dtype.itemsize)
 
 
