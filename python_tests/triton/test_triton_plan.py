@@ -56,7 +56,7 @@ def test_the_choice_at_the_edges() -> None:
     assert choose(small).strategy == TILE
     assert choose(small._replace(pairs=small.pairs + 1)).strategy == STRIP
     assert choose(small._replace(pairs=large, kind=IEEE)).strategy == TILE
-    assert choose(small._replace(pairs=large, capability=(10, 0))).strategy == TILE
+    assert choose(small._replace(pairs=large, capability=(10, 0))).strategy == STRIP
 
 
 def test_ranges_are_half_open() -> None:

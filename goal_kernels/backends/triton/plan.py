@@ -88,12 +88,7 @@ TABLE = (
         f"{NOT_MEASURED}; a batch this small is a few tiles per multiprocessor",
         pairs=(0, SMALL_BATCH**2 + 1),
     ),
-    Rule(
-        TILE,
-        f"{NOT_MEASURED}; on sm_100 a thread holds part of a row, not of a column",
-        capabilities=((10, 0), (1000, 0)),
-    ),
-    Rule(STRIP, f"{NOT_MEASURED}; fewest instructions per element when compiled for sm_80, sm_90"),
+    Rule(STRIP, f"{NOT_MEASURED}; fewest instructions per element in the machine code"),
 )
 """First row that holds decides."""
 

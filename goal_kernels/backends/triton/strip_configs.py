@@ -86,7 +86,8 @@ BLACKWELL = {
 
 def strip_tile(capability: int, dtype: torch.dtype, kind: str, ids: bool) -> StripTile:
     """The tile for a compute capability (times ten) and operands of `dtype`, float32 for tf32."""
-    table = BLACKWELL if capability >= 100 else HOPPER if capability >= 90 else AMPERE
+    # 12.x multiplies by the instructions of 8.x, whose fragments its accumulators have.
+    table = {9: HOPPER, 10: BLACKWELL, 11: BLACKWELL}.get(capability // 10, AMPERE)
     tile = table[kind, ids]
     return tile._replace(width=tile.width * 2 // dtype.itemsize)
 
