@@ -113,6 +113,18 @@ def test_ranges_keep_tiles_without_positives_unmasked(device, tile: StripTile) -
     check(run(image, text, pairing, query), image, text, pairing)
 
 
+@pytest.mark.parametrize("column", [63, 64, 127])
+def test_ranges_that_only_touch(device, column: int) -> None:
+    """One positive in the first or last column of a tile; ids that meet in the extreme value."""
+    image, text = batch(Case(128, 256, 4, ""), device, seed=23)
+    tile = StripTile(64, 64, 16, 2, 1)
+    target = torch.full((128,), column)
+    check(run(image, text, Pairing(target), Query(tile=tile)), image, text, Pairing(target))
+    text_ids = torch.cat([torch.arange(128) - 122, torch.arange(128) + 5])
+    pairing = Pairing(torch.full((128,), -1), torch.full((128,), 5), text_ids)
+    check(run(image, text, pairing, Query(tile=tile)), image, text, pairing)
+
+
 @pytest.mark.parametrize("kind", ["linear", "exponential"])
 @pytest.mark.parametrize("threshold", [-math.inf, 1.0, 4.0, 1e9, -1e9, math.nan])
 def test_thresholds(device, kind: str, threshold: float) -> None:
