@@ -18,6 +18,10 @@ POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp
 SIZES = ("even", "odd", "one")
 """Sizes and strides that are multiples of 16, that are not, and that are 1: Triton's own cases."""
 
+FULL_ARCHITECTURE = 90
+"""What every variant is compiled for; others leave out those that only differ in arithmetic or in
+the name of a 16-bit type."""
+
 SHARED_OF_ONE_ARCH = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Shared memory one program may use on exactly this architecture, bytes: for variants that are
 launched nowhere else, where `SHARED_LIMIT` is what every device of the major version grants."""
