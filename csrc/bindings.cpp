@@ -191,6 +191,7 @@ py::dict build_info() {
                             py::arg("compute_capability") = py::make_tuple(device.major, device.minor),
                             py::arg("multiprocessors") = device.multiprocessors));
   info["cuda"] = py::dict(py::arg("built") = true, py::arg("architectures") = GOAL_KERNELS_CUDA,
+                          py::arg("mining_architecture") = "90a",
                           py::arg("runtime_version") = report.runtime_version,
                           py::arg("driver_version") = report.driver_version,
                           py::arg("devices") = devices, py::arg("reason") = report.reason);

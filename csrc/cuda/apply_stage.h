@@ -13,6 +13,7 @@ struct Inverting {
   using Value = typename Warp::template Value<T>;
 
   static GOAL_KERNELS_BOTH std::int64_t numbers(const InverseList& list) {
+    if (list.starts == nullptr) return 0;
     return list.entries > list.rows + 1 ? list.entries : list.rows + 1;
   }
   static GOAL_KERNELS_BOTH std::int64_t warps(const InvertArguments& a) {

@@ -39,7 +39,7 @@ class Finishing {
     const float mined = Keys<Scalar>::decode(key);
     Anchor result{mined, Keys<Scalar>::index_of(packed), 0.0f, 0};
     if (a_.mined.kind != MineKind::kNone) add_sums(rows, i, key, mined, result);
-    if (a_.rescore && result.index >= 0) result.value = similarity(rows, i, result.index);
+    if (a_.rescore && result.index >= 0) rescore(similarity(rows, i, result.index), result);
     write(rows ? a_.row : a_.column, i, result);
     return result;
   }
@@ -84,6 +84,17 @@ class Finishing {
       result.count = count - (itself ? 1 : 0);
       result.sum = positive_part(sum * double(scale) - 1.0, result.count);
     }
+  }
+
+  // The hardest similarity as it is, and sums that are relative to it.
+  GOAL_KERNELS_WARP void rescore(float exact, Anchor& anchor) const {
+    const float shift = exact - anchor.value;
+    anchor.value = exact;
+    if (anchor.count == 0 || !(absolute(shift) < kInfinity)) return;
+    if (a_.mined.kind == MineKind::kLinear)
+      anchor.sum = positive_part(double(anchor.sum) + double(anchor.count) * shift, anchor.count);
+    else
+      anchor.sum *= exp2_of(-a_.mined.slope * shift);
   }
 
   // Rounding may leave less than nothing of terms that are far below the hardest one.
