@@ -210,6 +210,7 @@ PYBIND11_MODULE(_native, module) {
   module.doc() = "Native kernels of goal_kernels on raw addresses; use goal_kernels.backends.";
   module.attr("TRIPLETS") = names(kTriplets);
   module.attr("PAIRS") = names(kPairs);
+  bind_cuda(module);
   module.def("score_pairs", &score_pairs_addresses, py::arg("dtype"), py::arg("a"), py::arg("b"),
              py::arg("width"), py::arg("index"), py::arg("similarity"), py::arg("threads"),
              py::arg("isa"), py::call_guard<py::gil_scoped_release>());
@@ -235,7 +236,5 @@ PYBIND11_MODULE(_native, module) {
              py::arg("width"), py::arg("text_to_image"), py::arg("positive"), py::arg("image_counts"),
              py::arg("text_counts"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
-  py::module_ cuda = module.def_submodule("cuda", "The CUDA kernels, and their emulation on the processor.");
-  bind_cuda(cuda);
   module.def("build_info", &build_info, "How this module was built and what it found here.");
 }

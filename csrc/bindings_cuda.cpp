@@ -18,9 +18,6 @@ using namespace cuda;
 
 constexpr Word<OperandForm> kForms[] = {
     {"rows", OperandForm::kRows}, {"copy", OperandForm::kCopy}, {"split", OperandForm::kSplit}};
-constexpr Word<Operand> kOperands[] = {{"bfloat16", Operand::kBfloat16}, {"float16", Operand::kFloat16}};
-constexpr Word<MineKind> kKinds[] = {
-    {"none", MineKind::kNone}, {"linear", MineKind::kLinear}, {"exponential", MineKind::kExponential}};
 
 // A structure whose fields Python writes; they start as zeros and null pointers.
 template <typename S>
@@ -44,9 +41,7 @@ class Structure {
     return write<std::string>(
         name, [=, &words](S& s, const std::string& to) { s.*field = parse(name, words, to); });
   }
-  // data, count, stride: as Rows and MineMatrix begin.
-  template <typename Matrix>
-  Structure& matrix(const char* name, Matrix S::*field) {
+  Structure& matrix(const char* name, Rows S::*field) {
     using Tuple = std::tuple<Address, std::int64_t, std::int64_t>;
     return write<Tuple>(name, [field](S& s, const Tuple& to) {
       s.*field = {pointer<>(std::get<0>(to)), std::get<1>(to), std::get<2>(to)};
@@ -98,36 +93,6 @@ void bind_prepare(py::module_& module) {
       .address("row_counts", &S::row_counts)
       .address("column_counts", &S::column_counts)
       .address("tickets", &S::tickets);
-}
-
-void bind_mine(py::module_& module) {
-  using S = MineArguments;
-  Structure<S>(module, "Mine")
-      .matrix("image", &S::image)
-      .matrix("text", &S::text)
-      .word("operand", &S::operand, kOperands)
-      .value("width", &S::width)
-      .value("split", &S::split)
-      .word("kind", &S::kind, kKinds)
-      .address("target", &S::target)
-      .address("image_ids", &S::image_ids)
-      .address("text_ids", &S::text_ids)
-      .address("target_ranges", &S::target_ranges)
-      .address("image_ranges", &S::image_ranges)
-      .address("text_ranges", &S::text_ranges)
-      .address("facts", &S::facts)
-      .value("parts", &S::parts)
-      .value("epsilon", &S::epsilon)
-      .value("slope", &S::slope)
-      .address("row_keys", &S::row_keys)
-      .address("column_keys", &S::column_keys)
-      .address("row_sums", &S::row_sums)
-      .address("column_sums", &S::column_sums)
-      .address("row_counts", &S::row_counts)
-      .address("column_counts", &S::column_counts)
-      .address("row_tops", &S::row_tops)
-      .address("column_tops", &S::column_tops)
-      .value("programs", &S::programs);
 }
 
 void bind_finish(py::module_& module) {
@@ -227,14 +192,13 @@ void bind_stage(py::module_& module, const std::string& name, void (*on_gpu)(con
 
 }  // namespace
 
-void bind_cuda(py::module_& module) {
+void bind_cuda(py::module_& root) {
+  py::module_ module = root.def_submodule("cuda", "The CUDA kernels, and their emulation on the processor.");
   bind_prepare(module);
-  bind_mine(module);
   bind_finish(module);
   bind_weigh(module);
   bind_apply(module);
   bind_stage<PrepareArguments>(module, GOAL_KERNELS_STAGE(prepare));
-  bind_stage<MineArguments>(module, GOAL_KERNELS_STAGE(mine));
   bind_stage<MineArguments>(module, GOAL_KERNELS_STAGE(resum));
   bind_stage<FinishArguments>(module, GOAL_KERNELS_STAGE(finish));
   bind_stage<WeighArguments>(module, GOAL_KERNELS_STAGE(weigh));

@@ -5,8 +5,9 @@
 
 namespace goal_kernels {
 
-// Argument structures with fields that Python sets by name, and the stages that take them: `prepare` and so on
-// with a stream, when built with CUDA, and `prepare_emulated` and so on.
+// The submodule `cuda`: argument structures with fields that Python sets by name, and the stages that take them,
+// `prepare` and so on with a stream, when built with CUDA, and `prepare_emulated` and so on. Mining has bindings of
+// its own (cuda/mine_bindings.h).
 void bind_cuda(pybind11::module_& module);
 
 }  // namespace goal_kernels
