@@ -9,6 +9,8 @@
 #include <string>
 #include <tuple>
 
+#include "bindings_cuda.h"
+#include "bindings_words.h"
 #include "cpu/apply.h"
 #include "cpu/forward.h"
 #include "cpu/isa.h"
@@ -25,7 +27,6 @@ namespace py = pybind11;
 namespace goal_kernels {
 namespace {
 
-using Address = std::uintptr_t;
 // address, rows, stride in elements, address of the scales; 0: none
 using Rows = std::tuple<Address, std::int64_t, std::int64_t, Address>;
 using Pairing = std::tuple<Address, Address, Address>;         // target, image_ids, text_ids; 0: None
@@ -33,75 +34,16 @@ using RelativeQuery = std::tuple<std::string, Address, double>;    // kind, thre
 using Anchors = std::tuple<Address, Address, Address, Address>;    // value, index, sum, count
 using Indices = std::tuple<Address, Address, Address>;             // hardest text, image, target
 using Weights = std::tuple<Address, Address, Address, Address>;  // positive, row, column, grad_loss
-using Scalars = std::tuple<double, double, double, double, double, double>;  // in the order of WeightRule
 using SearchTerms = std::tuple<std::string, double, double, bool, std::string>;  // fields of SearchQuery
 using SearchOutput = std::tuple<Address, Address, Address, Address, Address>;  // from values to scales
 using ForwardOutput = std::tuple<Address, Address, Address>;  // value, vectors, hardest
 
-template <typename T = void>
-T* pointer(Address address) {
-  return reinterpret_cast<T*>(address);
-}
-
-template <typename T>
-struct Word {
-  const char* name;
-  T value;
-};
-
-constexpr Word<Dtype> kDtypes[] = {{"float32", Dtype::float32},
-                                   {"float64", Dtype::float64},
-                                   {"bfloat16", Dtype::bfloat16},
-                                   {"float16", Dtype::float16}};
 constexpr Word<Relative> kRelatives[] = {{"none", Relative::none},
                                          {"linear", Relative::linear},
                                          {"exponential", Relative::exponential}};
 constexpr Word<Precision> kPrecisions[] = {{"highest", Precision::highest},
                                            {"high", Precision::high},
                                            {"medium", Precision::medium}};
-constexpr Word<Triplet> kTriplets[] = {{"constant", Triplet::constant},
-                                       {"nca", Triplet::nca},
-                                       {"circle", Triplet::circle},
-                                       {"hinge", Triplet::hinge}};
-constexpr Word<Pair> kPairs[] = {{"constant", Pair::constant},
-                                 {"linear", Pair::linear},
-                                 {"sigmoid", Pair::sigmoid},
-                                 {"linear_ms", Pair::linear_ms},
-                                 {"sigmoid_ms", Pair::sigmoid_ms}};
-
-template <typename T, std::size_t kCount>
-T parse(const char* what, const Word<T> (&words)[kCount], const std::string& name) {
-  std::string known;
-  for (const Word<T>& word : words) {
-    if (name == word.name) return word.value;
-    known += std::string(known.empty() ? "" : ", ") + word.name;
-  }
-  throw std::invalid_argument(std::string(what) + ": expected one of " + known + ", got " + name);
-}
-
-template <typename T, std::size_t kCount>
-py::list names(const Word<T> (&words)[kCount]) {
-  py::list result;
-  for (const Word<T>& word : words) result.append(word.name);
-  return result;
-}
-
-WeightRule weight_rule(const std::string& triplet, const std::string& pair, const Scalars& scalars,
-                       const std::string& direction) {
-  if (direction != "both" && direction != "i2t" && direction != "t2i")
-    throw std::invalid_argument("direction: expected both, i2t or t2i, got " + direction);
-  const auto [tau, alpha, beta, lam, epsilon, margin] = scalars;
-  return {parse("triplet", kTriplets, triplet),
-          parse("pair", kPairs, pair),
-          tau,
-          alpha,
-          beta,
-          lam,
-          epsilon,
-          margin,
-          direction != "t2i",
-          direction != "i2t"};
-}
 
 Matrix matrix(const Rows& rows, Dtype dtype, std::int64_t width) {
   const auto [data, count, stride, scale] = rows;
@@ -249,6 +191,7 @@ py::dict build_info() {
                             py::arg("compute_capability") = py::make_tuple(device.major, device.minor),
                             py::arg("multiprocessors") = device.multiprocessors));
   info["cuda"] = py::dict(py::arg("built") = true, py::arg("architectures") = GOAL_KERNELS_CUDA,
+                          py::arg("mining_architecture") = "90a",
                           py::arg("runtime_version") = report.runtime_version,
                           py::arg("driver_version") = report.driver_version,
                           py::arg("devices") = devices, py::arg("reason") = report.reason);
@@ -264,9 +207,10 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_native, module) {
   using namespace goal_kernels;
-  module.doc() = "Native kernels of goal_kernels on raw addresses; use goal_kernels.backends.cpu.";
+  module.doc() = "Native kernels of goal_kernels on raw addresses; use goal_kernels.backends.";
   module.attr("TRIPLETS") = names(kTriplets);
   module.attr("PAIRS") = names(kPairs);
+  bind_cuda(module);
   module.def("score_pairs", &score_pairs_addresses, py::arg("dtype"), py::arg("a"), py::arg("b"),
              py::arg("width"), py::arg("index"), py::arg("similarity"), py::arg("threads"),
              py::arg("isa"), py::call_guard<py::gil_scoped_release>());

@@ -80,7 +80,7 @@ def test_explanation_names_the_choice_and_every_refusal() -> None:
     assert "auto takes 'reference'" in text
     for name in ("cpu", "triton", "reference"):
         assert f"\n  {name}" in text
-    assert set(gk.available_backends()) <= {"cpu", "triton", "reference"}
+    assert set(gk.available_backends()) <= {"cpu", "triton", "cuda", "reference"}
 
 
 def test_import_costs_nothing_but_torch() -> None:

@@ -14,7 +14,7 @@ LAYERS = (
     {"backends.base", "native", "backends.reference_rank"},
     {"registry", "pairs", "normalization", "backends.arguments"},
     {"elements", "reference", "backends.composed"},
-    {"objective", "backends.reference", "backends.cpu", "backends.triton*"},
+    {"objective", "backends.reference", "backends.cpu", "backends.triton*", "backends.cuda*"},
     {"backends", "weights", "statistics", "checks"},
     {"ops", "backends.explain", "retrieval.ranks"},
     {"functional", "retrieval.metrics"},
@@ -25,7 +25,7 @@ LAYERS = (
 )
 """From the bottom up: a module imports from strictly lower layers only."""
 
-FREE = ("training", "data", "backends.triton", "cli", "__main__")
+FREE = ("training", "data", "backends.triton", "backends.cuda", "cli", "__main__")
 """Families whose members may import each other."""
 
 

@@ -11,62 +11,7 @@ namespace goal_kernels {
 namespace {
 
 constexpr std::int64_t kAnchorsPerItem = 1024;
-constexpr double kCircleOffset = 0.5;   // constants.py has the same
 constexpr double kWorkPerAnchor = 512;  // an anchor's exponentials and searches, in multiply-adds
-
-template <typename T>
-T sigmoid(T x) {
-  return T(1) / (T(1) + std::exp(-x));
-}
-
-template <typename T>
-T triplet_weight(const WeightRule& rule, T p, T n) {
-  switch (rule.triplet) {
-    case Triplet::constant:
-      return T(1);
-    case Triplet::nca:
-      return sigmoid(T(-rule.tau) * (p - n));
-    case Triplet::circle:
-      return sigmoid(T(-rule.tau) * (p * (T(2) - p) - n * n - T(kCircleOffset)));
-    case Triplet::hinge:
-      break;
-  }
-  const T violated = T(rule.margin) + n - p;
-  return std::isnan(violated) ? violated : T(violated > T(0));
-}
-
-template <typename T>
-struct PairWeights {
-  T positive;
-  T negative;
-};
-
-template <typename T>
-PairWeights<T> pair_weights(const WeightRule& rule, T p, T n, T relative_positive, T relative_negative) {
-  const T alpha = T(rule.alpha), beta = T(rule.beta), lam = T(rule.lam);
-  switch (rule.pair) {
-    case Pair::constant:
-      return {T(1), T(1)};
-    case Pair::linear:
-      return {T(1) - p, n};
-    case Pair::sigmoid:
-      return {sigmoid(-alpha * (p - lam)), sigmoid(beta * (n - lam))};
-    case Pair::linear_ms:
-      return {(T(1) - relative_positive) * (T(1) - p), (T(1) + relative_negative) * n};
-    case Pair::sigmoid_ms:
-      break;
-  }
-  return {T(1) / (std::exp(alpha * (p - lam)) + relative_positive),
-          T(1) / (std::exp(-beta * (n - lam)) + relative_negative)};
-}
-
-// a, b (eq. 7 and 8) and the value of one anchor.
-template <typename T>
-struct AnchorWeights {
-  T positive;
-  T negative;
-  T value;
-};
 
 template <typename T>
 class Weigher {
@@ -115,16 +60,7 @@ class Weigher {
       const std::int64_t others = mined.count[i];
       if (others > 0) relative_negative = static_cast<const T*>(mined.sum)[i] / T(others);
     }
-    const T triplet = triplet_weight(rule, p, n);
-    const PairWeights<T> pair = pair_weights(rule, p, n, relative_positive, relative_negative);
-    return {triplet * pair.positive, triplet * pair.negative, value(p, n)};
-  }
-
-  // The violation; for hinge x constant the hinge loss itself.
-  T value(T p, T n) const {
-    if (job_.rule.triplet != Triplet::hinge || job_.rule.pair != Pair::constant) return n - p;
-    const T violated = T(job_.rule.margin) + n - p;
-    return violated <= T(0) ? T(0) : violated;  // NaN stays NaN
+    return anchor_weights(rule, p, n, relative_positive, relative_negative);
   }
 
   const WeighJob& job_;

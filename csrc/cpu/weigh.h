@@ -1,30 +1,14 @@
 // The weight stage of the built-in objectives on [B] vectors; docs/derivation.md, sections 2, 5 and 6.
 //
-// A twin of goal_kernels/weights.py and elements.py, operation by operation in the accumulate dtype, so that
-// both round alike; R+ is computed in double.
+// A twin of goal_kernels/weights.py in the accumulate dtype; R+ is computed in double.
 #pragma once
 
 #include <cstdint>
 
+#include "formulas.h"
 #include "mine.h"
 
 namespace goal_kernels {
-
-enum class Triplet { constant, nca, circle, hinge };
-enum class Pair { constant, linear, sigmoid, linear_ms, sigmoid_ms };
-
-struct WeightRule {
-  Triplet triplet;
-  Pair pair;
-  double tau;
-  double alpha;
-  double beta;
-  double lam;
-  double epsilon;
-  double margin;
-  bool rows;     // whether the image anchors count
-  bool columns;  // whether the text anchors count
-};
 
 // The relative-similarity sums that mining has to return for a pair element.
 Relative relative_of(Pair pair);

@@ -1,0 +1,131 @@
+"""What the CUDA backend has to answer, in float64, and the ways to run it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from goal_kernels import Objective
+from goal_kernels.backends.answers import Forward, Mined
+from goal_kernels.backends.base import Pairing, RelativeQuery, SearchQuery, WeightStage
+from goal_kernels.backends.cuda import CudaBackend
+from goal_kernels.reference import mine_similarity
+from goal_kernels.weights import Weighted, weigh
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+_VERDICT = CudaBackend().availability()
+_ON_GPU = (pytest.mark.gpu, pytest.mark.skipif(not _VERDICT.ok, reason=_VERDICT.reason))
+ENGINES = [pytest.param("cpu", id="emulated"), pytest.param("cuda", marks=_ON_GPU)]
+"""Where the kernels run: device of the tensors; on CPU tensors they are emulated."""
+
+Ids = tuple[Tensor | None, Tensor | None]
+NO_IDS: Ids = (None, None)
+
+
+def engine(device: str, programs: int = 0) -> CudaBackend:
+    """The backend for tensors on `device`; skips the test where there is none."""
+    backend = CudaBackend(emulated=device == "cpu", programs=programs)
+    verdict = backend.availability()
+    if not verdict.ok:
+        pytest.skip(verdict.reason)
+    return backend
+
+
+def no_torch(*_: object) -> Weighted:
+    raise AssertionError("the weights were to be computed natively")
+
+
+def forward_on(
+    device: str,
+    image: Tensor,
+    text: Tensor,
+    objective: Objective,
+    ids: Ids = NO_IDS,
+    direction: str = "both",
+    normalize: bool = False,
+    precision: str = "high",
+) -> Forward:
+    """The backend's forward, its results on the CPU."""
+    query = SearchQuery(
+        objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
+    )
+    stage = WeightStage(
+        str(objective.triplet), str(objective.pair), objective.scalars, direction, no_torch
+    )
+    pairing = Pairing(None, *(None if i is None else i.to(device) for i in ids))
+    result = engine(device).forward(image.to(device), text.to(device), pairing, query, stage)
+    return Forward(*(x.cpu() for x in result))
+
+
+class Truth(NamedTuple):
+    """exact [N, M]: similarities; mined_from [N, M]: those that mining saw; the rest as `Mined`."""
+
+    exact: Tensor
+    mined_from: Tensor
+    positive: Tensor
+    mined: Mined
+    weighted: Weighted
+
+
+def unit_rows(matrix: Tensor) -> Tensor:
+    """F.normalize in float64."""
+    return torch.nn.functional.normalize(matrix.double(), dim=1)
+
+
+def seen_by_mining(image: Tensor, text: Tensor, normalize: bool, precision: str) -> Tensor:
+    """Products of what the tensor cores multiply, in float64: [N, M]."""
+    rows = [unit_rows(x) if normalize else x.double() for x in (image, text)]
+    if image.dtype != torch.float32:
+        rows = [x.to(image.dtype).double() for x in rows]
+        return rows[0] @ rows[1].T
+    high = [x.bfloat16().double() for x in rows]
+    if precision == "medium":
+        return high[0] @ high[1].T
+    low = [(x - h).bfloat16().double() for x, h in zip(rows, high, strict=True)]
+    return high[0] @ high[1].T + high[0] @ low[1].T + low[0] @ high[1].T
+
+
+def truth(
+    image: Tensor,
+    text: Tensor,
+    objective: Objective,
+    given: tuple[Tensor, Tensor],
+    ids: Ids = NO_IDS,
+    direction: str = "both",
+    normalize: bool = False,
+    precision: str = "high",
+) -> Truth:
+    """Float64, given the mined indices: sums of what mining saw, relative to the exact maxima."""
+    rows = [unit_rows(x) if normalize else x.double() for x in (image, text)]
+    exact = rows[0] @ rows[1].T
+    seen = seen_by_mining(image, text, normalize, precision)
+    positive = exact.diagonal().clone()
+    kind, beta = objective.pair_element.relative, objective.beta
+    query = RelativeQuery(kind, positive.min() - objective.epsilon, beta)
+    mined = mine_similarity(seen, Pairing(None, *ids), query, given)
+    values, sums = [], []
+    for matrix, index, value, total, count in (
+        (exact, mined.row_index, mined.row_value, mined.row_sum, mined.row_count),
+        (exact.T, mined.column_index, mined.column_value, mined.column_sum, mined.column_count),
+    ):
+        own = matrix.gather(1, index.clamp(min=0)[:, None])[:, 0].where(index >= 0, value)
+        shift = (own - value).nan_to_num(0.0)
+        values.append(own)
+        if kind == "linear":
+            total = (total + count * shift).clamp(min=0)
+        elif kind == "exponential":
+            total = total * torch.exp(-beta * shift)
+        sums.append(total)
+    mined = mined._replace(
+        row_value=values[0], column_value=values[1], row_sum=sums[0], column_sum=sums[1]
+    )
+    return Truth(exact, seen, positive, mined, weigh(objective, positive, mined, direction))
+
+
+def exact_rows(count: int, width: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    """Rows of small multiples of 1/4: every product and sum is exact, and ties are many."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randint(-3, 4, (count, width), generator=generator) / 4).to(dtype)

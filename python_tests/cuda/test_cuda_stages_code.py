@@ -1,0 +1,54 @@
+"""What can be said of the CUDA stages without a GPU: registers and memory of their machine code."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from goal_kernels import native
+
+USAGE = re.compile(
+    r"Function (?P<name>\S+):\s+REG:(?P<registers>\d+) STACK:(?P<stack>\d+) SHARED:(?P<shared>\d+) "
+    r"LOCAL:(?P<local>\d+)"
+)
+REGISTERS = {
+    "run_prepare": 64,  # two blocks of 512 threads
+    "Finishing": 80,
+    "Weighing": 80,
+    "PoolSumming": 64,
+    "PoolOffsets": 64,
+    "Inverting": 64,
+    "Hubs": 168,
+    "Gathering": 168,
+    "Resumming": 168,
+}
+"""Most registers a thread of each stage may have."""
+
+
+@cache
+def usages() -> list[dict[str, str]]:
+    """Resource usage of every kernel, of every architecture."""
+    if not native.build_info()["cuda"]["built"]:
+        pytest.skip("built without CUDA")
+    tool = shutil.which("cuobjdump")
+    if tool is None:  # Triton brings one along
+        triton = pytest.importorskip("triton")
+        tool = str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
+    command = [tool, "-res-usage", native.load().__file__]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [match.groupdict() for match in USAGE.finditer(text)]
+
+
+@pytest.mark.parametrize("stage", REGISTERS)
+def test_no_stage_spills(stage) -> None:
+    found = [usage for usage in usages() if stage in usage["name"]]
+    architectures = len(native.build_info()["cuda"]["architectures"].split(","))
+    assert len(found) >= architectures
+    for usage in found:
+        assert (usage["stack"], usage["local"]) == ("0", "0"), usage
+        assert int(usage["registers"]) <= REGISTERS[stage], usage
