@@ -4,11 +4,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define GOAL_KERNELS_DEVICE __host__ __device__ __forceinline__
-#else
-#define GOAL_KERNELS_DEVICE inline
-#endif
+#include "warp.h"
 
 namespace goal_kernels::cuda {
 
@@ -28,18 +24,19 @@ constexpr int kPartsPerSegment = kConsumers * kWarps;
 // or a policy's vector of lanes.
 constexpr int kRowSlices = 4;
 constexpr int kIndices = 32;
+constexpr int kRegisters = kRowSlices * kIndices;
 
-GOAL_KERNELS_DEVICE constexpr int fragment_register(int slice, int index) {
+GOAL_KERNELS_BOTH constexpr int fragment_register(int slice, int index) {
   return 64 * (slice >> 1) + 4 * (index >> 1) + 2 * (slice & 1) + (index & 1);
 }
 
-template <class Int>
-GOAL_KERNELS_DEVICE constexpr Int fragment_row(int warp, Int lane, Int slice) {
+template <typename Int>
+GOAL_KERNELS_BOTH Int fragment_row(int warp, Int lane, same<Int> slice) {
   return (slice >> 1) * 64 + (slice & 1) * 8 + (lane >> 2) + 16 * warp;
 }
 
-template <class Int>
-GOAL_KERNELS_DEVICE constexpr Int fragment_column(Int lane, Int index) {
+template <typename Int>
+GOAL_KERNELS_BOTH Int fragment_column(Int lane, same<Int> index) {
   return (index >> 1) * 8 + (lane & 3) * 2 + (index & 1);
 }
 
@@ -57,22 +54,22 @@ struct MineShape {
   int slices;                        // k slices of a row
   bool split;
 
-  GOAL_KERNELS_DEVICE std::int64_t items() const { return std::int64_t{segments} * groups; }
+  GOAL_KERNELS_BOTH std::int64_t items() const { return std::int64_t{segments} * groups; }
   // k slices of a column block: those of `high`, then those of `low`.
-  GOAL_KERNELS_DEVICE int text_slices() const { return split ? 2 * slices : slices; }
-  GOAL_KERNELS_DEVICE int resident() const {
+  GOAL_KERNELS_BOTH int text_slices() const { return split ? 2 * slices : slices; }
+  GOAL_KERNELS_BOTH int resident() const {
     return text_slices() < kResidentSlots ? text_slices() : kResidentSlots;
   }
   // Products of k slices in a tile.
-  GOAL_KERNELS_DEVICE int steps() const { return split ? 3 * slices : slices; }
+  GOAL_KERNELS_BOTH int steps() const { return split ? 3 * slices : slices; }
   // Slots of the ring that a tile goes through: every image slice, and the text slices that do not stay.
-  GOAL_KERNELS_DEVICE int ring_slots() const {
+  GOAL_KERNELS_BOTH int ring_slots() const {
     // The high text slices, some of which stay, are used twice.
     const int again = split ? resident_before(slices) : 0;
     return 2 * steps() - resident() - again;
   }
   // How many of the text slices before `slice` stay: as evenly spread as can be, so that loads are too.
-  GOAL_KERNELS_DEVICE int resident_before(int slice) const { return slice * resident() / text_slices(); }
+  GOAL_KERNELS_BOTH int resident_before(int slice) const { return slice * resident() / text_slices(); }
 };
 
 struct Item {
@@ -81,7 +78,7 @@ struct Item {
   int first_block, blocks;
 };
 
-GOAL_KERNELS_DEVICE Item item_at(const MineShape& shape, std::int64_t item) {
+GOAL_KERNELS_BOTH Item item_at(const MineShape& shape, std::int64_t item) {
   const std::int64_t chunk_items = std::int64_t{shape.chunk_segments} * shape.groups;
   const int first = static_cast<int>(item / chunk_items) * shape.chunk_segments;
   const int within = static_cast<int>(item % chunk_items);
@@ -102,23 +99,24 @@ GOAL_KERNELS_DEVICE Item item_at(const MineShape& shape, std::int64_t item) {
 // --- Steps: the products of k slices in one tile -----------------------------------------------------------
 class StepWalker {
  public:
-  GOAL_KERNELS_DEVICE explicit StepWalker(const MineShape& shape)
+  GOAL_KERNELS_BOTH explicit StepWalker(const MineShape& shape)
       : slices_(shape.slices), text_slices_(shape.text_slices()), resident_(shape.resident()),
         steps_(shape.steps()) {}
 
-  GOAL_KERNELS_DEVICE bool done() const { return index_ == steps_; }
-  GOAL_KERNELS_DEVICE bool first() const { return index_ == 0; }
+  GOAL_KERNELS_BOTH int index() const { return index_; }
+  GOAL_KERNELS_BOTH bool done() const { return index_ == steps_; }
+  GOAL_KERNELS_BOTH bool first() const { return index_ == 0; }
   // Which half of a split row, and where in it, in slices.
-  GOAL_KERNELS_DEVICE int image_half() const { return index_ >= 2 * slices_; }
-  GOAL_KERNELS_DEVICE int text_half() const { return text_ >= slices_; }
-  GOAL_KERNELS_DEVICE int slice() const { return text_half() ? text_ - slices_ : text_; }
+  GOAL_KERNELS_BOTH int image_half() const { return index_ >= 2 * slices_; }
+  GOAL_KERNELS_BOTH int text_half() const { return text_ >= slices_; }
+  GOAL_KERNELS_BOTH int slice() const { return text_half() ? text_ - slices_ : text_; }
   // Whether the text slice of this step stays; its slot then.
-  GOAL_KERNELS_DEVICE bool resident() const { return rest_ + resident_ >= text_slices_; }
-  GOAL_KERNELS_DEVICE int resident_slot() const { return kRingSlots + slot_; }
-  GOAL_KERNELS_DEVICE bool first_use() const { return index_ < text_slices_; }
-  GOAL_KERNELS_DEVICE bool last_use() const { return steps_ == text_slices_ || index_ >= slices_; }
+  GOAL_KERNELS_BOTH bool resident() const { return rest_ + resident_ >= text_slices_; }
+  GOAL_KERNELS_BOTH int resident_slot() const { return kRingSlots + slot_; }
+  GOAL_KERNELS_BOTH bool first_use() const { return index_ < text_slices_; }
+  GOAL_KERNELS_BOTH bool last_use() const { return steps_ == text_slices_ || index_ >= slices_; }
 
-  GOAL_KERNELS_DEVICE void advance() {
+  GOAL_KERNELS_BOTH void advance() {
     slot_ += resident();
     rest_ += resident_;
     rest_ -= rest_ >= text_slices_ ? text_slices_ : 0;

@@ -25,29 +25,31 @@ constexpr int kTurnArrivals = kWarps;
 
 // A wait names the parity of the phase that has to be over. Barriers start in phase 0, and the phase before it,
 // of parity 1, counts as over: the first use of a slot, and the first turn, wait for nothing.
-GOAL_KERNELS_DEVICE int before(int parity) { return parity ^ 1; }
+GOAL_KERNELS_BOTH int before(int parity) { return parity ^ 1; }
 
-// Where somebody is in the ring.
+// Where somebody is in a ring: that of Machine::kRing slots, which is kRingSlots but in tests.
+template <typename Machine>
 struct RingPlace {
+  static constexpr int kRing = Machine::kRing;
   int slot = 0;
   int parity = 0;  // of the use of the slot
 
-  GOAL_KERNELS_DEVICE void advance() {
-    if (++slot == kRingSlots) {
+  GOAL_KERNELS_BOTH void advance() {
+    if (++slot == kRing) {
       slot = 0;
       parity ^= 1;
     }
   }
-  GOAL_KERNELS_DEVICE void skip(int slots) {
+  GOAL_KERNELS_BOTH void skip(int slots) {
     slot += slots;
-    parity ^= (slot / kRingSlots) & 1;
-    slot %= kRingSlots;
+    parity ^= (slot / kRing) & 1;
+    slot %= kRing;
   }
 };
 
-template <class Machine>
-GOAL_KERNELS_DEVICE void produce_tile(Machine& machine, const MineShape& shape, int tile, int block,
-                                      bool first_of_pass, int pass_parity, RingPlace& place) {
+template <typename Machine>
+GOAL_KERNELS_BOTH void produce_tile(Machine& machine, const MineShape& shape, int tile, int block,
+                                      bool first_of_pass, int pass_parity, RingPlace<Machine>& place) {
   for (StepWalker step(shape); !step.done(); step.advance()) {
     const bool resident = step.resident();
     if (resident && first_of_pass && step.first_use()) {
@@ -65,13 +67,14 @@ GOAL_KERNELS_DEVICE void produce_tile(Machine& machine, const MineShape& shape, 
   }
 }
 
-template <class Machine>
-GOAL_KERNELS_DEVICE void produce(Machine& machine, const MineShape& shape, int program, int programs) {
-  RingPlace place;
+template <typename Machine>
+GOAL_KERNELS_BOTH void produce(Machine& machine, const MineShape& shape, int program, int programs) {
+  RingPlace<Machine> place;
   int pass_parity = 0;
   for (std::int64_t index = program; index < shape.items(); index += programs) {
     const Item item = item_at(shape, index);
     for (int block = item.first_block; block < item.first_block + item.blocks; ++block) {
+      machine.begin_pass(item, block);
       for (int tile = 0; tile < item.tiles; ++tile)
         produce_tile(machine, shape, item.first_tile + tile, block, tile == 0, pass_parity, place);
       pass_parity ^= 1;
@@ -85,8 +88,8 @@ struct StepSlots {
   bool streamed;      // text is in the ring too
   bool last_of_pass;  // text stays, and this consumer has used it for the last time in this pass
 
-  template <class Machine>
-  GOAL_KERNELS_DEVICE void release(Machine& machine) const {
+  template <typename Machine>
+  GOAL_KERNELS_BOTH void release(Machine& machine) const {
     machine.arrive(Barrier::kEmpty, image);
     if (streamed) machine.arrive(Barrier::kEmpty, text);
     if (last_of_pass) machine.arrive(Barrier::kTextEmpty, text);
@@ -95,9 +98,9 @@ struct StepSlots {
 
 // Products of one tile. The products of a step read shared memory until they are retired, which is after those
 // of the next step were issued: hence slots are released one step late, and the turn is passed on before.
-template <class Machine>
-GOAL_KERNELS_DEVICE void consume_tile(Machine& machine, const MineShape& shape, int consumer, bool last_of_pass,
-                                      int pass_parity, RingPlace& place) {
+template <typename Machine>
+GOAL_KERNELS_BOTH void consume_tile(Machine& machine, const MineShape& shape, int consumer, bool last_of_pass,
+                                      int pass_parity, RingPlace<Machine>& place) {
   StepSlots previous{};
   for (StepWalker step(shape); !step.done(); step.advance()) {
     StepSlots slots{place.slot, step.resident_slot(), !step.resident(), false};
@@ -124,18 +127,18 @@ GOAL_KERNELS_DEVICE void consume_tile(Machine& machine, const MineShape& shape, 
 }
 
 // A pass in which this consumer has no tile still ends every phase of the text slots, and never before it began.
-template <class Machine>
-GOAL_KERNELS_DEVICE void skip_text(Machine& machine, const MineShape& shape, int pass_parity) {
+template <typename Machine>
+GOAL_KERNELS_BOTH void skip_text(Machine& machine, const MineShape& shape, int pass_parity) {
   for (int slot = kRingSlots; slot < kRingSlots + shape.resident(); ++slot) {
     machine.wait(Barrier::kTextFull, slot, pass_parity);
     machine.arrive(Barrier::kTextEmpty, slot);
   }
 }
 
-template <class Machine>
-GOAL_KERNELS_DEVICE void consume(Machine& machine, const MineShape& shape, int consumer, int program,
+template <typename Machine>
+GOAL_KERNELS_BOTH void consume(Machine& machine, const MineShape& shape, int consumer, int program,
                                  int programs) {
-  RingPlace place;
+  RingPlace<Machine> place;
   int pass_parity = 0;
   int turn_parity = consumer;  // of the next turn's phase, so that consumer 0 begins
   const int tile_slots = shape.ring_slots();
