@@ -40,6 +40,19 @@ GOAL_KERNELS_BOTH Int fragment_column(Int lane, same<Int> index) {
   return (index >> 1) * 8 + (lane & 3) * 2 + (index & 1);
 }
 
+// The lane, asked anew: the compiler cannot keep what follows from it in registers while tiles are multiplied,
+// where there are none to spare.
+template <typename Warp>
+GOAL_KERNELS_WARP typename Warp::template Value<int> lane_anew() {
+#ifdef __CUDACC__
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+#else
+  return Warp::lane();
+#endif
+}
+
 // --- Work ---------------------------------------------------------------------------------------------------
 //
 // Rows are cut into segments of tiles, columns into groups of blocks. An item is a segment times a group, done
@@ -54,7 +67,7 @@ struct MineShape {
   int slices;                        // k slices of a row
   bool split;
 
-  GOAL_KERNELS_BOTH std::int64_t items() const { return std::int64_t{segments} * groups; }
+  GOAL_KERNELS_BOTH int items() const { return segments * groups; }
   // k slices of a column block: those of `high`, then those of `low`.
   GOAL_KERNELS_BOTH int text_slices() const { return split ? 2 * slices : slices; }
   GOAL_KERNELS_BOTH int resident() const {
@@ -78,10 +91,10 @@ struct Item {
   int first_block, blocks;
 };
 
-GOAL_KERNELS_BOTH Item item_at(const MineShape& shape, std::int64_t item) {
-  const std::int64_t chunk_items = std::int64_t{shape.chunk_segments} * shape.groups;
-  const int first = static_cast<int>(item / chunk_items) * shape.chunk_segments;
-  const int within = static_cast<int>(item % chunk_items);
+GOAL_KERNELS_BOTH Item item_at(const MineShape& shape, int item) {
+  const int chunk_items = shape.chunk_segments * shape.groups;
+  const int first = item / chunk_items * shape.chunk_segments;
+  const int within = item % chunk_items;
   const int left = shape.segments - first;
   const int segments = left < shape.chunk_segments ? left : shape.chunk_segments;
   Item result;

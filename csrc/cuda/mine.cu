@@ -21,9 +21,9 @@ constexpr int kWarpgroup = 128;
 constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
 constexpr int kBarriers = 2 * kSlots + kConsumers;
 constexpr int kSlotAlignment = 1024;  // of the 128-byte swizzle
-// Registers a thread: 128 * 40 + 256 * 232 <= 65536.
-constexpr int kProducerRegisters = 40;
-constexpr int kConsumerRegisters = 232;
+// Registers a thread: 128 * 24 + 256 * 240 <= 65536.
+constexpr int kProducerRegisters = 24;
+constexpr int kConsumerRegisters = 240;
 
 struct Maps {
   CUtensorMap image, text;
@@ -61,7 +61,7 @@ struct SharedMemory {
   }
 };
 
-// One thread.
+// One warp, so that its state is uniform and takes few registers; one lane of it arrives and copies.
 class Producer {
  public:
   static constexpr int kRing = kRingSlots;
@@ -85,6 +85,7 @@ class Producer {
  private:
   __device__ __forceinline__ void load(Barrier barrier, int slot, const CUtensorMap* map, int tile, int slice,
                                        int half) const {
+    if (DeviceWarp::lane() != 0) return;
     const std::uint32_t full = shared_.barrier(barrier, slot);
     barrier_expect(full, kSlotBytes);
     copy_slice(shared_.slot(slot), map, full, slice * kSlice, tile * kTile, half);
@@ -157,7 +158,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int warp = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x / kWarpLanes), 0);
   if (warp < kWarps) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kProducerRegisters));
-    if (threadIdx.x == 0) {
+    if (warp == 0) {
       Producer producer(shared, maps);
       produce(producer, shape, blockIdx.x, gridDim.x);
     }
@@ -225,7 +226,7 @@ void launch(const MineArguments& arguments, cudaStream_t stream) {
   const int bytes = shared_bytes(shape.resident());
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
   const int wanted = arguments.programs > 0 ? arguments.programs : multiprocessors();
-  const int programs = shape.items() < wanted ? static_cast<int>(shape.items()) : wanted;
+  const int programs = shape.items() < wanted ? shape.items() : wanted;
   kernel<<<programs, kThreads, bytes, stream>>>(maps, arguments, shape);
   check(cudaGetLastError(), "launch");
 }

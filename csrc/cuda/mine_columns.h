@@ -106,7 +106,7 @@ class Columns {
 
   // Of own column `k`, rows of the matrix; the segment starts at `first_row`.
   GOAL_KERNELS_WARP ColumnTop<Warp> top(int k, int warp, int first_row) const {
-    const Int lane = Warp::lane();
+    const Int lane = lane_anew<Warp>();
     const auto state = [&](int index) {
       const Int code = kKind == MineKind::kLinear ? word_[index] >> kTieBits : word_[index];
       const Int row = (code >> 2) * kTile + fragment_row<Int>(warp, lane, code & 3) + first_row;

@@ -50,11 +50,11 @@ class Epilogue {
   // `tile`: its number in the segment.
   GOAL_KERNELS_WARP void finish_tile(Scores& score, const Item& item, int tile, int block, bool masked) {
     const int matrix_tile = item.first_tile + tile;
-    const Int lane = Warp::lane();
+    const Int lane = lane_anew<Warp>();
     const Int row = fragment_row<Int>(warp_, lane, lane & 3) + matrix_tile * kTile;  // own row of the lane
     const Mask inside = row < static_cast<int>(shape_.rows);
-    const Long known = load_shared_result(arguments_.row_keys, row, inside, std::int64_t{0});
     if (masked) mask_tile<Warp>(score, arguments_, shape_, warp_, matrix_tile, block);
+    const Long known = load_shared_result(arguments_.row_keys, row, inside, std::int64_t{0});
     const Float best = row_maxima(score, lane);
     columns_.add_scores(score, tile);
     raise_rows(score, lane, best, row, known, inside, block);
@@ -62,7 +62,7 @@ class Epilogue {
   }
 
   GOAL_KERNELS_WARP void finish_pass(const Item& item, int block) {
-    const Int lane = Warp::lane();
+    const Int lane = lane_anew<Warp>();
     const int part = (item.segment * kConsumers + consumer_) * kWarps + warp_;
     GOAL_KERNELS_UNROLL
     for (int k = 0; k < kOwnColumns; ++k) {
@@ -145,6 +145,7 @@ class Epilogue {
     Float total = 0.0f;
     Int count = 0, ties = 0;
     if (any(best >= threshold_)) {
+      if constexpr (kLinear) ties = select(best >= threshold_, row_ties(score, lane, best), Int(0));
       Float row_totals[kRowSlices];
       GOAL_KERNELS_UNROLL
       for (int slice = 0; slice < kRowSlices; ++slice) row_totals[slice] = 0.0f;
@@ -172,7 +173,6 @@ class Epilogue {
       columns_.add_sums(column_totals, meet_counts(lane, column_counts));
       total = meet_slices<Sum>(lane, row_totals);
       count = own_byte(lane, row_counts);
-      if constexpr (kLinear) ties = select(best >= threshold_, row_ties(score, lane, best), Int(0));
     }
     write_rows(total, count, ties, best, row, inside, item, block);
   }

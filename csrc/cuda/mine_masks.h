@@ -44,32 +44,27 @@ GOAL_KERNELS_WARP void mask_tile(typename Warp::template Value<float> (&score)[k
   using Int = typename Warp::template Value<int>;
   using Long = typename Warp::template Value<std::int64_t>;
   using Mask = typename Warp::template Value<bool>;
-  const Int lane = Warp::lane();
   const int rows = static_cast<int>(shape.rows), columns = static_cast<int>(shape.columns);
-  Mask row_inside[kRowSlices];
-  Long own[kRowSlices], row_id[kRowSlices];
+  const bool ids = arguments.image_ids != nullptr;
   GOAL_KERNELS_UNROLL
   for (int slice = 0; slice < kRowSlices; ++slice) {
+    const Int lane = lane_anew<Warp>();  // nothing is shared among slices: registers are scarce
     const Int row = fragment_row<Int>(warp, lane, slice) + tile * kTile;
-    row_inside[slice] = row < rows;
-    own[slice] = convert<std::int64_t>(row);
-    if (arguments.target != nullptr)
-      own[slice] = load(arguments.target, row, row_inside[slice], std::int64_t{-1});
-    if (arguments.image_ids != nullptr)
-      row_id[slice] = load(arguments.image_ids, row, row_inside[slice], std::int64_t{0});
-  }
-  GOAL_KERNELS_UNROLL
-  for (int i = 0; i < kIndices; ++i) {
-    const Int column = fragment_column<Int>(lane, i) + block * kTile;
-    const Mask column_inside = column < columns;
-    Long column_id = std::int64_t{0};
-    if (arguments.image_ids != nullptr)
-      column_id = load(arguments.text_ids, column, column_inside, std::int64_t{0});
+    const Mask row_inside = row < rows;
+    Int own = row;
+    if (arguments.target != nullptr) {
+      const Long target = load(arguments.target, row, row_inside, std::int64_t{-1});
+      own = select((target >= std::int64_t{0}) & (target < shape.columns), convert<int>(target), Int(-1));
+    }
+    Long row_id = std::int64_t{0};
+    if (ids) row_id = load(arguments.image_ids, row, row_inside, std::int64_t{0});
     GOAL_KERNELS_UNROLL
-    for (int slice = 0; slice < kRowSlices; ++slice) {
+    for (int i = 0; i < kIndices; ++i) {
+      const Int column = fragment_column<Int>(lane, i) + block * kTile;
+      Mask negative = row_inside & (column < columns) & (own != column);
+      if (ids)
+        negative = negative & (row_id != load(arguments.text_ids, column, column < columns, std::int64_t{0}));
       Float& value = score[fragment_register(slice, i)];
-      Mask negative = row_inside[slice] & column_inside & (own[slice] != convert<std::int64_t>(column));
-      if (arguments.image_ids != nullptr) negative = negative & (row_id[slice] != column_id);
       const Float finite = minimum(maximum(value, Float(-kFloatMax)), Float(kFloatMax));
       const Float moved = select(value != value, Float(kInfinity), finite);
       value = select(negative, moved, Float(-kInfinity));

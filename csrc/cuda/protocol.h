@@ -71,7 +71,7 @@ template <typename Machine>
 GOAL_KERNELS_BOTH void produce(Machine& machine, const MineShape& shape, int program, int programs) {
   RingPlace<Machine> place;
   int pass_parity = 0;
-  for (std::int64_t index = program; index < shape.items(); index += programs) {
+  for (int index = program; index < shape.items(); index += programs) {
     const Item item = item_at(shape, index);
     for (int block = item.first_block; block < item.first_block + item.blocks; ++block) {
       machine.begin_pass(item, block);
@@ -142,7 +142,7 @@ GOAL_KERNELS_BOTH void consume(Machine& machine, const MineShape& shape, int con
   int pass_parity = 0;
   int turn_parity = consumer;  // of the next turn's phase, so that consumer 0 begins
   const int tile_slots = shape.ring_slots();
-  for (std::int64_t index = program; index < shape.items(); index += programs) {
+  for (int index = program; index < shape.items(); index += programs) {
     const Item item = item_at(shape, index);
     for (int block = item.first_block; block < item.first_block + item.blocks; ++block) {
       machine.begin_pass(item, block);
