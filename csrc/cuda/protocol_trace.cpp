@@ -6,7 +6,7 @@ namespace goal_kernels::cuda {
 
 namespace {
 
-// Counts passes as it goes, so that what a load brings has a name of its own.
+// What a slot holds is named by the pass, the tile in it and the slice, so no two loads bring the same.
 template <int Ring>
 class TraceMachine {
  public:
@@ -18,19 +18,18 @@ class TraceMachine {
   void arrive(Barrier barrier, int index) {
     steps.push_back({ProtocolStep::kArrive, barrier, index, 0, {}});
   }
-  void load_image(Barrier barrier, int slot, int tile, int block, const StepWalker& step) {
-    load(barrier, slot, image_content(tile, block, step));
+  void load_image(Barrier barrier, int slot, int tile, const StepWalker& step) {
+    tile_ = tile;
+    load(barrier, slot, image_content(step));
   }
-  void load_text(Barrier barrier, int slot, int tile, int block, const StepWalker& step) {
-    load(barrier, slot, text_content(barrier == Barrier::kFull ? tile : -1, block, step));
+  void load_text(Barrier barrier, int slot, int, const StepWalker& step) {
+    load(barrier, slot, text_content(slot, step));
   }
-  void begin_pass(const Item&, int block) { block_ = block; }
+  void begin_pass(const Item&, int) { ++pass_; }
   void begin_tile(const Item& item, int tile, int) { tile_ = item.first_tile + tile; }
   void multiply(int image_slot, int text_slot, const StepWalker& step) {
-    const bool streamed = text_slot < kRingSlots;
     steps.push_back({ProtocolStep::kMultiply, Barrier::kFull, 0, 0,
-                     {{image_slot, image_content(tile_, block_, step)},
-                      {text_slot, text_content(streamed ? tile_ : -1, block_, step)}}});
+                     {{image_slot, image_content(step)}, {text_slot, text_content(text_slot, step)}}});
   }
   template <int Pending>
   void retire() {
@@ -45,19 +44,17 @@ class TraceMachine {
   void load(Barrier barrier, int slot, std::int64_t content) {
     steps.push_back({ProtocolStep::kLoad, barrier, slot, 0, {{slot, content}, {}}});
   }
-  static std::int64_t name(int tile, int block, const StepWalker& step, int operand) {
-    return ((((std::int64_t{tile} + 1) * 1024 + block) * 256 + step.index()) * 2) + operand;
+  std::int64_t image_content(const StepWalker& step) const { return name(tile_, step.index(), 0); }
+  // A text slice that stays is the same in every tile of the pass, and every step that uses it.
+  std::int64_t text_content(int slot, const StepWalker& step) const {
+    if (slot < kRingSlots) return name(tile_, step.index(), 1);
+    return name(-1, 2 * step.slice() + step.text_half(), 1);
   }
-  static std::int64_t image_content(int tile, int block, const StepWalker& step) {
-    return name(tile, block, step, 0);
-  }
-  // A text slice that stays is the same in every step and tile that uses it.
-  static std::int64_t text_content(int tile, int block, const StepWalker& step) {
-    if (tile >= 0) return name(tile, block, step, 1);
-    return (((std::int64_t{block} * 2 + step.text_half()) * 256) + step.slice()) * 2 + 1;
+  std::int64_t name(int tile, int step, int operand) const {
+    return ((std::int64_t{pass_} * 4096 + tile + 1) * 4096 + step) * 2 + operand;
   }
 
-  int block_ = 0, tile_ = 0;
+  int pass_ = 0, tile_ = 0;
 };
 
 template <int Ring>
