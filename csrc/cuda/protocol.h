@@ -126,13 +126,12 @@ GOAL_KERNELS_BOTH void consume_tile(Machine& machine, const MineShape& shape, in
   previous.release(machine);
 }
 
-// A pass in which this consumer has no tile still ends every phase of the text slots, and never before it began.
+// Ends the phase of every text slot for a consumer without a tile in this pass. Having had its turn, it cannot be
+// a phase ahead of the other one.
 template <typename Machine>
-GOAL_KERNELS_BOTH void skip_text(Machine& machine, const MineShape& shape, int pass_parity) {
-  for (int slot = kRingSlots; slot < kRingSlots + shape.resident(); ++slot) {
-    machine.wait(Barrier::kTextFull, slot, pass_parity);
+GOAL_KERNELS_BOTH void release_text(Machine& machine, const MineShape& shape) {
+  for (int slot = kRingSlots; slot < kRingSlots + shape.resident(); ++slot)
     machine.arrive(Barrier::kTextEmpty, slot);
-  }
 }
 
 template <typename Machine>
@@ -161,7 +160,7 @@ GOAL_KERNELS_BOTH void consume(Machine& machine, const MineShape& shape, int con
         }
         if (consumer == 0 && tile + 1 < item.tiles) place.skip(tile_slots);
       }
-      if (consumer >= item.tiles) skip_text(machine, shape, pass_parity);
+      if (consumer >= item.tiles) release_text(machine, shape);
       machine.finish_pass(item, block);
       pass_parity ^= 1;
     }

@@ -35,8 +35,11 @@ class Query(NamedTuple):
     split: bool = False
 
 
+MAXIMA = Query()
+
+
 class Raw(NamedTuple):
-    """Outputs of one call, each (rows, columns); sums, counts and tops None where there are none."""
+    """Outputs of one call, each (rows, columns); None: there are none of this kind."""
 
     keys: tuple[Tensor, Tensor]
     sums: tuple[Tensor, Tensor] | None
@@ -78,7 +81,7 @@ def call(
     image: Tensor,
     text: Tensor,
     pairing: Pairing = NO_PAIRING,
-    query: Query = Query(),
+    query: Query = MAXIMA,
     device: str = "cpu",
     programs: int = 0,
 ) -> Raw:
@@ -141,7 +144,7 @@ def decoded(packed: int) -> tuple[float, int]:
 
 
 def finished(raw: Raw, side: int, query: Query) -> list[Anchor]:
-    """What mining means for the rows (0) or the columns (1), from sums that start at the threshold."""
+    """Answers for the rows (0) or the columns (1), from sums that start at the threshold."""
     anchors = []
     for k, packed in enumerate(raw.keys[side].tolist()):
         value, index = decoded(packed)
