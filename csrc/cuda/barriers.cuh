@@ -42,9 +42,9 @@ __device__ __forceinline__ bool barrier_over(std::uint32_t barrier, int parity) 
   return over != 0;
 }
 
-// A fault in the protocol shall end in an error, not hang the GPU: no wait is longer than some milliseconds,
-// these polls take seconds.
-constexpr int kMostPolls = 1 << 26;
+// A fault in the protocol shall end in an error, not hang the GPU. No wait lasts longer than a few milliseconds;
+// so many polls take a good part of a second at the least.
+constexpr int kMostPolls = 1 << 24;
 
 __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, int parity) {
   for (int poll = 0; !barrier_over(barrier, parity); ++poll)

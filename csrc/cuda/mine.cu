@@ -33,6 +33,8 @@ constexpr int shared_bytes(int resident) {
   return kSlotAlignment + (kRingSlots + resident) * kSlotBytes + kBarriers * 8;
 }
 
+static_assert(shared_bytes(kResidentSlots) <= 232448, "a thread block of compute capability 9.0 has no more");
+
 // Barriers and slots of a thread block, by the names of protocol.h.
 struct SharedMemory {
   std::uint32_t slots, barriers;
@@ -88,7 +90,7 @@ class Producer {
     if (DeviceWarp::lane() != 0) return;
     const std::uint32_t full = shared_.barrier(barrier, slot);
     barrier_expect(full, kSlotBytes);
-    copy_slice(shared_.slot(slot), map, full, slice * kSlice, tile * kTile, half);
+    copy_slice(shared_.slot(slot), map, full, slice * kSlice, half, tile * kTile);
   }
 
   SharedMemory shared_;
@@ -197,11 +199,10 @@ CUtensorMap slices_of(const MineMatrix& matrix, const MineArguments& arguments) 
   CUtensorMap map;
   const auto type = arguments.operand == Operand::kBfloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                                                             : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
-  const cuuint64_t extents[3] = {static_cast<cuuint64_t>(arguments.width), static_cast<cuuint64_t>(matrix.rows),
-                                 arguments.split ? 2u : 1u};
-  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(matrix.row_stride) * 2,
-                                 static_cast<cuuint64_t>(arguments.width) * 2};
-  const cuuint32_t box[3] = {kSlice, kTile, 1};
+  const auto width = static_cast<cuuint64_t>(arguments.width);
+  const cuuint64_t extents[3] = {width, arguments.split ? 2u : 1u, static_cast<cuuint64_t>(matrix.rows)};
+  const cuuint64_t strides[2] = {width * 2, static_cast<cuuint64_t>(matrix.row_stride) * 2};  // bytes
+  const cuuint32_t box[3] = {kSlice, 1, kTile};
   const cuuint32_t every[3] = {1, 1, 1};
   const CUresult status = encode_tiled()(
       &map, type, 3, const_cast<void*>(matrix.data), extents, strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,

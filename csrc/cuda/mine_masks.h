@@ -62,8 +62,10 @@ GOAL_KERNELS_WARP void mask_tile(typename Warp::template Value<float> (&score)[k
     for (int i = 0; i < kIndices; ++i) {
       const Int column = fragment_column<Int>(lane, i) + block * kTile;
       Mask negative = row_inside & (column < columns) & (own != column);
-      if (ids)
-        negative = negative & (row_id != load(arguments.text_ids, column, column < columns, std::int64_t{0}));
+      if (ids) {  // a column outside has the id of the last one: it is no negative anyway
+        const Int known = minimum(column, Int(columns - 1));
+        negative = negative & (row_id != load(arguments.text_ids, known, Mask(true), std::int64_t{0}));
+      }
       Float& value = score[fragment_register(slice, i)];
       const Float finite = minimum(maximum(value, Float(-kFloatMax)), Float(kFloatMax));
       const Float moved = select(value != value, Float(kInfinity), finite);

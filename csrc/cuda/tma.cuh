@@ -1,5 +1,5 @@
-// Copies of tiles by the tensor memory accelerator. A matrix is three-dimensional to it: element, row, and half
-// of the row (a split row is [high | low]), so that neither a ragged width nor a ragged end needs a mask.
+// Copies of tiles by the tensor memory accelerator. A matrix is three-dimensional to it: element, half of the row
+// (a split row is [high | low]) and row, so that neither a ragged width nor a ragged end needs a mask.
 #pragma once
 
 #include <cuda.h>
@@ -11,11 +11,11 @@ namespace goal_kernels::cuda {
 
 // One k slice of kTile rows -> a slot, swizzled by 128 bytes; zeros where there is no element or row.
 __device__ __forceinline__ void copy_slice(std::uint32_t slot, const CUtensorMap* map, std::uint32_t barrier,
-                                           int element, int row, int half) {
+                                           int element, int half, int row) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
       "[%2];" ::"r"(slot),
-      "l"(map), "r"(barrier), "r"(element), "r"(row), "r"(half)
+      "l"(map), "r"(barrier), "r"(element), "r"(half), "r"(row)
       : "memory");
 }
 
