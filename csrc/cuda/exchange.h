@@ -4,12 +4,6 @@
 
 #include "warp.h"
 
-#ifdef __CUDACC__
-#define GOAL_KERNELS_UNROLL _Pragma("unroll")
-#else
-#define GOAL_KERNELS_UNROLL
-#endif
-
 namespace goal_kernels::cuda {
 
 struct Sum {

@@ -50,8 +50,8 @@ struct MineArguments {
 
   // Sums that start at the threshold; null for kNone. Every element of sums and tops is written, counts are
   // added to. Where `wide_range` holds, zeros are written and nothing is added: `resum` replaces them.
-  float* row_sums;         // [mine_row_parts(M), N]
-  float* column_sums;      // [mine_column_parts(N, M), M]
+  float* row_sums;              // [mine_row_parts(M), N]
+  float* column_sums;           // [mine_column_parts(N, M), M]
   std::int32_t* row_counts;     // [N]
   std::int32_t* column_counts;  // [M]
   // kLinear alone, else null: int32 key of the largest similarity of the part << 32 | how many tie with it;
@@ -63,7 +63,7 @@ struct MineArguments {
   int programs;
 };
 
-// Parts of the sums of one row, and of one column. Bounded by 0.5 and 0.25 MiB per 4096 rows and columns.
+// Parts of the sums of one row (at most 64), and of one column (8 per segment, which has up to 64 tiles of rows).
 std::int64_t mine_row_parts(std::int64_t columns);
 std::int64_t mine_column_parts(std::int64_t rows, std::int64_t columns);
 

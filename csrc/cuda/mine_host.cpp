@@ -31,7 +31,8 @@ float widen_float16(std::uint16_t bits) {
 // A matrix as k slices of tiles, zeros where there is no element or row, as the copy engine delivers them.
 class Slices {
  public:
-  Slices(const MineMatrix& matrix, Operand operand, int width) : matrix_(matrix), operand_(operand), width_(width) {}
+  Slices(const MineMatrix& matrix, Operand operand, int width)
+      : matrix_(matrix), operand_(operand), width_(width) {}
 
   // out [kSlice][kTile]: transposed for the product.
   void load(int tile, int slice, int half, float (*out)[kTile]) const {

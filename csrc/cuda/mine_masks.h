@@ -76,7 +76,8 @@ GOAL_KERNELS_WARP void mask_tile(typename Warp::template Value<float> (&score)[k
 
 // Key of a maximum over similarities that `mask_tile` may have moved; kEmptyKey for -inf.
 template <typename Warp>
-GOAL_KERNELS_WARP typename Warp::template Value<std::int32_t> moved_key(typename Warp::template Value<float> value) {
+GOAL_KERNELS_WARP typename Warp::template Value<std::int32_t> moved_key(
+    typename Warp::template Value<float> value) {
   using Int = typename Warp::template Value<std::int32_t>;
   constexpr std::int32_t kInfinityKey = 0x7f800000;
   constexpr std::int32_t kMinusInfinityKey = -0x7f800001;  // ~kInfinityKey

@@ -15,9 +15,13 @@
 #if defined(__CUDACC__)
 #define GOAL_KERNELS_BOTH __host__ __device__ __forceinline__  // scalar code
 #define GOAL_KERNELS_WARP __device__ __forceinline__           // templates over a policy
+#define GOAL_KERNELS_UNROLL _Pragma("unroll")                  // ahead of a loop
+#define GOAL_KERNELS_UNROLL_BY_4 _Pragma("unroll 4")
 #else
 #define GOAL_KERNELS_BOTH inline
 #define GOAL_KERNELS_WARP inline
+#define GOAL_KERNELS_UNROLL
+#define GOAL_KERNELS_UNROLL_BY_4
 #endif
 
 namespace goal_kernels::cuda {
@@ -31,6 +35,12 @@ struct Same {  // keeps an argument out of template deduction
 };
 template <typename T>
 using same = typename Same<T>::type;
+
+// Plain scalars, the same in all lanes, for code that is a template over a policy.
+struct Scalar {
+  template <typename T>
+  using Value = T;
+};
 
 #if defined(__CUDACC__)
 
