@@ -1,4 +1,4 @@
-// Python's view of mining on Hopper GPUs: submodule `hopper`.
+// Python's view of the mining kernel: its arguments as a structure, and the calls.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -16,7 +16,7 @@ def mining_device(request: pytest.FixtureRequest) -> str:
         pytest.skip(reason)
     if request.param == "emulated":
         return "cpu"
-    if not hasattr(native.load().hopper, "mine"):
+    if not hasattr(native.load().cuda, "mine"):
         pytest.skip("built without CUDA")
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a GPU of compute capability 9.0")

@@ -20,6 +20,7 @@ Pairing = tuple[Tensor | None, Tensor | None, Tensor | None]
 """target, image_ids, text_ids"""
 
 RUN = 128
+INPUTS = ("target", "image_ids", "text_ids", "target_ranges", "image_ranges", "text_ranges")
 NO_PAIRING: Pairing = (None, None, None)
 NOTHING = -(2**63)
 MAGNITUDE = 0x7FFFFFFF
@@ -73,10 +74,6 @@ def facts(image: Tensor, text: Tensor, query: Query) -> Tensor:
     return torch.tensor([[query.threshold, math.inf], [lengths[0], 0.0], [0.0, lengths[1]]])
 
 
-def address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 def call(
     image: Tensor,
     text: Tensor,
@@ -86,49 +83,46 @@ def call(
     programs: int = 0,
 ) -> Raw:
     """Run the kernel: `device` "cpu" emulates. Unwritten output is NaN, or odd."""
-    hopper = native.load().hopper
+    kernels = native.load().cuda
     image, text = (aligned(m.to(device)) for m in (image, text))
     target, image_ids, text_ids = pairing
     limits = (ranges(target, range(len(text))), ranges(image_ids), ranges(text_ids))
     inputs = [None if t is None else t.to(device) for t in (*pairing, *limits)]
     batch = facts(image.cpu(), text.cpu(), query).to(device)
     width = image.shape[1] // (2 if query.split else 1)
-    shape = hopper.shape(len(image), len(text), width, query.split)
+    shape = kernels.mine_shape(len(image), len(text), width, query.split)
     lengths = (len(image), len(text))
     parts = (shape["row_parts"], shape["column_parts"])
 
     def pair(value, dtype, parted=False):
-        sizes = zip(parts, lengths, strict=True) if parted else lengths
-        return tuple(
-            torch.full(s if parted else (s,), value, dtype=dtype, device=device) for s in sizes
-        )
+        sizes = zip(parts, lengths, strict=True) if parted else ((n,) for n in lengths)
+        return tuple(torch.full(size, value, dtype=dtype, device=device) for size in sizes)
 
     summed, linear = query.kind != "none", query.kind == "linear"
-    keys = pair(NOTHING, torch.int64)
-    sums = pair(math.nan, torch.float32, True) if summed else None
-    counts = pair(0, torch.int32) if summed else None
-    tops = pair(12345, torch.int64, True) if linear else None
-    (hopper.mine_emulated if device == "cpu" else hopper.mine)(
-        operand=str(image.dtype).removeprefix("torch."),
-        image=(image.data_ptr(), len(image), image.stride(0)),
-        text=(text.data_ptr(), len(text), text.stride(0)),
-        width=width,
-        split=query.split,
-        pairing=tuple(map(address, inputs[:3])),
-        ranges=tuple(map(address, inputs[3:])),
-        kind=query.kind,
-        facts=(batch.data_ptr(), batch.shape[1]),
-        terms=(0.0, query.beta * math.log2(math.e)),
-        keys=tuple(map(address, keys)),
-        sums=tuple(map(address, sums or (None, None))),
-        counts=tuple(map(address, counts or (None, None))),
-        tops=tuple(map(address, tops or (None, None))),
-        programs=programs,
-        stream=torch.cuda.current_stream().cuda_stream if device != "cpu" else 0,
+    raw = Raw(
+        pair(NOTHING, torch.int64),
+        pair(math.nan, torch.float32, True) if summed else None,
+        pair(0, torch.int32) if summed else None,
+        pair(12345, torch.int64, True) if linear else None,
     )
-    return Raw(
-        *(None if t is None else tuple(x.cpu() for x in t) for t in (keys, sums, counts, tops))
-    )
+    mine = kernels.Mine()
+    mine.image = (image.data_ptr(), len(image), image.stride(0))
+    mine.text = (text.data_ptr(), len(text), text.stride(0))
+    mine.operand, mine.kind = str(image.dtype).removeprefix("torch."), query.kind
+    mine.width, mine.split = width, query.split
+    mine.epsilon, mine.slope = 0.0, query.beta * math.log2(math.e)
+    mine.parts, mine.programs = batch.shape[1], programs
+    pointers = dict(zip(INPUTS, inputs, strict=True), facts=batch)
+    for name, both in raw._asdict().items():
+        pointers |= zip((f"row_{name}", f"column_{name}"), both or (), strict=False)
+    for name, tensor in pointers.items():
+        if tensor is not None:
+            setattr(mine, name, tensor.data_ptr())
+    if device == "cpu":
+        kernels.mine_emulated(mine)
+    else:
+        kernels.mine(mine, torch.cuda.current_stream().cuda_stream)
+    return Raw(*(None if both is None else tuple(t.cpu() for t in both) for both in raw))
 
 
 def decoded(packed: int) -> tuple[float, int]:

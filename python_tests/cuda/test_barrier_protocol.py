@@ -46,7 +46,7 @@ def programs_of(case: Case, program: int = 0, programs: int = 1) -> list[Program
     ok, reason = native.status()
     if not ok:
         pytest.skip(reason)
-    protocol = native.load().hopper.protocol
+    protocol = native.load().cuda.mine_protocol
     return [
         [
             Step(kind, barrier, index, parity, tuple(uses))

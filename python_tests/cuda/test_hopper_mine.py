@@ -239,7 +239,7 @@ LARGE = (
 @pytest.mark.parametrize("case", LARGE, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_do_not_depend_on_the_grid(mining_device: str, case: Case, kind: str) -> None:
-    shape = native.load().hopper.shape(case.rows, case.columns, case.width, False)
+    shape = native.load().cuda.mine_shape(case.rows, case.columns, case.width, False)
     assert shape["segment_tiles"] > 1 or shape["group_blocks"] > 1
     image, text = (whole_numbers(n, case.width, n) for n in (case.rows, case.columns))
     query = Query(kind, 9.0, HALF_LIFE)
@@ -261,10 +261,10 @@ def test_results_do_not_depend_on_the_grid(mining_device: str, case: Case, kind:
 )
 @pytest.mark.parametrize("width", [64, 1024])
 def test_items_cover_every_tile_once(size: tuple[int, int], width: int) -> None:
-    hopper = native.load().hopper
+    items = native.load().cuda.mine_items
     tiles, blocks = (-(-n // 128) for n in size)
     seen = torch.zeros(tiles, blocks, dtype=torch.int32)
-    for first_tile, count, first_block, width_blocks in hopper.items(*size, width, False):
+    for first_tile, count, first_block, width_blocks in items(*size, width, False):
         assert count > 0
         assert width_blocks > 0
         seen[first_tile : first_tile + count, first_block : first_block + width_blocks] += 1
@@ -274,6 +274,6 @@ def test_items_cover_every_tile_once(size: tuple[int, int], width: int) -> None:
 def test_parts_stay_few() -> None:
     """Sums of parts take O(rows) memory, not a fixed share of the matrix."""
     for size in (1024, 16384, 65536, 2**20):
-        shape = native.load().hopper.shape(size, size, 512, False)
+        shape = native.load().cuda.mine_shape(size, size, 512, False)
         assert shape["row_parts"] <= 64
         assert shape["column_parts"] <= max(64, 8 * -(-size // (128 * 8)))
