@@ -15,8 +15,8 @@ constexpr int kResidentSlots = 8;  // k slices of a column block that stay while
 constexpr int kRingSlots = 6;      // k slices on their way
 constexpr int kSlots = kRingSlots + kResidentSlots;  // the ring's first
 constexpr int kConsumers = 2;      // warpgroups that multiply, one after the other
-constexpr int kWarps = 4;          // of a warpgroup
-constexpr int kPartsPerSegment = kConsumers * kWarps;
+constexpr int kConsumerWarps = 4;          // of a warpgroup
+constexpr int kPartsPerSegment = kConsumers * kConsumerWarps;
 
 // --- Fragments: accumulators of two wgmma m64n128k16, 128 registers a thread -------------------------------
 //

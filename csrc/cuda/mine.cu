@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   // From a shuffle, the compiler knows that it is the same in all lanes.
   const int warp = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x / kWarpLanes), 0);
-  if (warp < kWarps) {
+  if (warp < kConsumerWarps) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kProducerRegisters));
     if (warp == 0) {
       Producer producer(shared, maps);
@@ -166,8 +166,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kConsumerRegisters));
-    const int consumer = warp / kWarps - 1;
-    Consumer<kOperand, kKind> machine(shared, arguments, shape, consumer, warp % kWarps);
+    const int consumer = warp / kConsumerWarps - 1;
+    Consumer<kOperand, kKind> machine(shared, arguments, shape, consumer, warp % kConsumerWarps);
     consume(machine, shape, consumer, blockIdx.x, gridDim.x);
   }
 }

@@ -63,7 +63,7 @@ class Epilogue {
 
   GOAL_KERNELS_WARP void finish_pass(const Item& item, int block) {
     const Int lane = lane_anew<Warp>();
-    const int part = (item.segment * kConsumers + consumer_) * kWarps + warp_;
+    const int part = (item.segment * kConsumers + consumer_) * kConsumerWarps + warp_;
     GOAL_KERNELS_UNROLL
     for (int k = 0; k < kOwnColumns; ++k) {
       const Int column = fragment_column<Int>(lane, own_index(lane, k)) + block * kTile;

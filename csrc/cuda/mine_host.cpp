@@ -64,7 +64,7 @@ class HostConsumer {
   HostConsumer(const MineArguments& arguments, const MineShape& shape, int consumer)
       : image_(arguments.image, arguments.operand, arguments.width),
         text_(arguments.text, arguments.operand, arguments.width) {
-    for (int warp = 0; warp < kWarps; ++warp) warps_.emplace_back(arguments, shape, consumer, warp);
+    for (int warp = 0; warp < kConsumerWarps; ++warp) warps_.emplace_back(arguments, shape, consumer, warp);
   }
 
   void wait(Barrier, int, int) {}
@@ -88,7 +88,7 @@ class HostConsumer {
         for (int c = 0; c < kTile; ++c) product_[r][c] += image_slice_[e][r] * text_slice_[e][c];
   }
   void finish_tile(const Item& item, int tile, int block) {
-    for (int warp = 0; warp < kWarps; ++warp) {
+    for (int warp = 0; warp < kConsumerWarps; ++warp) {
       fill_fragments(warp);
       warps_[warp].finish_tile(score_, item, tile, block, warps_[warp].masked(item, tile, block));
     }

@@ -19,9 +19,9 @@ namespace goal_kernels::cuda {
 
 enum class Barrier { kFull, kEmpty, kTextFull, kTextEmpty, kTurn };
 
-constexpr int kEmptyArrivals = kWarps;
-constexpr int kTextEmptyArrivals = kConsumers * kWarps;
-constexpr int kTurnArrivals = kWarps;
+constexpr int kEmptyArrivals = kConsumerWarps;
+constexpr int kTextEmptyArrivals = kConsumers * kConsumerWarps;
+constexpr int kTurnArrivals = kConsumerWarps;
 
 // A wait names the parity of the phase that has to be over. Barriers start in phase 0, and the phase before it,
 // of parity 1, counts as over: the first use of a slot, and the first turn, wait for nothing.

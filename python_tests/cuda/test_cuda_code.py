@@ -14,8 +14,8 @@ import pytest
 
 from goal_kernels import native
 
-KERNEL = re.compile(r"Function\s*:?\s*(\S*mine_kernel\S*?):?$")
-NAME = re.compile(r"OperandE(\d)\S*MineKindE(\d)")
+FUNCTION = re.compile(r"^\s*Function\s*:?\s*(\S+)")
+KERNEL = re.compile(r"mine_kernel\S*OperandE(\d)\S*MineKindE(\d)")
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,5})\*/\s+(.*?)\s*;")
 BRANCH = re.compile(r"\bBRA\b.* 0x([0-9a-f]+)$")
 OPERANDS, KINDS = ("bfloat16", "float16"), ("none", "linear", "exponential")
@@ -65,10 +65,10 @@ def by_variant(option: str) -> dict[Variant, list[str]]:
     found: dict[Variant, list[str]] = {}
     lines: list[str] = []
     for line in listing(option).splitlines():
-        head = KERNEL.search(line.strip())
-        if head is not None:
-            operand, kind = map(int, NAME.search(head[1]).groups())
-            lines = found.setdefault((OPERANDS[operand], KINDS[kind]), [])
+        if (head := FUNCTION.match(line)) is not None:
+            lines = []
+            if (kernel := KERNEL.search(head[1])) is not None:
+                found[OPERANDS[int(kernel[1])], KINDS[int(kernel[2])]] = lines
         lines.append(line)
     return found
 
