@@ -181,6 +181,19 @@ def test_every_position_can_be_the_hardest(mining_device: str, where: int) -> No
     ]
 
 
+@pytest.mark.parametrize("end", [0, 127])
+@pytest.mark.parametrize("which", ["target", "ids"])
+def test_ranges_that_share_one_value(mining_device: str, which: str, end: int) -> None:
+    """All rows of the second tile belong to the first or last column of the first block."""
+    image, text = torch.ones(256, 8, dtype=torch.bfloat16), torch.ones(128, 8, dtype=torch.bfloat16)
+    text[end] = 2.0
+    rows = torch.full((256,), -1)
+    rows[128:] = end
+    none = torch.full((256,), -1)
+    pairing = (rows, None, None) if which == "target" else (none, rows, torch.arange(128))
+    compare(image, text, pairing, Query(), mining_device)
+
+
 SPECIALS = (math.nan, math.inf, -math.inf)
 
 
