@@ -18,6 +18,8 @@
 #include "cpu/pairs.h"
 #include "cpu/rank.h"
 #include "cpu/search.h"
+#include "cuda/mine_bindings.h"
+#include "cuda/model_bindings.h"
 #if defined(GOAL_KERNELS_CUDA)
 #include "cuda/device_query.h"
 #endif
@@ -236,5 +238,8 @@ PYBIND11_MODULE(_native, module) {
              py::arg("width"), py::arg("text_to_image"), py::arg("positive"), py::arg("image_counts"),
              py::arg("text_counts"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
+  py::module_ cuda = module.def_submodule("cuda", "The CUDA kernels, and their emulation on the processor.");
+  cuda::bind_mine(cuda);
+  cuda::bind_mine_model(cuda);
   module.def("build_info", &build_info, "How this module was built and what it found here.");
 }

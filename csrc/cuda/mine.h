@@ -1,0 +1,77 @@
+// Mining on Hopper GPUs: the hardest negative of every row and column of S = image text^T, and the sums of
+// relative similarity, in one pass over tiles of S. `mine_emulated` runs the same index maps and the same
+// epilogue on the processor.
+#pragma once
+
+#include <cstdint>
+
+struct CUstream_st;  // what cudaStream_t points to
+
+namespace goal_kernels::cuda {
+
+enum class Operand { kBfloat16, kFloat16 };
+enum class MineKind { kNone, kLinear, kExponential };
+
+// Rows of 16-bit numbers of unit inner stride. data and row_stride * 2 bytes: multiples of 16.
+struct MineMatrix {
+  const void* data;
+  std::int64_t rows;
+  std::int64_t row_stride;  // elements
+};
+
+// On a GPU all pointers are device memory. Rows: image, N of them; columns: text, M. N, M, width >= 1,
+// N and M < 2^31.
+struct MineArguments {
+  MineMatrix image;
+  MineMatrix text;
+  Operand operand;
+  int width;   // multiple of 8
+  bool split;  // rows are [high | low], each `width` wide: S = high high + high low + low high
+  MineKind kind;
+
+  // As in `Pairing`; null: own index, no ids. Ranges: int64 [2, ceil(length / 128)], the smallest and the
+  // largest of each run of 128 (of targets: those that exist; none: any low > high). Null with their vector.
+  const std::int64_t* target;
+  const std::int64_t* image_ids;
+  const std::int64_t* text_ids;
+  const std::int64_t* target_ranges;
+  const std::int64_t* image_ranges;
+  const std::int64_t* text_ranges;
+
+  // Facts about the batch, float32 [3, parts]: smallest positive, greatest length of image and text rows.
+  const float* facts;
+  int parts;
+  float epsilon;  // threshold = smallest positive - epsilon
+  float slope;    // beta log2(e), kExponential
+
+  // Packed keys, raised by atomic maximum; the caller starts them with INT64_MIN.
+  std::int64_t* row_keys;     // [N]
+  std::int64_t* column_keys;  // [M]
+
+  // Sums that start at the threshold; null for kNone. Every element of sums and tops is written, counts are
+  // added to. Where `wide_range` holds, zeros are written and nothing is added: `resum` replaces them.
+  float* row_sums;              // [mine_row_parts(M), N]
+  float* column_sums;           // [mine_column_parts(N, M), M]
+  std::int32_t* row_counts;     // [N]
+  std::int32_t* column_counts;  // [M]
+  // kLinear alone, else null: int32 key of the largest similarity of the part << 32 | how many tie with it;
+  // INT64_MIN if the part has none. The number is 0 where that similarity is below the threshold.
+  std::int64_t* row_tops;     // [mine_row_parts(M), N]
+  std::int64_t* column_tops;  // [mine_column_parts(N, M), M]
+
+  // Thread blocks; 0: one per multiprocessor. Results do not depend on it.
+  int programs;
+};
+
+// Parts of the sums of one row (at most 64), and of one column (8 per segment, which has up to 64 tiles of rows).
+std::int64_t mine_row_parts(std::int64_t columns);
+std::int64_t mine_column_parts(std::int64_t rows, std::int64_t columns);
+
+// Enqueues the mining on `stream`. Throws std::runtime_error with the name of a CUDA error. No allocation,
+// no synchronisation. CUDA builds only; needs compute capability 9.0.
+void mine(const MineArguments& arguments, CUstream_st* stream);
+
+// The same on the processor; `programs` 0 means 1. Products are summed in float.
+void mine_emulated(const MineArguments& arguments);
+
+}  // namespace goal_kernels::cuda

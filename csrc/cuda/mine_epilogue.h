@@ -1,0 +1,233 @@
+// What one warp does with its part of a tile of similarities: row results at once, column results in `Columns`
+// until the pass ends. `score` holds 4 row slices times 32 indices, see layout.h.
+#pragma once
+
+#include "facts.h"
+#include "mine_columns.h"
+#include "mine_masks.h"
+
+namespace goal_kernels::cuda {
+
+// 2^x for x >= 0 without the care for denormal numbers.
+template <typename Float>
+GOAL_KERNELS_WARP Float exp2_positive(Float x) {
+#ifdef __CUDACC__
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#else
+  return exp2_of(x);
+#endif
+}
+
+template <typename Warp, MineKind kKind>
+class Epilogue {
+ public:
+  using Float = typename Warp::template Value<float>;
+  using Int = typename Warp::template Value<int>;
+  using Long = typename Warp::template Value<std::int64_t>;
+  using Mask = typename Warp::template Value<bool>;
+  using Scores = Float[kRegisters];
+  static constexpr bool kSums = kKind != MineKind::kNone;
+  static constexpr bool kLinear = kKind == MineKind::kLinear;
+
+  GOAL_KERNELS_WARP Epilogue(const MineArguments& arguments, const MineShape& shape, int consumer, int warp)
+      : arguments_(arguments), shape_(shape), consumer_(consumer), warp_(warp) {
+    const Facts facts = read_facts<Warp>(arguments.facts, arguments.parts, arguments.epsilon);
+    special_ = is_special(facts);
+    // Nothing reaches NaN: where sums must not start at the threshold there are none.
+    const bool wide = wide_range(facts, kLinear, kLinear ? 0.0f : arguments.slope);
+    threshold_ = wide ? NAN : facts.threshold;
+  }
+
+  GOAL_KERNELS_WARP void begin_pass() { columns_.start(); }
+
+  // May be asked early: what it reads takes a while.
+  GOAL_KERNELS_WARP bool masked(const Item& item, int tile, int block) const {
+    return needs_mask(arguments_, shape_, special_, item.first_tile + tile, block);
+  }
+
+  // `tile`: its number in the segment.
+  GOAL_KERNELS_WARP void finish_tile(Scores& score, const Item& item, int tile, int block, bool masked) {
+    const int matrix_tile = item.first_tile + tile;
+    const Int lane = lane_anew<Warp>();
+    const Int row = fragment_row<Int>(warp_, lane, lane & 3) + matrix_tile * kTile;  // own row of the lane
+    const Mask inside = row < static_cast<int>(shape_.rows);
+    if (masked) mask_tile<Warp>(score, arguments_, shape_, warp_, matrix_tile, block);
+    const Long known = load_shared_result(arguments_.row_keys, row, inside, std::int64_t{0});
+    const Float best = row_maxima(score, lane);
+    columns_.add_scores(score, tile);
+    raise_rows(score, lane, best, row, known, inside, block);
+    if constexpr (kSums) add_sums(score, lane, best, row, inside, item, block);
+  }
+
+  GOAL_KERNELS_WARP void finish_pass(const Item& item, int block) {
+    const Int lane = lane_anew<Warp>();
+    const int part = (item.segment * kConsumers + consumer_) * kConsumerWarps + warp_;
+    GOAL_KERNELS_UNROLL
+    for (int k = 0; k < kOwnColumns; ++k) {
+      const Int column = fragment_column<Int>(lane, own_index(lane, k)) + block * kTile;
+      const Mask inside = column < static_cast<int>(shape_.columns);
+      const Long known = load_shared_result(arguments_.column_keys, column, inside, std::int64_t{0});
+      const ColumnTop<Warp> top = columns_.top(k, warp_, item.first_tile * kTile);
+      const Int key = moved_key<Warp>(top.value);
+      raise_keys<Warp>(arguments_.column_keys, column, known, key, top.row, inside);
+      if constexpr (kSums) {
+        const Long place = convert<std::int64_t>(column) + part * shape_.columns;
+        store(arguments_.column_sums, place, columns_.total(k), inside);
+        const Int count = columns_.count(k);
+        atomic_add(arguments_.column_counts, column, count, inside & (count > 0));
+        if constexpr (kLinear) {
+          const Int ties = select(top.value >= threshold_, top.ties, Int(0));
+          store(arguments_.column_tops, place, pack_top(key, ties), inside);
+        }
+      }
+    }
+  }
+
+ private:
+  // kNothing where there is no similarity.
+  static GOAL_KERNELS_WARP Long pack_top(Int key, Int ties) {
+    const auto high = convert<std::uint64_t>(convert<std::uint32_t>(key)) << 32;
+    return convert<std::int64_t>(high | convert<std::uint64_t>(convert<std::uint32_t>(ties)));
+  }
+
+  // The maximum of every lane's own row.
+  static GOAL_KERNELS_WARP Float row_maxima(const Scores& score, Int lane) {
+    Float best[kRowSlices];
+    GOAL_KERNELS_UNROLL
+    for (int slice = 0; slice < kRowSlices; ++slice) {
+      best[slice] = score[fragment_register(slice, 0)];
+      GOAL_KERNELS_UNROLL
+      for (int i = 1; i < kIndices; ++i) best[slice] = maximum(best[slice], score[fragment_register(slice, i)]);
+    }
+    return meet_slices<Maximum>(lane, best);
+  }
+
+  // The lane that owns row slice `slice` of the lane's 4 lanes.
+  static GOAL_KERNELS_WARP Int owner(Int lane, int slice) { return (lane & 28) + slice; }
+
+  // Raises the keys of rows whose maximum may be new; in later blocks few are, and few warps search.
+  GOAL_KERNELS_WARP void raise_rows(const Scores& score, Int lane, Float best, Int row, Long known, Mask inside,
+                                    int block) {
+    const Int key = moved_key<Warp>(best);
+    const int column = block * kTile;
+    const Mask wanted = inside & (key != kEmptyKey) & (Keys<Warp>::pack(key, Int(column)) > known);
+    const std::uint32_t searched = ballot(wanted);
+    if (searched == 0) return;
+    Int place = 0;
+    GOAL_KERNELS_UNROLL
+    for (int slice = 0; slice < kRowSlices; ++slice) {
+      if ((searched & (0x11111111u << slice)) == 0) continue;
+      const Float largest = shuffle(best, owner(lane, slice));
+      Int first = kTile;
+      GOAL_KERNELS_UNROLL
+      for (int i = kIndices - 1; i >= 0; --i) {
+        const Int here = (i >> 1) * 8 + (i & 1);  // less the lane's part of `fragment_column`
+        first = select(score[fragment_register(slice, i)] == largest, here, first);
+      }
+      first = meet_row<Minimum>(first + (lane & 3) * 2);
+      place = select((lane & 3) == slice, first, place);
+    }
+    raise_keys<Warp>(arguments_.row_keys, row, known, key, place + column, wanted);
+  }
+
+  GOAL_KERNELS_WARP Float term(Float above, Mask reached) const {
+    if constexpr (kLinear)
+      return maximum(above, Float(0.0f));
+    else
+      return select(reached, exp2_positive(above * arguments_.slope), Float(0.0f));
+  }
+
+  // Sums over the tile of what reaches the threshold: those of rows are written, those of columns kept.
+  GOAL_KERNELS_WARP void add_sums(const Scores& score, Int lane, Float best, Int row, Mask inside, const Item& item,
+                                  int block) {
+    Float total = 0.0f;
+    Int count = 0, ties = 0;
+    if (any(best >= threshold_)) {
+      if constexpr (kLinear) ties = select(best >= threshold_, row_ties(score, lane, best), Int(0));
+      Float row_totals[kRowSlices];
+      GOAL_KERNELS_UNROLL
+      for (int slice = 0; slice < kRowSlices; ++slice) row_totals[slice] = 0.0f;
+      Int row_counts = 0;  // a byte for each row slice
+      Int column_counts[kIndices / 4];  // a byte for each index
+      GOAL_KERNELS_UNROLL
+      for (int w = 0; w < kIndices / 4; ++w) column_counts[w] = 0;
+      const auto column_total = [&](int index) {
+        Float sum = 0.0f;
+        GOAL_KERNELS_UNROLL
+        for (int slice = 0; slice < kRowSlices; ++slice) {
+          const Float above = score[fragment_register(slice, index)] - threshold_;
+          const Mask reached = above >= 0.0f;
+          const Float value = term(above, reached);
+          sum += value;
+          row_totals[slice] += value;
+          row_counts += select(reached, Int(1 << 8 * slice), Int(0));
+          column_counts[index / 4] += select(reached, Int(1 << 8 * (index % 4)), Int(0));
+        }
+        return sum;
+      };
+      Float column_totals[kOwnColumns];
+      GOAL_KERNELS_UNROLL
+      for (int k = 0; k < kOwnColumns; ++k) column_totals[k] = meet_columns<Sum>(lane, k, column_total);
+      columns_.add_sums(column_totals, meet_counts(lane, column_counts));
+      total = meet_slices<Sum>(lane, row_totals);
+      count = own_byte(lane, row_counts);
+    }
+    write_rows(total, count, ties, best, row, inside, item, block);
+  }
+
+  // The byte of the lane's own row, summed over the row's lanes: at most kTile.
+  static GOAL_KERNELS_WARP Int own_byte(Int lane, Int bytes) {
+    return (meet_row<Sum>(bytes) >> ((lane & 3) * 8)) & 0xff;
+  }
+
+  // Word (lane & 28) / 4 of 8, over the lanes of a column.
+  static GOAL_KERNELS_WARP Int meet_counts(Int lane, const Int (&counts)[kIndices / 4]) {
+    Int half[4];
+    GOAL_KERNELS_UNROLL
+    for (int w = 0; w < 4; ++w) half[w] = exchange<Sum>(lane, counts[w], counts[w + 4], 16);
+    const Int even = exchange<Sum>(lane, half[0], half[2], 8);
+    const Int odd = exchange<Sum>(lane, half[1], half[3], 8);
+    return exchange<Sum>(lane, even, odd, 4);
+  }
+
+  // How often the maximum of the lane's own row occurs.
+  static GOAL_KERNELS_WARP Int row_ties(const Scores& score, Int lane, Float best) {
+    Int ties = 0;
+    GOAL_KERNELS_UNROLL
+    for (int slice = 0; slice < kRowSlices; ++slice) {
+      const Float largest = shuffle(best, owner(lane, slice));
+      GOAL_KERNELS_UNROLL
+      for (int i = 0; i < kIndices; ++i)
+        ties += select(score[fragment_register(slice, i)] == largest, Int(1 << 8 * slice), Int(0));
+    }
+    return own_byte(lane, ties);
+  }
+
+  // Adds to what this warp wrote for earlier blocks of the group.
+  GOAL_KERNELS_WARP void write_rows(Float total, Int count, Int ties, Float best, Int row, Mask inside,
+                                    const Item& item, int block) {
+    const Long place = convert<std::int64_t>(row) + item.group * shape_.rows;
+    const Mask later = inside & Mask(block != item.first_block);
+    store(arguments_.row_sums, place, total + load(arguments_.row_sums, place, later, 0.0f), inside);
+    atomic_add(arguments_.row_counts, row, count, inside & (count > 0));
+    if constexpr (kLinear) {
+      const Int key = moved_key<Warp>(best);
+      const Long known = load(arguments_.row_tops, place, later, kNothing);
+      const Long fresh = pack_top(key, ties);
+      const Long both = known + convert<std::int64_t>(ties);
+      const Mask same_key = Keys<Warp>::key_of(known) == key;
+      store(arguments_.row_tops, place, select(same_key, both, maximum(known, fresh)), inside);
+    }
+  }
+
+  const MineArguments& arguments_;
+  const MineShape& shape_;
+  int consumer_, warp_;
+  bool special_;
+  float threshold_;  // NaN: no sums
+  Columns<Warp, kKind> columns_;
+};
+
+}  // namespace goal_kernels::cuda

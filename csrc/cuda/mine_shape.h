@@ -1,0 +1,10 @@
+// How a mining call is cut into items of work.
+#pragma once
+
+#include "layout.h"
+
+namespace goal_kernels::cuda {
+
+MineShape mine_shape(std::int64_t rows, std::int64_t columns, int width, bool split);
+
+}  // namespace goal_kernels::cuda

@@ -1,0 +1,23 @@
+"""Fixtures of the CUDA tests: emulated everywhere, on the GPU where there is one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from goal_kernels import native
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def mining_device(request: pytest.FixtureRequest) -> str:
+    """Where the Hopper mining kernel runs: "cpu" emulates it."""
+    ok, reason = native.status()
+    if not ok:
+        pytest.skip(reason)
+    if request.param == "emulated":
+        return "cpu"
+    if not hasattr(native.load().cuda, "mine"):
+        pytest.skip("built without CUDA")
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("needs a GPU of compute capability 9.0")
+    return "cuda"

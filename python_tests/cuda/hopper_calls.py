@@ -1,0 +1,159 @@
+"""Calls of the Hopper mining kernel, emulated or on a GPU, and what its raw results mean.
+
+The kernel wants positives, lengths and ranges that another kernel prepares and leaves sums that a
+third one finishes; both are done here in float64, sharing no code with them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from goal_kernels import native
+
+Anchor = tuple[float, int, float, int]
+"""value, index, relative sum, relative count"""
+Pairing = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""target, image_ids, text_ids"""
+
+RUN = 128
+INPUTS = ("target", "image_ids", "text_ids", "target_ranges", "image_ranges", "text_ranges")
+NO_PAIRING: Pairing = (None, None, None)
+NOTHING = -(2**63)
+MAGNITUDE = 0x7FFFFFFF
+NAN_KEY, EMPTY_KEY = MAGNITUDE, -MAGNITUDE - 1
+
+
+class Query(NamedTuple):
+    """kind, threshold and beta of the relative sums; with `split`, rows are [high | low]."""
+
+    kind: str = "none"
+    threshold: float = 0.0
+    beta: float = 0.0
+    split: bool = False
+
+
+MAXIMA = Query()
+
+
+class Raw(NamedTuple):
+    """Outputs of one call, each (rows, columns); None: there are none of this kind."""
+
+    keys: tuple[Tensor, Tensor]
+    sums: tuple[Tensor, Tensor] | None
+    counts: tuple[Tensor, Tensor] | None
+    tops: tuple[Tensor, Tensor] | None
+
+
+def aligned(matrix: Tensor) -> Tensor:
+    """The same rows, 16 bytes apart from each other and from those of anybody else."""
+    stride = -(-matrix.shape[1] // 8) * 8 + 8
+    return matrix.new_full((len(matrix), stride), math.nan)[:, : matrix.shape[1]].copy_(matrix)
+
+
+def ranges(values: Tensor | None, allowed: range | None = None) -> Tensor | None:
+    """int64 [2, runs]: smallest and largest of every run of 128, of those within `allowed`."""
+    if values is None:
+        return None
+    columns = []
+    for run in values.split(RUN):
+        kept = [v for v in run.tolist() if allowed is None or v in allowed]
+        columns.append((min(kept), max(kept)) if kept else (1, 0))
+    return torch.tensor(columns).T.contiguous()
+
+
+def facts(image: Tensor, text: Tensor, query: Query) -> Tensor:
+    """float32 [3, 2]: the threshold as smallest positive, greatest lengths. NaN stays NaN."""
+    lengths = []
+    for matrix in (image, text):
+        norm = matrix.double().norm(dim=1)
+        lengths.append(math.nan if norm.isnan().any() else float(norm.max()))
+    return torch.tensor([[query.threshold, math.inf], [lengths[0], 0.0], [0.0, lengths[1]]])
+
+
+def call(
+    image: Tensor,
+    text: Tensor,
+    pairing: Pairing = NO_PAIRING,
+    query: Query = MAXIMA,
+    device: str = "cpu",
+    programs: int = 0,
+) -> Raw:
+    """Run the kernel: `device` "cpu" emulates. Unwritten output is NaN, or odd."""
+    kernels = native.load().cuda
+    image, text = (aligned(m.to(device)) for m in (image, text))
+    target, image_ids, text_ids = pairing
+    limits = (ranges(target, range(len(text))), ranges(image_ids), ranges(text_ids))
+    inputs = [None if t is None else t.to(device) for t in (*pairing, *limits)]
+    batch = facts(image.cpu(), text.cpu(), query).to(device)
+    width = image.shape[1] // (2 if query.split else 1)
+    shape = kernels.mine_shape(len(image), len(text), width, query.split)
+    lengths = (len(image), len(text))
+    parts = (shape["row_parts"], shape["column_parts"])
+
+    def pair(value, dtype, parted=False):
+        sizes = zip(parts, lengths, strict=True) if parted else ((n,) for n in lengths)
+        return tuple(torch.full(size, value, dtype=dtype, device=device) for size in sizes)
+
+    summed, linear = query.kind != "none", query.kind == "linear"
+    raw = Raw(
+        pair(NOTHING, torch.int64),
+        pair(math.nan, torch.float32, True) if summed else None,
+        pair(0, torch.int32) if summed else None,
+        pair(12345, torch.int64, True) if linear else None,
+    )
+    mine = kernels.Mine()
+    mine.image = (image.data_ptr(), len(image), image.stride(0))
+    mine.text = (text.data_ptr(), len(text), text.stride(0))
+    mine.operand, mine.kind = str(image.dtype).removeprefix("torch."), query.kind
+    mine.width, mine.split = width, query.split
+    mine.epsilon, mine.slope = 0.0, query.beta * math.log2(math.e)
+    mine.parts, mine.programs = batch.shape[1], programs
+    pointers = dict(zip(INPUTS, inputs, strict=True), facts=batch)
+    for name, both in raw._asdict().items():
+        pointers |= zip((f"row_{name}", f"column_{name}"), both or (), strict=False)
+    for name, tensor in pointers.items():
+        if tensor is not None:
+            setattr(mine, name, tensor.data_ptr())
+    if device == "cpu":
+        kernels.mine_emulated(mine)
+    else:
+        kernels.mine(mine, torch.cuda.current_stream().cuda_stream)
+    return Raw(*(None if both is None else tuple(t.cpu() for t in both) for both in raw))
+
+
+def decoded(packed: int) -> tuple[float, int]:
+    """Similarity and index of a packed key; (-inf, -1) for nothing."""
+    key = packed >> 32
+    if key == EMPTY_KEY:
+        return -math.inf, -1
+    bits = key ^ ((key >> 31) & MAGNITUDE)
+    value = (
+        math.nan if key == NAN_KEY else torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+    )
+    return float(value), MAGNITUDE - (packed & MAGNITUDE)
+
+
+def finished(raw: Raw, side: int, query: Query) -> list[Anchor]:
+    """Answers for the rows (0) or the columns (1), from sums that start at the threshold."""
+    anchors = []
+    for k, packed in enumerate(raw.keys[side].tolist()):
+        value, index = decoded(packed)
+        total, count = 0.0, 0
+        if query.kind != "none":
+            total = math.fsum(raw.sums[side][:, k].tolist())
+            count = int(raw.counts[side][k])
+            above = value - query.threshold
+            if query.kind == "linear":
+                tops = raw.tops[side][:, k].tolist()
+                ties = sum(top & 0xFFFFFFFF for top in tops if top >> 32 == packed >> 32)
+                total = count * above - total if count else 0.0
+                count -= ties
+            else:
+                total = total * math.exp(-query.beta * above) - (above >= 0) if count else 0.0
+                count -= above >= 0
+        anchors.append((value, index, total, count))
+    return anchors

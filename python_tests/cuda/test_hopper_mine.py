@@ -1,0 +1,292 @@
+"""The Hopper mining kernel, emulated or real, against literal loops on exact data."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+from hopper_calls import NO_PAIRING, Anchor, Pairing, Query, call, decoded, finished
+from torch import Tensor
+
+from goal_kernels import native
+
+HALF_LIFE = math.log(2.0)
+"""beta at which whole-numbered gaps give powers of two"""
+KINDS = ("none", "linear", "exponential")
+
+
+class Case(NamedTuple):
+    """Rows, columns, width, and what the shape exercises."""
+
+    rows: int
+    columns: int
+    width: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}x{self.width}"
+
+
+CASES = (
+    Case(1, 1, 8, "one pair: no negative exists"),
+    Case(2, 1, 8, "a row without a column"),
+    Case(1, 3, 16, "a column without a row"),
+    Case(127, 128, 64, "one row below a tile"),
+    Case(129, 257, 72, "one row, column and eight elements above"),
+    Case(300, 140, 520, "the ninth slice of the width: some text slices do not stay"),
+)
+
+
+def anchor(scores: list[float], allowed: list[bool], query: Query) -> Anchor:
+    """What mining must return for one anchor; NaN is above everything, the first one wins."""
+    best = -1
+    for k, score in enumerate(scores):
+        if allowed[k] and (
+            best < 0 or (not math.isnan(scores[best]) and not score <= scores[best])
+        ):
+            best = k
+    if best < 0:
+        return -math.inf, -1, 0.0, 0
+    top = scores[best]
+    close = [
+        score
+        for k, score in enumerate(scores)
+        if allowed[k] and k != best and score >= query.threshold
+    ]
+    if query.kind == "none":
+        return top, best, 0.0, 0
+    if query.kind == "linear":
+        gaps = [top - score for score in close if top - score > 0]
+        return top, best, math.fsum(gaps), len(gaps)
+    return top, best, math.fsum(math.exp(-query.beta * (top - s)) for s in close), len(close)
+
+
+def literal(scores: Tensor, pairing: Pairing, query: Query) -> tuple[list[Anchor], list[Anchor]]:
+    """Rows and columns of float64 scores [N, M]."""
+    target, image_ids, text_ids = (None if t is None else t.tolist() for t in pairing)
+    allowed = [
+        [
+            j != (i if target is None else target[i])
+            and (image_ids is None or image_ids[i] != text_ids[j])
+            for j in range(scores.shape[1])
+        ]
+        for i in range(scores.shape[0])
+    ]
+    rows = [anchor(*line, query) for line in zip(scores.tolist(), allowed, strict=True)]
+    turned = zip(scores.T.tolist(), map(list, zip(*allowed, strict=True)), strict=True)
+    return rows, [anchor(*line, query) for line in turned]
+
+
+def whole_numbers(rows: int, width: int, seed: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Integers from -2 to 2: every similarity is exact, and ties abound."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-2, 3, (rows, width), generator=generator).to(dtype)
+
+
+def full_pairing(rows: int, columns: int) -> Pairing:
+    """A target with holes and repeats, out of range on both sides, and overlapping ids."""
+    generator = torch.Generator().manual_seed(rows)
+    target = torch.randint(-1, columns + 2, (rows,), generator=generator)
+    ids = max(2, columns // 2)
+    image_ids = torch.randint(0, ids, (rows,), generator=generator)
+    return target, image_ids, torch.randint(0, ids, (columns,), generator=generator)
+
+
+def sorted_pairing(rows: int, columns: int) -> Pairing:
+    """Captions of the same picture beside each other: most tiles need no mask."""
+    return (
+        torch.arange(rows) * columns // max(rows, 1),
+        torch.arange(rows) * 3 // 7,
+        torch.arange(columns) * 3 // 7,
+    )
+
+
+def check(found: list[Anchor], expected: list[Anchor], kind: str) -> None:
+    """Values, indices and counts equal, sums to float32 rounding of their largest part."""
+    assert [a[1] for a in found] == [a[1] for a in expected]
+    assert [a[3] for a in found] == [a[3] for a in expected]
+    values = torch.tensor([a[0] for a in found]), torch.tensor([a[0] for a in expected])
+    torch.testing.assert_close(*values, rtol=0, atol=0, equal_nan=True)
+    sums = torch.tensor([a[2] for a in found]), torch.tensor([a[2] for a in expected])
+    # The hardest one's own term of 1 is part of an exponential sum before it is taken off.
+    torch.testing.assert_close(*sums, rtol=2e-6, atol=2e-6 if kind == "exponential" else 0)
+
+
+def compare(
+    image: Tensor, text: Tensor, pairing: Pairing, query: Query, device: str, programs: int = 0
+) -> None:
+    raw = call(image, text, pairing, query, device, programs)
+    expected = literal(image.double() @ text.double().T, pairing, query)
+    for side in (0, 1):
+        check(finished(raw, side, query), expected[side], query.kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("pairing", [None, sorted_pairing, full_pairing])
+def test_exact_data(mining_device: str, case: Case, kind: str, pairing) -> None:
+    image = whole_numbers(case.rows, case.width, 1)
+    text = whole_numbers(case.columns, case.width, 2)
+    chosen = NO_PAIRING if pairing is None else pairing(case.rows, case.columns)
+    # At most a few of a thousand similarities reach a threshold of two standard deviations.
+    threshold = round(4 * math.sqrt(case.width))
+    # Greatest lengths make the bound of the range grow like the width.
+    query = Query(kind, threshold, 4 * HALF_LIFE / case.width)
+    compare(image, text, chosen, query, mining_device)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("threshold", [-40.0, 0.0])
+def test_most_similarities_reach_the_threshold(mining_device: str, kind: str, threshold) -> None:
+    """Float16, and counts near the number of rows."""
+    image, text = (whole_numbers(n, 24, n, torch.float16) for n in (140, 150))
+    query = Query(kind, threshold, HALF_LIFE)
+    compare(image, text, full_pairing(140, 150), query, mining_device)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_everything_ties(mining_device: str, kind: str, sign: int) -> None:
+    """The lowest index wins in every lane, register and tile; linear sums leave all of them out."""
+    ones = torch.ones(260, 16, dtype=torch.bfloat16)
+    compare(ones, sign * ones, NO_PAIRING, Query(kind, -20.0, HALF_LIFE), mining_device)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_zeros_tie_whatever_their_sign(mining_device: str, kind: str) -> None:
+    image = torch.zeros(130, 8, dtype=torch.bfloat16)
+    image[::2, 0] = -1e-38  # products underflow to -0
+    text = torch.full((140, 8), 1e-38, dtype=torch.bfloat16)
+    raw = call(image, text, NO_PAIRING, Query(kind, 0.0, 1.0), mining_device)
+    scores = torch.zeros(130, 140, dtype=torch.float64)
+    expected = literal(scores, NO_PAIRING, Query(kind, 0.0, 1.0))
+    for side in (0, 1):
+        check(finished(raw, side, Query(kind, 0.0, 1.0)), expected[side], kind)
+
+
+@pytest.mark.parametrize("where", [0, 1, 63, 64, 127, 128, 199])
+def test_every_position_can_be_the_hardest(mining_device: str, where: int) -> None:
+    """One large similarity in each row and column, on a shifted diagonal."""
+    size = 200
+    image = torch.eye(size, dtype=torch.bfloat16)
+    text = image.roll(where, 0)
+    raw = call(image, text, (torch.full((size,), -1), None, None), Query(), mining_device)
+    assert [decoded(k) for k in raw.keys[0].tolist()] == [
+        (1.0, (i + where) % size) for i in range(size)
+    ]
+    assert [decoded(k) for k in raw.keys[1].tolist()] == [
+        (1.0, (j - where) % size) for j in range(size)
+    ]
+
+
+@pytest.mark.parametrize("end", [0, 127])
+@pytest.mark.parametrize("which", ["target", "ids"])
+def test_ranges_that_share_one_value(mining_device: str, which: str, end: int) -> None:
+    """All rows of the second tile belong to the first or last column of the first block."""
+    image, text = torch.ones(256, 8, dtype=torch.bfloat16), torch.ones(128, 8, dtype=torch.bfloat16)
+    text[end] = 2.0
+    rows = torch.full((256,), -1)
+    rows[128:] = end
+    none = torch.full((256,), -1)
+    pairing = (rows, None, None) if which == "target" else (none, rows, torch.arange(128))
+    compare(image, text, pairing, Query(), mining_device)
+
+
+SPECIALS = (math.nan, math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("values", [(s,) for s in SPECIALS] + [SPECIALS], ids=str)
+def test_not_finite(mining_device: str, values: tuple[float, ...], kind: str) -> None:
+    """Maxima keep their order, -inf is a negative like any other; sums are left to `resum`."""
+    image, text = whole_numbers(140, 8, 1), whole_numbers(150, 8, 2)
+    for k, value in enumerate(values):
+        image[17 + 40 * k, 3] = value
+        text[9 + 61 * k, 2] = value
+    image[5] = 0.0
+    image[5, 0], text[:, 0] = -math.inf, 1.0  # a row of -inf and, from infinities, NaN
+    pairing = full_pairing(140, 150)
+    raw = call(image, text, pairing, Query(kind, -8.0, HALF_LIFE), mining_device)
+    scores = (image.float()[:, None, :] * text.float()[None, :, :]).sum(2).double()
+    for side, anchors in enumerate(literal(scores, pairing, Query())):
+        found = [decoded(k) for k in raw.keys[side].tolist()]
+        assert [str(f) for f in found] == [str(a[:2]) for a in anchors]
+        if kind != "none":
+            assert not raw.sums[side].any()
+            assert not raw.counts[side].any()
+
+
+@pytest.mark.parametrize("kind", ["linear", "exponential"])
+def test_a_wide_range_is_left_to_resum(mining_device: str, kind: str) -> None:
+    image, text = whole_numbers(140, 8, 1), whole_numbers(150, 8, 2)
+    raw = call(image, text, NO_PAIRING, Query(kind, -1e6, 1.0), mining_device)
+    for side in (0, 1):
+        assert not raw.sums[side].any()
+        assert not raw.counts[side].any()
+
+
+@pytest.mark.parametrize("width", [8, 72, 264])
+@pytest.mark.parametrize("kind", ["none", "exponential"])
+def test_split_rows(mining_device: str, width: int, kind: str) -> None:
+    """high high + high low + low high: what the low halves share is left out, nothing else."""
+    rows, columns = 140, 270
+    halves = [[whole_numbers(n, width, 10 * n + k) for k in (0, 1)] for n in (rows, columns)]
+    high, low = [pair[0] for pair in halves], [pair[1] / 64 for pair in halves]
+    image, text = (torch.cat(pair, 1) for pair in zip(high, low, strict=True))
+    scores = high[0].double() @ high[1].double().T + high[0].double() @ low[1].double().T
+    scores += low[0].double() @ high[1].double().T
+    query = Query(kind, 0.0, 0.1, split=True)
+    raw = call(image, text, NO_PAIRING, query, mining_device)
+    for side, anchors in enumerate(literal(scores, NO_PAIRING, query)):
+        check(finished(raw, side, query), anchors, kind)
+
+
+LARGE = (
+    Case(2300, 1200, 8, "segments of several tiles, an odd one at the end"),
+    Case(200, 8400, 8, "groups of several blocks: rows are added up"),
+)
+
+
+@pytest.mark.parametrize("case", LARGE, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_do_not_depend_on_the_grid(mining_device: str, case: Case, kind: str) -> None:
+    shape = native.load().cuda.mine_shape(case.rows, case.columns, case.width, False)
+    assert shape["segment_tiles"] > 1 or shape["group_blocks"] > 1
+    image, text = (whole_numbers(n, case.width, n) for n in (case.rows, case.columns))
+    query = Query(kind, 9.0, HALF_LIFE)
+    pairing = sorted_pairing(case.rows, case.columns)
+    first = call(image, text, pairing, query, mining_device, 1)
+    for programs in (3, 132):
+        again = call(image, text, pairing, query, mining_device, programs)
+        for a, b in zip(first, again, strict=True):
+            for x, y in zip(a or (), b or (), strict=True):
+                assert torch.equal(x, y)
+    expected = literal(image.double() @ text.double().T, pairing, query)
+    for side in (0, 1):
+        check(finished(first, side, query), expected[side], kind)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (128, 129), (1000, 3000), (2300, 1200), (9000, 300), (8400, 8400), (70000, 70000)],
+)
+@pytest.mark.parametrize("width", [64, 1024])
+def test_items_cover_every_tile_once(size: tuple[int, int], width: int) -> None:
+    items = native.load().cuda.mine_items
+    tiles, blocks = (-(-n // 128) for n in size)
+    seen = torch.zeros(tiles, blocks, dtype=torch.int32)
+    for first_tile, count, first_block, width_blocks in items(*size, width, False):
+        assert count > 0
+        assert width_blocks > 0
+        seen[first_tile : first_tile + count, first_block : first_block + width_blocks] += 1
+    assert torch.equal(seen, torch.ones_like(seen))
+
+
+def test_parts_stay_few() -> None:
+    """Sums of parts take O(rows) memory, not a fixed share of the matrix."""
+    for size in (1024, 16384, 65536, 2**20):
+        shape = native.load().cuda.mine_shape(size, size, 512, False)
+        assert shape["row_parts"] <= 64
+        assert shape["column_parts"] <= max(64, 8 * -(-size // (128 * 8)))
