@@ -36,6 +36,7 @@ class TritonBackend(ComposedBackend):
     """Mining and gradients on CUDA tensors, or on CPU tensors in the interpreter."""
 
     name = "triton"
+    ranks = True
     list_rows = LIST_ROWS
 
     def availability(self) -> Verdict:

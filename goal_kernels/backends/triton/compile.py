@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import tempfile
@@ -101,7 +102,8 @@ def source_of(variant: Variant) -> Any:
     """The `ASTSource` a launch with these arguments would compile."""
     from triton.compiler import ASTSource
 
-    function = getattr(load_kernels(), variant.kernel)
+    load_kernels()
+    function = getattr(importlib.import_module(variant.module), variant.kernel)
     unknown = {*variant.arguments, *variant.constants}.difference(function.arg_names)
     if unknown:
         raise TypeError(f"{variant.kernel} has no argument {', '.join(sorted(unknown))}")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from goal_kernels.backends.triton.configs import SHARED_LIMIT, STACK_LIMIT
+from goal_kernels.backends.triton.runtime import KERNELS
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 
@@ -47,7 +48,7 @@ class Limits:
 class Variant:
     """One compilation of a kernel.
 
-    kernel: name of the jit function, one that `kernels` exports.
+    kernel, module: name of the jit function, and the module that exports it.
     label: what tells this variant from the others of its kernel, for the table.
     arch: compute capability times ten.
     size: one of SIZES; the case of every argument of type "i32".
@@ -67,6 +68,7 @@ class Variant:
     options: dict[str, Any]
     matrix: str = ""
     limits: Limits = Limits()
+    module: str = KERNELS
     quick: bool = False
 
 
