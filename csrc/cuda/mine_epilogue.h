@@ -26,6 +26,7 @@ class Epilogue {
   using Float = typename Warp::template Value<float>;
   using Int = typename Warp::template Value<int>;
   using Long = typename Warp::template Value<std::int64_t>;
+  using Bytes = typename Warp::template Value<std::uint32_t>;  // four counts of at most 255
   using Mask = typename Warp::template Value<bool>;
   using Scores = Float[kRegisters];
   static constexpr bool kSums = kKind != MineKind::kNone;
@@ -149,10 +150,10 @@ class Epilogue {
       Float row_totals[kRowSlices];
       GOAL_KERNELS_UNROLL
       for (int slice = 0; slice < kRowSlices; ++slice) row_totals[slice] = 0.0f;
-      Int row_counts = 0;  // a byte for each row slice
-      Int column_counts[kIndices / 4];  // a byte for each index
+      Bytes row_counts = 0u;  // a byte for each row slice
+      Bytes column_counts[kIndices / 4];  // a byte for each index
       GOAL_KERNELS_UNROLL
-      for (int w = 0; w < kIndices / 4; ++w) column_counts[w] = 0;
+      for (int w = 0; w < kIndices / 4; ++w) column_counts[w] = 0u;
       const auto column_total = [&](int index) {
         Float sum = 0.0f;
         GOAL_KERNELS_UNROLL
@@ -162,8 +163,8 @@ class Epilogue {
           const Float value = term(above, reached);
           sum += value;
           row_totals[slice] += value;
-          row_counts += select(reached, Int(1 << 8 * slice), Int(0));
-          column_counts[index / 4] += select(reached, Int(1 << 8 * (index % 4)), Int(0));
+          row_counts += select(reached, Bytes(1u << 8 * slice), Bytes(0u));
+          column_counts[index / 4] += select(reached, Bytes(1u << 8 * (index % 4)), Bytes(0u));
         }
         return sum;
       };
@@ -178,29 +179,29 @@ class Epilogue {
   }
 
   // The byte of the lane's own row, summed over the row's lanes: at most kTile.
-  static GOAL_KERNELS_WARP Int own_byte(Int lane, Int bytes) {
-    return (meet_row<Sum>(bytes) >> ((lane & 3) * 8)) & 0xff;
+  static GOAL_KERNELS_WARP Int own_byte(Int lane, Bytes bytes) {
+    return convert<int>(meet_row<Sum>(bytes) >> convert<std::uint32_t>((lane & 3) * 8)) & 0xff;
   }
 
   // Word (lane & 28) / 4 of 8, over the lanes of a column.
-  static GOAL_KERNELS_WARP Int meet_counts(Int lane, const Int (&counts)[kIndices / 4]) {
-    Int half[4];
+  static GOAL_KERNELS_WARP Int meet_counts(Int lane, const Bytes (&counts)[kIndices / 4]) {
+    Bytes half[4];
     GOAL_KERNELS_UNROLL
     for (int w = 0; w < 4; ++w) half[w] = exchange<Sum>(lane, counts[w], counts[w + 4], 16);
-    const Int even = exchange<Sum>(lane, half[0], half[2], 8);
-    const Int odd = exchange<Sum>(lane, half[1], half[3], 8);
-    return exchange<Sum>(lane, even, odd, 4);
+    const Bytes even = exchange<Sum>(lane, half[0], half[2], 8);
+    const Bytes odd = exchange<Sum>(lane, half[1], half[3], 8);
+    return convert<int>(exchange<Sum>(lane, even, odd, 4));
   }
 
   // How often the maximum of the lane's own row occurs.
   static GOAL_KERNELS_WARP Int row_ties(const Scores& score, Int lane, Float best) {
-    Int ties = 0;
+    Bytes ties = 0u;
     GOAL_KERNELS_UNROLL
     for (int slice = 0; slice < kRowSlices; ++slice) {
       const Float largest = shuffle(best, owner(lane, slice));
       GOAL_KERNELS_UNROLL
       for (int i = 0; i < kIndices; ++i)
-        ties += select(score[fragment_register(slice, i)] == largest, Int(1 << 8 * slice), Int(0));
+        ties += select(score[fragment_register(slice, i)] == largest, Bytes(1u << 8 * slice), Bytes(0u));
     }
     return own_byte(lane, ties);
   }
