@@ -154,21 +154,24 @@ def relative_positives(
     CHUNK: tl.constexpr,
 ):
     """R+ of both directions, zeros if KIND is 0: 2 x float32 [BLOCK]."""
-    if KIND == 0:
-        none = tl.zeros([BLOCK], tl.float32)
-        return none, none
-    row_limit = row[0] + epsilon
-    column_limit = column[0] + epsilon
-    if DENSE:
-        return dense_relative(
-            vectors, positive, anchor, row_limit, column_limit, batch, alpha, KIND, BLOCK, CHUNK
-        )
-    else:
-        pool, prefix, steps = look_up
-        return (
-            sorted_relative(pool, prefix, positive, row_limit, batch, steps, alpha, KIND),
-            sorted_relative(pool, prefix, positive, column_limit, batch, steps, alpha, KIND),
-        )
+    row_relative = tl.zeros([BLOCK], tl.float32)
+    column_relative = row_relative
+    if KIND != 0:
+        row_limit = row[0] + epsilon
+        column_limit = column[0] + epsilon
+        if DENSE:
+            row_relative, column_relative = dense_relative(
+                vectors, positive, anchor, row_limit, column_limit, batch, alpha, KIND, BLOCK, CHUNK
+            )
+        else:
+            pool, prefix, steps = look_up
+            row_relative = sorted_relative(
+                pool, prefix, positive, row_limit, batch, steps, alpha, KIND
+            )
+            column_relative = sorted_relative(
+                pool, prefix, positive, column_limit, batch, steps, alpha, KIND
+            )
+    return row_relative, column_relative
 
 
 @triton.jit
