@@ -11,7 +11,8 @@ from launches import DEVICE, CaptureError, LaunchRecorder, recording
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels.backends.triton import TritonBackend
+from goal_kernels.backends.triton import TritonBackend, use_strategy
+from goal_kernels.backends.triton.plan import CHUNKS, STRATEGIES, STRIP, TILE
 
 pytest.importorskip("triton")
 
@@ -88,6 +89,18 @@ def test_every_product_can_be_captured(
     with recording(monkeypatch) as recorder:
         pair = embeddings(batch, dtype)
         check_step(recorder, *pair, objective="nca/sigmoid_ms", precision=precision)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_strategy_can_be_captured(monkeypatch, objective: str, strategy: str) -> None:
+    with recording(monkeypatch) as recorder, use_strategy(strategy):
+        check_step(recorder, *embeddings(4097), objective=objective)
+    kernels = [launch.kernel for launch in recorder.kernels]
+    assert ("tile_kernel" in kernels) == (strategy == TILE)
+    # 4097 x 4097 similarities are two buffers and a bit.
+    assert kernels.count("strip_kernel") == {TILE: 0, STRIP: 1, CHUNKS: 3}[strategy]
+    assert recorder.operators.count("mm") == (3 if strategy == CHUNKS else 0)
 
 
 @pytest.mark.parametrize("need", [(True, False), (False, True)])
