@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -121,6 +121,16 @@ _FORCED_STRATEGY: ContextVar[str] = ContextVar("strategy", default=AUTO)
 _FORCED_PROGRAMS: ContextVar[int] = ContextVar("programs", default=0)
 
 
+@contextmanager
+def _held(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    """A context variable at a value inside."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
 def strategies() -> tuple[str, ...]:
     """Names that `use_strategy` takes."""
     return STRATEGIES
@@ -134,11 +144,8 @@ def use_strategy(name: str) -> Iterator[None]:
     """
     if name not in STRATEGIES:
         raise ValueError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {name!r}.")
-    token = _FORCED_STRATEGY.set(name)
-    try:
+    with _held(_FORCED_STRATEGY, name):
         yield
-    finally:
-        _FORCED_STRATEGY.reset(token)
 
 
 @contextmanager
@@ -146,11 +153,8 @@ def use_programs(count: int) -> Iterator[None]:
     """Give the strips that many programs inside, which must not change any result; for tests."""
     if count < 1:
         raise ValueError(f"programs: expected at least 1, got {count}.")
-    token = _FORCED_PROGRAMS.set(count)
-    try:
+    with _held(_FORCED_PROGRAMS, count):
         yield
-    finally:
-        _FORCED_PROGRAMS.reset(token)
 
 
 def forced_programs() -> int:
