@@ -46,6 +46,9 @@ PREPARE_ELEMENTS = 2048
 ALIGNMENT = 16
 """Bytes that the start of every operand row is a multiple of where tensor descriptors read it."""
 
+RANK_ALIGNMENT = 16
+"""Elements that rows are padded to a multiple of where they are ranked: loads are wide then."""
+
 KIND_CODES = {"none": 0, "linear": 1, "exponential": 2}
 """Relative-similarity kinds as the kernels know them (`states.LINEAR`; 0 sums nothing)."""
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-ALIGNMENT = tl.constexpr(16)
+from goal_kernels.backends.triton import configs
+
+ALIGNMENT = tl.constexpr(configs.RANK_ALIGNMENT)
 """Elements that rows are padded to a multiple of: whatever their width, loads are wide."""
 
 

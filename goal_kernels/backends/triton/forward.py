@@ -11,14 +11,12 @@ from goal_kernels.backends.answers import VECTORS, Forward
 from goal_kernels.backends.base import Pairing, Scalars, SearchQuery, WeightStage
 from goal_kernels.backends.triton import weigh_configs
 from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS
-from goal_kernels.backends.triton.harvest import Harvest, MiningQuery
+from goal_kernels.backends.triton.harvest import FLOAT32_MAX, Harvest, MiningQuery
 from goal_kernels.backends.triton.invert import LIST_ROWS, fill_lists
 from goal_kernels.backends.triton.mine import mine, rescores
 from goal_kernels.backends.triton.prepared import Prepared
 from goal_kernels.backends.triton.runtime import load_kernels
 from goal_kernels.backends.triton.weigh_configs import WEIGH_WARPS, weigh_constants
-
-FLOAT32_MAX = torch.finfo(torch.float32).max
 
 
 class Pool(NamedTuple):

@@ -6,9 +6,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from goal_kernels.backends.triton import configs
 from goal_kernels.backends.triton.keys import NOTHING
 
-RANGE_ROWS = tl.constexpr(128)
+RANGE_ROWS = tl.constexpr(configs.RANGE_ROWS)
 """Rows, and columns, whose ids or targets one range spans."""
 
 HIGHEST = tl.constexpr(2**63 - 1)
@@ -63,6 +64,17 @@ def needs_mask(
 
 
 @triton.jit
+def own_column(target, row, inside, columns):
+    """Column of the positive of every row, int32; one that does not exist equals no column."""
+    if target is None:
+        own = row
+    else:
+        wanted = tl.load(target + row, mask=inside, other=-1)
+        own = tl.where((wanted >= 0) & (wanted < columns), wanted, -1).to(tl.int32)
+    return own
+
+
+@triton.jit
 def exclude(score, row, column, rows, columns, target, image_ids, text_ids):
     """`score`, which holds no NaN, with -inf where a pair is no negative.
 
@@ -73,10 +85,7 @@ def exclude(score, row, column, rows, columns, target, image_ids, text_ids):
     column_inside = column < columns
     score = tl.minimum(score, tl.where(row_inside, float("inf"), float("-inf"))[:, None])
     score = tl.minimum(score, tl.where(column_inside, float("inf"), float("-inf"))[None, :])
-    own = row
-    if target is not None:
-        wanted = tl.load(target + row, mask=row_inside, other=-1)
-        own = tl.where((wanted >= 0) & (wanted < columns), wanted, -1).to(tl.int32)
+    own = own_column(target, row, row_inside, columns)
     score = tl.where(own[:, None] == column[None, :], float("-inf"), score)
     if image_ids is not None:
         row_id = tl.load(image_ids + row, mask=row_inside, other=0)

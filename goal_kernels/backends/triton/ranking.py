@@ -9,14 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from goal_kernels.backends.scores import RankCounts, best_positives, comparable
-from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS
+from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS, RANK_ALIGNMENT
 from goal_kernels.backends.triton.rank_bars import any_unknown, make_bars, product_error
 from goal_kernels.backends.triton.runtime import load_kernels
 
 WARPS = 8
-
-ALIGNMENT = 16
-"""As `exact.ALIGNMENT`; bytes for the first row."""
 
 PROGRAMS = 512
 """Most programs of a launch: a few per multiprocessor, and their lists are of constant size."""
@@ -101,10 +98,11 @@ def _aligned(embeddings: Tensor) -> Tensor:
     """Rows as the kernels read them; a copy, padded with zeros, unless they lie so already."""
     width = embeddings.shape[1]
     row, element = embeddings.stride()
+    # Elements from row to row, but bytes for where the first one begins.
     apart = (width, row, embeddings.data_ptr())
-    if element == 1 and not any(distance % ALIGNMENT for distance in apart):
+    if element == 1 and not any(distance % RANK_ALIGNMENT for distance in apart):
         return embeddings
-    return F.pad(embeddings, (0, -width % ALIGNMENT)).contiguous()
+    return F.pad(embeddings, (0, -width % RANK_ALIGNMENT)).contiguous()
 
 
 def _bars(embeddings: Tensor, best: Tensor, error: float) -> Tensor:
@@ -123,9 +121,9 @@ def _dots(left: Tensor, index: Tensor | None, right: Tensor) -> Tensor:
         index,
         right,
         pairs,
-        width // ALIGNMENT,
-        left.stride(0) // ALIGNMENT,
-        right.stride(0) // ALIGNMENT,
+        width // RANK_ALIGNMENT,
+        left.stride(0) // RANK_ALIGNMENT,
+        right.stride(0) // RANK_ALIGNMENT,
         **constants,
         num_warps=WARPS,
         **LAUNCH_OPTIONS,
@@ -158,9 +156,9 @@ def _count(
         torch.empty((programs, BACKLOG + pairs + tile.rows), dtype=torch.int32, device=device),
         images,
         texts,
-        width // ALIGNMENT,
-        image.stride(0) // ALIGNMENT,
-        text.stride(0) // ALIGNMENT,
+        width // RANK_ALIGNMENT,
+        image.stride(0) // RANK_ALIGNMENT,
+        text.stride(0) // RANK_ALIGNMENT,
         segments,
         **rank_constants(image.dtype, major, load_kernels().INTERPRETED),
         num_warps=WARPS,

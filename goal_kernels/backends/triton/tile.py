@@ -12,6 +12,7 @@ import triton.language as tl
 
 from goal_kernels.backends.triton.facts import read_threshold
 from goal_kernels.backends.triton.keys import pack
+from goal_kernels.backends.triton.masks import own_column
 from goal_kernels.backends.triton.states import (
     EMPTY,
     empty_state,
@@ -50,17 +51,6 @@ def similarity_tile(
             y = y.to(tl.float32)
         score = tl.dot(x, tl.trans(y), score, input_precision=PRECISION)
     return score
-
-
-@triton.jit
-def _own_column(target, row, inside, columns):
-    """Column of the positive of every row, int32; one that does not exist equals no column."""
-    if target is None:
-        own = row
-    else:
-        wanted = tl.load(target + row, mask=inside, other=-1)
-        own = tl.where((wanted >= 0) & (wanted < columns), wanted, -1).to(tl.int32)
-    return own
 
 
 @triton.jit
@@ -127,7 +117,7 @@ def tile_kernel(
         row = strip * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         row_inside = row < rows
         image_rows = image + row.to(tl.int64) * image_stride
-        own = _own_column(target, row, row_inside, columns)
+        own = own_column(target, row, row_inside, columns)
         if image_ids is not None:
             row_id = tl.load(image_ids + row, mask=row_inside, other=0)
         row_state = empty_state(BLOCK_ROWS)
