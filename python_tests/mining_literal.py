@@ -63,11 +63,19 @@ def mined_literally(
     relative: tuple[str, float, float],
 ) -> tuple[list[Anchor], list[Anchor]]:
     """Rows and columns of what `mine` must return; image [N, D], text [M, D]."""
+    return scores_literally(image.cpu().double() @ text.cpu().double().T, pairing, relative)
+
+
+def scores_literally(
+    scores: Tensor,
+    pairing: tuple[Tensor | None, Tensor | None, Tensor | None],
+    relative: tuple[str, float, float],
+) -> tuple[list[Anchor], list[Anchor]]:
+    """`mined_literally` of similarities float64 [N, M]."""
     target, image_ids, text_ids = (None if t is None else t.tolist() for t in pairing)
-    scores = (image.cpu().double() @ text.cpu().double().T).tolist()
-    rows: list[dict[int, float]] = [{} for _ in image]
-    columns: list[dict[int, float]] = [{} for _ in text]
-    for i, line in enumerate(scores):
+    rows: list[dict[int, float]] = [{} for _ in range(scores.shape[0])]
+    columns: list[dict[int, float]] = [{} for _ in range(scores.shape[1])]
+    for i, line in enumerate(scores.tolist()):
         own = i if target is None else target[i]
         for j, score in enumerate(line):
             if j == own or (image_ids is not None and image_ids[i] == text_ids[j]):

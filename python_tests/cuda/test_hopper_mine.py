@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import pytest
 import torch
 from hopper_calls import NO_PAIRING, Anchor, Pairing, Query, call, decoded, finished
+from mining_literal import Case, full_pairing, scores_literally, whole_numbers
 from torch import Tensor
 
 from goal_kernels import native
@@ -15,18 +15,6 @@ from goal_kernels import native
 HALF_LIFE = math.log(2.0)
 """beta at which whole-numbered gaps give powers of two"""
 KINDS = ("none", "linear", "exponential")
-
-
-class Case(NamedTuple):
-    """Rows, columns, width, and what the shape exercises."""
-
-    rows: int
-    columns: int
-    width: int
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}x{self.width}"
 
 
 CASES = (
@@ -39,63 +27,14 @@ CASES = (
 )
 
 
-def anchor(scores: list[float], allowed: list[bool], query: Query) -> Anchor:
-    """What mining must return for one anchor; NaN is above everything, the first one wins."""
-    best = -1
-    for k, score in enumerate(scores):
-        if allowed[k] and (
-            best < 0 or (not math.isnan(scores[best]) and not score <= scores[best])
-        ):
-            best = k
-    if best < 0:
-        return -math.inf, -1, 0.0, 0
-    top = scores[best]
-    close = [
-        score
-        for k, score in enumerate(scores)
-        if allowed[k] and k != best and score >= query.threshold
-    ]
-    if query.kind == "none":
-        return top, best, 0.0, 0
-    if query.kind == "linear":
-        gaps = [top - score for score in close if top - score > 0]
-        return top, best, math.fsum(gaps), len(gaps)
-    return top, best, math.fsum(math.exp(-query.beta * (top - s)) for s in close), len(close)
-
-
 def literal(scores: Tensor, pairing: Pairing, query: Query) -> tuple[list[Anchor], list[Anchor]]:
     """Rows and columns of float64 scores [N, M]."""
-    target, image_ids, text_ids = (None if t is None else t.tolist() for t in pairing)
-    allowed = [
-        [
-            j != (i if target is None else target[i])
-            and (image_ids is None or image_ids[i] != text_ids[j])
-            for j in range(scores.shape[1])
-        ]
-        for i in range(scores.shape[0])
-    ]
-    rows = [anchor(*line, query) for line in zip(scores.tolist(), allowed, strict=True)]
-    turned = zip(scores.T.tolist(), map(list, zip(*allowed, strict=True)), strict=True)
-    return rows, [anchor(*line, query) for line in turned]
+    return scores_literally(scores, pairing, query[:3])
 
 
-def whole_numbers(rows: int, width: int, seed: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Integers from -2 to 2: every similarity is exact, and ties abound."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(-2, 3, (rows, width), generator=generator).to(dtype)
-
-
-def full_pairing(rows: int, columns: int) -> Pairing:
-    """A target with holes and repeats, out of range on both sides, and overlapping ids."""
-    generator = torch.Generator().manual_seed(rows)
-    target = torch.randint(-1, columns + 2, (rows,), generator=generator)
-    ids = max(2, columns // 2)
-    image_ids = torch.randint(0, ids, (rows,), generator=generator)
-    return target, image_ids, torch.randint(0, ids, (columns,), generator=generator)
-
-
-def sorted_pairing(rows: int, columns: int) -> Pairing:
+def sorted_pairing(case: Case) -> Pairing:
     """Captions of the same picture beside each other: most tiles need no mask."""
+    rows, columns = case.rows, case.columns
     return (
         torch.arange(rows) * columns // max(rows, 1),
         torch.arange(rows) * 3 // 7,
@@ -127,9 +66,9 @@ def compare(
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("pairing", [None, sorted_pairing, full_pairing])
 def test_exact_data(mining_device: str, case: Case, kind: str, pairing) -> None:
-    image = whole_numbers(case.rows, case.width, 1)
-    text = whole_numbers(case.columns, case.width, 2)
-    chosen = NO_PAIRING if pairing is None else pairing(case.rows, case.columns)
+    image = whole_numbers(case.rows, case.width, torch.bfloat16, 1)
+    text = whole_numbers(case.columns, case.width, torch.bfloat16, 2)
+    chosen = NO_PAIRING if pairing is None else pairing(case)
     # At most a few of a thousand similarities reach a threshold of two standard deviations.
     threshold = round(4 * math.sqrt(case.width))
     # Greatest lengths make the bound of the range grow like the width.
@@ -141,9 +80,9 @@ def test_exact_data(mining_device: str, case: Case, kind: str, pairing) -> None:
 @pytest.mark.parametrize("threshold", [-40.0, 0.0])
 def test_most_similarities_reach_the_threshold(mining_device: str, kind: str, threshold) -> None:
     """Float16, and counts near the number of rows."""
-    image, text = (whole_numbers(n, 24, n, torch.float16) for n in (140, 150))
+    image, text = (whole_numbers(n, 24, torch.float16, n) for n in (140, 150))
     query = Query(kind, threshold, HALF_LIFE)
-    compare(image, text, full_pairing(140, 150), query, mining_device)
+    compare(image, text, full_pairing(Case(140, 150, 0, "")), query, mining_device)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,13 +140,13 @@ SPECIALS = (math.nan, math.inf, -math.inf)
 @pytest.mark.parametrize("values", [(s,) for s in SPECIALS] + [SPECIALS], ids=str)
 def test_not_finite(mining_device: str, values: tuple[float, ...], kind: str) -> None:
     """Maxima keep their order, -inf is a negative like any other; sums are left to `resum`."""
-    image, text = whole_numbers(140, 8, 1), whole_numbers(150, 8, 2)
+    image, text = (whole_numbers(n, 8, torch.bfloat16, s) for n, s in ((140, 1), (150, 2)))
     for k, value in enumerate(values):
         image[17 + 40 * k, 3] = value
         text[9 + 61 * k, 2] = value
     image[5] = 0.0
     image[5, 0], text[:, 0] = -math.inf, 1.0  # a row of -inf and, from infinities, NaN
-    pairing = full_pairing(140, 150)
+    pairing = full_pairing(Case(140, 150, 0, ""))
     raw = call(image, text, pairing, Query(kind, -8.0, HALF_LIFE), mining_device)
     scores = (image.float()[:, None, :] * text.float()[None, :, :]).sum(2).double()
     for side, anchors in enumerate(literal(scores, pairing, Query())):
@@ -220,7 +159,7 @@ def test_not_finite(mining_device: str, values: tuple[float, ...], kind: str) ->
 
 @pytest.mark.parametrize("kind", ["linear", "exponential"])
 def test_a_wide_range_is_left_to_resum(mining_device: str, kind: str) -> None:
-    image, text = whole_numbers(140, 8, 1), whole_numbers(150, 8, 2)
+    image, text = (whole_numbers(n, 8, torch.bfloat16, s) for n, s in ((140, 1), (150, 2)))
     raw = call(image, text, NO_PAIRING, Query(kind, -1e6, 1.0), mining_device)
     for side in (0, 1):
         assert not raw.sums[side].any()
@@ -232,7 +171,10 @@ def test_a_wide_range_is_left_to_resum(mining_device: str, kind: str) -> None:
 def test_split_rows(mining_device: str, width: int, kind: str) -> None:
     """high high + high low + low high: what the low halves share is left out, nothing else."""
     rows, columns = 140, 270
-    halves = [[whole_numbers(n, width, 10 * n + k) for k in (0, 1)] for n in (rows, columns)]
+    halves = [
+        [whole_numbers(n, width, torch.bfloat16, 10 * n + k) for k in (0, 1)]
+        for n in (rows, columns)
+    ]
     high, low = [pair[0] for pair in halves], [pair[1] / 64 for pair in halves]
     image, text = (torch.cat(pair, 1) for pair in zip(high, low, strict=True))
     scores = high[0].double() @ high[1].double().T + high[0].double() @ low[1].double().T
@@ -254,9 +196,11 @@ LARGE = (
 def test_results_do_not_depend_on_the_grid(mining_device: str, case: Case, kind: str) -> None:
     shape = native.load().cuda.mine_shape(case.rows, case.columns, case.width, False)
     assert shape["segment_tiles"] > 1 or shape["group_blocks"] > 1
-    image, text = (whole_numbers(n, case.width, n) for n in (case.rows, case.columns))
+    image, text = (
+        whole_numbers(n, case.width, torch.bfloat16, n) for n in (case.rows, case.columns)
+    )
     query = Query(kind, 9.0, HALF_LIFE)
-    pairing = sorted_pairing(case.rows, case.columns)
+    pairing = sorted_pairing(case)
     first = call(image, text, pairing, query, mining_device, 1)
     for programs in (3, 132):
         again = call(image, text, pairing, query, mining_device, programs)

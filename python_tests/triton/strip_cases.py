@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from mining_literal import Anchor
 from torch import Tensor
-from triton_literal import Anchor
 
 from goal_kernels.backends.base import Pairing
 from goal_kernels.backends.triton.harvest import Harvest, MiningQuery

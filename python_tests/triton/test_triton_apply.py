@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
+from mining_literal import CASES, Case, gradients_literally, whole_numbers
 from torch import Tensor
-from triton_literal import CASES, Case, gradients_literally, whole_numbers
 
 from goal_kernels.backends.answers import GradientTerms
 from goal_kernels.backends.triton import weigh_configs

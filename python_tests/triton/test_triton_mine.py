@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
+from mining_literal import CASES, Anchor, Case, full_pairing, mined_literally, whole_numbers
 from torch import Tensor
-from triton_literal import CASES, Anchor, Case, full_pairing, mined_literally, whole_numbers
 
 from goal_kernels.backends.answers import Mined
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS, Pairing, RelativeQuery

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from mining_literal import CASES, Case, full_pairing, whole_numbers
 from torch import Tensor
-from triton_literal import CASES, Case, full_pairing, whole_numbers
 
 from goal_kernels.backends.base import Pairing
 from goal_kernels.backends.triton import prepared as prepared_module

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from mining_literal import CASES, Case, whole_numbers
 from torch import Tensor
-from triton_literal import CASES, Case, whole_numbers
 
 import goal_kernels as gk
 from goal_kernels.backends.reference_rank import rank_blocks

@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
-from triton_literal import (
+from mining_literal import (
     CASES,
     Anchor,
     Case,
@@ -16,6 +15,7 @@ from triton_literal import (
     mined_literally,
     whole_numbers,
 )
+from torch import Tensor
 
 from goal_kernels.backends.answers import Found
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS, Pairing, SearchQuery

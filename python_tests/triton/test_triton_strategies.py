@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mining_literal import Case, full_pairing, mined_literally, whole_numbers
 from test_triton_mine import HALF_LIFE, check, mine
 from torch import Tensor
-from triton_literal import Case, full_pairing, mined_literally, whole_numbers
 
 import goal_kernels as gk
 from goal_kernels.backends.base import RELATIVE_KINDS

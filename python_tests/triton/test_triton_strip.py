@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
+from mining_literal import Case, full_pairing, mined_literally, whole_numbers
 from strip_cases import SMALL, Query, anchors, run
-from triton_literal import Case, full_pairing, mined_literally, whole_numbers
 
 from goal_kernels.backends.base import RELATIVE_KINDS, Pairing
 from goal_kernels.backends.triton.strip_configs import StripTile, strip_tile
