@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from goal_kernels.training.augmentation import region_dropout, word_dropout
+from goal_kernels.training.augmentation import word_dropout
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
-from goal_kernels.training.encoders import RegionEncoder, TextEncoder
-from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions
+from goal_kernels.training.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
+from goal_kernels.training.encoders.recurrent import RecurrentEncoder
+from goal_kernels.training.encoders.word_vectors import Coverage
+from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, choose
 
 
 class VSE(nn.Module):
@@ -21,48 +24,122 @@ class VSE(nn.Module):
         text: options of the text encoder.
         sizes: what must be known of the data.
         embed_dim: width of the joint space.
+        pretrained: read the weights that the options name; False when a checkpoint's follow.
+    Raises: ValueError naming the option, such as `model.image.kind`, that cannot be had.
     """
 
     def __init__(
-        self, image: ImageOptions, text: TextOptions, sizes: DataSizes, embed_dim: int
+        self,
+        image: ImageOptions,
+        text: TextOptions,
+        sizes: DataSizes,
+        embed_dim: int,
+        pretrained: bool = True,
     ) -> None:
         super().__init__()
+        if embed_dim < 1:
+            raise ValueError(f"model.embed_dim: expected at least 1, got {embed_dim}")
         self.image, self.text, self.sizes = image, text, sizes
-        self.image_encoder = RegionEncoder(sizes.region_dim, embed_dim)
-        self.text_encoder = TextEncoder(sizes.vocabulary_size, text.word_dim, embed_dim)
+        make_image = choose("model.image.kind", image.kind, IMAGE_ENCODERS)
+        make_text = choose("model.text.kind", text.kind, TEXT_ENCODERS)
+        self.image_encoder = make_image(image, sizes, embed_dim, pretrained)
+        self.text_encoder = make_text(text, sizes, embed_dim, pretrained)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch with regions and words dropped at random; the images and ids are untouched."""
+        """The batch with parts of images and words dropped at random; images and ids untouched.
+
+        Rows are counted by `image_ids`; of the images only the sizes are read.
+        """
         if self.text.drop_probability > 0:
-            tokens, lengths = word_dropout(
-                batch.tokens, batch.lengths, self.sizes, self.text.drop_probability, generator
-            )
-            batch = batch._replace(tokens=tokens, lengths=lengths)
-        if self.image.drop_probability > 0 and batch.image_mask is not None:
-            mask = region_dropout(batch.image_mask, self.image.drop_probability, generator)
-            batch = batch._replace(image_mask=mask)
+            texts = word_dropout(batch.text_part, self.sizes, self.text.drop_probability, generator)
+            batch = batch._replace(**texts._asdict())
+        images = self.image_encoder.augment(batch.image_part, len(batch.image_ids), generator)
+        if images.image_mask is not batch.image_mask:
+            batch = batch._replace(image_mask=images.image_mask)
         return batch
 
     def encode_images(self, batch: ImageBatch) -> Tensor:
-        """Embed images: [B, embed_dim], unit rows."""
-        return self.image_encoder(batch.images, batch.image_mask)
+        """Embed images: [B, embed_dim] float32, unit rows unless `normalize` is off."""
+        return self.image_encoder(batch)
 
     def encode_texts(self, batch: TextBatch) -> Tensor:
-        """Embed captions: [B, embed_dim], unit rows."""
-        return self.text_encoder(batch.tokens, batch.lengths)
+        """Embed captions: [B, embed_dim] float32, unit rows unless `normalize` is off."""
+        return self.text_encoder(batch)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Embed the pairs of a batch.
 
-        Returns: image_embeddings [B, embed_dim] and text_embeddings [B, embed_dim], unit rows.
+        Returns: image_embeddings and text_embeddings, [B, embed_dim] float32 each; unit rows
+            unless `normalize` is off.
         """
         return self.encode_images(batch.image_part), self.encode_texts(batch.text_part)
 
-    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for an optimiser: all parameters at one learning rate."""
-        return [{"params": list(self.parameters()), "lr": lr, "weight_decay": weight_decay}]
+    def set_trainable(self, fixed_blocks: int) -> None:
+        """Freeze the first blocks of the image backbone, and let all others train.
+
+        Args:
+            fixed_blocks: 0 (all train) to 4 (none does).
+        Raises: ValueError when it is out of range or the image encoder has no backbone.
+        """
+        self.image_encoder.set_fixed_blocks(fixed_blocks)
+
+    def load_word_vectors(self, words: Sequence[str]) -> Coverage | None:
+        """Start word vectors from the file `model.text.word_vectors`; call it before training.
+
+        Args:
+            words: the word of each token id, `Vocabulary.words`.
+        Returns: how many words the file has; None when the options name no file.
+        """
+        if isinstance(self.text_encoder, RecurrentEncoder):
+            return self.text_encoder.load_word_vectors(words)
+        return None
+
+    def parameter_groups(
+        self, lr: float, weight_decay: float, no_decay_on_norm_and_bias: bool = False
+    ) -> list[dict[str, Any]]:
+        """Groups of all parameters for an optimiser, frozen ones included.
+
+        Args:
+            lr: learning rate; a backbone's and a BERT's are scaled by their `lr_scale`.
+            weight_decay: of every group.
+            no_decay_on_norm_and_bias: leave out vectors and numbers, which published code decays.
+        Returns: dicts with "params", "lr" and "weight_decay", and "name" when there are several.
+        """
+        scales = {
+            f"{side}.{part}": scale
+            for side in ("image_encoder", "text_encoder")
+            for part, scale in getattr(self, side).lr_scales.items()
+        }
+        groups: dict[tuple[str, bool], dict[str, Any]] = {}
+        for name, parameter in self.named_parameters():
+            part = next((part for part in scales if name.startswith(part + ".")), "rest")
+            decays = not (no_decay_on_norm_and_bias and parameter.ndim < 2)
+            group = groups.setdefault(
+                (part, decays),
+                {
+                    "params": [],
+                    "lr": lr * scales.get(part, 1.0),
+                    "weight_decay": weight_decay if decays else 0.0,
+                    "name": part if decays else f"{part}, no decay",
+                },
+            )
+            group["params"].append(parameter)
+        return _named_if_several(list(groups.values()))
 
 
-def build_model(image: ImageOptions, text: TextOptions, sizes: DataSizes, embed_dim: int) -> VSE:
-    """The model that the options describe."""
-    return VSE(image, text, sizes, embed_dim)
+def _named_if_several(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A single group goes without name: monitors then call it by the optimiser's."""
+    if len(groups) == 1:
+        del groups[0]["name"]
+    return groups
+
+
+def build_model(
+    image: ImageOptions,
+    text: TextOptions,
+    sizes: DataSizes,
+    embed_dim: int,
+    pretrained: bool = True,
+) -> VSE:
+    """The model that the options describe; arguments and errors are those of `VSE`."""
+    return VSE(image, text, sizes, embed_dim, pretrained)

@@ -8,6 +8,10 @@ from typing import Any, TypeVar, cast
 
 DROP_PROBABILITY = 0.2  # of a region or a word being touched, VSE-infinity
 WORD_DIM = 300  # width of word vectors throughout the VSE lineage
+BACKBONE_LR_SCALE = 0.01  # of a convolutional backbone, VSE-infinity
+BERT_LR_SCALE = 0.1  # VSE-infinity
+BLOCKS = 4  # stages of a backbone that can be frozen one after another, as in a ResNet
+INITIALISATIONS = ("torch", "published")
 
 
 @dataclass(frozen=True)
@@ -27,32 +31,100 @@ class DataSizes:
     first_word_id: int = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """The image encoder.
+    """The image encoder; docs/models.md says which papers the choices come from.
 
     Attributes:
-        kind: "region", for precomputed region features.
-        drop_probability: region dropout in training, in [0, 1).
+        kind: "region" (precomputed features of regions), "grid" (raw images, cells of a backbone's
+            last feature map) or "global" (raw images, one vector of a backbone, VSE++).
+        pooling: "gpo", "mean" or "max" over regions or cells.
+        drop_probability: in [0, 1); training drops regions with it, "grid" at most so many cells.
+        normalize: embeddings have unit length; False leaves them as they are (VSE0).
+        mlp: an MLP with BatchNorm beside the linear projection; null: for regions only.
+        padding_in_batch_norm: let padding into the MLP's batch statistics, as VSE-infinity does.
+        initialisation: "torch" or "published" (Xavier for the linear projection).
+        backbone: of raw images: "torchvision:NAME", "timm:NAME", "detector:NAME",
+            "transformers:FOLDER" or "transformers:FAMILY".
+        weights: local file with the backbone's weights; null starts from random ones.
+        fixed_blocks: first of the backbone's 4 blocks that never train; 4 freezes all of it.
+        lr_scale: learning rate of the backbone, relative to the rest.
     """
 
     kind: str = "region"
+    pooling: str = "gpo"
     drop_probability: float = DROP_PROBABILITY
+    normalize: bool = True
+    mlp: bool | None = None
+    padding_in_batch_norm: bool = False
+    initialisation: str = "torch"
+    backbone: str | None = None
+    weights: str | None = None
+    fixed_blocks: int = 0
+    lr_scale: float = BACKBONE_LR_SCALE
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError naming the option that is out of range."""
+        _check_shared("model.image", self.drop_probability, self.initialisation, self.lr_scale)
+        check_fixed_blocks("model.image.fixed_blocks", self.fixed_blocks)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TextOptions:
-    """The text encoder.
+    """The text encoder; docs/models.md says which papers the choices come from.
 
     Attributes:
-        kind: "bigru".
-        word_dim: width of the word vectors.
+        kind: "bigru", "gru" (one direction, VSE++) or "bert".
+        pooling: "gpo", "mean", "max", "first" ([CLS]) or "last" (state of the last token, VSE++).
+        word_dim: width of the word vectors of a GRU.
         drop_probability: word dropout in training, in [0, 1).
+        normalize: embeddings have unit length.
+        initialisation: "torch" or "published" (word vectors uniform in [-0.1, 0.1]).
+        word_vectors: local text file of word vectors (GloVe, fastText) that a GRU starts from.
+        bert: folder with config.json and weights, or "random:SIZE" for random weights, SIZE being
+            "tiny", "mini", "small", "medium", "base" or "large".
+        lr_scale: learning rate of BERT, relative to the rest.
     """
 
     kind: str = "bigru"
+    pooling: str = "gpo"
     word_dim: int = WORD_DIM
     drop_probability: float = DROP_PROBABILITY
+    normalize: bool = True
+    initialisation: str = "torch"
+    word_vectors: str | None = None
+    bert: str | None = None
+    lr_scale: float = BERT_LR_SCALE
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError naming the option that is out of range."""
+        _check_shared("model.text", self.drop_probability, self.initialisation, self.lr_scale)
+        if self.word_dim < 1:
+            raise ValueError(f"model.text.word_dim: expected at least 1, got {self.word_dim}")
+
+
+def _check_shared(part: str, drop_probability: float, initialisation: str, lr_scale: float) -> None:
+    """Check what both encoders have."""
+    if not 0 <= drop_probability < 1:
+        raise ValueError(
+            f"{part}.drop_probability: expected a number in [0, 1), got {drop_probability}; "
+            "0 switches it off"
+        )
+    if initialisation not in INITIALISATIONS:
+        raise ValueError(
+            f"{part}.initialisation: expected {listed(INITIALISATIONS)}, got {initialisation!r}"
+        )
+    if not lr_scale >= 0:
+        raise ValueError(f"{part}.lr_scale: expected a number >= 0, got {lr_scale}")
+
+
+def check_fixed_blocks(argument: str, fixed_blocks: int) -> None:
+    """Raises: ValueError when there are not so many blocks."""
+    if not 0 <= fixed_blocks <= BLOCKS:
+        raise ValueError(
+            f"{argument}: expected 0 (everything trains) to {BLOCKS} (the backbone is frozen), "
+            f"got {fixed_blocks}"
+        )
 
 
 Options = TypeVar("Options", DataSizes, ImageOptions, TextOptions)
@@ -67,3 +139,22 @@ def as_options(kind: type[Options], given: Options | Mapping[str, Any] | None) -
         return given
     named: Mapping[str, Any] = {} if given is None else cast("Mapping[str, Any]", given)
     return kind(**named)
+
+
+Choice = TypeVar("Choice")
+
+
+def choose(argument: str, name: str, registry: Mapping[str, Choice]) -> Choice:
+    """What is registered under a name.
+
+    Raises: ValueError naming the argument and listing the names, when there is none.
+    """
+    if name not in registry:
+        raise ValueError(f"{argument}: expected {listed(registry)}, got {name!r}")
+    return registry[name]
+
+
+def listed(names: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """Names for a message: 'a', 'b' or 'c'."""
+    *most, last = (repr(name) for name in names)
+    return f"{', '.join(most)} or {last}" if most else last

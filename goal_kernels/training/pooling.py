@@ -1,4 +1,4 @@
-"""Generalized pooling: a learned weighted mean of sorted features over a set of any size."""
+"""From a set of vectors of any size to one vector."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from goal_kernels.training.options import choose
 
 POSITION_WIDTH = 32  # width of the position code and of the GRU that reads it, as in VSE-infinity
 SOFTMAX_TEMPERATURE = 0.1  # VSE-infinity; below 1 so that sharp weights (max pooling) are reachable
@@ -32,11 +34,11 @@ def position_code(length: int, width: int) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
 
 
-def averaged_bigru(gru: nn.GRU, sequences: Tensor, lengths: Tensor) -> Tensor:
-    """Mean of the two directions of a bidirectional GRU, padding never read.
+def gru_states(gru: nn.GRU, sequences: Tensor, lengths: Tensor) -> Tensor:
+    """States of a GRU, padding never read; of two directions, their mean.
 
     Args:
-        gru: bidirectional, one layer, batch_first, hidden width H.
+        gru: one layer, batch_first, hidden width H.
         sequences: [B, L, C].
         lengths: [B] int64 on the CPU, 1 <= length <= L.
     Returns: [B, L, H]; zeros at padded positions.
@@ -45,10 +47,85 @@ def averaged_bigru(gru: nn.GRU, sequences: Tensor, lengths: Tensor) -> Tensor:
     states, _ = pad_packed_sequence(
         gru(packed)[0], batch_first=True, total_length=sequences.shape[1]
     )
-    return states.unflatten(2, (2, -1)).mean(dim=2)
+    return states.unflatten(2, (2, -1)).mean(dim=2) if gru.bidirectional else states
 
 
-class GeneralizedPooling(nn.Module):
+class Pooling(nn.Module):
+    """Pools [B, L, D] to [B, D] over the valid rows of every sample.
+
+    Whatever precision the features come in, sums are made in float32 at least, outside autocast.
+
+    Attributes:
+        ordered: the order of rows matters, so it says nothing about a set.
+    """
+
+    ordered = False
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Pool the valid rows of every sample.
+
+        Args:
+            features: [B, L, D] floating point; values at masked-out rows are never read.
+            mask: [B, L] bool, True for valid rows, in any order, at least one a sample.
+        Returns: [B, D] float32, or float64 for float64.
+        Raises: ValueError if the mask has another shape or leaves a sample empty.
+        """
+        if mask.shape != features.shape[:2]:
+            raise ValueError(
+                f"mask: expected shape {tuple(features.shape[:2])} to match features "
+                f"{tuple(features.shape)}, got {tuple(mask.shape)}; pass one flag for each row"
+            )
+        lengths = mask.sum(dim=1)
+        if int(lengths.min()) < 1:
+            raise ValueError(
+                f"mask: expected at least one valid row a sample, got none in sample "
+                f"{int(lengths.argmin())}; keep one row or drop the sample"
+            )
+        with torch.autocast(features.device.type, enabled=False):
+            return self.pool(_widened(features), mask, lengths)
+
+    def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """[B, L, D] float32 or float64, [B, L] bool, [B] int64 to [B, D]."""
+        raise NotImplementedError
+
+
+class MeanPooling(Pooling):
+    """The mean of the valid rows."""
+
+    def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """See `Pooling.pool`."""
+        return features.masked_fill(~mask[:, :, None], 0).sum(dim=1) / lengths[:, None]
+
+
+class MaxPooling(Pooling):
+    """The largest value of each feature among the valid rows."""
+
+    def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """See `Pooling.pool`."""
+        return features.masked_fill(~mask[:, :, None], -torch.inf).amax(dim=1)
+
+
+class FirstPooling(Pooling):
+    """The first valid row: [CLS] of a BERT."""
+
+    ordered = True
+
+    def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """See `Pooling.pool`."""
+        return _row(features, mask.int().argmax(dim=1))
+
+
+class LastPooling(Pooling):
+    """The last valid row: the final state of a GRU that reads in one direction, VSE++."""
+
+    ordered = True
+
+    def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """See `Pooling.pool`."""
+        return _row(features, mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1))
+
+
+class GeneralizedPooling(Pooling):
     """Pools [B, L, D] to [B, D] by a weighted mean of each feature's values in descending order.
 
     The weight of rank r depends on r and on the size of the set alone, so mean pooling, max
@@ -84,38 +161,55 @@ class GeneralizedPooling(nn.Module):
         Args:
             lengths: [B] int64, 1 <= length <= size.
             size: L, the padded size.
-        Returns: [B, L] float; each row sums to 1 over its first `length` ranks, 0 beyond.
+        Returns: [B, L] float32, or float64 for float64 parameters; each row sums to 1 over its
+            first `length` ranks, 0 beyond.
         """
         # Weights depend on the length alone: one GRU row for each distinct length, not each sample.
         distinct, row = torch.unique(lengths, return_inverse=True)  # [U], [B]
         code = self._code(size).expand(distinct.shape[0], -1, -1)  # [U, L, width]
-        states = averaged_bigru(self.gru, code, distinct.cpu())
-        scores = self.score(states).squeeze(2) / self.temperature  # [U, L]
+        states = gru_states(self.gru, code, distinct.cpu())
+        # The low temperature would overflow half precision.
+        scores = _widened(self.score(states).squeeze(2)) / self.temperature  # [U, L]
         padded = torch.arange(size, device=lengths.device) >= distinct[:, None]
         return scores.masked_fill(padded, -torch.inf).softmax(dim=1)[row]
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Pool the valid rows of every sample.
-
-        Args:
-            features: [B, L, D] floating point; values at masked-out rows are never read.
-            mask: [B, L] bool, True for valid rows, in any order, at least one a sample.
-        Returns: [B, D], dtype of `features`.
-        Raises: ValueError if the mask has another shape or leaves a sample empty.
-        """
-        if mask.shape != features.shape[:2]:
-            raise ValueError(
-                f"mask: expected shape {tuple(features.shape[:2])} to match features "
-                f"{tuple(features.shape)}, got {tuple(mask.shape)}; pass one flag for each row"
-            )
-        lengths = mask.sum(dim=1)
-        if int(lengths.min()) < 1:
-            raise ValueError(
-                f"mask: expected at least one valid row a sample, got none in sample "
-                f"{int(lengths.argmin())}; keep one row or drop the sample"
-            )
+    def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """See `Pooling.pool`."""
         weights = self.weights(lengths, features.shape[1]).to(features.dtype)  # [B, L]
         ranked = features.masked_fill(~mask[:, :, None], -torch.inf).sort(dim=1, descending=True)
         beyond = torch.arange(mask.shape[1], device=mask.device) >= lengths[:, None]  # [B, L]
         values = ranked.values.masked_fill(beyond[:, :, None], 0)  # [B, L, D]
         return torch.einsum("bld,bl->bd", values, weights)
+
+
+POOLINGS: dict[str, type[Pooling]] = {
+    "gpo": GeneralizedPooling,
+    "mean": MeanPooling,
+    "max": MaxPooling,
+    "first": FirstPooling,
+    "last": LastPooling,
+}
+"""Every pooling by the name that options give it."""
+
+
+def make_pooling(argument: str, name: str, ordered: bool) -> Pooling:
+    """The pooling of that name.
+
+    Args:
+        argument: what the name was given as, for the message.
+        name: a key of `POOLINGS`.
+        ordered: the rows to pool have an order, so that its first and last mean something.
+    Raises: ValueError listing what there is.
+    """
+    offered = {key: kind for key, kind in POOLINGS.items() if ordered or not kind.ordered}
+    return choose(argument, name, offered)()
+
+
+def _widened(values: Tensor) -> Tensor:
+    """The values in float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _row(features: Tensor, index: Tensor) -> Tensor:
+    """[B, L, D] and [B] to [B, D]: one row of each sample."""
+    return features[torch.arange(features.shape[0], device=features.device), index]

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import hashlib
+import json
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from goal_kernels.data.vocabulary import SPECIAL_WORDS, UNKNOWN, Vocabulary
+from goal_kernels.training.optional import need
 
 NO_WORD = -1  # in `Tokens.words`, of special tokens and padding
+
+WORDS = "words"  # names the tokenizer of whole words
+PAD, MASK = "[PAD]", "[MASK]"  # of a WordPiece vocabulary
+LONGEST = 512  # tokens that a published BERT can read
+SHOWN_DIGITS = 8  # of the digest of a vocabulary
 
 
 class Tokens(NamedTuple):
@@ -55,3 +65,113 @@ class WordTokenizer:
 
     def __len__(self) -> int:
         return len(self.vocabulary)
+
+
+class WordPieceTokenizer:
+    """BERT's tokenizer: pieces of words between [CLS] and [SEP].
+
+    Args:
+        folder: holds tokenizer.json, or vocab.txt and perhaps tokenizer_config.json, whose
+            "do_lower_case" counts, true without it.
+    Raises:
+        FileNotFoundError: the folder holds neither; nothing is downloaded.
+        ValueError: a file is unusable, or the ids are not those of a BERT.
+        MissingPackageError: the tokenizers package is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._tokenizer = _read_wordpieces(self.folder)
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        pieces = sorted(vocabulary, key=lambda piece: vocabulary[piece])
+        if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
+            raise ValueError(f"{_place(self.folder)}: expected the ids 0 .. {len(pieces) - 1}")
+        if pieces[:1] != [PAD] or MASK not in vocabulary:
+            raise ValueError(
+                f"{_place(self.folder)}: expected a BERT vocabulary with {PAD} as id 0 and {MASK}, "
+                f"got {pieces[:1]} first and {'a' if MASK in vocabulary else 'no'} {MASK}"
+            )
+        self.mask_id = vocabulary[MASK]
+        # Special and unused tokens lead the published vocabularies.
+        self.first_word_id = len(list(takewhile(_is_special, pieces)))
+        digest = hashlib.sha256("\n".join(pieces).encode()).hexdigest()[:SHOWN_DIGITS]
+        self.identity = f"wordpieces ({len(pieces)} ids, {digest})"
+        self._size = len(pieces)
+
+    def encode(self, caption: str) -> Tokens:
+        """The ids of a caption, cut to what a BERT can read; pieces of a word share its number."""
+        encoding = self._tokenizer.encode(caption)
+        words = [NO_WORD if word is None else word for word in encoding.word_ids]
+        return Tokens(encoding.ids, words)
+
+    def __len__(self) -> int:
+        return self._size
+
+
+def make_tokenizer(name: str, folder: str | Path) -> Tokenizer:
+    """The tokenizer of that name.
+
+    Args:
+        name: "words", or a folder with a WordPiece vocabulary.
+        folder: of the dataset, whose vocab.json "words" reads.
+    Raises: FileNotFoundError, ValueError naming the file and the remedy.
+    """
+    if name == WORDS:
+        return WordTokenizer(Vocabulary.load(Path(folder) / "vocab.json"))
+    return WordPieceTokenizer(name)
+
+
+def _read_wordpieces(folder: Path) -> Any:
+    """A `tokenizers.Tokenizer` that adds [CLS] and [SEP], cuts and does not pad."""
+    tokenizers = need("tokenizers", "bert", "data.tokenizer")
+    whole, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+    if whole.is_file():
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(whole))
+        except Exception as error:  # the package raises nothing narrower
+            raise ValueError(f"{_place(whole)}: no tokenizer can be read: {error}") from error
+        tokenizer.no_padding()
+    elif vocabulary.is_file():
+        tokenizer = _from_vocabulary(tokenizers, vocabulary, _lower_case(folder))
+    else:
+        found = "neither is in it" if folder.is_dir() else "no such folder"
+        raise FileNotFoundError(
+            f"data.tokenizer: expected {WORDS!r} or a local folder with tokenizer.json or "
+            f"vocab.txt, got {folder} ({found}); nothing is downloaded, put BERT's files there"
+        )
+    tokenizer.enable_truncation(LONGEST)
+    return tokenizer
+
+
+def _from_vocabulary(tokenizers: Any, path: Path, lower_case: bool) -> Any:
+    """BERT's own tokenizer over the pieces in a file, one a line."""
+    pieces = path.read_text(encoding="utf-8").splitlines()
+    ids = {piece: index for index, piece in enumerate(pieces)}
+    lacking = [piece for piece in ("[UNK]", "[CLS]", "[SEP]") if piece not in ids]
+    if lacking or len(ids) != len(pieces):
+        raise ValueError(
+            f"{_place(path)}: expected distinct pieces, one a line, with [UNK], [CLS] and [SEP], "
+            + (f"found no {' and no '.join(lacking)}" if lacking else "found one of them twice")
+        )
+    tokenizer = tokenizers.BertWordPieceTokenizer(ids, lowercase=lower_case)
+    return tokenizer._tokenizer
+
+
+def _lower_case(folder: Path) -> bool:
+    """Whether captions become lower case: what tokenizer_config.json says, else yes."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return True
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"{_place(path)}: expected a JSON object: {error}") from error
+
+
+def _is_special(piece: str) -> bool:
+    """Whether a token is no ordinary word: [PAD], [CLS], [unused12], ..."""
+    return len(piece) > 2 and piece.startswith("[") and piece.endswith("]")
+
+
+def _place(path: Path) -> str:
+    return f"data.tokenizer: {path}"

@@ -10,7 +10,7 @@ import torch
 from goal_kernels.training.pooling import (
     SOFTMAX_TEMPERATURE,
     GeneralizedPooling,
-    averaged_bigru,
+    gru_states,
     position_code,
 )
 
@@ -117,12 +117,12 @@ def test_position_code_refuses_odd_widths() -> None:
         position_code(3, 5)
 
 
-def test_averaged_bigru_ignores_padding() -> None:
+def test_gru_states_ignores_padding() -> None:
     torch.manual_seed(1)
     gru = torch.nn.GRU(3, 4, batch_first=True, bidirectional=True)
     sequences = torch.randn(3, 6, 3)
     lengths = torch.tensor([2, 6, 4])
-    together = averaged_bigru(gru, sequences, lengths)
+    together = gru_states(gru, sequences, lengths)
     assert together.shape == (3, 6, 4)
     for row, length in enumerate(lengths.tolist()):
         alone = gru(sequences[row : row + 1, :length])[0][0]

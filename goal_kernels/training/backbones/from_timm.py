@@ -1,0 +1,51 @@
+"""Backbones of timm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from goal_kernels.training.backbones.base import Backbone, flattened
+from goal_kernels.training.backbones.local_weights import fill
+from goal_kernels.training.optional import need
+
+ARGUMENT = "model.image.backbone"
+
+
+def timm_backbone(name: str, weights: str | None, pretrained: bool = True) -> Backbone:
+    """A timm model without its head.
+
+    Transformers are asked to take images of any size, where they can.
+
+    Args:
+        name: of the model, such as "resnet50" or "vit_base_patch16_224".
+        weights: file of its state; None leaves it random.
+        pretrained: read that file.
+    Raises: ValueError, MissingPackageError naming the option and the remedy.
+    """
+    timm = need("timm", "grid", ARGUMENT)
+    if not timm.is_model(name):
+        similar = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise ValueError(
+            f"{ARGUMENT}: timm has no model {name!r}"
+            + (f"; similar ones are {', '.join(similar)}" if similar else "")
+        )
+    body = timm.create_model(name, pretrained=False, num_classes=0)
+    if getattr(body, "dynamic_img_size", None) is False:
+        body = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+    elif getattr(getattr(body, "patch_embed", None), "strict_img_size", False):
+        body = timm.create_model(name, pretrained=False, num_classes=0, strict_img_size=False)
+    fill(body, weights, pretrained)
+    return Backbone(body, body.num_features, _cells)
+
+
+def _cells(body: nn.Module, images: Tensor) -> Tensor:
+    """[B, 3, H, W] to [B, cells, channels]; special tokens are no cells."""
+    network: Any = body
+    features = network.forward_features(images)
+    if features.ndim == 3:
+        return features[:, getattr(body, "num_prefix_tokens", 0) :]
+    if getattr(body, "output_fmt", "NCHW") == "NHWC":
+        return features.flatten(1, 2)
+    return flattened(features)

@@ -1,0 +1,145 @@
+"""Weights of a backbone from a local file, whatever program wrote it, without running its code."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from goal_kernels.training.optional import need
+
+ARGUMENT = "model.image.weights"
+CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "teacher", "student")
+SHOWN = 4  # names of parameters in a message
+
+
+def fill(
+    body: nn.Module,
+    weights: str | None,
+    pretrained: bool,
+    unused: tuple[str, ...] = (),
+    renamed: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> None:
+    """Give a network its first weights, in place.
+
+    Args:
+        body: the network.
+        weights: local file; None keeps the random weights, and warns.
+        pretrained: False keeps the random weights without a word: others follow.
+        unused: see `load_weights`.
+        renamed: from the names of the file to those of the network.
+    """
+    if not pretrained:
+        return
+    if weights is None:
+        warnings.warn(
+            f"{ARGUMENT}: none given, so the backbone starts from random weights; published "
+            "models start from trained ones",
+            stacklevel=2,
+        )
+        return
+    load_weights(body, renamed(read_state(weights)), unused)
+
+
+def read_state(path: str) -> dict[str, Tensor]:
+    """The tensors of a file by name.
+
+    Args:
+        path: a `.safetensors` file, or one of `torch.save` with tensors and plain types only; a
+            state may lie inside a checkpoint ("state_dict", "model", ...) or in several parts.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no state, or things that only running its code could read.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{ARGUMENT}: expected a local file of weights, found no {path}; nothing is "
+            "downloaded, get the file yourself, or leave the option out for random weights"
+        )
+    if file.suffix == ".safetensors":
+        return dict(need("safetensors.torch", "grid", ARGUMENT).load_file(file))
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{ARGUMENT}: {path} is no file of tensors that can be read safely "
+            f"({str(error).splitlines()[0]}); write its state_dict with torch.save or safetensors"
+        ) from error
+    state = _tensors(content)
+    if not state:
+        raise ValueError(f"{ARGUMENT}: expected a state_dict in {path}, found no tensors in it")
+    return state
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    """All tensors of nested dictionaries, under dotted names; what else is there is left out."""
+    if not isinstance(content, Mapping):
+        return {}
+    container = next((key for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
+    if container is not None:
+        return _tensors(content[container])
+    found: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            found[str(key)] = value
+        else:
+            found.update({f"{key}.{name}": inner for name, inner in _tensors(value).items()})
+    return found
+
+
+def load_weights(
+    body: nn.Module, state: Mapping[str, Tensor], unused: tuple[str, ...] = ()
+) -> None:
+    """Fill a network from a state, in which names may begin with something more.
+
+    Wrappers put "module.", "backbone.", "model.encoder." and the like before every name; whatever
+    it is, it is found from the names themselves. What the state has beyond (a classifier) is left.
+
+    Args:
+        body: the network, filled in place.
+        state: tensors by name.
+        unused: beginnings of names that may be missing, since nothing reads them.
+    Raises: ValueError naming parameters that the state lacks or has in another shape.
+    """
+    own = body.state_dict()
+    prefix = _prefix(own, state)
+    given = {name: state[prefix + name] for name in own if prefix + name in state}
+    missing = [name for name in own if name not in given and not _optional(name, unused)]
+    if missing:
+        raise ValueError(
+            f"{ARGUMENT}: expected the weights of a {type(body).__name__} as model.image.backbone "
+            f"says; of its {len(own)} tensors {len(missing)} are missing, such as "
+            f"{', '.join(missing[:SHOWN])}; the file has names such as "
+            f"{', '.join(list(state)[:SHOWN])}"
+        )
+    wrong = [name for name, value in given.items() if value.shape != own[name].shape]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{ARGUMENT}: {len(wrong)} tensors have another shape, such as {name}: expected "
+            f"{list(own[name].shape)}, got {list(given[name].shape)}; the file is of another "
+            "variant than model.image.backbone"
+        )
+    body.load_state_dict(given, strict=False)
+
+
+def _prefix(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What the names of the state have before those of the network: where most are found."""
+    candidates = {""}
+    for name in own:
+        ends = [key.removesuffix(name) for key in state if key.endswith("." + name)]
+        candidates.update(ends)
+        if ends:
+            break
+    return max(sorted(candidates), key=lambda prefix: sum(prefix + name in state for name in own))
+
+
+def _optional(name: str, unused: tuple[str, ...]) -> bool:
+    """Whether a tensor may be missing: old files do not count batches."""
+    return name.endswith("num_batches_tracked") or name.startswith(unused)

@@ -1,0 +1,79 @@
+"""What an image or a text encoder is, and how embeddings leave one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from goal_kernels.training.data import ImageBatch, TextBatch
+
+
+class Encoder(nn.Module):
+    """An encoder of either side.
+
+    Attributes:
+        lr_scales: learning rates of submodules, by name, relative to that of all the rest.
+    """
+
+    lr_scales: dict[str, float]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lr_scales = {}
+
+
+class ImageEncoder(Encoder):
+    """From an `ImageBatch` to [B, embed_dim] float32."""
+
+    def augment(self, batch: ImageBatch, rows: int, generator: torch.Generator) -> ImageBatch:
+        """The batch as one training step sees it: parts of images left out at random.
+
+        Args:
+            batch: images, of which only the mask and the sizes are read.
+            rows: B, for which masks are drawn; more than there are images where several processes
+                draw for the batch they share.
+            generator: the only source of randomness, on the device of the images.
+        Returns: the same images, `image_mask` [B, K] bool saying what is left of them.
+        """
+        return batch
+
+    def set_fixed_blocks(self, fixed_blocks: int) -> None:
+        """Freeze the first blocks of the backbone and let all others train.
+
+        Raises: ValueError when the encoder has no backbone.
+        """
+        raise ValueError(
+            f"fixed_blocks: expected an image encoder with a backbone, got {type(self).__name__}, "
+            "which has none; use --model.image.kind grid"
+        )
+
+    def forward(self, batch: ImageBatch) -> Tensor:
+        """Encode images: [B, embed_dim] float32."""
+        raise NotImplementedError
+
+
+class TextEncoder(Encoder):
+    """From a `TextBatch` to [B, embed_dim] float32."""
+
+    def forward(self, batch: TextBatch) -> Tensor:
+        """Encode captions: [B, embed_dim] float32."""
+        raise NotImplementedError
+
+
+def start_as_published(linear: nn.Linear) -> None:
+    """The start of image projections in VSE++, SCAN and VSE-infinity: Xavier, no bias."""
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+
+
+def finished(pooled: Tensor, normalize: bool) -> Tensor:
+    """Embeddings as they leave an encoder, in float32 at least whatever computed them.
+
+    Args:
+        pooled: [B, D].
+        normalize: give rows unit length.
+    Returns: [B, D] float32, or float64 for float64. A row of zeros stays one.
+    """
+    wide = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
+    return F.normalize(wide, dim=1) if normalize else wide
