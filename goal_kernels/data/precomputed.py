@@ -169,7 +169,8 @@ def write_texts(
     image_ids: NDArray[np.integer],
 ) -> None:
     """Write captions [M], ids [N] and, where captions are not k an image, the index [M]."""
-    write_lines(root / f"{split}_caps.txt", [" ".join(caption.split()) for caption in captions])
+    lines = [" ".join(part.strip() for part in caption.split("\n")) for caption in captions]
+    write_lines(root / f"{split}_caps.txt", lines)
     write_lines(root / f"{split}_ids.txt", [str(index) for index in image_ids.tolist()])
     times = np.bincount(image_of_caption, minlength=len(image_ids))
     index_file = root / f"{split}{INDEX}"

@@ -84,22 +84,29 @@ class ListSource(PictureSource):
 _FIRST = {".json": "[", ".jsonl": "{", ".ndjson": "{"}
 
 
-def _rows(file: Path) -> Iterator[tuple[str, Sequence[str], int | None]]:
-    """(image, captions, id) of each entry of a file."""
+def _rows(file: Path) -> Iterator[ImageRecord]:
+    """The entries of a file."""
     for number, entry in enumerate(_entries(file), 1):
-        caption = entry.get("caption") if isinstance(entry, dict) else None
-        captions = [caption] if isinstance(caption, str) else caption
-        if not (
-            isinstance(captions, list)
-            and captions
-            and all(isinstance(text, str) for text in captions)
-            and isinstance(entry.get("image"), str)
-        ):
+        entry = entry if isinstance(entry, dict) else {"entry": entry}
+        captions: Any = entry.get("caption")
+        captions = [captions] if isinstance(captions, str) else captions
+        if not (_are(str, captions) and _are(str, [entry.get("image")])):
             raise ValueError(
                 f"{file}: entry {number}: expected 'image', a path, and 'caption', a text or a "
                 f"list of texts, found {str(entry)[:80]}"
             )
-        yield entry["image"], captions, _number(entry.get("image_id"))
+        ids = entry.get("caption_ids")
+        if ids is not None and not (_are(int, ids) and len(ids) == len(captions)):
+            raise ValueError(
+                f"{file}: entry {number}: expected {len(captions)} integers as 'caption_ids', "
+                f"found {str(ids)[:80]}"
+            )
+        yield ImageRecord(entry["image"], captions, _number(entry.get("image_id")), ids)
+
+
+def _are(kind: type, values: object) -> bool:
+    """Whether ``values`` is a filled list of that kind."""
+    return isinstance(values, list) and bool(values) and all(type(v) is kind for v in values)
 
 
 def _entries(file: Path) -> list[Any]:

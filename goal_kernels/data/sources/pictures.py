@@ -98,20 +98,24 @@ def cut_captions(records: Iterable[ImageRecord], limit: int) -> int:
     return left_out
 
 
-def group_by_image(
-    rows: Iterable[tuple[str, Sequence[str], int | None]], file: Path
-) -> list[ImageRecord]:
-    """One record an image from rows (name, captions, id) of ``file``, in order of appearance.
+def group_by_image(rows: Iterable[ImageRecord], file: Path) -> list[ImageRecord]:
+    """One record an image from the rows of ``file``, in order of first appearance.
 
     Raises ``ValueError`` when one image comes with two ids.
     """
     found: dict[str, ImageRecord] = {}
-    for name, captions, identifier in rows:
-        record = found.setdefault(name, ImageRecord(name, [], identifier))
-        if record.image_id != identifier:
+    for row in rows:
+        record = found.setdefault(row.name, row)
+        if record is row:
+            continue
+        if record.image_id != row.image_id:
             raise ValueError(
-                f"{file}: image {name!r}: expected one image_id, got {record.image_id} and "
-                f"{identifier}"
+                f"{file}: image {row.name!r}: expected one image_id, got {record.image_id} and "
+                f"{row.image_id}"
             )
-        record.captions += captions
+        record.captions += row.captions
+        both = record.caption_ids is not None and row.caption_ids is not None
+        record.caption_ids = (
+            [*(record.caption_ids or ()), *(row.caption_ids or ())] if both else None
+        )
     return list(found.values())

@@ -66,7 +66,7 @@ class TableSource(PictureSource):
             )
         delimiter, columns = found
         rows = list(self._rows(delimiter, columns))
-        records = group_by_image((row[:3] for row in rows), self.path)
+        records = group_by_image((record for record, _ in rows), self.path)
         cut_captions(records, self.options.max_captions or 0)
         splits = self._splits(rows, records, given="split" in columns)
         by_split: dict[str, list[ImageRecord]] = {}
@@ -74,10 +74,8 @@ class TableSource(PictureSource):
             by_split.setdefault(splits[record.name], []).append(record)
         return by_split, "split" in columns
 
-    def _rows(
-        self, delimiter: str, columns: dict[str, int]
-    ) -> Iterator[tuple[str, list[str], int | None, str]]:
-        """(image, [caption], id, split) of each row of the table."""
+    def _rows(self, delimiter: str, columns: dict[str, int]) -> Iterator[tuple[ImageRecord, str]]:
+        """The image with one caption, and the split, of each row of the table."""
         lines = [f"{line}\n" for line in read_lines(self.path)]
         reader = csv.reader(lines, delimiter=delimiter)
         width = len(next(reader))
@@ -95,11 +93,12 @@ class TableSource(PictureSource):
                     f"{identifier!r}"
                 )
             number = None if identifier is None else int(identifier)
-            yield cells["image"], [cells["caption"]], number, cells.get("split", "")
+            record = ImageRecord(cells["image"], [cells["caption"]], number)
+            yield record, cells.get("split", "")
 
     def _splits(
         self,
-        rows: Sequence[tuple[str, list[str], int | None, str]],
+        rows: Sequence[tuple[ImageRecord, str]],
         records: Sequence[ImageRecord],
         given: bool,
     ) -> dict[str, str]:
@@ -113,11 +112,11 @@ class TableSource(PictureSource):
                 for record in records
             }
         splits: dict[str, str] = {}
-        for name, _, _, split in rows:
-            if splits.setdefault(name, split) != split:
+        for record, split in rows:
+            if splits.setdefault(record.name, split) != split:
                 raise ValueError(
-                    f"{self.path}: image {name!r}: expected one split, found {splits[name]!r} and "
-                    f"{split!r}"
+                    f"{self.path}: image {record.name!r}: expected one split, found "
+                    f"{splits[record.name]!r} and {split!r}"
                 )
         return {name: "dev" if split in DEV_NAMES else split for name, split in splits.items()}
 
