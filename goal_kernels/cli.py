@@ -81,6 +81,12 @@ def _fail(message: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     """The parser of every command; those of training are listed here and parsed by Lightning."""
     from goal_kernels import __version__
+    from goal_kernels.data.commands import (
+        add_convert_arguments,
+        add_inspect_arguments,
+        run_convert,
+        run_inspect,
+    )
     from goal_kernels.data.goalworld.cli import add_synth_arguments, run_synth
 
     parser = argparse.ArgumentParser(
@@ -93,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in TRAINING_COMMANDS.items():
         commands.add_parser(name, help=summary)
-    data = commands.add_parser("data", help="make datasets", description="Make datasets.")
+    data = commands.add_parser("data", help="make, inspect and convert datasets")
     kinds = data.add_subparsers(metavar="KIND", required=True)
     synth = kinds.add_parser(
         "synth",
@@ -102,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_synth_arguments(synth)
     synth.set_defaults(run=run_synth)
+    inspect = kinds.add_parser("inspect", help="look at a dataset: what it is, what is wrong")
+    add_inspect_arguments(inspect)
+    inspect.set_defaults(run=run_inspect)
+    convert = kinds.add_parser("convert", help="bring a dataset into one layout, in half the place")
+    add_convert_arguments(convert)
+    convert.set_defaults(run=run_convert)
     _add_simple(commands, "objectives", "list objective elements with their equations", _objectives)
     _add_simple(commands, "backends", "say which backends can run here, and why not", _backends)
     return parser

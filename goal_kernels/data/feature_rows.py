@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# Reading a whole file to look for NaN is worth seconds, not the minutes of a 30 GB one.
-FULL_CHECK_BYTES = 2 << 30
-SAMPLED_IMAGES = 4096
+# Each start of a run looks for NaN: worth a second, not the minutes that a 30 GB file takes.
+FULL_CHECK_BYTES = 512 << 20
+SAMPLED_IMAGES = 1024
 _BLOCK_BYTES = 32 << 20
 
 
@@ -84,16 +85,49 @@ def first_rows_of_runs(features: NDArray[np.floating]) -> NDArray[np.int64]:
 def unusable_rows(features: Features) -> NDArray[np.int64]:
     """The images of [N, K, D], of those that are checked, that hold NaN or infinity; int64.
 
-    All images are checked when they take up to ``FULL_CHECK_BYTES``, and ``SAMPLED_IMAGES`` evenly
-    spread ones otherwise.
+    Which are checked says `images_to_check`.
     """
-    image_bytes = int(np.prod(features.shape[1:])) * features.dtype.itemsize
+    return row_faults(features, images_to_check(features))[0]
+
+
+def images_to_check(features: Features) -> NDArray[np.int64]:
+    """Rows of [N, K, D] worth a look, ascending int64.
+
+    All when they take up to ``FULL_CHECK_BYTES``, ``SAMPLED_IMAGES`` evenly spread ones otherwise.
+    """
     images = np.arange(len(features))
-    if image_bytes * len(images) > FULL_CHECK_BYTES:
+    if image_bytes(features) * len(images) > FULL_CHECK_BYTES:
         images = np.unique(np.linspace(0, len(images) - 1, SAMPLED_IMAGES).astype(np.int64))
-    block = max(1, _BLOCK_BYTES // image_bytes)
-    broken = [
-        part[~np.isfinite(features[part]).all(axis=(1, 2))]
-        for part in np.split(images, range(block, len(images), block))
-    ]
-    return np.concatenate(broken)
+    return images
+
+
+def row_faults(
+    features: Features,
+    images: NDArray[np.int64],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of ``images`` (rows of [N, K, D]) hold NaN or infinity, and which are zero throughout.
+
+    Args:
+        features: [N, K, D], read in blocks.
+        images: int64, ascending.
+        progress: called with (images done, images in all).
+    """
+    broken, zero = [images[:0]], [images[:0]]
+    for part in blocks_of(images, features):
+        block = features[part]
+        broken.append(part[~np.isfinite(block).all(axis=(1, 2))])
+        zero.append(part[~block.any(axis=(1, 2))])
+        progress(int(np.searchsorted(images, part[-1])) + 1, len(images))
+    return np.concatenate(broken), np.concatenate(zero)
+
+
+def blocks_of(images: NDArray[np.int64], features: Features) -> list[NDArray[np.int64]]:
+    """``images`` cut into parts whose features take some ten megabytes."""
+    block = max(1, _BLOCK_BYTES // image_bytes(features))
+    return np.split(images, range(block, len(images), block)) if len(images) else []
+
+
+def image_bytes(features: Features) -> int:
+    """Bytes of one image of [N, K, D]."""
+    return int(np.prod(features.shape[1:])) * features.dtype.itemsize

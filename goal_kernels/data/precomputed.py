@@ -1,85 +1,45 @@
-"""The precomputed-feature layout of image-text retrieval: find it, check it, read it, write it.
+"""The precomputed-feature layout of image-text retrieval: check it, read it, write it.
 
 A folder holds, for each split, ``{split}_ims.npy`` (one array, axis 0 is the image),
 ``{split}_caps.txt`` (one caption a line, the captions of an image on consecutive lines) and
 optionally ``{split}_ids.txt`` (one integer id a feature row). It is the layout of VSE++, SCAN and
-VSE-infinity. Two optional files of this library stand beside them: ``{split}_truth.npz`` (a
-:class:`~goal_kernels.data.truth_relation.TruthRelation`) and ``{split}_scenes.jsonl``.
+VSE-infinity. Three optional files of this library stand beside them:
+``{split}_image_of_caption.npy`` (int64 [M], for captions that do not come k an image),
+``{split}_truth.npz`` (a :class:`~goal_kernels.data.truth_relation.TruthRelation`) and
+``{split}_scenes.jsonl``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from goal_kernels.data.feature_rows import (
-    Features,
     first_rows_of_runs,
     pick_rows,
     unusable_rows,
 )
-from goal_kernels.data.files import replacing, write_text
+from goal_kernels.data.files import read_lines, replacing, write_lines
+from goal_kernels.data.layout import FEATURES, INDEX, find_features
+from goal_kernels.data.split import PrecomputedSplit
 from goal_kernels.data.truth_relation import TruthRelation
-
-
-@dataclass(frozen=True)
-class PrecomputedSplit:
-    """One split of a precomputed-feature folder, with the caption to image index made explicit.
-
-    Attributes:
-        folder: the folder that holds the files.
-        name: the split's name, ``"train"`` for instance.
-        features: [N, K, D] region features, memory-mapped and read-only, in the file's dtype:
-            an array view, or where repeated rows follow no fixed step a ``FeatureRows``, which
-            is indexed in the same way (``features[images]``).
-        captions: M captions, stripped of surrounding white space.
-        image_of_caption: int64 [M], the image row of each caption, ascending.
-        image_ids: int64 [N], ``0 .. N - 1`` when the folder has no ids file.
-        truth: which captions are true of which images, where the folder says so.
-    """
-
-    folder: Path
-    name: str
-    features: Features
-    captions: list[str]
-    image_of_caption: NDArray[np.int64]
-    image_ids: NDArray[np.int64]
-    truth: TruthRelation | None = None
-
-    @cached_property
-    def scenes(self) -> list[dict[str, Any]] | None:
-        """One record an image from ``{split}_scenes.jsonl``, or None; read on first use."""
-        path = self.folder / f"{self.name}_scenes.jsonl"
-        if not path.is_file():
-            return None
-        records = [json.loads(line) for line in _lines(path)[: len(self.image_ids)]]
-        if len(records) != len(self.image_ids):
-            raise ValueError(
-                f"{path}: expected {len(self.image_ids)} lines, one an image, "
-                f"found {len(records)}; write the folder again"
-            )
-        return records
 
 
 def load_split(folder: str | Path, split: str, *, limit: int | None = None) -> PrecomputedSplit:
     """Open one split, check that its files belong together, and index its captions.
 
-    The number of captions must be a whole multiple of the number of feature rows. When both are
-    equal and rows come in consecutive identical runs (an image's row repeated for each of its
-    captions), each run is one image; the file is read by index, not copied. Features are checked
-    for NaN and infinity as far as ``feature_rows.unusable_rows`` says (all of a small file, a
-    sample of a large one).
+    Without an index file the number of captions must be a whole multiple of the number of feature
+    rows. When both are equal and rows come in consecutive identical runs (an image's row repeated
+    for each of its captions), each run is one image; the file is read by index, not copied.
+    Features are checked for NaN and infinity as far as ``feature_rows.unusable_rows`` says (all of
+    a small file, a sample of a large one).
 
     Args:
-        folder: the folder of the files (``coco_precomp/`` say), or its parent when the folder
-            is called ``precomp``.
+        folder: the folder of the files (``coco_precomp/`` say), or the one above it.
         split: ``"train"``, ``"dev"``, ``"test"``, ``"testall"`` or any other prefix present.
         limit: keep the first ``limit`` images with their captions. The published dev figures of
             the VSE++ family use ``limit=1000``.
@@ -88,29 +48,55 @@ def load_split(folder: str | Path, split: str, *, limit: int | None = None) -> P
         FileNotFoundError: a file is missing; the message lists the splits that are present.
         ValueError: counts do not fit together, or features or ids are unusable.
     """
+    opened = open_split(folder, split, limit=limit)
+    refuse_unusable(opened)
+    return opened
+
+
+def open_split(folder: str | Path, split: str, *, limit: int | None = None) -> PrecomputedSplit:
+    """`load_split` without a look at the features, whose file is mapped and not read.
+
+    Only where captions and rows are equally many, the first numbers of each row are read, and the
+    rows that seem to repeat their neighbour.
+    """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least 1 image or None, got {limit}")
-    root = _find_root(Path(folder), split)
-    features = _open_features(root / f"{split}_ims.npy")
-    captions = [line.strip() for line in _lines(root / f"{split}_caps.txt")]
-    row_of_image, image_of_caption = _align(features, len(captions), root, split)
-    ids = _read_ids(root / f"{split}_ids.txt", len(features), row_of_image)
-    truth = _read_truth(root / f"{split}_truth.npz", len(captions), len(row_of_image))
+    root = find_features(Path(folder), split)
+    stored = open_features(root / f"{split}{FEATURES}")
+    captions = read_captions(root, split)
+    row_of_image, image_of_caption = _align(stored, len(captions), root, split)
+    ids = _read_ids(root / f"{split}_ids.txt", len(stored), row_of_image, image_of_caption)
+    opened = PrecomputedSplit(
+        folder=root,
+        name=split,
+        features=pick_rows(stored, row_of_image),
+        captions=captions,
+        image_of_caption=image_of_caption,
+        image_ids=np.arange(len(row_of_image)) if ids is None else ids,
+        numbered=ids is None,
+        truth=_read_truth(root / f"{split}_truth.npz", len(captions), len(row_of_image)),
+    )
+    if limit is None or limit >= len(row_of_image):
+        return opened
+    kept = int(np.searchsorted(image_of_caption, limit))
+    return replace(
+        opened,
+        features=pick_rows(stored, row_of_image[:limit]),
+        captions=captions[:kept],
+        image_of_caption=image_of_caption[:kept],
+        image_ids=opened.image_ids[:limit],
+        truth=opened.truth.prefix(kept, limit) if opened.truth is not None else None,
+    )
 
-    images = len(row_of_image) if limit is None else min(limit, len(row_of_image))
-    kept = int(np.searchsorted(image_of_caption, images))
-    rows = pick_rows(features, row_of_image[:images])
-    broken = unusable_rows(rows)
+
+def refuse_unusable(split: PrecomputedSplit) -> None:
+    """Raise ``ValueError`` when an image that is checked holds NaN or infinity."""
+    broken = unusable_rows(split.features)
     if len(broken):
         raise ValueError(
-            f"{root / f'{split}_ims.npy'}: {len(broken)} of the checked images hold NaN or "
-            f"infinite features, first image {broken[0]}; extract those features again"
+            f"{split.folder / f'{split.name}{FEATURES}'}: {len(broken)} of the checked images hold "
+            f"NaN or infinite features, first image {broken[0]}; extract those features again"
         )
-    if truth is not None and images < len(row_of_image):
-        truth = truth.prefix(kept, images)
-    return PrecomputedSplit(
-        root, split, rows, captions[:kept], image_of_caption[:kept], ids[:images], truth
-    )
 
 
 def write_split(
@@ -119,6 +105,7 @@ def write_split(
     features: ArrayLike,
     captions: Sequence[str],
     *,
+    image_of_caption: Sequence[int] | NDArray[np.integer] | None = None,
     image_ids: Sequence[int] | NDArray[np.integer] | None = None,
     truth: TruthRelation | None = None,
 ) -> None:
@@ -128,9 +115,11 @@ def write_split(
         folder: where to; made when missing, files of the same split are replaced.
         split: prefix of the file names.
         features: [N, K, D] (or [N, D]) floating-point features, one row an image.
-        captions: N·k captions, the k of image 0 first; line breaks inside one become spaces.
+        captions: M captions, those of image 0 first; line breaks inside one become spaces.
+        image_of_caption: M ascending image rows, each image at least once; k captions an image
+            when None. Stored only where the images do not all have equally many captions.
         image_ids: N integers, ``0 .. N - 1`` when None.
-        truth: relation of shape (N·k, N) to store with them.
+        truth: relation of shape (M, N) to store with them.
 
     Raises:
         TypeError: ``features`` are not floating point.
@@ -146,7 +135,7 @@ def write_split(
         raise ValueError(
             f"image_ids: expected {len(array)} integers, got {ids.dtype} of shape {ids.shape}"
         )
-    _captions_per_row(len(captions), len(array), f"captions of split {split!r}")
+    index = _index_to_write(len(captions), len(array), split, image_of_caption)
     if truth is not None and truth.shape != (len(captions), len(array)):
         raise ValueError(f"truth: expected shape {(len(captions), len(array))}, got {truth.shape}")
     broken = unusable_rows(array.reshape(len(array), -1, array.shape[-1]))
@@ -155,38 +144,55 @@ def write_split(
             f"features: {len(broken)} rows hold NaN or infinity, first row {broken[0]}"
         )
     root = Path(folder)
-    with replacing(root / f"{split}_ims.npy") as temporary, temporary.open("wb") as stream:
+    with replacing(root / f"{split}{FEATURES}") as temporary, temporary.open("wb") as stream:
         np.lib.format.write_array(stream, array, allow_pickle=False)
-    write_lines(root / f"{split}_caps.txt", [" ".join(caption.split()) for caption in captions])
-    write_lines(root / f"{split}_ids.txt", [str(index) for index in ids.tolist()])
+    write_texts(root, split, captions, index, ids)
     if truth is not None:
         truth.save(root / f"{split}_truth.npz")
 
 
-def write_lines(path: Path, lines: Sequence[str]) -> None:
-    """Write ``lines`` with a line feed after each, in full or not at all."""
-    write_text(path, "".join(f"{line}\n" for line in lines))
+def _index_to_write(
+    captions: int, rows: int, split: str, given: Sequence[int] | NDArray[np.integer] | None
+) -> NDArray[np.int64]:
+    """The image row of each caption [M]: the one given, checked, or captions / rows an image."""
+    if given is None:
+        ratio = _captions_per_row(captions, rows, f"captions of split {split!r}")
+        return np.arange(captions) // ratio
+    return check_index(np.asarray(given), captions, rows, "image_of_caption")
 
 
-def _find_root(folder: Path, split: str) -> Path:
-    """The folder that holds the split's features: ``folder`` or ``folder/precomp``."""
-    for root in (folder, folder / "precomp"):
-        if (root / f"{split}_ims.npy").is_file():
-            return root
-    present = sorted(
-        path.name.removesuffix("_ims.npy")
-        for root in (folder, folder / "precomp")
-        for path in root.glob("*_ims.npy")
-    )
-    found = f"it has the splits {present}" if present else "it has no *_ims.npy at all"
-    raise FileNotFoundError(
-        f"{folder}: expected {split}_ims.npy there or in its precomp/ folder; {found}"
-    )
+def write_texts(
+    root: Path,
+    split: str,
+    captions: Sequence[str],
+    image_of_caption: NDArray[np.int64],
+    image_ids: NDArray[np.integer],
+) -> None:
+    """Write captions [M], ids [N] and, where captions are not k an image, the index [M]."""
+    lines = [" ".join(part.strip() for part in caption.split("\n")) for caption in captions]
+    write_lines(root / f"{split}_caps.txt", lines)
+    write_lines(root / f"{split}_ids.txt", [str(index) for index in image_ids.tolist()])
+    times = np.bincount(image_of_caption, minlength=len(image_ids))
+    index_file = root / f"{split}{INDEX}"
+    if times.min() == times.max():
+        index_file.unlink(missing_ok=True)  # of an older, ragged split
+        return
+    with replacing(index_file) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array(stream, image_of_caption.astype(np.int64), allow_pickle=False)
 
 
-def _open_features(path: Path) -> NDArray[np.floating]:
-    """Map the features [rows, K, D]; a file of [rows, D] is seen as K = 1."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+def open_features(path: Path) -> NDArray[np.floating]:
+    """Map the features [rows, K, D]; a file of [rows, D] is seen as K = 1.
+
+    Raises ``ValueError`` when the file is no such array, torn, or would have to be unpickled.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path}: expected a whole .npy array of floating-point numbers; {error}; "
+            "copy or extract it again"
+        ) from error
     if array.ndim == 2:
         array = array[:, None, :]
     if array.ndim != 3 or 0 in array.shape or array.dtype.kind != "f":
@@ -197,20 +203,41 @@ def _open_features(path: Path) -> NDArray[np.floating]:
     return array
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, split at line feeds only (captions may hold other separators)."""
+def read_captions(root: Path, split: str) -> list[str]:
+    """The M captions of a split, stripped."""
+    path = root / f"{split}_caps.txt"
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; the split needs it beside its _ims.npy")
-    lines = path.read_bytes().decode("utf-8").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+        raise FileNotFoundError(f"no file {path}; the split needs it beside its {FEATURES}")
+    return [line.strip() for line in read_lines(path)]
+
+
+def check_index(
+    index: NDArray[np.integer], captions: int, images: int, what: str
+) -> NDArray[np.int64]:
+    """The image row of each caption [M] as int64, ascending and covering all N images, or raise."""
+    if index.shape != (captions,) or index.dtype.kind not in "iu":
+        raise ValueError(
+            f"{what}: expected {captions} integers, one a caption, got {index.dtype} of shape "
+            f"{index.shape}"
+        )
+    steps = np.diff(index.astype(np.int64), prepend=0)
+    if captions == 0 or index[-1] != images - 1 or not np.isin(steps, (0, 1)).all() or index[0]:
+        raise ValueError(
+            f"{what}: expected image rows from 0 to {images - 1}, ascending, each at least once; "
+            "sort the captions by image and leave out images without any"
+        )
+    return index.astype(np.int64)
 
 
 def _captions_per_row(captions: int, rows: int, what: str) -> int:
     """captions / rows, which must be a positive whole number."""
     if captions == 0 or captions % rows:
+        nearest = max(1, round(captions / rows))
         raise ValueError(
             f"{what}: expected a whole multiple of the {rows} feature rows, got {captions} "
-            f"captions (ratio {captions / rows:.4g}); use the captions and features of one split"
+            f"captions ({captions / rows:.4g} a row; {nearest} a row were {nearest * rows}): files "
+            "of two splits, or a line lost? Where images have different numbers of captions, "
+            f"{{split}}{INDEX} has to say which is whose"
         )
     return captions // rows
 
@@ -220,28 +247,36 @@ def _align(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Feature row of each image [N], and image of each caption [M]."""
     rows = len(features)
+    index_file = root / f"{split}{INDEX}"
+    if index_file.is_file():
+        index = np.load(index_file, allow_pickle=False)
+        return np.arange(rows), check_index(index, captions, rows, str(index_file))
     ratio = _captions_per_row(captions, rows, str(root / f"{split}_caps.txt"))
     starts = np.arange(rows) if ratio > 1 else first_rows_of_runs(features)
     lengths = np.diff(np.append(starts, rows)) * ratio
     return starts, np.repeat(np.arange(len(starts)), lengths)
 
 
-def _read_ids(path: Path, rows: int, row_of_image: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The id of each image [N], from one id a feature row or one id an image."""
+def _read_ids(
+    path: Path, rows: int, row_of_image: NDArray[np.int64], image_of_caption: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """The id of each image [N], from one id a feature row, an image or a caption; None without."""
     if not path.is_file():
-        return np.arange(len(row_of_image))
-    lines = _lines(path)
+        return None
     try:
-        ids = np.array([int(line) for line in lines], dtype=np.int64)
-    except ValueError as error:
+        ids = np.array([int(line) for line in read_lines(path)], dtype=np.int64)
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: expected one integer a line; {error}") from error
     if len(ids) == rows:
         return ids[row_of_image]
     if len(ids) == len(row_of_image):
         return ids
+    first = np.searchsorted(image_of_caption, np.arange(len(row_of_image)))  # [N]
+    if len(ids) == len(image_of_caption) and (ids == ids[first][image_of_caption]).all():
+        return ids[first]
     raise ValueError(
-        f"{path}: expected {rows} ids, one a feature row, found {len(ids)}; "
-        "remove the file to number the images 0, 1, 2, ..."
+        f"{path}: expected {rows} ids, one a feature row (or each repeated for every caption), "
+        f"found {len(ids)}; remove the file to number the images 0, 1, 2, ..."
     )
 
 

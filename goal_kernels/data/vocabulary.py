@@ -12,6 +12,8 @@ from goal_kernels.data.files import write_text
 
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
 SPECIAL_WORDS = (PAD, START, END, UNKNOWN)
+PICKLE_SUFFIXES = (".pkl", ".pickle")
+MIN_COUNT = 4  # times a word has to occur to get a number of its own; VSE++, SCAN
 
 # Letters or digits, with apostrophes kept inside a word ("don't", "o'clock").
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -71,13 +73,21 @@ class Vocabulary:
     def load(cls, path: str | Path) -> Vocabulary:
         """Read a vocabulary JSON file, also one written by SCAN or VSE-infinity.
 
-        Raises ``FileNotFoundError`` when there is none and ``ValueError`` when the ids are not
-        ``0 .. n - 1`` or the four special words are not the first four.
+        Raises ``FileNotFoundError`` when there is none and ``ValueError`` when the file is a pickle
+        or no JSON, the ids are not ``0 .. n - 1`` or the four special words are not the first.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"vocabulary: no file {path}; expected the JSON vocabulary")
-        table = json.loads(path.read_text(encoding="utf-8"))
+        if path.suffix in PICKLE_SUFFIXES:
+            raise ValueError(
+                f"{path}: a pickle can run any code when it is opened, so this one is not; "
+                "`goal-kernels data convert` writes a JSON vocabulary from the captions"
+            )
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: expected a JSON vocabulary; {error}") from error
         if not isinstance(table, Mapping) or not isinstance(table.get("word2idx"), Mapping):
             raise ValueError(f"{path}: expected a JSON object with 'word2idx', found none")
         ordered = sorted(table["word2idx"].items(), key=lambda item: item[1])
@@ -111,6 +121,11 @@ class Vocabulary:
         unknown = self._ids[UNKNOWN]
         inner = [self._ids.get(word, unknown) for word in tokenize(caption)]
         return [self._ids[START], *inner, self._ids[END]]
+
+    def unknown_share(self, captions: Iterable[str]) -> float:
+        """The share of the words of ``captions`` that become ``<unk>``, in [0, 1]; 0 of none."""
+        words = [word for caption in captions for word in tokenize(caption)]
+        return sum(word not in self._ids for word in words) / max(1, len(words))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The words of ``ids`` joined by spaces, without ``<pad>``, ``<start>`` and ``<end>``.

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from goal_kernels.data.goalworld.dataset import DatasetSummary, Progress, generate_goalworld
+from goal_kernels.data.goalworld.dataset import DatasetSummary, generate_goalworld
 from goal_kernels.data.goalworld.presets import PRESETS
+from goal_kernels.data.progress import progress_line
 
 DEFAULT_PRESET = "demo"
 
@@ -151,7 +150,7 @@ def run_synth(args: argparse.Namespace) -> int:
         return _fail("--images needs Pillow: pip install pillow")
     started = time.perf_counter()
     try:
-        with _progress_line() as progress:
+        with progress_line() as progress:
             summary = generate_goalworld(
                 args.folder or _default_folder(args.preset),
                 preset=args.preset,
@@ -176,45 +175,6 @@ def _fail(message: str) -> int:
 def _default_folder(preset: str) -> Path:
     """Where the training recipes look for a preset."""
     return Path("data") / ("goalworld" if preset == DEFAULT_PRESET else f"goalworld_{preset}")
-
-
-@contextmanager
-def _progress_line() -> Iterator[Progress]:
-    """A progress function that keeps one line on stderr up to date, with rich if there is one."""
-    if not sys.stderr.isatty():
-        yield _report_stages()
-    elif find_spec("rich") is None:
-        yield _write_line
-        sys.stderr.write("\n")
-    else:
-        from rich.console import Console
-        from rich.progress import Progress as Bars
-
-        with Bars(console=Console(stderr=True), transient=True) as bars:
-            tasks: dict[str, Any] = {}
-
-            def update(stage: str, done: int, total: int) -> None:
-                if stage not in tasks:
-                    tasks[stage] = bars.add_task(stage, total=total)
-                bars.update(tasks[stage], completed=done)
-
-            yield update
-
-
-def _write_line(stage: str, done: int, total: int) -> None:
-    """Overwrite the current line of the terminal."""
-    sys.stderr.write(f"\r\x1b[K{stage}: {done:,} of {total:,}")
-    sys.stderr.flush()
-
-
-def _report_stages() -> Progress:
-    """A progress function for logs: one line when a stage is complete."""
-
-    def report(stage: str, done: int, total: int) -> None:
-        if done == total:
-            print(f"{stage}: {total:,}", file=sys.stderr, flush=True)
-
-    return report
 
 
 def _describe(summary: DatasetSummary, seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from goal_kernels.data.files import write_text
+from goal_kernels.data.files import write_lines, write_text
 from goal_kernels.data.goalworld.blocks import (
     Block,
     BlockTask,
@@ -37,12 +37,9 @@ from goal_kernels.data.goalworld.scenes import Scene
 from goal_kernels.data.goalworld.statements import Statement
 from goal_kernels.data.goalworld.truth import PackedScenes
 from goal_kernels.data.goalworld.workers import TaskRunner, task_runner
-from goal_kernels.data.precomputed import write_lines
+from goal_kernels.data.progress import Progress, no_progress
 from goal_kernels.data.truth_relation import TruthRelation
 from goal_kernels.data.vocabulary import Vocabulary
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being made, how much of it is done, and how much there is in all."""
 
 _FAMILIES_PER_TASK = 64
 _CAPTIONS_PER_TASK = 2000
@@ -127,7 +124,7 @@ def generate_goalworld(
     if _holds(target, config, seed, overwrite):
         return _summarise(target, created=False)
     with _staging(target) as staging, task_runner(workers) as run:
-        job = _Job(config, seed, staging, run, progress or _ignore_progress)
+        job = _Job(config, seed, staging, run, progress or no_progress)
         _generate(job, preset)
     return _summarise(target, created=True)
 
@@ -294,7 +291,3 @@ def _summarise(folder: Path, *, created: bool) -> DatasetSummary:
         samples=tuple(lines[: step * _SAMPLES : step]),
         size=sum(entry["bytes"] for entry in manifest.files.values()),
     )
-
-
-def _ignore_progress(stage: str, done: int, total: int) -> None:
-    """Progress for callers who did not ask for it."""

@@ -1,0 +1,48 @@
+"""Look at a dataset before training on it: is it what it seems, and what would `fit` do with it."""
+
+from __future__ import annotations
+
+from goal_kernels.data.inspection.checks import CHECKS, Thoroughness
+from goal_kernels.data.inspection.findings import Finding, Inspection, SplitFacts
+from goal_kernels.data.inspection.layouts import facts_of
+from goal_kernels.data.inspection.leakage import find_leakage
+from goal_kernels.data.inspection.plan import make_plan
+from goal_kernels.data.inspection.vocabularies import check_vocabulary
+from goal_kernels.data.progress import Progress, no_progress
+from goal_kernels.data.sources import Source
+from goal_kernels.data.split import Split
+
+__all__ = ["Finding", "Inspection", "SplitFacts", "inspect_source"]
+
+
+def inspect_source(
+    source: Source, *, everything: bool = False, progress: Progress = no_progress
+) -> Inspection:
+    """Open every split, check it, and compare the splits.
+
+    Args:
+        source: from `goal_kernels.data.open_source`.
+        everything: read every feature and decode every picture, not a sample of many.
+        progress: called with (stage, done, total).
+
+    Returns: the inspection; what is wrong with a split is a finding in it, not an exception.
+    Raises: ValueError or OSError when the file that lists the splits cannot be read.
+    """
+    inspection = Inspection(str(source.path), source.format, source.summary)
+    how = Thoroughness(everything, progress)
+    splits: dict[str, Split] = {}
+    for name in source.names():
+        try:
+            split = source.open(name)
+            inspection.splits.append(facts_of(split))
+            for check in CHECKS:
+                inspection.findings += check(split, how)
+        except (ValueError, OSError) as error:
+            inspection.findings.append(Finding("problem", name, str(error)))
+        else:
+            splits[name] = split
+    inspection.findings += [Finding("note", None, remark) for remark in source.remarks()]
+    inspection.findings += check_vocabulary(source, splits, inspection)
+    inspection.findings += find_leakage(splits)
+    make_plan(source, splits, inspection)
+    return inspection

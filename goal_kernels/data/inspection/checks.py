@@ -1,0 +1,194 @@
+"""Checks of one split. A new check is a function here and its name in `CHECKS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from goal_kernels.data.feature_rows import images_to_check, row_faults
+from goal_kernels.data.files import read_lines
+from goal_kernels.data.inspection.findings import Finding
+from goal_kernels.data.progress import Progress
+from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split
+from goal_kernels.data.vocabulary import tokenize
+
+DECODED_PICTURES = 64  # of a split unless all are asked for; some 10 ms each
+SHOWN = 5  # examples in a finding
+
+
+@dataclass(frozen=True)
+class Thoroughness:
+    """``everything``: read every feature and every picture. ``progress``: told how far that is."""
+
+    everything: bool
+    progress: Progress
+
+
+def check_captions(split: Split, _: Thoroughness) -> Iterator[Finding]:
+    """Empty captions, captions without a word, repeated captions of one image."""
+    empty = [i for i, caption in enumerate(split.captions) if not caption]
+    if empty:
+        yield Finding(
+            "problem",
+            split.name,
+            f"{_count(empty, 'caption')} empty, first {_first(empty)} (counted from 0): an empty "
+            "caption matches nothing; write it or leave its line out",
+        )
+    wordless = [i for i, text in enumerate(split.captions) if text and not tokenize(text)]
+    if wordless:
+        text = f"{_count(wordless, 'caption')} without a word: {_first(wordless)}"
+        yield Finding("note", split.name, text)
+    pairs = zip(split.image_of_caption.tolist(), split.captions, strict=True)
+    repeated = len(split.captions) - len(set(pairs)) - max(0, len(empty) - 1)
+    if repeated > 0:
+        yield Finding(
+            "note", split.name, f"{repeated:,} captions repeat another one of the same image"
+        )
+
+
+def check_ids(split: Split, _: Thoroughness) -> Iterator[Finding]:
+    """Ids that come twice or are negative; ids that disagree with repeated rows."""
+    if split.numbered:
+        return
+    values, times = np.unique(split.image_ids, return_counts=True)
+    twice = values[times > 1]
+    if len(twice):
+        yield Finding(
+            "problem",
+            split.name,
+            f"{len(twice):,} image ids stand for several images: {_first(twice.tolist())}; "
+            "captions of one count as wrong for the other in evaluation",
+        )
+    negative = values[values < 0]
+    if len(negative):
+        yield Finding(
+            "problem",
+            split.name,
+            f"{len(negative):,} image ids are out of range: {_first(negative.tolist())}; expected "
+            "0 or more",
+        )
+    path = split.folder / f"{split.name}_ids.txt"
+    if isinstance(split, PrecomputedSplit) and path.is_file():
+        ids = np.array([int(line) for line in read_lines(path)])
+        if len(ids) == len(split.captions) != len(split.image_ids):
+            strange = np.flatnonzero(ids != split.image_ids[split.image_of_caption])
+            if len(strange):
+                yield Finding(
+                    "problem",
+                    split.name,
+                    f"identical consecutive feature rows have different ids, first in row "
+                    f"{strange[0]}: are they one image? They are read as one",
+                )
+
+
+def check_features(split: Split, how: Thoroughness) -> Iterator[Finding]:
+    """Features that are NaN, infinite or zero throughout."""
+    if not isinstance(split, PrecomputedSplit):
+        return
+    images = images_to_check(split.features)
+    if how.everything:
+        images = np.arange(len(split.features))
+
+    def report(done: int, total: int) -> None:
+        how.progress(f"{split.name} features", done, total)
+
+    broken, zero = row_faults(split.features, images, report)
+    if len(broken):
+        yield Finding(
+            "problem",
+            split.name,
+            f"{_count(broken.tolist(), 'image')} with NaN or infinite features, rows "
+            f"{_first(broken.tolist())}; extract those features again",
+        )
+    if len(zero):
+        yield Finding(
+            "problem",
+            split.name,
+            f"{_count(zero.tolist(), 'image')} with features that are zero throughout, rows "
+            f"{_first(zero.tolist())}; extract those features again",
+        )
+    if len(images) < len(split.features):
+        yield Finding(
+            "note",
+            split.name,
+            f"features of {len(images):,} of {len(split.features):,} images were read; --all reads "
+            "every one",
+        )
+
+
+def check_pictures(split: Split, how: Thoroughness) -> Iterator[Finding]:
+    """Image files that are missing or cannot be decoded."""
+    if not isinstance(split, PictureSplit):
+        return
+    missing = [row for row in range(len(split.names)) if not split.file(row).is_file()]
+    if missing:
+        everything = " (all of them: is the folder right? --image-root names it)"
+        yield Finding(
+            "problem",
+            split.name,
+            f"{_count(missing, 'image file')} missing"
+            f"{everything if len(missing) == len(split.names) else ''}, the first "
+            f"{split.file(missing[0])}",
+        )
+    absent = set(missing)
+    rows = [row for row in range(len(split.names)) if row not in absent]
+    if not how.everything and len(rows) > DECODED_PICTURES:
+        rows = [rows[i] for i in np.linspace(0, len(rows) - 1, DECODED_PICTURES).astype(int)]
+        yield Finding(
+            "note", split.name, f"{len(rows)} image files were decoded; --all decodes every one"
+        )
+    if find_spec("PIL") is None:
+        yield Finding(
+            "note",
+            split.name,
+            "image files were not decoded: that needs Pillow, pip install 'goal-kernels[train]'",
+        )
+        return
+    broken = []
+    for done, row in enumerate(rows, 1):
+        reason = undecodable(split.file(row))
+        if reason:
+            broken.append(f"{split.file(row)} ({reason})")
+        how.progress(f"{split.name} images", done, len(rows))
+    if broken:
+        yield Finding(
+            "problem",
+            split.name,
+            f"{_count(broken, 'image file')} that cannot be decoded, the first {broken[0]}; "
+            "fetch them again",
+        )
+
+
+def undecodable(path: Path) -> str | None:
+    """Why Pillow cannot decode the whole file; None when it can."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return str(error)
+    return None
+
+
+CHECKS: Sequence[Callable[[Split, Thoroughness], Iterator[Finding]]] = (
+    check_captions,
+    check_ids,
+    check_features,
+    check_pictures,
+)
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    """``1 caption``, ``2,000 captions``."""
+    return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def _first(values: Sequence[int]) -> str:
+    """The first few of them."""
+    shown = ", ".join(str(value) for value in values[:SHOWN])
+    return shown + (", ..." if len(values) > SHOWN else "")

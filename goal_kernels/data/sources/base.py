@@ -1,0 +1,131 @@
+"""What every source of data answers, whatever its files look like."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import ClassVar
+
+from goal_kernels.data.split import Split
+
+COMMON_NAMES = ("train", "restval", "dev", "test", "testall")
+COLUMNS = ("image", "caption", "split", "image_id")
+DEV_NAMES = ("dev", "val", "valid", "validation")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is to be read; what a format does not take has to stay at its default.
+
+    Attributes:
+        image_root: folder that image names are relative to; found beside the file when None.
+        restval: add the images of COCO's split ``restval`` to ``train``, as VSE++ (RC), SCAN and
+            VSE-infinity do.
+        max_captions: keep the first so many captions of an image. None is the published habit, 5
+            for COCO and all otherwise; 0 keeps all.
+        columns: names of the columns of a table, for instance ``{"image": "file"}``; any of
+            ``image``, ``caption``, ``split``, ``image_id``. Common names are found without.
+        dev_share, test_share: of the images of a table without a split column, in [0, 1).
+        split_seed: of the hash that deals those images out.
+    """
+
+    image_root: Path | None = None
+    restval: bool = False
+    max_captions: int | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    dev_share: float = 0.05
+    test_share: float = 0.05
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.columns) - set(COLUMNS))
+        if unknown:
+            raise ValueError(f"columns: expected keys among {COLUMNS}, got {unknown}")
+        if self.max_captions is not None and self.max_captions < 0:
+            raise ValueError(
+                f"max_captions: expected 0 (all), 1 or more, or null, got {self.max_captions}"
+            )
+        shares = (self.dev_share, self.test_share)
+        if min(shares) < 0 or sum(shares) >= 1:
+            raise ValueError(
+                "dev_share, test_share: expected numbers from 0 on whose sum is below 1, "
+                f"got {self.dev_share} and {self.test_share}"
+            )
+
+    def changed(self) -> set[str]:
+        """The names of the options that are not at their default."""
+        default = SourceOptions()
+        return {f.name for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)}
+
+
+class Source(ABC):
+    """A dataset on disk: its splits by name.
+
+    Class attributes: ``format``, the word for it on the command line; ``summary``, its files in a
+    few words; ``takes``, the fields of `SourceOptions` that it reads.
+    """
+
+    format: ClassVar[str]
+    summary: ClassVar[str]
+    takes: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, path: Path, options: SourceOptions) -> None:
+        """``path`` is one that `recognise` answered; raises ValueError for options not taken."""
+        foreign = sorted(options.changed() - self.takes)
+        if foreign:
+            raise ValueError(
+                f"{', '.join(foreign)}: not an option of format {self.format!r}, found at {path}; "
+                "leave it out, or name another format"
+            )
+        self.path = path
+        self.options = options
+
+    @classmethod
+    @abstractmethod
+    def recognise(cls, path: Path) -> Path | None:
+        """The file or folder of this format that ``path`` (which exists) is or holds, or None.
+
+        Raises ``ValueError`` when it holds several.
+        """
+
+    @abstractmethod
+    def stored_names(self) -> list[str]:
+        """The names of the splits, as the files have them or as the field calls them."""
+
+    @abstractmethod
+    def open(self, split: str, limit: int | None = None) -> Split:
+        """One split by its stored name, its first ``limit`` images.
+
+        Counts are checked, contents are not. Raises ``ValueError`` when files do not fit together.
+        """
+
+    def names(self) -> list[str]:
+        """The splits: train, restval, dev, test, testall first, others in alphabetical order."""
+        return sorted(
+            self.stored_names(),
+            key=lambda name: (
+                COMMON_NAMES.index(name) if name in COMMON_NAMES else len(COMMON_NAMES),
+                name,
+            ),
+        )
+
+    def find(self, split: str) -> str:
+        """The stored name of a split; ``dev``, ``val``, ``valid`` and ``validation`` are one.
+
+        Raises ``FileNotFoundError`` listing the splits that are there.
+        """
+        present = self.names()
+        for name in (split, *(DEV_NAMES if split in DEV_NAMES else ())):
+            if name in present:
+                return name
+        raise FileNotFoundError(f"{self.path}: it has no split {split!r}; it has {present}")
+
+    def vocabulary_files(self) -> Sequence[Path]:
+        """Vocabulary files that come with the data, the nearest first."""
+        return []
+
+    def remarks(self) -> list[str]:
+        """What a reader of this source should know, a sentence each."""
+        return []

@@ -1,0 +1,113 @@
+"""Karpathy's splits: ``dataset_coco.json``, ``dataset_flickr30k.json``, and image files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from goal_kernels.data.sources.base import DEV_NAMES
+from goal_kernels.data.sources.pictures import ImageRecord, PictureSource, cut_captions
+from goal_kernels.data.sources.text_files import one_of, read_json, starts_with
+
+COCO_CAPTIONS = 5  # an image; the lineage cuts the few images that have more
+RESTVAL = "restval"
+
+
+class KarpathySource(PictureSource):
+    """``{"images": [{"split", "filepath", "filename", "sentences": [{"raw"}]}]}``.
+
+    ``val`` is called ``dev``. ``testall``, the name of COCO's 5000 test images in the precomputed
+    layout, is another name for ``test``. Ids of images are ``cocoid``, else ``imgid``; those of
+    captions ``sentid``.
+    """
+
+    format = "karpathy"
+    summary = "dataset_coco.json or dataset_flickr30k.json with image files"
+    takes = frozenset({"image_root", "restval", "max_captions"})
+
+    @classmethod
+    def recognise(cls, path: Path) -> Path | None:
+        """The JSON file."""
+        if path.is_file():
+            return path if path.suffix == ".json" and starts_with(path, "{") else None
+        return one_of(path, sorted(path.glob("dataset_*.json")))
+
+    @cached_property
+    def _read(self) -> tuple[dict[str, list[ImageRecord]], list[str]]:
+        """Records by split, and the remarks on what was left out."""
+        table = read_json(self.path)
+        if not isinstance(table, dict) or not isinstance(table.get("images"), list):
+            raise ValueError(f"{self.path}: expected a JSON object with a list 'images'")
+        by_split: dict[str, list[ImageRecord]] = {}
+        for number, entry in enumerate(table["images"]):
+            by_split.setdefault(_split_of(entry), []).append(self._record(number, entry))
+        limit = self.options.max_captions
+        if limit is None:
+            limit = COCO_CAPTIONS if table.get("dataset") == "coco" else 0
+        remarks = []
+        left_out = sum(cut_captions(records, limit) for records in by_split.values())
+        if left_out:
+            remarks.append(
+                f"{left_out} captions beyond the first {limit} of an image are left out "
+                f"({COCO_CAPTIONS} of COCO is the published habit); --data.max_captions 0 keeps all"
+            )
+        if self.options.restval:
+            if RESTVAL not in by_split:
+                raise ValueError(
+                    f"restval: expected images in split 'restval' of {self.path}, found none "
+                    "(Flickr30K has no such split); leave the option out"
+                )
+            by_split.setdefault("train", []).extend(by_split.pop(RESTVAL))
+        elif RESTVAL in by_split:
+            remarks.append(
+                f"{len(by_split[RESTVAL])} images of split restval are not in train; the published "
+                "figures since SCAN train on them too: --data.restval true"
+            )
+        return by_split, remarks
+
+    def _record(self, number: int, entry: Any) -> ImageRecord:
+        """The record of the ``number``-th image, or a ValueError that says what it lacks."""
+        try:
+            name = str(Path(entry.get("filepath", "")) / entry["filename"])
+            captions = [str(sentence["raw"]) for sentence in entry["sentences"]]
+            ids = [sentence.get("sentid") for sentence in entry["sentences"]]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{self.path}: image {number}: expected 'filename' and 'sentences' with 'raw', "
+                f"lacks {error}"
+            ) from error
+        if not captions:
+            raise ValueError(
+                f"{self.path}: image {number} ({name}): expected sentences, found none"
+            )
+        identifier = entry.get("cocoid", entry.get("imgid"))
+        return ImageRecord(
+            name,
+            captions,
+            None if identifier is None else int(identifier),
+            None if None in ids else [int(i) for i in ids],
+        )
+
+    def stored_names(self) -> list[str]:
+        """The splits of the file."""
+        return list(self._read[0])
+
+    def find(self, split: str) -> str:
+        """Likewise with ``testall`` for ``test``."""
+        return super().find("test" if split == "testall" else split)
+
+    def records(self, split: str) -> Sequence[ImageRecord]:
+        """The images of a split in the order of the file, restval's behind train's."""
+        return self._read[0][split]
+
+    def remarks(self) -> list[str]:
+        """Whether restval takes part, and captions that are left out."""
+        return self._read[1]
+
+
+def _split_of(entry: Any) -> str:
+    """The split of an image, ``val`` called ``dev``."""
+    split = str(entry.get("split")) if isinstance(entry, dict) else "None"
+    return "dev" if split in DEV_NAMES else split

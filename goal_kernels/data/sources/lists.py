@@ -1,0 +1,132 @@
+"""Lists of ``{"image", "caption"}``, one JSON or JSON-lines file a split: ALBEF, BLIP."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from goal_kernels.data.files import read_lines
+from goal_kernels.data.sources.base import COMMON_NAMES, DEV_NAMES, SourceOptions
+from goal_kernels.data.sources.pictures import (
+    ImageRecord,
+    PictureSource,
+    cut_captions,
+    group_by_image,
+)
+from goal_kernels.data.sources.text_files import one_of, read_json, starts_with
+
+SUFFIXES = (".json", ".jsonl", ".ndjson")
+_SPLITS = "|".join(dict.fromkeys((*COMMON_NAMES, *DEV_NAMES)))
+_FILE_NAME = re.compile(rf"(?:(?P<base>.*)[_.-])?(?P<split>{_SPLITS})")
+
+
+class ListSource(PictureSource):
+    """``[{"image": path, "caption": text or [text, ...], "image_id": n}, ...]``.
+
+    The splits are the files whose names differ in the last word alone: ``coco_train.json``,
+    ``coco_val.json``. Entries of one image are put together. An ``image_id`` may be a number or end
+    in one (``"coco_391895"``).
+    """
+
+    format = "list"
+    summary = '{split}.json or .jsonl, entries {"image", "caption", "image_id"}, with image files'
+    takes = frozenset({"image_root", "max_captions"})
+
+    def __init__(self, path: Path, options: SourceOptions) -> None:
+        super().__init__(path, options)
+        self._records: dict[str, list[ImageRecord]] = {}
+
+    @classmethod
+    def recognise(cls, path: Path) -> Path | None:
+        """One of the files."""
+        if path.is_file():
+            known = path.suffix in SUFFIXES and starts_with(path, _FIRST[path.suffix])
+            return path if known else None
+        files = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES]
+        found: dict[str, Path] = {}  # by what the names of one dataset share
+        for file in files:
+            matched = _FILE_NAME.fullmatch(file.stem)
+            if matched and cls.recognise(file):
+                found.setdefault(matched["base"] or "", file)
+        return one_of(path, list(found.values()))
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """The file of each split."""
+        own = _FILE_NAME.fullmatch(self.path.stem)
+        if own is None:
+            return {self.path.stem: self.path}
+        found = {}
+        for file in sorted(self.path.parent.iterdir()):
+            matched = _FILE_NAME.fullmatch(file.stem)
+            if matched and file.suffix == self.path.suffix and matched["base"] == own["base"]:
+                found[matched["split"]] = file
+        return found
+
+    def stored_names(self) -> list[str]:
+        """The last words of the file names."""
+        return list(self.files)
+
+    def records(self, split: str) -> Sequence[ImageRecord]:
+        """The images of the split's file."""
+        if split not in self._records:
+            file = self.files[split]
+            records = group_by_image(_rows(file), file)
+            cut_captions(records, self.options.max_captions or 0)
+            self._records[split] = records
+        return self._records[split]
+
+
+_FIRST = {".json": "[", ".jsonl": "{", ".ndjson": "{"}
+
+
+def _rows(file: Path) -> Iterator[ImageRecord]:
+    """The entries of a file."""
+    for number, entry in enumerate(_entries(file), 1):
+        entry = entry if isinstance(entry, dict) else {"entry": entry}
+        captions: Any = entry.get("caption")
+        captions = [captions] if isinstance(captions, str) else captions
+        if not (_are(str, captions) and _are(str, [entry.get("image")])):
+            raise ValueError(
+                f"{file}: entry {number}: expected 'image', a path, and 'caption', a text or a "
+                f"list of texts, found {str(entry)[:80]}"
+            )
+        ids = entry.get("caption_ids")
+        if ids is not None and not (_are(int, ids) and len(ids) == len(captions)):
+            raise ValueError(
+                f"{file}: entry {number}: expected {len(captions)} integers as 'caption_ids', "
+                f"found {str(ids)[:80]}"
+            )
+        yield ImageRecord(entry["image"], captions, _number(entry.get("image_id")), ids)
+
+
+def _are(kind: type, values: object) -> bool:
+    """Whether ``values`` is a filled list of that kind."""
+    return isinstance(values, list) and bool(values) and all(type(v) is kind for v in values)
+
+
+def _entries(file: Path) -> list[Any]:
+    """The entries of a JSON list or of the lines of a file."""
+    if file.suffix == ".json":
+        entries = read_json(file)
+        if not isinstance(entries, list):
+            raise ValueError(f"{file}: expected a JSON list, found {type(entries).__name__}")
+        return entries
+    entries = []
+    for number, line in enumerate(read_lines(file), 1):
+        if line.strip():
+            try:
+                entries.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{file}: line {number}: expected JSON; {error}") from error
+    return entries
+
+
+def _number(identifier: object) -> int | None:
+    """An id as a number, or the number that it ends in; None where there is none."""
+    digits = re.search(r"\d{1,18}$", str(identifier))
+    return int(digits.group()) if digits and not isinstance(identifier, float) else None

@@ -1,0 +1,135 @@
+"""One split of a dataset: captions, their images, and for each image its features or its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goal_kernels.data.feature_rows import Features
+from goal_kernels.data.files import read_lines
+from goal_kernels.data.truth_relation import TruthRelation
+
+PICTURE_FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Images")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What all sources of data have in common: N images and M captions, and which go together.
+
+    Attributes:
+        folder: the folder that the split was read from.
+        name: the split's name, ``"train"`` for instance.
+        captions: M captions, stripped of surrounding white space.
+        image_of_caption: int64 [M], the image row of each caption, ascending; every image has one.
+        image_ids: int64 [N].
+        numbered: True when the source gives no ids, so that ``image_ids`` only count the images.
+        caption_ids: int64 [M] where the source gives them (COCO's annotation ids).
+        truth: which captions are true of which images, where the source says so.
+    """
+
+    folder: Path
+    name: str
+    captions: list[str]
+    image_of_caption: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+    numbered: bool = False
+    caption_ids: NDArray[np.int64] | None = None
+    truth: TruthRelation | None = None
+
+    @cached_property
+    def scenes(self) -> list[dict[str, Any]] | None:
+        """One record an image from ``{split}_scenes.jsonl``, or None; read on first use."""
+        path = self.folder / f"{self.name}_scenes.jsonl"
+        if not path.is_file():
+            return None
+        records = [json.loads(line) for line in read_lines(path)[: len(self.image_ids)]]
+        if len(records) != len(self.image_ids):
+            raise ValueError(
+                f"{path}: expected {len(self.image_ids)} lines, one an image, "
+                f"found {len(records)}; write the folder again"
+            )
+        return records
+
+    @cached_property
+    def image_names(self) -> Sequence[str] | None:
+        """N file names, or None where the source has none."""
+        return None
+
+    def captions_per_image(self) -> NDArray[np.int64]:
+        """int64 [N]: how many captions each image has."""
+        return np.bincount(self.image_of_caption, minlength=len(self.image_ids))
+
+    def picture(self, row: int) -> Path | None:
+        """The file to show for image ``row``, or None where there is none."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecomputedSplit(Split):
+    """A split whose images are given as features.
+
+    Attributes:
+        features: [N, K, D] region features, memory-mapped and read-only, in the file's dtype:
+            an array view, or where repeated rows follow no fixed step a ``FeatureRows``, which
+            is indexed in the same way (``features[images]``).
+    """
+
+    features: Features
+
+    @cached_property
+    def image_names(self) -> Sequence[str] | None:
+        """File names from ``id_mapping.json`` in the folder or beside it, None without one."""
+        for folder in (self.folder, self.folder.parent):
+            path = folder / "id_mapping.json"
+            if path.is_file():
+                table = json.loads(path.read_text(encoding="utf-8"))
+                if isinstance(table, dict) and all(str(i) in table for i in self.image_ids):
+                    return [str(table[str(identifier)]) for identifier in self.image_ids]
+        return None
+
+    def picture(self, row: int) -> Path | None:
+        """``images/{split}/{id}.png`` (or jpg), or the file that ``id_mapping.json`` names."""
+        own = self.folder / "images" / self.name
+        candidates = [own / f"{self.image_ids[row]}{suffix}" for suffix in PICTURE_SUFFIXES]
+        if self.image_names is not None:
+            candidates += [
+                folder / pictures / self.image_names[row]
+                for folder in (self.folder, self.folder.parent)
+                for pictures in PICTURE_FOLDERS
+            ]
+        return next((path for path in candidates if path.is_file()), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSplit(Split):
+    """A split whose images are files.
+
+    Attributes:
+        image_root: folder that the names are relative to.
+        names: N file names.
+    """
+
+    image_root: Path
+    names: list[str]
+
+    @cached_property
+    def image_names(self) -> Sequence[str] | None:
+        """N file names, relative to ``image_root``."""
+        return self.names
+
+    def file(self, row: int) -> Path:
+        """The file of image ``row``, which may be missing: see ``goal-kernels data inspect``."""
+        return self.image_root / self.names[row]
+
+    def picture(self, row: int) -> Path | None:
+        """The file of image ``row``, None when it is missing."""
+        path = self.file(row)
+        return path if path.is_file() else None
