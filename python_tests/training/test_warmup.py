@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from goal_kernels import GOALLoss, Objective
-from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule, sum_of_hinges
+from goal_kernels.training.dense_losses import sum_of_hinges
+from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
 
 MARGIN = 0.2
 
