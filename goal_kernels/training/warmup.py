@@ -74,10 +74,11 @@ class CollapseHold:
 
     def observe(self, collapsed: bool, step: int, schedule: WarmupSchedule) -> None:
         """Take in what mining found at `step`, after which the next step is decided."""
+        held_before = self.held
         self.streak = self.streak + 1 if collapsed != self.held else 0
         if self.streak >= self.patience:
             self.held, self.streak = not self.held, 0
-        if self.held:
+        if self.held or held_before:
             standing = min(self.position(step), schedule.warmup_steps)
             self.delay = step + 1 - standing
 
