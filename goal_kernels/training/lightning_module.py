@@ -177,6 +177,7 @@ class RetrievalModule(pl.LightningModule):
         with self._seeded(self.global_step, micro_batch, share.rank):
             images, texts = self._encode(batch)
         ids = batch.image_ids if self.mask_same_image else None
+        self._log_warmup()
         # Half precision would blur which negative is the hardest.
         with torch.autocast(self.device.type, enabled=False):
             loss, statistics = self.loss(
@@ -186,7 +187,8 @@ class RetrievalModule(pl.LightningModule):
                 self.global_step,
                 share.rows,
             )
-        self._log_step(loss, statistics)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self._log_statistics(statistics)
         done = batch_idx / self.trainer.num_training_batches
         return loss * self.unfreezing.loss_factor(self.current_epoch, done)
 
@@ -215,19 +217,21 @@ class RetrievalModule(pl.LightningModule):
             second_pass, self._second_pass = self._second_pass, None
             second_pass()
 
-    def _log_step(self, loss: Tensor, statistics: gk.MiningStatistics) -> None:
+    def _log_warmup(self) -> None:
+        """Log how much of the objective the coming loss holds, and why."""
+        self.log("warmup/objective_weight", self.loss.weight(self.global_step))
+        if self.loss.hold is not None:
+            self.log("warmup/held", float(self.loss.hold.held))
+
+    def _log_statistics(self, statistics: gk.MiningStatistics) -> None:
         """Log what mining found and count collapsed steps; the device is never waited for."""
-        self.log("train/loss", loss.detach(), prog_bar=True)
         self.log_dict(
             {
                 "mining/mean_positive": statistics.mean_positive,
                 "mining/mean_hardest_negative": statistics.mean_hardest_negative,
                 "mining/active_fraction": statistics.active_fraction,
-                "warmup/objective_weight": self.loss.weight(self.global_step),
             }
         )
-        if self.loss.hold is not None:
-            self.log("warmup/held", float(self.loss.hold.held))
         self._collapsed_steps += statistics.collapsed
         self._steps += 1
 
