@@ -21,6 +21,10 @@ LAYERS = (
     {"modules", "retrieval"},
     {"graphs"},
     {"goal_kernels"},
+    {"distributed.group"},
+    {"distributed.gather"},
+    {"distributed.loss", "distributed.batch_norm"},
+    {"distributed"},
     {"training*", "data*", "cli", "__main__"},
 )
 """From the bottom up: a module imports from strictly lower layers only."""

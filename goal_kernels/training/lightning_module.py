@@ -1,24 +1,32 @@
-"""The Lightning shell around the dual encoder: optimiser, schedule, logging, evaluation."""
+"""The Lightning shell around the dual encoder: optimiser, schedules, logging, evaluation."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 import goal_kernels as gk
+from goal_kernels.distributed import synchronize_batch_norm
+from goal_kernels.training.batch_share import BatchShare, augment_share
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
+from goal_kernels.training.dense_losses import make_objective
 from goal_kernels.training.evaluation import Evaluation, evaluate
 from goal_kernels.training.model import build_model
+from goal_kernels.training.optimisation import DroppedRate, DropSchedule, make_optimizer
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options
-from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
-
-LR_DROP_FACTOR = 0.1  # of the learning rate, once; VSE-infinity
+from goal_kernels.training.two_passes import first_pass
+from goal_kernels.training.unfreezing import Unfreezing
+from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
 
 class RetrievalModule(pl.LightningModule):
@@ -29,14 +37,26 @@ class RetrievalModule(pl.LightningModule):
         image: the image encoder.
         text: the text encoder.
         embed_dim: width of the joint space.
-        objective: "triplet/pair", see `goal-kernels objectives`.
+        objective: "triplet/pair", see `goal-kernels objectives`; or a baseline over all negatives,
+            "sum_of_hinges" or "info_nce" (whose similarities are multiplied by tau).
         objective_parameters: hyper-parameters of the objective, e.g. {"margin": 0.2}.
         warmup_steps: optimiser steps of `sum_of_hinges` before the objective.
+        warmup_epochs: the same in epochs, which may be fractions; give one of the two.
         blend_steps: optimiser steps over which the objective then takes over.
-        mask_same_image: captions of one image are never each other's negatives.
-        lr: learning rate of AdamW.
-        weight_decay: of AdamW.
-        lr_drop_at: fraction of all steps after which the learning rate drops to a tenth.
+        hold_on_collapse: stay in the warm-up, or go back to it, while training is collapsed.
+        mask_same_image: captions of one image are never each other's negatives; false for the
+            papers' behaviour, where they are.
+        accumulate_negatives: chunks that a batch is encoded in, twice, to need the memory of one;
+            every pair still meets the negatives of the whole batch. 1 encodes it at once.
+        optimizer: "adamw" or "adam".
+        lr: learning rate.
+        weight_decay: of the optimiser.
+        lr_drop_at: fraction of all steps after which the learning rate drops to a tenth; 0.6 when
+            none of the three is given.
+        lr_drop_epochs: it drops at the start of each of these epochs, counted from 0, instead.
+        lr_drop_steps: it drops after each of these numbers of optimiser steps, instead.
+        frozen_epochs: epochs with the image backbone frozen; the loss is ramped up in the next one.
+        unfreezing_epochs: epochs with 3, then 2, then 1 of its 4 blocks still frozen.
         backend: of the loss, "auto" or a name from `goal-kernels backends`.
         seed: of the augmentation, together with the step.
     """
@@ -50,11 +70,19 @@ class RetrievalModule(pl.LightningModule):
         objective: str = "hinge/constant",
         objective_parameters: dict[str, float] | None = None,
         warmup_steps: int = 0,
+        warmup_epochs: float = 0.0,
         blend_steps: int = 0,
+        hold_on_collapse: bool = False,
         mask_same_image: bool = True,
+        accumulate_negatives: int = 1,
+        optimizer: str = "adamw",
         lr: float = 5e-4,
         weight_decay: float = 1e-4,
-        lr_drop_at: float = 0.6,
+        lr_drop_at: float | None = None,
+        lr_drop_epochs: list[int] | None = None,
+        lr_drop_steps: list[int] | None = None,
+        frozen_epochs: int = 0,
+        unfreezing_epochs: int = 0,
         backend: str = "auto",
         seed: int = 0,
     ) -> None:
@@ -68,13 +96,19 @@ class RetrievalModule(pl.LightningModule):
             for name in signature(type(self)).parameters
         }
         self.save_hyperparameters(plain)
-        triplet, _, pair = objective.partition("/")
-        options: dict[str, Any] = dict(objective_parameters or {})
-        self.objective = gk.Objective(triplet, pair, **options)
+        _check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
+        self.objective = make_objective(objective, objective_parameters)
         self.model = build_model(image, text, sizes, embed_dim)
-        self.loss = WarmedLoss(self.objective, WarmupSchedule(warmup_steps, blend_steps), backend)
-        self.lr, self.weight_decay, self.lr_drop_at = lr, weight_decay, lr_drop_at
+        self.loss = WarmedLoss(
+            self.objective,
+            WarmupSchedule(warmup_steps, blend_steps),
+            backend,
+            CollapseHold() if hold_on_collapse else None,
+        )
+        self.lr_drops = DropSchedule(lr_drop_at, lr_drop_epochs, lr_drop_steps)
+        self.unfreezing = Unfreezing(frozen_epochs, unfreezing_epochs)
         self.mask_same_image = mask_same_image
+        self.accumulate_negatives = accumulate_negatives
         self.seed = seed
         self.evaluation: Evaluation | None = None
         self._images: list[Tensor] = []
@@ -82,29 +116,112 @@ class RetrievalModule(pl.LightningModule):
         self._image_ids: list[Tensor] = []
         self._steps = 0
         self._collapsed_steps = torch.zeros((), dtype=torch.int64)
+        self._second_pass: Callable[[], None] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Make several processes train as one."""
+        if stage == "fit" and self.trainer.world_size > 1:
+            synchronize_batch_norm(self.model)
+            # Batch statistics are equal everywhere already, and buffers that grow with the batch
+            # may differ in size between processes: there is nothing to broadcast.
+            self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
 
     def configure_optimizers(self) -> Any:
-        """AdamW, with one drop of the learning rate counted in steps."""
-        optimizer = torch.optim.AdamW(self.model.parameter_groups(self.lr, self.weight_decay))
-        drop_step = round(self.lr_drop_at * self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: 1.0 if step < drop_step else LR_DROP_FACTOR
+        """The optimiser, with drops of the learning rate counted in steps."""
+        options = self.hparams
+        optimizer = make_optimizer(
+            options["optimizer"],
+            self.model.parameter_groups(options["lr"], options["weight_decay"]),
         )
+        total_steps = self.trainer.estimated_stepping_batches
+        steps_per_epoch = self._steps_per_epoch()
+        if options["warmup_epochs"]:
+            warmup_steps = round(options["warmup_epochs"] * steps_per_epoch)
+            self.loss.schedule = WarmupSchedule(warmup_steps, options["blend_steps"])
+        rate = DroppedRate(self.lr_drops.drop_steps(total_steps, steps_per_epoch))
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate),
+                "interval": "step",
+            },
         }
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
+    def _steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch; the trainer has loaded the data."""
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+
+    def on_train_start(self) -> None:
+        """Freeze what does not train now, also when the run resumes within an epoch."""
+        self._freeze()
+
+    def on_train_epoch_start(self) -> None:
+        """Start counting collapsed steps."""
+        self._collapsed_steps = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._steps = 0
+        self._freeze()
+
+    def _freeze(self) -> None:
+        if self.unfreezing.planned:
+            self.model.set_trainable(self.unfreezing.fixed_blocks(self.current_epoch))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, [] float32."""
-        # Seeded by the step, so that a resumed run draws what the uninterrupted one would have.
-        generator = torch.Generator(self.device).manual_seed(self.seed + (self.global_step << 20))
-        images, texts = self.model(self.model.augment(batch, generator))
+        # Everything random is seeded by the step, so that a resumed run draws what the
+        # uninterrupted one would have.
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        generator = torch.Generator(self.device)
+        generator.manual_seed(self.seed + (self.global_step << 20) + (micro_batch << 50))
+        share = BatchShare.of(batch)
+        batch = augment_share(self.model, batch, share, generator)
+        with self._seeded(self.global_step, micro_batch, share.rank):
+            images, texts = self._encode(batch)
         ids = batch.image_ids if self.mask_same_image else None
-        loss, statistics = self.loss(images, texts, ids, self.global_step)
+        self._log_warmup()
+        # Half precision would blur which negative is the hardest.
+        with torch.autocast(self.device.type, enabled=False):
+            loss, statistics = self.loss(
+                _at_least_float32(images),
+                _at_least_float32(texts),
+                ids,
+                self.global_step,
+                share.rows,
+            )
         self.log("train/loss", loss.detach(), prog_bar=True)
         self._log_statistics(statistics)
-        return loss
+        done = batch_idx / self.trainer.num_training_batches
+        return loss * self.unfreezing.loss_factor(self.current_epoch, done)
+
+    @contextmanager
+    def _seeded(self, *numbers: int) -> Iterator[None]:
+        """Global generators, which dropout inside encoders draws from, seeded by the numbers."""
+        seed = np.random.SeedSequence([self.seed, *numbers]).generate_state(1, np.uint64)[0]
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(int(seed >> np.uint64(1)))
+            yield
+
+    def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Image and text embeddings [B, D]; in chunks, a second pass is left for `backward`."""
+        if self.accumulate_negatives == 1:
+            return self.model(batch)
+        embeddings, self._second_pass = first_pass(
+            self.model, batch, self.accumulate_negatives, self.trainer
+        )
+        return embeddings
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Backward of the loss, then of the chunks when there are any."""
+        loss.backward(*args, **kwargs)
+        if self._second_pass is not None:
+            second_pass, self._second_pass = self._second_pass, None
+            second_pass()
+
+    def _log_warmup(self) -> None:
+        """Log how much of the objective the coming loss holds, and why."""
+        self.log("warmup/objective_weight", self.loss.weight(self.global_step))
+        if self.loss.hold is not None:
+            self.log("warmup/held", float(self.loss.hold.held))
 
     def _log_statistics(self, statistics: gk.MiningStatistics) -> None:
         """Log what mining found and count collapsed steps; the device is never waited for."""
@@ -118,11 +235,6 @@ class RetrievalModule(pl.LightningModule):
         self._collapsed_steps += statistics.collapsed
         self._steps += 1
 
-    def on_train_epoch_start(self) -> None:
-        """Start counting collapsed steps."""
-        self._collapsed_steps = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._steps = 0
-
     def on_train_epoch_end(self) -> None:
         """Warn when most steps of the epoch ran on collapsed embeddings.
 
@@ -133,9 +245,28 @@ class RetrievalModule(pl.LightningModule):
             rank_zero_warn(
                 f"COLLAPSED: in {collapsed} of {self._steps} steps of epoch "
                 f"{self.current_epoch + 1} all similarities were nearly equal, so nothing is "
-                "learnt. Warm up longer (--model.warmup_steps), blend in (--model.blend_steps) or "
-                "lower the learning rate (--model.lr)."
+                "learnt. Warm up longer (--model.warmup_steps), blend in (--model.blend_steps), "
+                "hold the warm-up meanwhile (--model.hold_on_collapse true) or lower the learning "
+                "rate (--model.lr)."
             )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the state of the warm-up and the collapsed steps of this epoch."""
+        checkpoint["warmup"] = {
+            "hold": self.loss.hold.state_dict() if self.loss.hold is not None else None,
+            "steps": self._steps,
+            "collapsed_steps": int(self._collapsed_steps),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the state of the warm-up; weights alone (for evaluation) may come without."""
+        state = checkpoint.get("warmup")
+        if state is None:
+            return
+        if self.loss.hold is not None and state["hold"] is not None:
+            self.loss.hold.load_state_dict(state["hold"])
+        self._steps = state["steps"]
+        self._collapsed_steps = torch.tensor(state["collapsed_steps"], device=self.device)
 
     def validation_step(
         self, batch: ImageBatch | TextBatch, _: int, dataloader_idx: int = 0
@@ -158,6 +289,7 @@ class RetrievalModule(pl.LightningModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, stage: str) -> None:
+        """Every process has encoded and ranks everything, so all log the same."""
         parts = (self._images, self._texts, self._image_ids)
         self.evaluation = evaluate(*(torch.cat(part).cpu() for part in parts))
         for part in parts:
@@ -167,3 +299,23 @@ class RetrievalModule(pl.LightningModule):
             for name, value in metrics[direction].items():
                 self.log(f"{stage}/{direction}_{name}", float(value))
         self.log(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True)
+
+
+def _at_least_float32(embeddings: Tensor) -> Tensor:
+    """[B, D] in float32, or float64 where it is that already."""
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+
+
+def _check_amounts(warmup_steps: int, warmup_epochs: float, accumulate_negatives: int) -> None:
+    """Raises: ValueError naming the option that is out of range or given twice."""
+    if warmup_steps and warmup_epochs:
+        raise ValueError(
+            f"model.warmup_steps, model.warmup_epochs: expected one of them, got {warmup_steps} "
+            f"and {warmup_epochs}; set one to 0"
+        )
+    if warmup_epochs < 0:
+        raise ValueError(f"model.warmup_epochs: expected a number >= 0, got {warmup_epochs}")
+    if accumulate_negatives < 1:
+        raise ValueError(
+            f"model.accumulate_negatives: expected at least 1 chunk, got {accumulate_negatives}"
+        )

@@ -6,41 +6,18 @@ equal and the loss stays at 2 * B * margin. A phase that pulls on all negatives 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from goal_kernels import GOALLoss, MiningStatistics, Objective, constants
+from goal_kernels import GOALLoss, MiningStatistics, Objective
+from goal_kernels.distributed import gather_pairs
+from goal_kernels.training.dense_losses import DenseObjective, sum_of_hinges
 
-
-def sum_of_hinges(
-    image_embeddings: Tensor,
-    text_embeddings: Tensor,
-    image_ids: Tensor | None = None,
-    margin: float = constants.MARGIN,
-) -> Tensor:
-    """Triplet loss over all negatives of the batch, both directions, summed.
-
-    Equals: sum over i, j with j not a positive of i of
-        relu(margin + S[i, j] - S[i, i]) + relu(margin + S[j, i] - S[i, i]),  S = X Y^T.
-    Args:
-        image_embeddings: [B, D] floating point, X.
-        text_embeddings: [B, D] of the same dtype, Y; row i matches image row i.
-        image_ids: [B] integers or None; pairs of equal ids are never negatives of each other.
-        margin: in units of similarity.
-    Returns: 0-d tensor, dtype of the embeddings.
-    Source: VSE++ (Faghri et al., BMVC 2018), eq. 5; dense, [B, B] is stored.
-    """
-    similarity = image_embeddings @ text_embeddings.T  # [B, B]
-    positive = similarity.diagonal()  # [B]
-    if image_ids is None:
-        same = torch.eye(len(positive), dtype=torch.bool, device=similarity.device)
-    else:
-        same = image_ids[:, None] == image_ids[None, :]  # [B, B]
-    i2t = (margin + similarity - positive[:, None]).clamp(min=0)
-    t2i = (margin + similarity - positive[None, :]).clamp(min=0)
-    return (i2t + t2i).masked_fill(same, 0).sum()
+HOLD_PATIENCE = 20  # steps in a row; a healthy run may start from embeddings that are all alike
 
 
 @dataclass(frozen=True)
@@ -71,35 +48,111 @@ class WarmupSchedule:
         return min(1.0, (after + 1) / (self.blend_steps + 1))
 
 
-class WarmedLoss(nn.Module):
-    """`sum_of_hinges` first, then a hardest-negative objective, by `schedule`.
+@dataclass
+class CollapseHold:
+    """Keeps the schedule in its warm-up, or returns to it, while training is collapsed.
 
-    Holds no state: the step is an argument, so that a resumed run continues where it was.
+    After `patience` collapsed steps in a row the schedule stands still and only the sum of hinges
+    counts. After as many healthy steps in a row it goes on: with what was left of the warm-up, or
+    with the blend from its start. All there is to save is numbers, see `state_dict`.
+
+    Attributes:
+        patience: steps in a row that change the state, >= 1.
+        held: whether the schedule stands still.
+        streak: steps in a row that speak against the present state.
+        delay: steps that the schedule is behind the optimiser's.
     """
 
-    def __init__(self, objective: Objective, schedule: WarmupSchedule, backend: str) -> None:
+    patience: int = HOLD_PATIENCE
+    held: bool = False
+    streak: int = 0
+    delay: int = 0
+
+    def position(self, step: int) -> int:
+        """Place in the schedule at optimiser step `step`."""
+        return step - self.delay
+
+    def observe(self, collapsed: bool, step: int, schedule: WarmupSchedule) -> None:
+        """Take in what mining found at `step`, after which the next step is decided."""
+        held_before = self.held
+        self.streak = self.streak + 1 if collapsed != self.held else 0
+        if self.streak >= self.patience:
+            self.held, self.streak = not self.held, 0
+        if self.held or held_before:
+            standing = min(self.position(step), schedule.warmup_steps)
+            self.delay = step + 1 - standing
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers by name."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; the patience stays as configured."""
+        for field in fields(self):
+            if field.name != "patience":
+                setattr(self, field.name, state[field.name])
+
+
+class WarmedLoss(nn.Module):
+    """`sum_of_hinges` first, then the objective, by `schedule`, over the pairs of all processes.
+
+    The step is an argument, so that a resumed run continues where it was; the only state is that of
+    `hold`.
+
+    Args:
+        objective: a GOAL objective, or a `DenseObjective`.
+        schedule: when the objective counts; may be replaced before training.
+        backend: of mining and loss.
+        hold: stops the schedule while training is collapsed; None never does.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        schedule: WarmupSchedule,
+        backend: str,
+        hold: CollapseHold | None = None,
+    ) -> None:
         super().__init__()
+        self.objective = objective
         self.objective_loss = GOALLoss(objective, backend=backend, return_stats=True)
         self.schedule = schedule
-        self.margin = objective.margin
+        self.hold = hold
+
+    def weight(self, step: int) -> float:
+        """Share of the objective at optimiser step `step`, in [0, 1]."""
+        if self.hold is None:
+            return self.schedule.weight(step)
+        return 0.0 if self.hold.held else self.schedule.weight(self.hold.position(step))
 
     def forward(
-        self, image_embeddings: Tensor, text_embeddings: Tensor, image_ids: Tensor | None, step: int
+        self,
+        image_embeddings: Tensor,
+        text_embeddings: Tensor,
+        image_ids: Tensor | None,
+        step: int,
+        rows: Sequence[int] | None = None,
     ) -> tuple[Tensor, MiningStatistics]:
         """Loss at one optimiser step.
 
         Args:
-            image_embeddings, text_embeddings: [B, D], unit rows.
+            image_embeddings, text_embeddings: [B, D], unit rows of this process.
             image_ids: [B] integers or None.
             step: optimiser steps taken so far.
-        Returns: 0-d loss, and what mining found, in the warm-up too.
+            rows: B of every process; asked for when None.
+        Returns: 0-d loss, and what mining found, in the warm-up too; of the pairs of all processes.
         """
-        weight = self.schedule.weight(step)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0):
-            objective, statistics = self.objective_loss(
-                image_embeddings, text_embeddings, image_ids, image_ids
-            )
-        if weight == 1:
-            return objective, statistics
-        hinges = sum_of_hinges(image_embeddings, text_embeddings, image_ids, self.margin)
-        return (1 - weight) * hinges + weight * objective, statistics
+        pairs = gather_pairs(image_embeddings, text_embeddings, image_ids, rows=rows)
+        images, texts, ids, _ = pairs
+        weight = self.weight(step)
+        dense = isinstance(self.objective, DenseObjective)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not dense):
+            loss, statistics = self.objective_loss(images, texts, ids, ids)
+        if isinstance(self.objective, DenseObjective) and weight > 0:
+            loss = self.objective.loss(images, texts, ids)
+        if weight < 1:
+            hinges = sum_of_hinges(images, texts, ids, self.objective.margin)
+            loss = (1 - weight) * hinges + weight * loss
+        if self.hold is not None:
+            self.hold.observe(bool(statistics.collapsed), step, self.schedule)
+        return loss, statistics

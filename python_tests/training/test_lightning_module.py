@@ -6,46 +6,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.data import DataLoader
 
 pl = pytest.importorskip("pytorch_lightning")
 
+from lightning_cases import make_module, make_trainer, parameters  # noqa: E402
+
 from goal_kernels.training.data_module import RetrievalDataModule  # noqa: E402
 from goal_kernels.training.evaluation import evaluate, read_oracle  # noqa: E402
-from goal_kernels.training.lightning_module import RetrievalModule  # noqa: E402
 from goal_kernels.training.options import ImageOptions, TextOptions  # noqa: E402
 
 NO_DROPOUT = ImageOptions(drop_probability=0.0)
 NO_WORD_DROPOUT = TextOptions(word_dim=8, drop_probability=0.0)
 
 
-def make_module(data: RetrievalDataModule, **options) -> RetrievalModule:
-    torch.manual_seed(0)
-    options.setdefault("text", TextOptions(word_dim=8))
-    return RetrievalModule(data.sizes, embed_dim=16, lr=0.01, **options)
-
-
-def make_trainer(epochs: int, **options) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        gradient_clip_val=2.0,
-        **options,
-    )
-
-
 @pytest.fixture
 def data(folder: Path) -> RetrievalDataModule:
     return RetrievalDataModule(str(folder), batch_size=12)
-
-
-def parameters(module: RetrievalModule) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
 def test_same_seed_same_run(data: RetrievalDataModule) -> None:
@@ -132,11 +110,12 @@ def test_masking_of_same_image_captions(data: RetrievalDataModule, mask: bool, l
     ids = torch.arange(12) // 2
     batch = next(iter(data.train_dataloader()))._replace(image_ids=ids)
     module = make_module(data, mask_same_image=mask, image=NO_DROPOUT, text=NO_WORD_DROPOUT)
-    module.on_train_epoch_start()
-    module.log = module.log_dict = lambda *_, **__: None
     # Both captions of an image have its very embedding: unmasked, each is the other's negative.
-    module.model.forward = lambda _: (torch.eye(6)[ids], torch.eye(6)[ids])
-    assert module.training_step(batch, 0).item() == pytest.approx(loss)
+    same = torch.eye(6)[ids].requires_grad_()
+    module.model.forward = lambda _: (same, same)
+    trainer = make_trainer(1, limit_val_batches=0)
+    trainer.fit(module, train_dataloaders=DataLoader([batch], batch_size=None))
+    assert trainer.callback_metrics["train/loss"].item() == pytest.approx(loss)
 
 
 def test_evaluation_of_a_truncated_set_keeps_what_belongs_together() -> None:

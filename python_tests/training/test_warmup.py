@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from goal_kernels import GOALLoss, Objective
-from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule, sum_of_hinges
+from goal_kernels.training.dense_losses import sum_of_hinges
+from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
 MARGIN = 0.2
 
@@ -15,30 +16,6 @@ MARGIN = 0.2
 def unit_rows(rows: int, width: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return F.normalize(torch.randn(rows, width, generator=generator, dtype=torch.float64), dim=1)
-
-
-def slow_sum_of_hinges(images: torch.Tensor, texts: torch.Tensor, ids: list[int]) -> float:
-    total = 0.0
-    for i in range(len(images)):
-        positive = float(images[i] @ texts[i])
-        for j in range(len(images)):
-            if ids[i] != ids[j]:
-                total += max(0.0, MARGIN + float(images[i] @ texts[j]) - positive)
-                total += max(0.0, MARGIN + float(images[j] @ texts[i]) - positive)
-    return total
-
-
-@pytest.mark.parametrize("ids", [None, [0, 1, 0, 2, 3, 1, 0]])
-def test_sum_of_hinges_equals_the_double_loop(ids: list[int] | None) -> None:
-    images, texts = unit_rows(7, 5, 1), unit_rows(7, 5, 2)
-    given = None if ids is None else torch.tensor(ids)
-    expected = slow_sum_of_hinges(images, texts, ids or list(range(7)))
-    assert sum_of_hinges(images, texts, given, MARGIN).item() == pytest.approx(expected, abs=1e-12)
-
-
-def test_sum_of_hinges_plateau_of_collapsed_embeddings() -> None:
-    same = unit_rows(1, 5, 1).expand(6, -1)
-    assert sum_of_hinges(same, same, margin=MARGIN).item() == pytest.approx(2 * 6 * 5 * MARGIN)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +62,59 @@ def test_mining_is_reported_during_the_warm_up() -> None:
     loss = WarmedLoss(Objective("hinge", "constant"), WarmupSchedule(10), backend="reference")
     _, statistics = loss(images, texts, None, 0)
     torch.testing.assert_close(statistics.mean_positive, (images * texts).sum(dim=1).mean())
+
+
+def run_hold(hold: CollapseHold, schedule: WarmupSchedule, collapsed: str) -> list[float]:
+    """Weights of the objective over steps of which those marked "x" are collapsed."""
+    loss = WarmedLoss(Objective("hinge", "constant"), schedule, "reference", hold)
+    weights = []
+    for step, mark in enumerate(collapsed):
+        weights.append(loss.weight(step))
+        hold.observe(mark == "x", step, schedule)
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "weights"),
+    [
+        ("........", [0, 0, 0.5, 1, 1, 1, 1, 1]),
+        # One collapsed step is an accident.
+        ("....x...", [0, 0, 0.5, 1, 1, 1, 1, 1]),
+        # Two hold; two healthy ones release, and the blend starts anew.
+        ("...xx.......", [0, 0, 0.5, 1, 1, 0, 0, 0.5, 1, 1, 1, 1]),
+        # Held within the warm-up: its second step is still to come.
+        ("xx......", [0, 0, 0, 0, 0, 0.5, 1, 1]),
+        ("...xxxx.x....", [0, 0, 0.5, 1, 1, 0, 0, 0, 0, 0, 0, 0.5, 1]),
+    ],
+)
+def test_hold_stops_the_schedule_while_training_is_collapsed(
+    collapsed: str, weights: list[float]
+) -> None:
+    hold, schedule = CollapseHold(patience=2), WarmupSchedule(2, 1)
+    assert run_hold(hold, schedule, collapsed) == pytest.approx(weights)
+
+
+def test_hold_continues_from_its_state() -> None:
+    schedule, marks = WarmupSchedule(2, 1), "...xx.x...xxx...."
+    whole = CollapseHold(patience=2)
+    run_hold(whole, schedule, marks)
+    for cut in range(len(marks)):
+        first, second = CollapseHold(patience=2), CollapseHold(patience=2)
+        run_hold(first, schedule, marks[:cut])
+        second.load_state_dict(first.state_dict())
+        for step in range(cut, len(marks)):
+            second.observe(marks[step] == "x", step, schedule)
+        assert second == whole
+
+
+def test_loss_watches_what_mining_found() -> None:
+    hold = CollapseHold(patience=1)
+    loss = WarmedLoss(Objective("hinge", "constant"), WarmupSchedule(), "reference", hold)
+    same = unit_rows(1, 5, 1).expand(6, -1)
+    value, _ = loss(same, same, None, 0)
+    assert hold.held
+    assert value.item() == pytest.approx(2 * 6 * MARGIN)
+    value, _ = loss(same, same, None, 1)
+    assert value.item() == pytest.approx(2 * 6 * 5 * MARGIN)  # the sum of hinges
+    loss(unit_rows(6, 5, 1), unit_rows(6, 5, 2), None, 2)
+    assert not hold.held

@@ -1,0 +1,166 @@
+"""Rows of all processes in every process, with the gradient that makes them train as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed import ProcessGroup
+from torch.nn import functional as F
+
+from goal_kernels.checks import check_ids
+from goal_kernels.distributed.group import rank, world_size
+
+
+class GatheredPairs(NamedTuple):
+    """The pairs of all N processes, those of rank 0 first.
+
+    image_embeddings, text_embeddings: [B_total, D], with gradient where the given ones have it.
+    image_ids, text_ids: [B_total] int64, or None.
+    """
+
+    image_embeddings: Tensor
+    text_embeddings: Tensor
+    image_ids: Tensor | None
+    text_ids: Tensor | None
+
+
+def rows_per_rank(
+    rows: int, device: torch.device | str = "cpu", group: ProcessGroup | None = None
+) -> list[int]:
+    """How many rows each process of the group holds, in order of their ranks.
+
+    Args:
+        rows: of this process, >= 0.
+        device: where the collective runs: "cpu" for gloo, the process's GPU for nccl.
+        group: the default process group when None.
+    One small collective, and the device is waited for: where batches are always equally large, pass
+    `[rows] * world_size` to the functions of this module instead.
+    """
+    if world_size(group) == 1:
+        return [rows]
+    own = torch.tensor([rows], dtype=torch.int64, device=device)
+    return gather_equal(own, group).tolist()
+
+
+def gather_equal(tensor: Tensor, group: ProcessGroup | None) -> Tensor:
+    """[R, ...] of every process, all of one shape, as [world_size * R, ...]; without gradient."""
+    gathered = tensor.new_empty(world_size(group) * tensor.shape[0], *tensor.shape[1:])
+    distributed.all_gather_into_tensor(gathered, tensor.contiguous(), group=group)
+    return gathered
+
+
+def _gather(tensor: Tensor, rows: Sequence[int], group: ProcessGroup | None) -> Tensor:
+    """[rows[rank], ...] of every process as [sum(rows), ...]; without gradient."""
+    longest = max(rows)
+    missing = longest - tensor.shape[0]
+    padded = F.pad(tensor, [0, 0] * (tensor.dim() - 1) + [0, missing]) if missing else tensor
+    gathered = gather_equal(padded, group)
+    if min(rows) == longest:
+        return gathered
+    parts = gathered.split(longest)
+    return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
+
+
+class _GatherRows(torch.autograd.Function):
+    """All rows forward; own rows of the incoming gradient backward, times `scale`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tensor: Tensor, rows: list[int], group: ProcessGroup | None, scale: float
+    ) -> Tensor:
+        """tensor: [rows[rank], ...]. Returns: [sum(rows), ...]."""
+        own = rank(group)
+        ctx.first, ctx.count, ctx.scale = sum(rows[:own]), rows[own], scale
+        return _gather(tensor, rows, group)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """gradient: [sum(rows), ...]. Returns: [rows[rank], ...]."""
+        own = gradient.narrow(0, ctx.first, ctx.count)
+        return own * ctx.scale if ctx.scale != 1 else own, None, None, None
+
+
+def gather_rows(
+    tensor: Tensor,
+    *,
+    rows: Sequence[int] | None = None,
+    averaged_gradients: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """The rows of all processes, in order of their ranks.
+
+    Meant for losses that every process computes in full from the gathered rows. Each process then
+    holds the whole gradient, of which backward hands on its own rows: no second collective. A loss
+    that differs from process to process would lose what the others know of its rows.
+
+    Args:
+        tensor: [R, ...]; R may differ from process to process, the other dimensions may not.
+        rows: R of every process; None asks for them (see `rows_per_rank`).
+        averaged_gradients: whether gradients of parameters are averaged over the processes
+            afterwards, as DistributedDataParallel and FSDP do. Backward then multiplies by the
+            number of processes, so that the average is the gradient of a single process. False
+            where they are summed.
+        group: the default process group when None.
+    Returns: [sum of R, ...]; `tensor` itself in a single process.
+    Raises: ValueError when `rows` does not fit the group or the tensor.
+    """
+    size = world_size(group)
+    if size == 1:
+        return tensor
+    counts = list(rows) if rows is not None else rows_per_rank(len(tensor), tensor.device, group)
+    if len(counts) != size or counts[rank(group)] != tensor.shape[0]:
+        raise ValueError(
+            f"rows: expected {size} numbers, {tensor.shape[0]} at place {rank(group)}, got "
+            f"{counts}; give the rows of every process in order of their ranks, or None"
+        )
+    if not tensor.requires_grad:
+        return _gather(tensor, counts, group)
+    return _GatherRows.apply(tensor, counts, group, float(size) if averaged_gradients else 1.0)
+
+
+def gather_pairs(
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    image_ids: Tensor | None = None,
+    text_ids: Tensor | None = None,
+    *,
+    rows: Sequence[int] | None = None,
+    averaged_gradients: bool = True,
+    group: ProcessGroup | None = None,
+) -> GatheredPairs:
+    """The pairs of all processes: one collective for the embeddings, one for the ids.
+
+    Args:
+        image_embeddings, text_embeddings: [B, D] of one dtype; B may differ between processes.
+        image_ids, text_ids: [B] integers or None, in every process alike. Ids are compared across
+            processes, so they have to mean the same everywhere (rows of one dataset do).
+        Others: as in `gather_rows`.
+    Returns: `GatheredPairs`; the given tensors themselves in a single process.
+    """
+    given = (image_embeddings, text_embeddings, image_ids, text_ids)
+    if world_size(group) == 1:
+        return GatheredPairs(*given)
+    if image_embeddings.shape != text_embeddings.shape:
+        raise ValueError(
+            f"text_embeddings: expected shape {tuple(image_embeddings.shape)} like "
+            f"image_embeddings, got {tuple(text_embeddings.shape)}; pass matching pairs"
+        )
+    batch, device = len(image_embeddings), image_embeddings.device
+    counts = list(rows) if rows is not None else rows_per_rank(batch, device, group)
+    # [B, 2 D]: a process has its images and texts under way in one message.
+    both = gather_rows(
+        torch.cat([image_embeddings, text_embeddings], dim=1),
+        rows=counts,
+        averaged_gradients=averaged_gradients,
+        group=group,
+    )
+    images, texts = both.chunk(2, dim=1)
+    if image_ids is None and text_ids is None:
+        return GatheredPairs(images, texts, None, None)
+    checked = check_ids(image_ids, text_ids, batch, batch, device)
+    ids = torch.stack([side for side in checked if side is not None], dim=1)  # [B, 2]
+    return GatheredPairs(images, texts, *gather_rows(ids, rows=counts, group=group).unbind(1))

@@ -1,0 +1,99 @@
+"""A GOAL objective whose negatives come from every process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from goal_kernels.distributed.gather import gather_pairs
+from goal_kernels.functional import goal_loss
+from goal_kernels.modules import GOALLoss
+from goal_kernels.objective import Objective
+from goal_kernels.statistics import MiningStatistics
+
+
+def distributed_goal_loss(
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    objective: Objective | str,
+    *,
+    image_ids: Tensor | None = None,
+    text_ids: Tensor | None = None,
+    rows: Sequence[int] | None = None,
+    averaged_gradients: bool = True,
+    group: ProcessGroup | None = None,
+    **options: Any,
+) -> Tensor | tuple[Tensor, MiningStatistics]:
+    """`goal_loss` of the pairs of all processes together, the same value in each of them.
+
+    After DistributedDataParallel has averaged the gradients, every parameter has the gradient that
+    one process with the whole batch would have computed, whatever the reduction: "mean" divides by
+    the pairs of all processes. Every process mines all of the B_total^2 similarities itself.
+
+    Args:
+        image_embeddings, text_embeddings: [B, D], this process's pairs; B may differ between
+            processes. Other tensors as in `goal_loss`.
+        rows, averaged_gradients, group: as in `gather_rows`.
+        options: `normalize`, `reduction`, `direction`, `precision`, `backend`, `return_stats` of
+            `goal_loss`. Statistics are those of all pairs; indices count from the first of rank 0.
+    Returns: as `goal_loss`. Raises: as `goal_loss`, and ValueError when `rows` does not fit.
+    """
+    pairs = gather_pairs(
+        image_embeddings,
+        text_embeddings,
+        image_ids,
+        text_ids,
+        rows=rows,
+        averaged_gradients=averaged_gradients,
+        group=group,
+    )
+    return goal_loss(
+        pairs.image_embeddings,
+        pairs.text_embeddings,
+        objective,
+        image_ids=pairs.image_ids,
+        text_ids=pairs.text_ids,
+        **options,
+    )
+
+
+class DistributedGOALLoss(GOALLoss):
+    """`GOALLoss` whose negatives come from every process, see `distributed_goal_loss`.
+
+    Args:
+        objective, options: as in `GOALLoss`.
+        averaged_gradients, group: as in `gather_rows`.
+    """
+
+    def __init__(
+        self,
+        objective: Objective | str,
+        *,
+        averaged_gradients: bool = True,
+        group: ProcessGroup | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(objective, **options)
+        self.averaged_gradients = averaged_gradients
+        self.group = group
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        text_embeddings: Tensor,
+        image_ids: Tensor | None = None,
+        text_ids: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, MiningStatistics]:
+        """[B, D], [B, D], optional ids [B] of this process -> 0-d loss, or (loss, stats)."""
+        pairs = gather_pairs(
+            image_embeddings,
+            text_embeddings,
+            image_ids,
+            text_ids,
+            averaged_gradients=self.averaged_gradients,
+            group=self.group,
+        )
+        return super().forward(*pairs)

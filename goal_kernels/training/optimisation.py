@@ -1,0 +1,78 @@
+"""Optimisers by name, and learning rates that drop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+LR_DROP_FACTOR = 0.1  # of the learning rate at each drop; VSE++, SCAN, VSE-infinity
+LR_DROP_AT = 0.6  # of all steps; VSE-infinity drops at epoch 15 of 25
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+}
+"""By the name that `model.optimizer` takes. VSE-infinity trains with AdamW, VSE++ with Adam."""
+
+
+def make_optimizer(name: str, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The named optimiser over parameter groups that hold their learning rate and weight decay.
+
+    Raises: ValueError when there is none of that name.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"model.optimizer: expected one of {', '.join(OPTIMIZERS)}, got {name!r}")
+    return OPTIMIZERS[name](list(groups))
+
+
+@dataclass(frozen=True)
+class DropSchedule:
+    """When the learning rate drops to a tenth, in one of three units; the other two stay None.
+
+    Attributes:
+        at: fraction of all steps, 1 or more for never.
+        epochs: at the start of these epochs, counted from 0.
+        steps: after so many optimiser steps each.
+    """
+
+    at: float | None = None
+    epochs: Sequence[int] | None = None
+    steps: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("at", "epochs", "steps") if getattr(self, name) is not None]
+        if len(given) > 1:
+            names = ", ".join(f"model.lr_drop_{name}" for name in given)
+            raise ValueError(f"{names}: expected at most one of them, got {len(given)}; drop one")
+        values = [self.at or 0, *(self.epochs or ()), *(self.steps or ())]
+        if min(values) < 0:
+            name = (given or ["at"])[0]
+            raise ValueError(f"model.lr_drop_{name}: expected no negative number, got {values[1:]}")
+
+    def drop_steps(self, total_steps: float, steps_per_epoch: int) -> list[int]:
+        """Optimiser steps before which the learning rate drops, in ascending order.
+
+        Args:
+            total_steps: of the whole training; may be infinite where it has no planned end.
+            steps_per_epoch: optimiser steps in an epoch.
+        """
+        if self.epochs is not None:
+            return sorted(epoch * steps_per_epoch for epoch in self.epochs)
+        if self.steps is not None:
+            return sorted(self.steps)
+        place = (LR_DROP_AT if self.at is None else self.at) * total_steps
+        return [round(place)] if place != float("inf") else []
+
+
+class DroppedRate:
+    """Factor of the learning rate at an optimiser step: 0.1 to the number of drops so far."""
+
+    def __init__(self, drop_steps: Sequence[int]) -> None:
+        self.drop_steps = list(drop_steps)
+
+    def __call__(self, step: int) -> float:
+        """`step`: optimiser steps taken so far."""
+        return LR_DROP_FACTOR ** sum(step >= drop for drop in self.drop_steps)
