@@ -120,22 +120,34 @@ def checksum_matches(path: Path) -> bool | None:
     return hashed.hexdigest().encode("ascii") == comment[len(LABEL) :]
 
 
-def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, on the CPU, after its checksum has been compared.
 
     A checkpoint without a checksum (written by another program) is read as it is.
-    Args:
-        path: the file.
-        mapped: leave the tensors on the disk, for a look at the rest.
     Raises: FileNotFoundError when there is none; CheckpointError when it is torn, damaged, or
         holds objects that only unpickling could make.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"expected a checkpoint, found no file {path}; check the path")
+    _check_is_file(path)
     if checksum_matches(path) is False:
         raise CheckpointError(
             f"{path}: is damaged (its checksum does not match); use another checkpoint"
         )
+    return _read(path, mapped=False)
+
+
+def look_into_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint but leave its tensors on the disk, unchecked; see `load_checkpoint`."""
+    _check_is_file(path)
+    return _read(path, mapped=True)
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a checkpoint, found no file {path}; check the path")
+
+
+def _read(path: Path, mapped: bool) -> dict[str, Any]:
+    """The content of a file. Raises: CheckpointError."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
-import warnings
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 import yaml  # type: ignore[import-untyped]
 from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -22,7 +18,7 @@ from goal_kernels.data.files import write_text
 from goal_kernels.training.best_checkpoint import BestCheckpoint
 from goal_kernels.training.callbacks import Stopwatch, progress_callbacks
 from goal_kernels.training.checkpoint_plugin import CheckedFiles
-from goal_kernels.training.checkpoints import check_weights, load_checkpoint
+from goal_kernels.training.checkpoints import check_weights, load_checkpoint, look_into_checkpoint
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.environment import begin_session, describe_environment, end_session
 from goal_kernels.training.evaluation import Evaluation, read_oracle
@@ -30,6 +26,13 @@ from goal_kernels.training.finish import finish_run, print_outcome
 from goal_kernels.training.history import read_history
 from goal_kernels.training.history_logger import HistoryLogger
 from goal_kernels.training.lightning_module import RetrievalModule
+from goal_kernels.training.lightning_options import (
+    TRAINER_DEFAULTS,
+    add_run_options,
+    config_text,
+    quieten,
+    set_threads,
+)
 from goal_kernels.training.outcome import CheckpointResult, Outcome
 from goal_kernels.training.resume import Resumption, choose_run, prepare_folder, resumed_arguments
 from goal_kernels.training.resume_loop import use_exact_epoch_loop
@@ -37,38 +40,9 @@ from goal_kernels.training.resume_points import ResumePoints
 from goal_kernels.training.run_folder import RunFolder, create_run_folder, write_json
 from goal_kernels.training.stopping import Stopped, stopping_at_once
 
-TRAINER_DEFAULTS = {
-    "accelerator": "auto",
-    "devices": 1,
-    "gradient_clip_val": 2.0,  # global norm over all parameters, VSE-infinity
-    "log_every_n_steps": 10,
-    "num_sanity_val_steps": 0,  # ranking a part of the dev split says nothing
-    "enable_model_summary": False,
-}
-
 
 class ConfigurationError(ValueError):
     """The configuration parses but names something that cannot be built."""
-
-
-RUN_OPTIONS: dict[str, tuple[Any, Any, str]] = {
-    "name": (str, "run", "name of the run folder"),
-    "root": (str, "runs", "where run folders live"),
-    "threads": (int | None, None, "CPU threads, torch's own if null"),
-    "resume": (str | None, None, "`auto` goes on with the run of this name if there is one"),
-    "weights": (str | None, None, "checkpoint to take the first weights from"),
-    "save_every_minutes": (float | None, 10.0, "resume points, besides one an epoch"),
-    "save_every_steps": (int | None, None, "resume points, counted in optimiser steps"),
-}
-"""Type, default and help of the options of a run."""
-
-# An option set to null where its default is not has to be null again when the file is read. The
-# parameter for it changed its name; the old one works until jsonargparse 5.
-WITH_NULLS = {
-    "skip_unset"
-    if "skip_unset" in signature(LightningArgumentParser.dump).parameters
-    else "skip_none": False
-}
 
 
 class RetrievalCLI(LightningCLI):
@@ -110,7 +84,7 @@ class RetrievalCLI(LightningCLI):
 
     def _config_text(self) -> str:
         """The whole configuration of the running command as YAML, nulls included."""
-        return self._parser(self.config.subcommand).dump(self.options, **WITH_NULLS)
+        return config_text(self._parser(self.config.subcommand), self.options)
 
     def _resolved(self) -> dict[str, Any]:
         """The whole configuration of the running command as plain values."""
@@ -121,7 +95,7 @@ class RetrievalCLI(LightningCLI):
         path = self.options.ckpt_path
         if path is None:
             return
-        held = load_checkpoint(Path(path), mapped=True)
+        held = look_into_checkpoint(Path(path))
         if self.config.subcommand == "fit" and "optimizer_states" not in held:
             raise ConfigurationError(
                 f"ckpt_path: expected a resume point, got weights alone ({path}); give it with "
@@ -131,8 +105,7 @@ class RetrievalCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Name, place and saving of the run; sizes of the model that follow from the data."""
-        for name, (kind, default, text) in RUN_OPTIONS.items():
-            parser.add_argument(f"--run.{name}", type=kind, default=default, help=text)
+        add_run_options(parser)
         parser.link_arguments("data.sizes", "model.sizes", apply_on="instantiate")
         for part in ("data", "model"):
             parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
@@ -145,7 +118,7 @@ class RetrievalCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build data, model and trainer. Raises: ConfigurationError when a value is unusable."""
         try:
-            _set_threads(self.options.run.threads)
+            set_threads(self.options.run.threads)
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
             if self.run is not None and self.resumption is None:
@@ -156,6 +129,9 @@ class RetrievalCLI(LightningCLI):
             start = load_checkpoint(Path(self.options.run.weights))
             check_weights(self.model.state_dict(), start, "run.weights")
             self.model.load_state_dict(start["state_dict"])
+        if self.options.ckpt_path is not None:
+            held = look_into_checkpoint(Path(self.options.ckpt_path))
+            check_weights(self.model.state_dict(), held, "ckpt_path")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, writing into a run folder for `fit` and `test`, else nowhere."""
@@ -308,15 +284,6 @@ class RetrievalCLI(LightningCLI):
         )
 
 
-def _set_threads(threads: int | None) -> None:
-    """Limit torch's CPU threads; None leaves them as they are."""
-    if threads is None:
-        return
-    if threads < 1:
-        raise ValueError(f"run.threads: expected at least 1 thread or null, got {threads}")
-    torch.set_num_threads(threads)
-
-
 def _as_list(given: Any) -> list[Any]:
     """What a configuration gives as one thing, several or none (also as a switch)."""
     if given is None or isinstance(given, bool):
@@ -332,23 +299,6 @@ def _loggers(run: RunFolder, step: int | None) -> list[Logger]:
     ]
 
 
-EXPECTED_WARNINGS = (
-    # Features are small and mapped: loading in the main process is the measured optimum.
-    ".*does not have many workers.*",
-    ".*LeafSpec.*is deprecated",
-    # An evaluation writes no checkpoints, and a resumed run keeps its own in its own folder.
-    ".*callbacks used to create the checkpoint.*",
-    ".*The dirpath has changed.*",
-)
-
-
-def _quieten() -> None:
-    """Leave out what Lightning says on every run and nobody can act on here."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
-
-
 def run_training(command: str, arguments: Sequence[str]) -> None:
     """Run `fit`, `validate` or `test` with Lightning-style arguments.
 
@@ -359,7 +309,7 @@ def run_training(command: str, arguments: Sequence[str]) -> None:
         `goal_kernels.training.resume`; Stopped when a signal ended it; CheckpointError when a
         checkpoint cannot be read or written; SystemExit on bad options.
     """
-    _quieten()
+    quieten()
     resume, arguments = resumed_arguments(command, arguments)
     RetrievalCLI(
         RetrievalModule,

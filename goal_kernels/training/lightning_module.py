@@ -12,7 +12,6 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels.training.checkpoints import check_weights
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.evaluation import Evaluation, evaluate
 from goal_kernels.training.model import build_model
@@ -123,17 +122,6 @@ class RetrievalModule(pl.LightningModule):
         """Start counting collapsed steps."""
         self._collapsed_steps = torch.zeros((), dtype=torch.int64, device=self.device)
         self._steps = 0
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the count of collapsed steps."""
-        checkpoint["collapse"] = {"steps": self._steps, "collapsed": int(self._collapsed_steps)}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting. Raises: CheckpointError when the weights are those of another model."""
-        check_weights(self.state_dict(), checkpoint)
-        counted = checkpoint.get("collapse", {"steps": 0, "collapsed": 0})
-        self._steps = counted["steps"]
-        self._collapsed_steps = torch.tensor(counted["collapsed"], device=self.device)
 
     def on_train_epoch_end(self) -> None:
         """Warn when most steps of the epoch ran on collapsed embeddings.

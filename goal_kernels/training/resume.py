@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from goal_kernels.training.checkpoints import load_checkpoint, newest_whole
+from goal_kernels.training.checkpoints import look_into_checkpoint, newest_whole
 from goal_kernels.training.run_folder import RunFolder
 
 LATEST = "latest"
@@ -105,7 +105,7 @@ def find_resume_point(run: RunFolder) -> Resumption:
             f"--resume: {named} cannot be used, their checksums do not match; start again with "
             f"`goal-kernels fit --config {run.config}`"
         )
-    step = 0 if checkpoint is None else load_checkpoint(checkpoint, mapped=True)["global_step"]
+    step = 0 if checkpoint is None else look_into_checkpoint(checkpoint)["global_step"]
     return Resumption(run, checkpoint, step, tuple(damaged))
 
 
