@@ -141,12 +141,19 @@ def _train(command: str, arguments: list[str]) -> int:
     from goal_kernels.training.recipes import resolve_recipes
 
     resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
+    from goal_kernels.training.checkpoints import CheckpointError
     from goal_kernels.training.lightning_cli import ConfigurationError, run_training
+    from goal_kernels.training.resume import ResumeError, RunFinished
+    from goal_kernels.training.stopping import Stopped
 
     try:
         run_training(command, resolved)
-    except ConfigurationError as error:
+    except (ConfigurationError, CheckpointError, ResumeError) as error:
         return _fail(str(error))
+    except RunFinished as finished:
+        print(finished)
+    except Stopped as stopped:
+        return stopped.exit_status
     return 0
 
 

@@ -143,17 +143,24 @@ class ShuffledSampler(Sampler[int]):
     """A permutation of 0..size-1 that depends on (seed, epoch) alone.
 
     The trainer calls `set_epoch` before each epoch, so that a resumed run sees the order that the
-    uninterrupted one would have seen.
+    uninterrupted one would have seen. An epoch that was begun before is gone on with from
+    `start_at`; the length stays that of a whole epoch.
     """
 
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
         self.seed = seed
         self.epoch = 0
+        self.position = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation; epochs count from 0."""
-        self.epoch = epoch
+        """Choose the permutation; epochs count from 0. Another epoch begins at its beginning."""
+        if epoch != self.epoch:
+            self.start_at(epoch, 0)
+
+    def start_at(self, epoch: int, position: int) -> None:
+        """Leave out the first `position` numbers of an epoch."""
+        self.epoch, self.position = epoch, position
 
     def __len__(self) -> int:
         return self.size
@@ -161,4 +168,4 @@ class ShuffledSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         # A pair of small integers seeds a SeedSequence without collisions such as seed + epoch.
         generator = np.random.default_rng([self.seed, self.epoch])
-        return iter(generator.permutation(self.size).tolist())
+        return iter(generator.permutation(self.size)[self.position :].tolist())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from goal_kernels.data.precomputed import PrecomputedSplit, load_split
 from goal_kernels.data.vocabulary import Vocabulary
+from goal_kernels.training.checkpoints import CheckpointError
 from goal_kernels.training.data import (
     ImageDataset,
     PairDataset,
@@ -63,6 +65,28 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.dev_split = dev_split
         self.test_split = test_split
         self.splits: dict[str, PrecomputedSplit] = {}
+        self._start = (0, 0)
+
+    def start_at(self, epoch: int, pairs: int) -> None:
+        """Have the training loader begin in this epoch, after this many of its pairs."""
+        self._start = (epoch, pairs)
+
+    @property
+    def training_pairs(self) -> int:
+        """Number of training pairs: captions of the training split."""
+        return len(self.split("train").captions)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint says of the data: which tokenizer its token ids come from."""
+        return {"tokenizer": self.tokenizer.identity}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See that a checkpoint fits the data. Raises: CheckpointError when it does not."""
+        if state_dict["tokenizer"] != self.tokenizer.identity:
+            raise CheckpointError(
+                f"data.vocabulary: expected the one of the checkpoint, {state_dict['tokenizer']}, "
+                f"got {self.tokenizer.identity}; its token ids would mean other words"
+            )
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -107,10 +131,12 @@ class RetrievalDataModule(pl.LightningDataModule):
                 f"data.batch_size: expected at most the {len(pairs)} training pairs, got "
                 f"{self.batch_size}; every batch would be dropped as incomplete"
             )
+        sampler = ShuffledSampler(len(pairs), self.seed)
+        sampler.start_at(*self._start)
         return DataLoader(
             pairs,
             self.batch_size,
-            sampler=ShuffledSampler(len(pairs), self.seed),
+            sampler=sampler,
             collate_fn=collate_pairs,
             drop_last=True,
             num_workers=self.num_workers,

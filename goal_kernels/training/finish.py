@@ -35,7 +35,14 @@ def print_outcome(outcome: Outcome) -> None:
 
 def finish_run(outcome: Outcome, run: RunFolder) -> None:
     """Write `metrics.json` and `report.html` into the run folder and say where they are."""
-    write_json(run.metrics, outcome.record())
     write_text(run.report, report_page(outcome, run))
+    write_json(run.metrics, outcome.record())  # last: a run that has its metrics is finished
     print_outcome(outcome)
+    last = outcome.checkpoints.get("last")
+    if outcome.selected == "best" and last is not None:
+        best = outcome.checkpoints["best"]
+        print(
+            f"above: the best checkpoint on dev (epoch {best.epoch}, step {best.step:,}); the last "
+            f"(epoch {last.epoch}, step {last.step:,}) has rsum {last.metrics['rsum']:.1f}"
+        )
     print(f"metrics  {run.metrics}\nreport   {run.report}")

@@ -1,12 +1,19 @@
-"""The numbers a run logged, read back from its CSV log."""
+"""The numbers a run logs: a CSV with one row a step, written as it goes and read back."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO
+from itertools import islice
 from pathlib import Path
+from typing import Any
+
+from goal_kernels.data.files import write_text
 
 Point = tuple[float, float]
+FIRST_COLUMNS = ("step", "epoch")
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,73 @@ def read_history(path: Path) -> History:
             for row in csv.DictReader(lines):
                 step = float(row["step"])
                 for name, text in row.items():
-                    if text and name not in ("step", "epoch"):
+                    if text and name not in FIRST_COLUMNS:
                         values.setdefault(name, []).append((step, float(text)))
     return History(values)
+
+
+class HistoryWriter:
+    """Appends to a metrics CSV: one row for each step, with everything logged at that step.
+
+    A row is written when a later step begins, so that the file never holds half of one. Columns
+    stand in the order in which they were first logged; a new one rewrites the file. The state says
+    how much of the file belongs to it: a run that goes on from there drops what came later.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] = []
+        self.rows = 0
+        self._pending: dict[str, Any] = {}
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values at an optimiser step; steps come in ascending order."""
+        if self._pending.get("step") != step:
+            self.flush()
+            self._pending = {"step": step}
+        self._pending.update(values)
+
+    def flush(self) -> None:
+        """Write the row that is being collected, if there is one."""
+        if not self._pending:
+            return
+        row, self._pending = self._pending, {}
+        new = [name for name in (*FIRST_COLUMNS, *row) if name not in self.columns]
+        if new:
+            self.columns += dict.fromkeys(new)
+            self._rewrite(self._kept_rows())
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+        self.rows += 1
+
+    def _kept_rows(self) -> list[dict[str, str]]:
+        """The rows of the file that belong to this history."""
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as lines:
+            return list(islice(csv.DictReader(lines), self.rows))
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        """Replace the file by a header of the columns and these rows."""
+        text = StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Number of rows and the columns so far; plain values."""
+        self.flush()
+        return {"rows": self.rows, "columns": list(self.columns)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state: rows and columns that the file got later are dropped.
+
+        Rows that are no longer there (someone took the file away) stay lost; logging goes on.
+        """
+        self._pending = {}
+        self.rows, self.columns = state["rows"], list(state["columns"])
+        kept = self._kept_rows()
+        self.rows = len(kept)
+        if self.columns:
+            self._rewrite(kept)

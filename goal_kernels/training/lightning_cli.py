@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+import yaml  # type: ignore[import-untyped]
+from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
-from goal_kernels.training.callbacks import progress_callbacks
+from goal_kernels.data.files import write_text
+from goal_kernels.training.best_checkpoint import BestCheckpoint
+from goal_kernels.training.callbacks import Stopwatch, progress_callbacks
+from goal_kernels.training.checkpoint_plugin import CheckedFiles
+from goal_kernels.training.checkpoints import check_weights, load_checkpoint, look_into_checkpoint
 from goal_kernels.training.data_module import RetrievalDataModule
-from goal_kernels.training.evaluation import read_oracle
+from goal_kernels.training.environment import begin_session, describe_environment, end_session
+from goal_kernels.training.evaluation import Evaluation, read_oracle
 from goal_kernels.training.finish import finish_run, print_outcome
+from goal_kernels.training.history import read_history
+from goal_kernels.training.history_logger import HistoryLogger
 from goal_kernels.training.lightning_module import RetrievalModule
-from goal_kernels.training.outcome import Outcome
-from goal_kernels.training.run_folder import (
-    RunFolder,
-    create_run_folder,
-    describe_environment,
-    write_json,
+from goal_kernels.training.lightning_options import (
+    TRAINER_DEFAULTS,
+    add_run_options,
+    config_text,
+    quieten,
+    set_threads,
 )
-
-TRAINER_DEFAULTS = {
-    "accelerator": "auto",
-    "devices": 1,
-    "gradient_clip_val": 2.0,  # global norm over all parameters, VSE-infinity
-    "log_every_n_steps": 10,
-    "num_sanity_val_steps": 0,  # ranking a part of the dev split says nothing
-    "enable_model_summary": False,
-}
+from goal_kernels.training.outcome import CheckpointResult, Outcome
+from goal_kernels.training.resume import Resumption, choose_run, prepare_folder, resumed_arguments
+from goal_kernels.training.resume_loop import use_exact_epoch_loop
+from goal_kernels.training.resume_points import ResumePoints
+from goal_kernels.training.run_folder import RunFolder, create_run_folder, write_json
+from goal_kernels.training.stopping import Stopped, stopping_at_once
 
 
 class ConfigurationError(ValueError):
@@ -43,22 +46,35 @@ class ConfigurationError(ValueError):
 
 
 class RetrievalCLI(LightningCLI):
-    """Lightning's command line with a run folder, a test after `fit`, and a report."""
+    """Lightning's command line with a run folder, resuming, a test after `fit`, and a report.
+
+    Args:
+        resume: folder of the run to go on with, None for another one.
+        args, kwargs: see `LightningCLI`.
+    """
 
     run: RunFolder | None = None
+    resumption: Resumption | None = None
     started = 0.0
-    epochs_done = 0
     arguments: list[str]
-    best: ModelCheckpoint
+    best: BestCheckpoint
+    points: ResumePoints
+
+    def __init__(self, *args: Any, resume: RunFolder | None = None, **kwargs: Any) -> None:
+        self.resume = resume
+        super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the given arguments; `sys.argv` belongs to the command above this one.
 
-        Raises: ConfigurationError when random weights would be evaluated.
+        Raises: ConfigurationError when random weights would be evaluated; ResumeError when the
+            run cannot be gone on with; RunFinished when there is nothing left to do.
         """
         self.arguments = list(args)
         self.config = parser.parse_args(args)
-        if self.config.subcommand != "fit":
+        if self.config.subcommand == "fit":
+            self.resumption = choose_run(self.resume, self.options.run, self._resolved())
+        else:
             self.options.verbose = False  # the table of `print_outcome` says it better
             if not self.options.ckpt_path:
                 raise ConfigurationError(
@@ -66,13 +82,30 @@ class RetrievalCLI(LightningCLI):
                     "--ckpt_path runs/<name>/checkpoints/best.ckpt"
                 )
 
+    def _config_text(self) -> str:
+        """The whole configuration of the running command as YAML, nulls included."""
+        return config_text(self._parser(self.config.subcommand), self.options)
+
+    def _resolved(self) -> dict[str, Any]:
+        """The whole configuration of the running command as plain values."""
+        return yaml.safe_load(self._config_text())
+
+    def _parse_ckpt_path(self) -> None:
+        """Take the options of the model from a checkpoint, if one is given and can be used."""
+        path = self.options.ckpt_path
+        if path is None:
+            return
+        held = look_into_checkpoint(Path(path))
+        if self.config.subcommand == "fit" and "optimizer_states" not in held:
+            raise ConfigurationError(
+                f"ckpt_path: expected a resume point, got weights alone ({path}); give it with "
+                "--run.weights to start from these weights, or go on with a run: --resume"
+            )
+        super()._parse_ckpt_path()
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Name and place of the run; sizes of the model that follow from the data."""
-        parser.add_argument("--run.name", type=str, default="run", help="name of the run folder")
-        parser.add_argument("--run.root", type=str, default="runs", help="where run folders live")
-        parser.add_argument(
-            "--run.threads", type=int | None, default=None, help="CPU threads, torch's own if null"
-        )
+        """Name, place and saving of the run; sizes of the model that follow from the data."""
+        add_run_options(parser)
         parser.link_arguments("data.sizes", "model.sizes", apply_on="instantiate")
         for part in ("data", "model"):
             parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
@@ -85,30 +118,42 @@ class RetrievalCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build data, model and trainer. Raises: ConfigurationError when a value is unusable."""
         try:
-            _set_threads(self.options.run.threads)
+            set_threads(self.options.run.threads)
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
-            if self.run is not None:
+            if self.run is not None and self.resumption is None:
                 self.run.path.rmdir()  # made for this run, which will not be
             raise ConfigurationError(str(error)) from error
+        use_exact_epoch_loop(self.trainer)
+        if self.options.run.weights is not None and self.resumption is None:
+            start = load_checkpoint(Path(self.options.run.weights))
+            check_weights(self.model.state_dict(), start, "run.weights")
+            self.model.load_state_dict(start["state_dict"])
+        if self.options.ckpt_path is not None:
+            held = look_into_checkpoint(Path(self.options.ckpt_path))
+            check_weights(self.model.state_dict(), held, "ckpt_path")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """The trainer, writing into a new run folder for `fit` and `test`, else nowhere."""
+        """The trainer, writing into a run folder for `fit` and `test`, else nowhere."""
         given = self._get(self.config_init, "trainer")
+        fitting = self.config.subcommand == "fit"
         callbacks = [*_as_list(given.callbacks)]
+        stopwatch = Stopwatch()
         if given.enable_progress_bar is not False:
-            callbacks += progress_callbacks()
+            callbacks += progress_callbacks(stopwatch)
+        if fitting:
+            callbacks = [stopwatch, *callbacks]
+        kwargs["plugins"] = [CheckedFiles(), *_as_list(given.plugins)]
         kwargs["enable_progress_bar"] = any(isinstance(c, RichProgressBar) for c in callbacks)
         kwargs["logger"] = kwargs["enable_checkpointing"] = False
         if self.config.subcommand in ("fit", "test") and not given.fast_dev_run:
-            self.run = create_run_folder(Path(self.options.run.root), self.options.run.name)
+            self.run = self._run_folder()
             kwargs["default_root_dir"] = str(self.run.path)
-            if self.config.subcommand == "fit":
-                self.best = _checkpoint(self.run, "best", monitor="val/rsum", mode="max")
-                latest = _checkpoint(self.run, "last", every_n_epochs=1)
-                callbacks += [self.best, latest, LearningRateMonitor()]
-                kwargs["logger"] = [*_loggers(self.run), *_as_list(given.logger)]
-                kwargs["enable_checkpointing"] = True
+            if fitting:
+                self.best, self.points = BestCheckpoint(self.run), self._resume_points(self.run)
+                callbacks = [self.points, *callbacks, self.best, LearningRateMonitor()]
+                step = self.resumption.step if self.resumption else None
+                kwargs["logger"] = [*_loggers(self.run, step), *_as_list(given.logger)]
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         if trainer.world_size > 1:
             raise ValueError(
@@ -117,62 +162,126 @@ class RetrievalCLI(LightningCLI):
             )
         return trainer
 
+    def _run_folder(self) -> RunFolder:
+        """The folder of the run that is gone on with, or a new one."""
+        if self.resumption is not None:
+            return self.resumption.run
+        return create_run_folder(Path(self.options.run.root), self.options.run.name)
+
+    def _resume_points(self, run: RunFolder) -> ResumePoints:
+        options = self.options.run
+        return ResumePoints(run, options.save_every_steps, options.save_every_minutes)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """What the trainer's method gets; the resume point takes the place of `ckpt_path`."""
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if self.resumption is not None and self.resumption.checkpoint is not None:
+            arguments["ckpt_path"] = str(self.resumption.checkpoint)
+        return arguments
+
     def before_fit(self) -> None:
-        """Record what is about to run."""
-        self._record_start()
+        """Record what is about to run, or to go on."""
+        if self.resumption is None:
+            self._record_start()
+        elif self.run is not None:
+            self.resumption = prepare_folder(self.resumption)
+            write_text(self.run.config, self._config_text())
+            print(f"{self.run.path}: goes on at step {self.resumption.step:,}", flush=True)
+        if self.run is not None:
+            begin_session(self.run, self.arguments, self.resumption.step if self.resumption else 0)
 
     def before_test(self) -> None:
         """Record what is about to run."""
         self._record_start()
 
+    def fit(self, **kwargs: Any) -> None:
+        """Train; what ends the training before its end is recorded, with the way to go on."""
+        try:
+            self.trainer.fit(**kwargs)
+        except BaseException as error:
+            if self.run is not None:
+                how = str(error) if isinstance(error, Stopped) else type(error).__name__
+                end_session(self.run, self.points.saved_step, how)
+                self._say_how_to_go_on()
+            raise
+
+    def _say_how_to_go_on(self) -> None:
+        assert self.run is not None
+        step = max(self.points.saved_step, 0)
+        print(
+            f"\nThe run can go on from step {step:,}:\n  goal-kernels fit --resume {self.run.path}",
+            file=sys.stderr,
+            flush=True,
+        )
+
     def after_fit(self) -> None:
-        """Test the best checkpoint and report."""
-        self.epochs_done = self.trainer.current_epoch
-        if self.run is not None:
-            best = self.best.best_model_path
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
-            finish_run(self._outcome(self.datamodule.test_split), self.run)
+        """Test the last and the best checkpoint and report."""
+        if self.run is None:
+            return
+        epochs, step = self.trainer.current_epoch, self.trainer.global_step
+        self.trainer.loggers = []  # what a test finds goes into metrics.json
+        validations = read_history(self.run.history).by_step("val/rsum")
+        dev_rsum = next((rsum for at, rsum in validations[-1:] if at == step - 1), None)
+        with stopping_at_once():
+            evaluation = self._test()
+            results = {"last": CheckpointResult(epochs, step, dev_rsum, evaluation.metrics)}
+            record = self.best.record
+            if record is not None:
+                if record["step"] != step:
+                    evaluation = self._test(self.run.best)
+                results["best"] = CheckpointResult(
+                    record["epoch"], record["step"], record["rsum"], evaluation.metrics
+                )
+            outcome = self._outcome(
+                evaluation,
+                epochs=epochs,
+                seconds=self.points.seconds,
+                checkpoints=results,
+                selected="best" if "best" in results else "last",
+            )
+            end_session(self.run, step, "finished")
+            finish_run(outcome, self.run)
+
+    def _test(self, checkpoint: Path | None = None) -> Evaluation:
+        """Evaluate the weights in memory, or those of a checkpoint, on the test split."""
+        self.trainer.test(
+            self.model, datamodule=self.datamodule, ckpt_path=checkpoint, verbose=False
+        )
+        return self.model.evaluation
 
     def after_test(self) -> None:
         """Report."""
         if self.run is not None:
-            finish_run(self._outcome(self.datamodule.test_split), self.run)
+            finish_run(self._outcome(self.model.evaluation), self.run)
 
     def after_validate(self) -> None:
         """Print the dev metrics."""
-        print_outcome(self._outcome(self.datamodule.dev_split))
+        print_outcome(self._outcome(self.model.evaluation, self.datamodule.dev_split))
 
     def _record_start(self) -> None:
         self.started = time.monotonic()
         if self.run is None:
             return
-        parser = self._parser(self.config.subcommand)
-        parser.save(self.options, self.run.config, multifile=False)
+        write_text(self.run.config, self._config_text())
         write_json(
-            self.run.environment, describe_environment(self.options.seed_everything, self.arguments)
+            self.run.environment,
+            describe_environment(self.options.seed_everything, self.arguments, self._resolved()),
         )
 
-    def _outcome(self, split_name: str) -> Outcome:
-        split = self.datamodule.split(split_name)
+    def _outcome(
+        self, evaluation: Evaluation, split_name: str | None = None, **training: Any
+    ) -> Outcome:
+        split = self.datamodule.split(split_name or self.datamodule.test_split)
+        facts = {"epochs": 0, "seconds": time.monotonic() - self.started, **training}
         return Outcome(
-            evaluation=self.model.evaluation,
+            evaluation=evaluation,
             split=split,
-            oracle=read_oracle(split.folder, split_name),
+            oracle=read_oracle(split.folder, split.name),
             objective=self.model.objective,
             seed=self.options.seed_everything,
-            epochs=self.epochs_done,
-            seconds=time.monotonic() - self.started,
             warmup_steps=self.model.loss.schedule.warmup_steps,
+            **facts,
         )
-
-
-def _set_threads(threads: int | None) -> None:
-    """Limit torch's CPU threads; None leaves them as they are."""
-    if threads is None:
-        return
-    if threads < 1:
-        raise ValueError(f"run.threads: expected at least 1 thread or null, got {threads}")
-    torch.set_num_threads(threads)
 
 
 def _as_list(given: Any) -> list[Any]:
@@ -182,36 +291,12 @@ def _as_list(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list) else [given]
 
 
-def _loggers(run: RunFolder) -> list[Logger]:
-    """The CSV that the report reads, and the same for TensorBoard."""
+def _loggers(run: RunFolder, step: int | None) -> list[Logger]:
+    """The CSV that the report reads, and the same for TensorBoard, from a step on."""
     return [
-        CSVLogger(run.path, name=None, version="logs"),
-        TensorBoardLogger(run.path, name=None, version="logs"),
+        HistoryLogger(run.history),
+        TensorBoardLogger(run.path, name=None, version="logs", purge_step=step),
     ]
-
-
-def _checkpoint(run: RunFolder, name: str, **criterion: Any) -> ModelCheckpoint:
-    """Keep one checkpoint of a run, `name`.ckpt, replaced by every better (or later) one."""
-    return ModelCheckpoint(
-        dirpath=run.checkpoints, filename=name, enable_version_counter=False, **criterion
-    )
-
-
-EXPECTED_WARNINGS = (
-    # Features are small and mapped: loading in the main process is the measured optimum.
-    ".*does not have many workers.*",
-    ".*LeafSpec.*is deprecated",
-    # An evaluation writes no checkpoints, and a resumed run keeps its own in its own folder.
-    ".*callbacks used to create the checkpoint.*",
-    ".*The dirpath has changed.*",
-)
-
-
-def _quieten() -> None:
-    """Leave out what Lightning says on every run and nobody can act on here."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
 
 
 def run_training(command: str, arguments: Sequence[str]) -> None:
@@ -220,12 +305,16 @@ def run_training(command: str, arguments: Sequence[str]) -> None:
     Args:
         command: "fit", "validate" or "test".
         arguments: `--config recipe.yaml` and dotted overrides, e.g. `--model.lr 0.001`.
-    Raises: FileNotFoundError when data or a checkpoint is missing; SystemExit on bad options.
+    Raises: FileNotFoundError when data or a checkpoint is missing; ResumeError, RunFinished, see
+        `goal_kernels.training.resume`; Stopped when a signal ended it; CheckpointError when a
+        checkpoint cannot be read or written; SystemExit on bad options.
     """
-    _quieten()
+    quieten()
+    resume, arguments = resumed_arguments(command, arguments)
     RetrievalCLI(
         RetrievalModule,
         RetrievalDataModule,
+        resume=resume,
         seed_everything_default=0,
         save_config_callback=None,  # the run folder records the configuration
         trainer_defaults=TRAINER_DEFAULTS,

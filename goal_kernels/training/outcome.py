@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import goal_kernels as gk
 from goal_kernels.data.precomputed import PrecomputedSplit
 from goal_kernels.training.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class CheckpointResult:
+    """One checkpoint of a run on the evaluated split.
+
+    Attributes:
+        epoch: epochs of training behind it, the one it stands in included.
+        step: optimiser steps behind it.
+        dev_rsum: rsum on the dev split, None when that was not measured.
+        metrics: `gk.retrieval_metrics` on the evaluated split.
+    """
+
+    epoch: int
+    step: int
+    dev_rsum: float | None
+    metrics: Mapping[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """Its part of `metrics.json`."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "dev_rsum": self.dev_rsum,
+            **self.metrics,
+        }
 
 
 @dataclass(frozen=True)
@@ -21,8 +48,11 @@ class Outcome:
         objective: what was optimised.
         seed: of everything random.
         epochs: finished epochs of training, 0 for an evaluation.
-        seconds: wall time of training and evaluation.
+        seconds: wall time of training, all sessions, and of evaluation.
         warmup_steps: optimiser steps before the objective counted.
+        checkpoints: results by checkpoint: "best" (highest rsum on dev) and "last" (end of the
+            training) after a training, none after an evaluation. Tables of the field mix the two.
+        selected: which of them `evaluation` is of; None after an evaluation.
     """
 
     evaluation: Evaluation
@@ -33,9 +63,14 @@ class Outcome:
     epochs: int
     seconds: float
     warmup_steps: int
+    checkpoints: Mapping[str, CheckpointResult] = field(default_factory=dict)
+    selected: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """The content of `metrics.json`: recalls in percent, ranks from 1 as the field reports."""
+        """The content of `metrics.json`: recalls in percent, ranks from 1 as the field reports.
+
+        The metrics at the top are those of the selected checkpoint.
+        """
         objective = self.objective
         parameters = ("tau", "alpha", "beta", "lam", "epsilon", "margin")
         return {
@@ -43,6 +78,8 @@ class Outcome:
             **self.evaluation.metrics,
             "oracle": self.oracle,
             "chance": self.evaluation.chance,
+            "selected": self.selected,
+            **{name: result.record() for name, result in self.checkpoints.items()},
             "objective": {
                 "name": objective.name,
                 **{name: getattr(objective, name) for name in parameters},

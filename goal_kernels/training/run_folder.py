@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib import metadata
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from goal_kernels.data.files import write_text
-
-RECORDED_PACKAGES = (
-    "goal-kernels",
-    "torch",
-    "numpy",
-    "triton",
-    "pytorch-lightning",
-    "jsonargparse",
-)
 
 
 @dataclass(frozen=True)
@@ -38,22 +24,37 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
-        """Versions, machine, seed, command line."""
+        """Versions, machine, code, seed, command lines."""
         return self.path / "environment.json"
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of `best.ckpt` and `last.ckpt`."""
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """Weights with the highest rsum on the dev split."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The newest resume point: weights and everything else that goes on from there."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def previous(self) -> Path:
+        """The resume point before the newest."""
+        return self.checkpoints / "previous.ckpt"
 
     @property
     def history(self) -> Path:
         """Everything logged, as CSV."""
-        return self.path / "logs" / "metrics.csv"
+        return self.path / "metrics.csv"
 
     @property
     def metrics(self) -> Path:
-        """The final metrics."""
+        """The final metrics; a run that has them is finished."""
         return self.path / "metrics.json"
 
     @property
@@ -84,24 +85,3 @@ def create_run_folder(root: Path, name: str) -> RunFolder:
 def write_json(path: Path, record: Any) -> None:
     """Write a record as indented JSON, atomically; NaN and infinities are refused."""
     write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
-
-
-def describe_environment(seed: int, arguments: Sequence[str]) -> dict[str, Any]:
-    """What a later reader needs to repeat the run: versions, machine, seed, command line."""
-    return {
-        "seed": seed,
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": ["goal-kernels", *arguments],
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
-    }
-
-
-def _version(package: str) -> str | None:
-    """Installed version, or None: a source checkout on the path has no metadata."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -69,7 +69,7 @@ def test_the_run_folder_is_complete(run: Run) -> None:
         "report.html",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
-        "logs/metrics.csv",
+        "metrics.csv",
     }
     assert not [name for name in files if name.endswith(".partial")]
     assert any("tfevents" in name for name in files)
@@ -79,8 +79,12 @@ def test_the_run_folder_is_complete(run: Run) -> None:
 def test_metrics_schema(metrics: dict) -> None:
     assert set(metrics) == {
         *("split", "i2t", "t2i", "rsum", "oracle", "chance"),
-        *("objective", "epochs", "seconds", "seed"),
+        *("objective", "epochs", "seconds", "seed", "selected", "best", "last"),
     }
+    assert metrics["selected"] == "best"
+    assert metrics["rsum"] == metrics["best"]["rsum"]
+    assert metrics["last"]["epoch"] == 8
+    assert metrics["best"]["dev_rsum"] >= metrics["last"]["dev_rsum"]
     for record in (metrics, metrics["chance"]):
         for direction in ("i2t", "t2i"):
             assert set(record[direction]) == {*RECALLS, "median_rank", "mean_rank"}

@@ -11,11 +11,12 @@ pytest.importorskip("pytorch_lightning")
 
 from goal_kernels import Objective
 from goal_kernels.data import TruthRelation, load_split, write_split
+from goal_kernels.training.environment import describe_environment
 from goal_kernels.training.evaluation import evaluate
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.report.gallery import MARKS, SHOWN, Gallery
 from goal_kernels.training.report.page import report_page
-from goal_kernels.training.run_folder import RunFolder, describe_environment, write_json
+from goal_kernels.training.run_folder import RunFolder, write_json
 
 IMAGES = 6
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from goal_kernels.training.environment import describe_environment
 from goal_kernels.training.history import read_history
 from goal_kernels.training.recipes import find_recipe, recipe_names, resolve_recipes
-from goal_kernels.training.run_folder import create_run_folder, describe_environment, write_json
+from goal_kernels.training.run_folder import create_run_folder, write_json
 
 
 def test_a_new_run_never_takes_an_older_runs_folder(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""The weights with the highest rsum on the dev split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_info
+
+from goal_kernels.training.checkpoints import CheckpointError, load_checkpoint
+from goal_kernels.training.run_folder import RunFolder
+
+MONITORED = "val/rsum"
+
+
+class BestCheckpoint(Callback):
+    """Saves the weights whenever a validation finds a higher rsum than all before it.
+
+    What is the best so far stands in the file itself, so that a resumed run can neither forget it
+    nor believe in one that is not there: a run that is killed between a validation and its next
+    resume point has replaced the file already.
+
+    Attributes:
+        record: {"rsum", "epoch" (counted from 1), "step"} of the best; None before the first.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.record: dict[str, Any] | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Learn what the best was when the run stopped."""
+        if stage != "fit" or not self.run.best.is_file():
+            return
+        try:
+            self.record = load_checkpoint(self.run.best).get("record")
+        except CheckpointError as error:
+            rank_zero_info(f"{error}; the next validation saves it anew")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if this is the best so far; of equals the earliest stays."""
+        if trainer.sanity_checking or MONITORED not in trainer.callback_metrics:
+            return
+        rsum = float(trainer.callback_metrics[MONITORED])
+        if self.record is not None and not rsum > self.record["rsum"]:
+            return
+        record = {"rsum": rsum, "epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        trainer.save_checkpoint(
+            self.run.best, weights_only=True, storage_options={"record": record}
+        )
+        self.record = record

@@ -1,0 +1,240 @@
+"""Checkpoint files: whole or not there, with a checksum inside, and read without unpickling code.
+
+A checkpoint is what `torch.save` writes, a zip archive, with the SHA-256 of that archive as the
+archive's comment, so that any tool that reads torch files reads these too.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import torch
+from torch import Tensor
+
+from goal_kernels.data.files import replacing
+
+LABEL = b"sha256:"
+COMMENT_BYTES = len(LABEL) + 2 * hashlib.sha256().digest_size
+LENGTH_BYTES = 2  # of the comment, little endian, the last field of a zip archive
+CHUNK_BYTES = 1 << 22
+NAMED_MISMATCHES = 5  # parameters that a message lists; the rest are counted
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that could not be written, is damaged, or belongs to another model."""
+
+
+class _Hashed:
+    """A file opened for writing that hashes what passes through it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.hash = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        """Write bytes, in order; torch never seeks back in a file it cannot seek in."""
+        self.hash.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        self.file.flush()
+
+
+def save_checkpoint(
+    checkpoint: Mapping[str, Any], path: Path, previous: Path | None = None
+) -> None:
+    """Write a checkpoint that is on the disk in full when it appears under its name.
+
+    Args:
+        checkpoint: tensors and plain values (numbers, text, None, lists, tuples, dicts).
+        path: the file; what it held is replaced only when everything else has worked.
+        previous: where the file it replaces is kept; None keeps nothing.
+    Raises: CheckpointError when the disk is full or cannot be written; `path` is as it was.
+    """
+    try:
+        with replacing(path) as temporary:
+            with temporary.open("wb") as file:
+                _write(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if previous is not None and path.exists():
+                path.replace(previous)
+        _flush_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(_why_not_written(path, error)) from error
+
+
+def _write(checkpoint: Mapping[str, Any], file: BinaryIO) -> None:
+    """The archive, its length-of-comment field turned from zero to the comment's, the comment."""
+    hashed = _Hashed(file)
+    torch.save(dict(checkpoint), cast(BinaryIO, hashed))
+    file.flush()
+    file.seek(-LENGTH_BYTES, os.SEEK_END)
+    comment = LABEL + hashed.hash.hexdigest().encode("ascii")
+    file.write(len(comment).to_bytes(LENGTH_BYTES, "little") + comment)
+
+
+def _why_not_written(path: Path, error: Exception) -> str:
+    """The message of a failed save; torch hides the error of the file behind its own."""
+    cause = error if isinstance(error, OSError) else error.__context__
+    what = cause.strerror if isinstance(cause, OSError) else str(error)
+    full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space on it" if full else "see that the folder can be written"
+    return f"{path}: could not be saved ({what}); what was saved before is untouched; {remedy}"
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the new name on the disk too; a system that cannot open folders does so by itself."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def checksum_matches(path: Path) -> bool | None:
+    """Whether a file is what was written: True, False, or None where it has no checksum."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        body = size - COMMENT_BYTES - LENGTH_BYTES
+        if body < 0:
+            return None
+        file.seek(body + LENGTH_BYTES)
+        comment = file.read(COMMENT_BYTES)
+        if not comment.startswith(LABEL):
+            return None
+        file.seek(0)
+        hashed = hashlib.sha256()
+        for start in range(0, body, CHUNK_BYTES):
+            hashed.update(file.read(min(CHUNK_BYTES, body - start)))
+    hashed.update(bytes(LENGTH_BYTES))  # the archive was hashed before it had a comment
+    return hashed.hexdigest().encode("ascii") == comment[len(LABEL) :]
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, on the CPU, after its checksum has been compared.
+
+    A checkpoint without a checksum (written by another program) is read as it is.
+    Raises: FileNotFoundError when there is none; CheckpointError when it is torn, damaged, or
+        holds objects that only unpickling could make.
+    """
+    _check_is_file(path)
+    if checksum_matches(path) is False:
+        raise CheckpointError(
+            f"{path}: is damaged (its checksum does not match); use another checkpoint"
+        )
+    return _read(path, mapped=False)
+
+
+def look_into_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint but leave its tensors on the disk, unchecked; see `load_checkpoint`."""
+    _check_is_file(path)
+    return _read(path, mapped=True)
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a checkpoint, found no file {path}; check the path")
+
+
+def _read(path: Path, mapped: bool) -> dict[str, Any]:
+    """The content of a file. Raises: CheckpointError."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: expected tensors and plain values only, found objects that are not loaded "
+            "because unpickling them could run code; use a checkpoint written by goal-kernels"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: is torn or not a checkpoint ({_first_line(error)}); use another checkpoint"
+        ) from error
+
+
+def newest_whole(paths: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+    """The first of some checkpoints that is whole.
+
+    Args:
+        paths: candidates with a checksum, best first; those that do not exist are passed over.
+    Returns: the first whole one, or None; and the damaged ones before it.
+    """
+    damaged: list[Path] = []
+    for path in paths:
+        if path.is_file():
+            if checksum_matches(path):
+                return path, damaged
+            damaged.append(path)
+    return None, damaged
+
+
+def check_weights(
+    expected: Mapping[str, Any], checkpoint: Mapping[str, Any], argument: str = "ckpt_path"
+) -> None:
+    """See that a checkpoint has exactly the weights of a model, before they are loaded.
+
+    Args:
+        expected: state of the model: parameters and buffers by name.
+        checkpoint: as `load_checkpoint` returns it; its weights are under "state_dict".
+        argument: the option it was given with, for the message.
+    Raises: CheckpointError that names what differs and the likely reason.
+    """
+    weights = checkpoint.get("state_dict")
+    if not isinstance(weights, Mapping):
+        raise CheckpointError(
+            f"{argument}: expected weights under 'state_dict', found {sorted(checkpoint)[:9]}; "
+            "use a checkpoint of `goal-kernels fit`"
+        )
+    missing = [name for name in expected if name not in weights]
+    surplus = [name for name in weights if name not in expected]
+    reshaped = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in expected.items()
+        if isinstance(value, Tensor) and name in weights and weights[name].shape != value.shape
+    ]
+    differences = [
+        f"{what}: {_some(names)}"
+        for what, names in (
+            ("missing", missing),
+            ("not of this model", surplus),
+            ("of another size", reshaped),
+        )
+        if names
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{argument}: is a checkpoint of another model: {'; '.join(differences)}. "
+            f"{_likely_reason(missing or surplus, reshaped)}"
+        )
+
+
+def _likely_reason(renamed: list[str], reshaped: list[str]) -> str:
+    """What usually makes weights differ, and the remedy."""
+    if not renamed and reshaped and all("embedding" in name for name in reshaped):
+        return (
+            "The vocabulary has another size than the one it was trained with: give that one "
+            "with --data.vocabulary"
+        )
+    return (
+        "Give the --model and --data options it was trained with: --config of its run folder "
+        "(config.yaml)"
+    )
+
+
+def _some(names: list[str]) -> str:
+    """The first few names, and how many there are besides."""
+    rest = len(names) - NAMED_MISMATCHES
+    return ", ".join(names[:NAMED_MISMATCHES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

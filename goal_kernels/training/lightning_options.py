@@ -1,0 +1,72 @@
+"""What the training commands offer and assume beside the model's and the data's own options."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from inspect import signature
+from typing import Any
+
+import torch
+from pytorch_lightning.cli import LightningArgumentParser
+
+TRAINER_DEFAULTS = {
+    "accelerator": "auto",
+    "devices": 1,
+    "gradient_clip_val": 2.0,  # global norm over all parameters, VSE-infinity
+    "log_every_n_steps": 10,
+    "num_sanity_val_steps": 0,  # ranking a part of the dev split says nothing
+    "enable_model_summary": False,
+}
+
+RUN_OPTIONS: dict[str, tuple[Any, Any, str]] = {
+    "name": (str, "run", "name of the run folder"),
+    "root": (str, "runs", "where run folders live"),
+    "threads": (int | None, None, "CPU threads, torch's own if null"),
+    "resume": (str | None, None, "`auto` goes on with the run of this name if there is one"),
+    "weights": (str | None, None, "checkpoint to take the first weights from"),
+    "save_every_minutes": (float | None, 10.0, "resume points, besides one an epoch"),
+    "save_every_steps": (int | None, None, "resume points, counted in optimiser steps"),
+}
+"""Type, default and help of the options of a run."""
+
+EXPECTED_WARNINGS = (
+    # Features are small and mapped: loading in the main process is the measured optimum.
+    ".*does not have many workers.*",
+    ".*LeafSpec.*is deprecated",
+    # An evaluation writes no checkpoints, and a resumed run keeps its own in its own folder.
+    ".*callbacks used to create the checkpoint.*",
+    ".*The dirpath has changed.*",
+)
+
+
+def add_run_options(parser: LightningArgumentParser) -> None:
+    """Add `--run.NAME` for every run option."""
+    for name, (kind, default, text) in RUN_OPTIONS.items():
+        parser.add_argument(f"--run.{name}", type=kind, default=default, help=text)
+
+
+def config_text(parser: LightningArgumentParser, options: Any) -> str:
+    """A resolved configuration as YAML, nulls included.
+
+    An option set to null where its default is not has to be null again when the file is read.
+    """
+    # The parameter changed its name in jsonargparse 4.49; the old one works until 5.
+    named = "skip_unset" if "skip_unset" in signature(parser.dump).parameters else "skip_none"
+    return parser.dump(options, **{named: False})
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit torch's CPU threads; None leaves them as they are."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"run.threads: expected at least 1 thread or null, got {threads}")
+    torch.set_num_threads(threads)
+
+
+def quieten() -> None:
+    """Leave out what Lightning says on every run and nobody can act on here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,226 @@
+"""Which run is gone on with, from where, and that nothing that matters was changed meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from goal_kernels.training.checkpoints import look_into_checkpoint, newest_whole
+from goal_kernels.training.run_folder import RunFolder
+
+LATEST = "latest"
+AUTO = "auto"
+DEFAULT_ROOT = "runs"
+CHANGEABLE = (
+    # How long and where a run trains, and what it says meanwhile; never what it computes.
+    "run",
+    "ckpt_path",
+    "data.folder",
+    "data.num_workers",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.enable_progress_bar",
+    "trainer.profiler",
+    "trainer.detect_anomaly",
+)
+
+
+LIMITS = ("max_epochs", "max_steps", "max_time")
+
+
+class ResumeError(ValueError):
+    """The run cannot be gone on with."""
+
+
+class RunFinished(Exception):
+    """There is nothing left to do."""
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A run to go on with.
+
+    Attributes:
+        run: its folder.
+        checkpoint: the newest whole resume point, None when it was stopped before the first.
+        step: optimiser steps taken by then.
+        damaged: newer resume points that cannot be used.
+    """
+
+    run: RunFolder
+    checkpoint: Path | None
+    step: int
+    damaged: tuple[Path, ...] = ()
+
+
+def find_run(name: str, root: Path) -> RunFolder:
+    """The folder of a run to go on with.
+
+    Args:
+        name: the folder, or "latest" for the one that was written to last.
+        root: where run folders live, for "latest".
+    Raises: ResumeError when there is none.
+    """
+    if name == LATEST:
+        runs = [RunFolder(config.parent) for config in root.glob("*/config.yaml")]
+        if not runs:
+            raise ResumeError(
+                f"--resume latest: expected runs in the folder {root}, found none; give the "
+                "folder of the run, or their place with --run.root"
+            )
+        return max(runs, key=_last_written)
+    run = RunFolder(Path(name))
+    if not run.config.is_file():
+        raise ResumeError(
+            f"--resume: expected the folder of a run (with a config.yaml), got {name}; give one "
+            "like runs/NAME, or `latest`"
+        )
+    return run
+
+
+def _last_written(run: RunFolder) -> float:
+    """When a run last saved something, seconds since the epoch."""
+    files = (run.config, run.environment, run.history, run.last, run.metrics)
+    return max(path.stat().st_mtime for path in files if path.is_file())
+
+
+def find_resume_point(run: RunFolder) -> Resumption:
+    """Where to go on: the newest resume point that is whole.
+
+    Raises: ResumeError when there are resume points but none of them is whole.
+    """
+    checkpoint, damaged = newest_whole((run.last, run.previous))
+    if checkpoint is None and damaged:
+        named = " and ".join(str(path) for path in damaged)
+        raise ResumeError(
+            f"--resume: {named} cannot be used, their checksums do not match; start again with "
+            f"`goal-kernels fit --config {run.config}`"
+        )
+    step = 0 if checkpoint is None else look_into_checkpoint(checkpoint)["global_step"]
+    return Resumption(run, checkpoint, step, tuple(damaged))
+
+
+def choose_run(
+    wanted: RunFolder | None, options: Any, config: Mapping[str, Any]
+) -> Resumption | None:
+    """The run to go on with, when there is one.
+
+    Args:
+        wanted: the folder that `--resume` named, None without that option.
+        options: those of the run: `resume` may be "auto" or None, `root` and `name` say where.
+        config: the resolved configuration, plain values.
+    Returns: where to go on; None when a new run is to begin.
+    Raises: RunFinished; ResumeError when the configuration was changed, or when no resume point
+        of the run is whole.
+    """
+    if options.resume not in (None, AUTO):
+        raise ResumeError(
+            f"run.resume: expected `{AUTO}` or null, got {options.resume!r}; name a folder with "
+            "--resume"
+        )
+    run = wanted
+    if run is None and options.resume == AUTO:
+        named = RunFolder(Path(options.root) / options.name)
+        run = named if named.config.is_file() else None
+    if run is None:
+        return None
+    recorded = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    _check_unchanged(run, recorded, config)
+    if run.metrics.is_file() and all(
+        recorded["trainer"].get(limit) == config["trainer"].get(limit) for limit in LIMITS
+    ):
+        raise RunFinished(
+            f"{run.path}: is finished; its report is {run.report}. To train longer, raise "
+            f"--trainer.max_epochs (it was {recorded['trainer'].get('max_epochs')})"
+        )
+    return find_resume_point(run)
+
+
+def prepare_folder(resumption: Resumption) -> Resumption:
+    """Put damaged resume points aside and remove what a killed process left half written."""
+    for path in resumption.damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        print(f"{path}: is damaged, kept as {aside.name}; the one before it is used", flush=True)
+    for folder in (resumption.run.path, resumption.run.checkpoints):
+        for leftover in folder.glob(".*.partial"):
+            leftover.unlink()
+    return replace(resumption, damaged=())
+
+
+def resumed_arguments(command: str, arguments: Sequence[str]) -> tuple[RunFolder | None, list[str]]:
+    """`--resume RUN` turned into the configuration of that run, for `fit`.
+
+    Returns: the run, None without the option; and the arguments to parse, those given last.
+    """
+    wanted, kept = _take_option("--resume", arguments)
+    if wanted is None or command != "fit":
+        return None, list(arguments)
+    root, _ = _take_option("--run.root", kept)
+    run = find_run(wanted, Path(root or DEFAULT_ROOT))
+    return run, ["--config", str(run.config), *kept]
+
+
+def _take_option(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of an option, None when it is not given, and the arguments without it.
+
+    Raises: ResumeError when no value follows.
+    """
+    kept: list[str] = []
+    taken: str | None = None
+    rest = iter(arguments)
+    for argument in rest:
+        option, equals, value = argument.partition("=")
+        if option != name:
+            kept.append(argument)
+            continue
+        taken = value if equals else next(rest, "")
+        if not taken or taken.startswith("-"):
+            raise ResumeError(f"{name}: expected a folder, got nothing; give one like runs/NAME")
+    return taken, kept
+
+
+def _check_unchanged(
+    run: RunFolder, recorded: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """See that a configuration is that of the run, but for `CHANGEABLE` options.
+
+    Raises: ResumeError that names every option that differs, with both values.
+    """
+    before, now = _flat(recorded), _flat(config)
+    # An option that one side does not know came or went with another version of the package.
+    changed = [
+        f"{name} was {before[name]!r} and is now {value!r}"
+        for name, value in now.items()
+        if name in before and before[name] != value and not _is_changeable(name)
+    ]
+    if changed:
+        raise ResumeError(
+            f"--resume: expected the configuration of {run.path}, but {'; '.join(changed)}. Leave "
+            "the change out, or start another run with it: goal-kernels fit --config "
+            f"{run.config} ..."
+        )
+
+
+def _is_changeable(name: str) -> bool:
+    return any(name == option or name.startswith(f"{option}.") for option in CHANGEABLE)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
