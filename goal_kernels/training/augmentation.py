@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from goal_kernels.data.vocabulary import SPECIAL_WORDS, UNKNOWN
+from goal_kernels.training.options import DataSizes
 
-UNKNOWN_ID = SPECIAL_WORDS.index(UNKNOWN)
-DROP_PROBABILITY = 0.2  # of a region or a word being touched, VSE-infinity
-MASKED_SHARE = 0.5  # of the touched words: replaced by <unk>, which serves as the mask token
+MASKED_SHARE = 0.5  # of the touched words: replaced by the mask token, VSE-infinity
 RANDOM_SHARE = 0.1  # of the touched words: replaced by a random word; the rest are removed
 
 
@@ -31,19 +29,19 @@ def region_dropout(mask: Tensor, probability: float, generator: torch.Generator)
 def word_dropout(
     tokens: Tensor,
     lengths: Tensor,
-    vocabulary_size: int,
+    sizes: DataSizes,
     probability: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Touch each word with the given probability; the first and last token are left alone.
 
-    Of the touched words half become <unk>, a tenth a random word, and the rest are removed, the
-    words behind them moving up.
+    Of the touched words half become the mask token, a tenth a random word, and the rest are
+    removed, the words behind them moving up.
 
     Args:
         tokens: [B, L] int64, padded with 0; <start> first and <end> last in every row.
         lengths: [B] int64, tokens in each row.
-        vocabulary_size: random words are drawn from the ids above <unk>.
+        sizes: gives the mask token and the ids that random words are drawn from.
         probability: in [0, 1).
         generator: source of randomness, on the device of `tokens`.
     Returns: tokens [B, L] and lengths [B] of the augmented captions.
@@ -55,12 +53,16 @@ def word_dropout(
     is_word = (position > 0) & (position < lengths[:, None] - 1)
     drawn = torch.rand(tokens.shape, generator=generator, device=device) / max(probability, 1e-12)
     random_words = torch.randint(
-        UNKNOWN_ID + 1, vocabulary_size, tokens.shape, generator=generator, device=device
+        sizes.first_word_id,
+        sizes.vocabulary_size,
+        tokens.shape,
+        generator=generator,
+        device=device,
     )
     masked = is_word & (drawn < MASKED_SHARE)
     replaced = is_word & (drawn >= MASKED_SHARE) & (drawn < MASKED_SHARE + RANDOM_SHARE)
     removed = is_word & (drawn >= MASKED_SHARE + RANDOM_SHARE) & (drawn < 1)
-    tokens = tokens.masked_fill(masked, UNKNOWN_ID).where(~replaced, random_words)
+    tokens = tokens.masked_fill(masked, sizes.mask_id).where(~replaced, random_words)
     kept = valid & ~removed
     order = torch.argsort((~kept).int(), dim=1, stable=True)  # kept tokens first, in order
     moved = tokens.masked_fill(~kept, 0).gather(1, order)

@@ -11,29 +11,39 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from goal_kernels.data.precomputed import PrecomputedSplit
-from goal_kernels.data.vocabulary import Vocabulary
+from goal_kernels.training.tokenizers import NO_WORD, Tokenizer, Tokens
 
 
 class Pair(NamedTuple):
-    """One caption and its image: regions [K, D], tokens (ids with <start> and <end>), image row."""
+    """One caption and its image: image (regions [K, D]), tokens, image row."""
 
-    regions: np.ndarray
-    tokens: list[int]
+    image: np.ndarray
+    tokens: Tokens
     image_id: int
 
 
 class ImageBatch(NamedTuple):
-    """regions [B, K, D] float32; region_mask [B, K] bool, True for regions that hold something."""
+    """B images.
 
-    regions: Tensor
-    region_mask: Tensor
+    images: region features [B, K, D], or raw images [B, 3, H, W]; float32.
+    image_mask: [B, K] bool, True for regions that hold something; None for raw images.
+    """
+
+    images: Tensor
+    image_mask: Tensor | None
 
 
 class TextBatch(NamedTuple):
-    """tokens [B, L] int64, padded with 0; lengths [B] int64; image_ids [B] int64, rows."""
+    """B captions.
+
+    tokens: [B, L] int64, padded with 0. lengths: [B] int64.
+    words: [B, L] int64, which word of the caption a token belongs to, -1 for special tokens and
+        padding. image_ids: [B] int64, image rows.
+    """
 
     tokens: Tensor
     lengths: Tensor
+    words: Tensor
     image_ids: Tensor
 
 
@@ -43,11 +53,22 @@ class Batch(NamedTuple):
     image_ids [B] int64 is the image row of each caption; two captions of one image share it.
     """
 
-    regions: Tensor
-    region_mask: Tensor
+    images: Tensor
+    image_mask: Tensor | None
     tokens: Tensor
     lengths: Tensor
+    words: Tensor
     image_ids: Tensor
+
+    @property
+    def image_part(self) -> ImageBatch:
+        """The images."""
+        return ImageBatch(self.images, self.image_mask)
+
+    @property
+    def text_part(self) -> TextBatch:
+        """The captions."""
+        return TextBatch(self.tokens, self.lengths, self.words, self.image_ids)
 
 
 class ImageDataset(Dataset):
@@ -66,23 +87,23 @@ class ImageDataset(Dataset):
 class TextDataset(Dataset):
     """Every caption of a split once: (tokens, image row)."""
 
-    def __init__(self, split: PrecomputedSplit, vocabulary: Vocabulary) -> None:
-        self.tokens = [vocabulary.encode(caption) for caption in split.captions]
+    def __init__(self, split: PrecomputedSplit, tokenizer: Tokenizer) -> None:
+        self.tokens = [tokenizer.encode(caption) for caption in split.captions]
         self.image_of_caption = split.image_of_caption
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, caption: int) -> tuple[list[int], int]:
+    def __getitem__(self, caption: int) -> tuple[Tokens, int]:
         return self.tokens[caption], int(self.image_of_caption[caption])
 
 
 class PairDataset(Dataset):
     """Every caption of a split with its image: the training examples."""
 
-    def __init__(self, split: PrecomputedSplit, vocabulary: Vocabulary) -> None:
+    def __init__(self, split: PrecomputedSplit, tokenizer: Tokenizer) -> None:
         self.images = ImageDataset(split)
-        self.texts = TextDataset(split, vocabulary)
+        self.texts = TextDataset(split, tokenizer)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -100,18 +121,20 @@ def collate_images(regions: Sequence[np.ndarray]) -> ImageBatch:
     return ImageBatch(stacked, mask | ~mask.any(dim=1, keepdim=True))
 
 
-def collate_texts(captions: Sequence[tuple[list[int], int]]) -> TextBatch:
-    """Pad token ids to the longest caption of the batch."""
-    lengths = torch.tensor([len(tokens) for tokens, _ in captions])
+def collate_texts(captions: Sequence[tuple[Tokens, int]]) -> TextBatch:
+    """Pad tokens to the longest caption of the batch."""
+    lengths = torch.tensor([len(tokens.ids) for tokens, _ in captions])
     tokens = torch.zeros(len(captions), int(lengths.max()), dtype=torch.int64)
-    for row, (ids, _) in enumerate(captions):
-        tokens[row, : len(ids)] = torch.tensor(ids)
-    return TextBatch(tokens, lengths, torch.tensor([image for _, image in captions]))
+    words = torch.full_like(tokens, NO_WORD)
+    for row, (caption, _) in enumerate(captions):
+        tokens[row, : len(caption.ids)] = torch.tensor(caption.ids)
+        words[row, : len(caption.words)] = torch.tensor(caption.words)
+    return TextBatch(tokens, lengths, words, torch.tensor([image for _, image in captions]))
 
 
 def collate_pairs(pairs: Sequence[Pair]) -> Batch:
     """Stack and pad pairs into a `Batch`."""
-    images = collate_images([pair.regions for pair in pairs])
+    images = collate_images([pair.image for pair in pairs])
     texts = collate_texts([(pair.tokens, pair.image_id) for pair in pairs])
     return Batch(*images, *texts)
 

@@ -19,6 +19,8 @@ from goal_kernels.training.data import (
     collate_pairs,
     collate_texts,
 )
+from goal_kernels.training.options import DataSizes
+from goal_kernels.training.tokenizers import Tokenizer, WordTokenizer
 
 EVALUATION_BATCH = 256  # images or captions encoded at once; no effect on results
 
@@ -67,15 +69,20 @@ class RetrievalDataModule(pl.LightningDataModule):
         """The vocabulary. Raises: FileNotFoundError when it is not there."""
         return Vocabulary.load(self.vocabulary_file)
 
-    @property
-    def vocabulary_size(self) -> int:
-        """Number of token ids."""
-        return len(self.vocabulary)
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """From captions to token ids."""
+        return WordTokenizer(self.vocabulary)
 
     @property
-    def region_dim(self) -> int:
-        """Width of one region feature."""
-        return int(self.split("train").features.shape[2])
+    def sizes(self) -> DataSizes:
+        """What a model must know of the data."""
+        return DataSizes(
+            region_dim=int(self.split("train").features.shape[2]),
+            vocabulary_size=len(self.tokenizer),
+            mask_id=self.tokenizer.mask_id,
+            first_word_id=self.tokenizer.first_word_id,
+        )
 
     def split(self, name: str) -> PrecomputedSplit:
         """The named split, read once; features stay on disk.
@@ -94,7 +101,7 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of pairs, shuffled by (seed, epoch)."""
-        pairs = PairDataset(self.split("train"), self.vocabulary)
+        pairs = PairDataset(self.split("train"), self.tokenizer)
         if len(pairs) < self.batch_size:
             raise ValueError(
                 f"data.batch_size: expected at most the {len(pairs)} training pairs, got "
@@ -127,7 +134,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
         )
         texts = DataLoader(
-            TextDataset(split, self.vocabulary),
+            TextDataset(split, self.tokenizer),
             EVALUATION_BATCH,
             collate_fn=collate_texts,
             num_workers=self.num_workers,

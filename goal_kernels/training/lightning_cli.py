@@ -73,8 +73,7 @@ class RetrievalCLI(LightningCLI):
         parser.add_argument(
             "--run.threads", type=int | None, default=None, help="CPU threads, torch's own if null"
         )
-        for name in ("region_dim", "vocabulary_size"):
-            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+        parser.link_arguments("data.sizes", "model.sizes", apply_on="instantiate")
         for part in ("data", "model"):
             parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
 

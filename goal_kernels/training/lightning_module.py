@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, is_dataclass
+from inspect import signature
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,7 +14,8 @@ from torch import Tensor
 import goal_kernels as gk
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.evaluation import Evaluation, evaluate
-from goal_kernels.training.model import VSE, WORD_DIM
+from goal_kernels.training.model import build_model
+from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options
 from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
 
 LR_DROP_FACTOR = 0.1  # of the learning rate, once; VSE-infinity
@@ -22,10 +25,10 @@ class RetrievalModule(pl.LightningModule):
     """Trains a `VSE` model with a GOAL objective after a warm-up on all negatives.
 
     Args:
-        region_dim, vocabulary_size: taken from the data by the command line.
+        sizes: what the model must know of the data; the command line takes it from there.
+        image: the image encoder.
+        text: the text encoder.
         embed_dim: width of the joint space.
-        word_dim: width of the word vectors.
-        drop_probability: region and word dropout, in [0, 1).
         objective: "triplet/pair", see `goal-kernels objectives`.
         objective_parameters: hyper-parameters of the objective, e.g. {"margin": 0.2}.
         warmup_steps: optimiser steps of `sum_of_hinges` before the objective.
@@ -40,11 +43,10 @@ class RetrievalModule(pl.LightningModule):
 
     def __init__(
         self,
-        region_dim: int,
-        vocabulary_size: int,
+        sizes: DataSizes | dict[str, int],
+        image: ImageOptions | None = None,
+        text: TextOptions | None = None,
         embed_dim: int = 1024,
-        word_dim: int = WORD_DIM,
-        drop_probability: float = 0.2,
         objective: str = "hinge/constant",
         objective_parameters: dict[str, float] | None = None,
         warmup_steps: int = 0,
@@ -57,11 +59,19 @@ class RetrievalModule(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        image, text = as_options(ImageOptions, image), as_options(TextOptions, text)
+        sizes = as_options(DataSizes, sizes)
+        given = dict(locals())
+        # Plain types: a checkpoint is then readable without running any code it might hold.
+        plain = {
+            name: asdict(given[name]) if is_dataclass(given[name]) else given[name]
+            for name in signature(type(self)).parameters
+        }
+        self.save_hyperparameters(plain)
         triplet, _, pair = objective.partition("/")
         options: dict[str, Any] = dict(objective_parameters or {})
         self.objective = gk.Objective(triplet, pair, **options)
-        self.model = VSE(region_dim, vocabulary_size, embed_dim, word_dim, drop_probability)
+        self.model = build_model(image, text, sizes, embed_dim)
         self.loss = WarmedLoss(self.objective, WarmupSchedule(warmup_steps, blend_steps), backend)
         self.lr, self.weight_decay, self.lr_drop_at = lr, weight_decay, lr_drop_at
         self.mask_same_image = mask_same_image
@@ -75,7 +85,7 @@ class RetrievalModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, with one drop of the learning rate counted in steps."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(self.model.parameter_groups(self.lr, self.weight_decay))
         drop_step = round(self.lr_drop_at * self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: 1.0 if step < drop_step else LR_DROP_FACTOR
@@ -132,9 +142,9 @@ class RetrievalModule(pl.LightningModule):
     ) -> None:
         """Encode images (first loader) or captions (second), each exactly once."""
         if isinstance(batch, ImageBatch):
-            self._images.append(self.model.image_encoder(*batch).float())
+            self._images.append(self.model.encode_images(batch).float())
         else:
-            self._texts.append(self.model.text_encoder(batch.tokens, batch.lengths).float())
+            self._texts.append(self.model.encode_texts(batch).float())
             self._image_ids.append(batch.image_ids)
 
     test_step = validation_step

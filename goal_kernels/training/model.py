@@ -2,56 +2,67 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from goal_kernels.training.augmentation import DROP_PROBABILITY, region_dropout, word_dropout
-from goal_kernels.training.data import Batch
+from goal_kernels.training.augmentation import region_dropout, word_dropout
+from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.encoders import RegionEncoder, TextEncoder
-
-WORD_DIM = 300  # width of word vectors throughout the VSE lineage
+from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions
 
 
 class VSE(nn.Module):
-    """Visual-semantic embedding of region features and captions, plain torch.
+    """Visual-semantic embedding of images and captions, plain torch.
 
     Args:
-        region_dim: width of one region feature.
-        vocabulary_size: number of token ids, the four special ones included.
+        image: options of the image encoder.
+        text: options of the text encoder.
+        sizes: what must be known of the data.
         embed_dim: width of the joint space.
-        word_dim: width of the word vectors.
-        drop_probability: region and word dropout in training mode, in [0, 1).
     """
 
     def __init__(
-        self,
-        region_dim: int,
-        vocabulary_size: int,
-        embed_dim: int,
-        word_dim: int = WORD_DIM,
-        drop_probability: float = DROP_PROBABILITY,
+        self, image: ImageOptions, text: TextOptions, sizes: DataSizes, embed_dim: int
     ) -> None:
         super().__init__()
-        self.vocabulary_size = vocabulary_size
-        self.drop_probability = drop_probability
-        self.image_encoder = RegionEncoder(region_dim, embed_dim)
-        self.text_encoder = TextEncoder(vocabulary_size, word_dim, embed_dim)
+        self.image, self.text, self.sizes = image, text, sizes
+        self.image_encoder = RegionEncoder(sizes.region_dim, embed_dim)
+        self.text_encoder = TextEncoder(sizes.vocabulary_size, text.word_dim, embed_dim)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch with regions and words dropped at random; the images and ids are untouched."""
-        if self.drop_probability == 0:
-            return batch
-        tokens, lengths = word_dropout(
-            batch.tokens, batch.lengths, self.vocabulary_size, self.drop_probability, generator
-        )
-        mask = region_dropout(batch.region_mask, self.drop_probability, generator)
-        return batch._replace(tokens=tokens, lengths=lengths, region_mask=mask)
+        if self.text.drop_probability > 0:
+            tokens, lengths = word_dropout(
+                batch.tokens, batch.lengths, self.sizes, self.text.drop_probability, generator
+            )
+            batch = batch._replace(tokens=tokens, lengths=lengths)
+        if self.image.drop_probability > 0 and batch.image_mask is not None:
+            mask = region_dropout(batch.image_mask, self.image.drop_probability, generator)
+            batch = batch._replace(image_mask=mask)
+        return batch
+
+    def encode_images(self, batch: ImageBatch) -> Tensor:
+        """Embed images: [B, embed_dim], unit rows."""
+        return self.image_encoder(batch.images, batch.image_mask)
+
+    def encode_texts(self, batch: TextBatch) -> Tensor:
+        """Embed captions: [B, embed_dim], unit rows."""
+        return self.text_encoder(batch.tokens, batch.lengths)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Embed the pairs of a batch.
 
         Returns: image_embeddings [B, embed_dim] and text_embeddings [B, embed_dim], unit rows.
         """
-        images = self.image_encoder(batch.regions, batch.region_mask)
-        texts = self.text_encoder(batch.tokens, batch.lengths)
-        return images, texts
+        return self.encode_images(batch.image_part), self.encode_texts(batch.text_part)
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for an optimiser: all parameters at one learning rate."""
+        return [{"params": list(self.parameters()), "lr": lr, "weight_decay": weight_decay}]
+
+
+def build_model(image: ImageOptions, text: TextOptions, sizes: DataSizes, embed_dim: int) -> VSE:
+    """The model that the options describe."""
+    return VSE(image, text, sizes, embed_dim)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from goal_kernels.training.augmentation import UNKNOWN_ID, region_dropout, word_dropout
+from goal_kernels.training.augmentation import region_dropout, word_dropout
+from goal_kernels.training.options import DataSizes
 
-VOCABULARY = 300
+SIZES = DataSizes(region_dim=0, vocabulary_size=300)
 END = 2
 
 
@@ -44,9 +45,9 @@ def test_no_image_loses_every_region() -> None:
 def test_word_dropout_shares() -> None:
     tokens, lengths = captions(4000, 10)
     words = 4000 * 10
-    changed, shorter = word_dropout(tokens, lengths, VOCABULARY, 0.2, generator())
+    changed, shorter = word_dropout(tokens, lengths, SIZES, 0.2, generator())
     removed = int((lengths - shorter).sum()) / words
-    masked = int((changed == UNKNOWN_ID).sum()) / words
+    masked = int((changed == SIZES.mask_id).sum()) / words
     originals = ((changed >= 100) & (changed < 110)).sum()
     assert removed == pytest.approx(0.2 * 0.4, abs=0.006)
     assert masked == pytest.approx(0.2 * 0.5, abs=0.006)
@@ -56,13 +57,13 @@ def test_word_dropout_shares() -> None:
 
 def test_word_dropout_keeps_order_and_the_ends() -> None:
     tokens, lengths = captions(500, 12)
-    changed, shorter = word_dropout(tokens, lengths, VOCABULARY, 0.5, generator())
+    changed, shorter = word_dropout(tokens, lengths, SIZES, 0.5, generator())
     for row, length in zip(changed.tolist(), shorter.tolist(), strict=True):
         assert row[0] == 1
         assert row[length - 1] == END
         assert set(row[length:]) <= {0}
         assert 0 not in row[:length]
-    untouched, same = word_dropout(tokens, lengths, UNKNOWN_ID + 2, 0.5, generator())
+    untouched, same = word_dropout(tokens, lengths, DataSizes(0, 5), 0.5, generator())
     for row, length in zip(untouched.tolist(), same.tolist(), strict=True):
         survivors = [token for token in row[:length] if token >= 100]
         assert survivors == sorted(survivors)
@@ -70,7 +71,7 @@ def test_word_dropout_keeps_order_and_the_ends() -> None:
 
 def test_probability_zero_changes_nothing() -> None:
     tokens, lengths = captions(50, 6)
-    changed, same = word_dropout(tokens, lengths, VOCABULARY, 0.0, generator())
+    changed, same = word_dropout(tokens, lengths, SIZES, 0.0, generator())
     assert torch.equal(changed, tokens)
     assert torch.equal(same, lengths)
     mask = torch.ones(5, 5, dtype=torch.bool)
@@ -79,8 +80,8 @@ def test_probability_zero_changes_nothing() -> None:
 
 def test_same_generator_state_same_result() -> None:
     tokens, lengths = captions(50, 6)
-    first = word_dropout(tokens, lengths, VOCABULARY, 0.3, generator(7))
-    second = word_dropout(tokens, lengths, VOCABULARY, 0.3, generator(7))
+    first = word_dropout(tokens, lengths, SIZES, 0.3, generator(7))
+    second = word_dropout(tokens, lengths, SIZES, 0.3, generator(7))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
 

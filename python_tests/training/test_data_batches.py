@@ -17,6 +17,8 @@ from goal_kernels.training.data import (
     collate_texts,
 )
 from goal_kernels.training.data_module import RetrievalDataModule
+from goal_kernels.training.options import DataSizes
+from goal_kernels.training.tokenizers import Tokens, WordTokenizer
 
 
 @pytest.fixture
@@ -26,11 +28,11 @@ def module(folder: Path) -> RetrievalDataModule:
 
 def test_pairs_carry_their_image_and_its_row(folder: Path) -> None:
     split, vocabulary = load_split(folder, "train"), Vocabulary.load(folder / "vocab.json")
-    pairs = PairDataset(split, vocabulary)
+    pairs = PairDataset(split, WordTokenizer(vocabulary))
     batch = collate_pairs([pairs[caption] for caption in range(len(pairs))])
     assert batch.image_ids.tolist() == [caption // 2 for caption in range(len(split.captions))]
     for row, image in enumerate(batch.image_ids.tolist()):
-        assert np.array_equal(batch.regions[row], split.features[image])
+        assert np.array_equal(batch.images[row], split.features[image])
         ids = batch.tokens[row, : batch.lengths[row]].tolist()
         assert ids == vocabulary.encode(split.captions[row])
         assert (batch.tokens[row, batch.lengths[row] :] == 0).all()
@@ -41,13 +43,16 @@ def test_zero_regions_are_padding_unless_nothing_else_is_there() -> None:
     regions[0, 1] = 0
     regions[1] = 0
     batch = collate_images(list(regions))
-    assert batch.regions.dtype == torch.float32
-    assert batch.region_mask.tolist() == [[True, False, True], [True, True, True]]
+    assert batch.images.dtype == torch.float32
+    assert batch.image_mask.tolist() == [[True, False, True], [True, True, True]]
 
 
 def test_texts_are_padded_to_the_longest() -> None:
-    batch = collate_texts([([1, 5, 2], 4), ([1, 5, 6, 7, 2], 9)])
+    batch = collate_texts(
+        [(Tokens([1, 5, 2], [-1, 0, -1]), 4), (Tokens([1, 5, 6, 7, 2], [-1, 0, 1, 1, -1]), 9)]
+    )
     assert batch.tokens.tolist() == [[1, 5, 2, 0, 0], [1, 5, 6, 7, 2]]
+    assert batch.words.tolist() == [[-1, 0, -1, -1, -1], [-1, 0, 1, 1, -1]]
     assert batch.lengths.tolist() == [3, 5]
     assert batch.image_ids.tolist() == [4, 9]
 
@@ -75,13 +80,12 @@ def test_training_batches_are_full_and_reproducible(module: RetrievalDataModule)
 
 def test_evaluation_visits_each_image_and_caption_once(module: RetrievalDataModule) -> None:
     images, texts = module.val_dataloader()
-    assert sum(len(batch.regions) for batch in images) == 12
+    assert sum(len(batch.images) for batch in images) == 12
     assert torch.cat([batch.image_ids for batch in texts]).tolist() == [c // 2 for c in range(24)]
 
 
 def test_sizes_follow_from_the_files(module: RetrievalDataModule, folder: Path) -> None:
-    assert module.region_dim == 10
-    assert module.vocabulary_size == len(Vocabulary.load(folder / "vocab.json"))
+    assert module.sizes == DataSizes(10, len(Vocabulary.load(folder / "vocab.json")))
 
 
 def test_limits(folder: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 
 from goal_kernels.training.data import Batch
 from goal_kernels.training.encoders import RegionEncoder, TextEncoder
-from goal_kernels.training.model import VSE
+from goal_kernels.training.model import VSE, build_model
+from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions
 
 
 @pytest.fixture(autouse=True)
@@ -62,23 +63,28 @@ def some_batch() -> Batch:
         torch.ones(6, 5, dtype=torch.bool),
         torch.randint(4, 50, (6, 8)),
         torch.full((6,), 8),
+        torch.arange(-1, 7).expand(6, -1),
         torch.arange(6),
     )
 
 
+def some_model(probability: float = 0.2) -> VSE:
+    image = ImageOptions(drop_probability=probability)
+    return build_model(image, TextOptions("bigru", 12, probability), DataSizes(10, 50), 16)
+
+
 def test_every_parameter_learns() -> None:
-    model = VSE(10, 50, 16, word_dim=12)
+    model = some_model()
     images, texts = model(some_batch())
     (images * texts).sum().backward()
     assert all((p.grad is not None and p.grad.any()) for p in model.parameters())
 
 
 def test_augmentation_changes_words_and_masks_only() -> None:
-    model = VSE(10, 50, 16, word_dim=12, drop_probability=0.5)
     batch = some_batch()
-    changed = model.augment(batch, torch.Generator().manual_seed(3))
-    assert changed.regions is batch.regions
+    changed = some_model(0.5).augment(batch, torch.Generator().manual_seed(3))
+    assert changed.images is batch.images
     assert torch.equal(changed.image_ids, batch.image_ids)
     assert not torch.equal(changed.tokens, batch.tokens)
-    assert not torch.equal(changed.region_mask, batch.region_mask)
-    assert VSE(10, 50, 16, drop_probability=0).augment(batch, torch.Generator()) is batch
+    assert not torch.equal(changed.image_mask, batch.image_mask)
+    assert some_model(0).augment(batch, torch.Generator()) is batch

@@ -13,13 +13,16 @@ pl = pytest.importorskip("pytorch_lightning")
 from goal_kernels.training.data_module import RetrievalDataModule  # noqa: E402
 from goal_kernels.training.evaluation import evaluate, read_oracle  # noqa: E402
 from goal_kernels.training.lightning_module import RetrievalModule  # noqa: E402
+from goal_kernels.training.options import ImageOptions, TextOptions  # noqa: E402
+
+NO_DROPOUT = ImageOptions(drop_probability=0.0)
+NO_WORD_DROPOUT = TextOptions(word_dim=8, drop_probability=0.0)
 
 
 def make_module(data: RetrievalDataModule, **options) -> RetrievalModule:
     torch.manual_seed(0)
-    return RetrievalModule(
-        data.region_dim, data.vocabulary_size, embed_dim=16, word_dim=8, lr=0.01, **options
-    )
+    options.setdefault("text", TextOptions(word_dim=8))
+    return RetrievalModule(data.sizes, embed_dim=16, lr=0.01, **options)
 
 
 def make_trainer(epochs: int, **options) -> pl.Trainer:
@@ -85,6 +88,9 @@ class Constant(nn.Module):
     def augment(self, batch, generator):
         return batch
 
+    def parameter_groups(self, lr, weight_decay):
+        return [{"params": [self.vector], "lr": lr, "weight_decay": weight_decay}]
+
     def forward(self, batch):
         rows = self.vector.expand(len(batch.image_ids), -1)
         return rows, rows
@@ -125,7 +131,7 @@ def test_learning_rate_drops_once_at_the_given_fraction(data: RetrievalDataModul
 def test_masking_of_same_image_captions(data: RetrievalDataModule, mask: bool, loss: float) -> None:
     ids = torch.arange(12) // 2
     batch = next(iter(data.train_dataloader()))._replace(image_ids=ids)
-    module = make_module(data, mask_same_image=mask, drop_probability=0.0)
+    module = make_module(data, mask_same_image=mask, image=NO_DROPOUT, text=NO_WORD_DROPOUT)
     module.on_train_epoch_start()
     module.log = module.log_dict = lambda *_, **__: None
     # Both captions of an image have its very embedding: unmasked, each is the other's negative.
