@@ -120,8 +120,14 @@ def test_perfect_and_collapsed_models() -> None:
     for direction in gk.relevance_metrics(oracle, truth, owner).values():
         assert direction["mAP@R"] == direction["R-precision"] == direction["R@1"] == 100
         assert direction["false_negatives"] == pytest.approx(100), "half its firsts are the other"
-    collapsed = gk.relevance_metrics(np.ones((4, 8), dtype=np.float32), truth)
-    assert collapsed["t2i"]["R-precision"] == pytest.approx(50)
+    many = relation({(t, i) for t in range(80) for i in (t // 2, (t // 2 + 1) % 40)}, 80, 40)
+    collapsed = gk.relevance_metrics(np.ones((40, 80), dtype=np.float32), many)
+    assert collapsed["t2i"]["R-precision"] == pytest.approx(100 * 2 / 40), (
+        "a tie longer than sorted"
+    )
+    assert collapsed["i2t"]["mAP@R"] == pytest.approx(
+        100 / 4 * (4 / 80) * sum((1 + (k - 1) * 3 / 79) / k for k in range(1, 5))
+    )
     assert "false_negatives" not in collapsed["t2i"]
     paired = relation({(t, t // 2) for t in range(8)}, 8, 4)
     exact = (owner[None, :] == torch.arange(4)[:, None]).float()

@@ -120,6 +120,7 @@ def test_an_ensemble_is_the_mean_of_the_matrices(kinds: str) -> None:
     ]
     mean = np.array(products).mean(axis=0)
     together = MeanScores(members)
+    assert np.array_equal(together.block(slice(None), slice(None)), mean)
     for ties, expected in (("expected", mean.astype(np.float32)), ("argsort", mean)):
         found = gk.similarity_ranks(together, index(), ties=ties)
         wanted = gk.similarity_ranks(expected, index(), ties=ties)
