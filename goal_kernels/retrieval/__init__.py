@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from goal_kernels.retrieval.folds import FoldMetrics, fold_metrics
+from goal_kernels.retrieval.folds import FoldMetrics, fold_chance, fold_metrics
 from goal_kernels.retrieval.histogram import RankHistogram, rank_histogram
 from goal_kernels.retrieval.metrics import chance_metrics, recall_at_k, retrieval_metrics
 from goal_kernels.retrieval.ranks import RetrievalRanks, retrieval_ranks, similarity_ranks
@@ -18,6 +18,7 @@ __all__ = [
     "RetrievalRanks",
     "Scores",
     "chance_metrics",
+    "fold_chance",
     "fold_metrics",
     "rank_histogram",
     "recall_at_k",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from goal_kernels.retrieval.metrics import retrieval_metrics
+from goal_kernels.retrieval.metrics import chance_metrics, retrieval_metrics
 from goal_kernels.retrieval.ranks import RetrievalRanks, check_text_to_image, similarity_ranks
 from goal_kernels.retrieval.scores import Rows, Scores, as_scores
 
@@ -89,3 +89,14 @@ def _combine(tables: list[Any], combine: Callable[[list[float]], Any]) -> Any:
     if isinstance(tables[0], dict):
         return {name: _combine([table[name] for table in tables], combine) for name in tables[0]}
     return float(combine(tables))
+
+
+def fold_chance(text_to_image: Tensor, images: int, folds: int = 1) -> dict[str, Any]:
+    """`chance_metrics` averaged over folds as `fold_metrics` makes them.
+
+    Args: text_to_image: [M] integers in [0, images); folds: a divisor of images.
+    """
+    size = images // folds
+    fold = text_to_image // size
+    parts = [text_to_image[fold == number] - number * size for number in range(folds)]
+    return _combine([chance_metrics(part, size) for part in parts], np.mean)
