@@ -22,9 +22,13 @@ from goal_kernels.registry import (
 from goal_kernels.retrieval import (
     RetrievalRanks,
     chance_metrics,
+    fold_metrics,
+    rank_histogram,
     recall_at_k,
+    relevance_metrics,
     retrieval_metrics,
     retrieval_ranks,
+    similarity_ranks,
 )
 from goal_kernels.statistics import MiningStatistics
 
@@ -44,14 +48,18 @@ __all__ = [
     "builtin_objectives",
     "chance_metrics",
     "explain_backend",
+    "fold_metrics",
     "goal_loss",
     "goal_loss_from_similarity",
     "graphed_loss",
     "list_elements",
     "mine",
+    "rank_histogram",
     "recall_at_k",
     "register_pair",
     "register_triplet",
+    "relevance_metrics",
     "retrieval_metrics",
     "retrieval_ranks",
+    "similarity_ranks",
 ]

@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         run_inspect,
     )
     from goal_kernels.data.goalworld.cli import add_synth_arguments, run_synth
+    from goal_kernels.evaluate.arguments import add_eval_arguments
 
     parser = argparse.ArgumentParser(
         "goal-kernels",
@@ -99,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in TRAINING_COMMANDS.items():
         commands.add_parser(name, help=summary)
+    evaluation = commands.add_parser("eval", help="evaluate models, embeddings or similarities")
+    add_eval_arguments(evaluation)
+    evaluation.set_defaults(run=_evaluate)
     data = commands.add_parser("data", help="make, inspect and convert datasets")
     kinds = data.add_subparsers(metavar="KIND", required=True)
     synth = kinds.add_parser(
@@ -169,6 +173,13 @@ def _training_help(command: str) -> str:
         ckpt_help=("resume from" if fitting else "evaluate")
         + " this checkpoint, with its --model options",
     )
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    """`eval`, whose module costs torch."""
+    from goal_kernels.evaluate.cli import run_eval
+
+    return run_eval(arguments)
 
 
 def _objectives(_: argparse.Namespace) -> int:

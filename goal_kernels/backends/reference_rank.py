@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,18 +16,40 @@ TEXT_BLOCK = 4096
 
 def rank_blocks(image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
     """`Backend.rank` by blocks: O(N + M) memory and one block."""
-    positive = _positive_scores(image, text, text_to_image)
+
+    def block(rows: slice, columns: slice) -> Tensor:
+        return (image[rows].double() @ text[columns].double().T).float()
+
+    return count_blocks(
+        _positive_scores(image, text, text_to_image), text_to_image, len(image), block
+    )
+
+
+def count_blocks(
+    positive: Tensor,
+    text_to_image: Tensor,
+    images: int,
+    block: Callable[[slice, slice], Tensor],
+) -> RankCounts:
+    """Count what stands before the positives in a score matrix that is given block by block.
+
+    Args:
+        positive: [M] float32 or float64, score of every text with its own image.
+        text_to_image: [M] int64 in [0, images).
+        block: scores [rows, columns] of a block, in the dtype of `positive`; asked for each block
+            once, rows first.
+    """
     text_best = comparable(positive)
-    image_best = best_positives(text_best, text_to_image, image.shape[0])
-    images, texts = image.shape[0], text.shape[0]
-    better = torch.zeros(images + texts, dtype=torch.int64, device=image.device)
+    image_best = best_positives(text_best, text_to_image, images)
+    texts = len(positive)
+    better = torch.zeros(images + texts, dtype=torch.int64, device=positive.device)
     ties = torch.zeros_like(better)
     for top in range(0, images, IMAGE_BLOCK):
         rows = slice(top, min(top + IMAGE_BLOCK, images))
         for left in range(0, texts, TEXT_BLOCK):
             columns = slice(left, min(left + TEXT_BLOCK, texts))
-            score = comparable((image[rows].double() @ text[columns].double().T).float())
-            number = torch.arange(rows.start, rows.stop, device=image.device)
+            score = comparable(block(rows, columns))
+            number = torch.arange(rows.start, rows.stop, device=positive.device)
             wrong = number[:, None] != text_to_image[None, columns]
             for axis, offset, part, best in (
                 (1, 0, rows, image_best[rows, None]),

@@ -14,7 +14,8 @@ LOWEST_SCORE = float("-inf")
 class RankCounts(NamedTuple):
     """How the positives fare among all candidates. Scores are defined in `Backend.rank`.
 
-    positive [M] float32: score of every text with its own image, NaN and infinities as they are.
+    positive [M] float32 (float64 for given float64 scores): score of every text with its own image,
+        NaN and infinities as they are.
     image_better, image_ties int64 [N]: texts of other images that score better than the image's
         best own text, or the same. An image without texts has the best score -inf.
     text_better, text_ties int64 [M]: other images that score better than the text's own, the same.

@@ -35,10 +35,11 @@ def recall_at_k(ranks: Tensor, k: int) -> float:
     valid = ranks[~ranks.isnan()] if ranks.is_floating_point() else ranks
     if valid.numel() == 0:
         raise ValueError("ranks: expected at least one query, got none.")
-    return 100.0 * (valid < k).double().mean().item()
+    # In this order the percentage is the literature's to the last bit.
+    return 100.0 * int((valid < k).sum()) / valid.numel()
 
 
-def _expected_recall(standing: Standing, k: int) -> float:
+def expected_recall(standing: Standing, k: int) -> float:
     """Expected recall at k, in percent, when every tie is broken by a fair shuffle.
 
     Of t wrong and m right candidates at the best score, q = k - better places are left. None of the
@@ -58,7 +59,7 @@ def _direction_metrics(ranks: Tensor, standing: Standing, ties: str) -> dict[str
     """R@1, R@5, R@10 in percent; median and mean rank, 1-based. ranks: [Q]."""
     valid = ranks[~ranks.isnan()]
     recalls = {
-        f"R@{k}": _expected_recall(standing, k) if ties == "expected" else recall_at_k(ranks, k)
+        f"R@{k}": expected_recall(standing, k) if ties == "expected" else recall_at_k(ranks, k)
         for k in RECALL_AT
     }
     # quantile() would need all ranks as floats sorted anyway; the field floors the median.
@@ -69,15 +70,19 @@ def _direction_metrics(ranks: Tensor, standing: Standing, ties: str) -> dict[str
 def retrieval_metrics(ranks: RetrievalRanks) -> dict[str, Any]:
     """The field's table from `retrieval_ranks`.
 
-    Returns: {"i2t": {"R@1", "R@5", "R@10", "median_rank", "mean_rank"}, "t2i": {...}, "rsum"}.
-        Recalls in percent, ranks 1-based, rsum the sum of the six recalls (at most 600). Under the
-        tie rule "expected" a recall is its expectation over random orders of each tie, so a
-        collapsed model scores exactly chance.
+    Returns: {"i2t": {"R@1", "R@5", "R@10", "median_rank", "mean_rank"}, "t2i": {...}, "rsum",
+        "ar", "ari"}. Recalls in percent, ranks 1-based; rsum is the sum of the six recalls (at most
+        600), ar and ari the means of the three of i2t and of t2i. Under the tie rule "expected" a
+        recall is its expectation over random orders of each tie, so a collapsed model scores
+        exactly chance.
     """
     i2t = _direction_metrics(ranks.i2t, ranks.i2t_standing, ranks.ties)
     t2i = _direction_metrics(ranks.t2i, ranks.t2i_standing, ranks.ties)
-    rsum = sum(side[f"R@{k}"] for side in (i2t, t2i) for k in RECALL_AT)
-    return {"i2t": i2t, "t2i": t2i, "rsum": rsum}
+    recalls = [side[f"R@{k}"] for side in (i2t, t2i) for k in RECALL_AT]
+    ar, ari = (
+        sum(part) / len(part) for part in (recalls[: len(RECALL_AT)], recalls[len(RECALL_AT) :])
+    )
+    return {"i2t": i2t, "t2i": t2i, "rsum": sum(recalls), "ar": ar, "ari": ari}
 
 
 def chance_metrics(text_to_image: Tensor, images: int) -> dict[str, Any]:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from goal_kernels import checks
-from goal_kernels.backends import (
-    AUTO,
-    BACKENDS,
-    BackendUnavailableError,
-    find_backend,
-    resolve,
-    verdicts,
-)
-from goal_kernels.backends.base import Backend, Call
-from goal_kernels.backends.scores import best_positives, comparable
+from goal_kernels.backends.scores import RankCounts, best_positives, comparable
+from goal_kernels.retrieval.scores import EmbeddingScores, Scores, as_scores
+from goal_kernels.retrieval.sorting import sorted_ranks
 
-TIE_RULES = ("expected", "optimistic", "pessimistic")
+ARGSORT = "argsort"
+TIE_RULES = ("expected", "optimistic", "pessimistic", ARGSORT)
 
 
 class Standing(NamedTuple):
@@ -80,7 +74,10 @@ def _sharing_best(score: Tensor, text_to_image: Tensor, images: int) -> Tensor:
     return shared.new_zeros(images).scatter_add(0, text_to_image, shared)
 
 
-def _check_index(text_to_image: Tensor, texts: int, images: int, device: torch.device) -> Tensor:
+def check_text_to_image(
+    text_to_image: Tensor, texts: int, images: int, device: torch.device
+) -> Tensor:
+    """Require one image row in [0, images) a text; int64 [M]. Raises: TypeError, ValueError."""
     index = checks.check_index_vector("text_to_image", text_to_image, texts, device)
     low, high = int(index.min()), int(index.max())
     if low < 0 or high >= images:
@@ -89,20 +86,6 @@ def _check_index(text_to_image: Tensor, texts: int, images: int, device: torch.d
             f"[{low}, {high}]; it holds one row number per text, not an image id."
         )
     return index
-
-
-def _choose(name: str, image: Tensor) -> Backend:
-    """The backend that ranks. Raises: as `resolve`, also for one that cannot rank."""
-    call = Call(image.device.type, image.dtype, image.shape[1], automatic=name == AUTO)
-    if name == AUTO:
-        return next(backend for backend, able in verdicts(call) if able.ok and backend.ranks)
-    backend = find_backend(name)
-    if not backend.ranks:
-        able = ", ".join(repr(backend.name) for backend in BACKENDS if backend.ranks)
-        raise BackendUnavailableError(
-            f"backend {name!r} does not rank; use 'auto' or one of {able}."
-        )
-    return find_backend(resolve(name, call))
 
 
 @torch.no_grad()
@@ -125,36 +108,70 @@ def retrieval_ranks(
         image_embeddings: [N, D] float, N >= 1; text_embeddings: [M, D], M >= 1, same dtype.
         text_to_image: [M] integers in [0, N), row of the image that each text describes; any number
             of texts per image, none included.
-        ties: "expected" (mean over random orders of the tie), "optimistic" or "pessimistic".
+        ties: "expected" (mean over random orders of the tie), "optimistic", "pessimistic", or
+            "argsort": the order of `numpy.argsort(row)[::-1]` on float64 products, ties in whatever
+            order it leaves them and NaN first, which is what VSE++, SCAN and VSE-infinity print. It
+            sorts where the others count, and so takes several times as long.
         backend: "auto"; "cpu", native, or "triton", on a GPU: fast products tell most pairs apart,
             float64 decides those too close to call; or "reference": float64 torch on the device of
             the embeddings. All count the same scores. They can differ where a float64 sum, taken in
             another order, lies on the other side of the middle of two float32 numbers.
 
-    Returns: `RetrievalRanks`.
+    Returns: `RetrievalRanks`, on the device of the embeddings.
 
     Raises: TypeError, ValueError naming the argument; BackendUnavailableError.
     """
-    checks.check_embeddings(image_embeddings, text_embeddings)
+    scores = EmbeddingScores(image_embeddings, text_embeddings)
+    return _rank(scores, text_to_image, ties, backend, image_embeddings.device)
+
+
+@torch.no_grad()
+def similarity_ranks(
+    scores: Any, text_to_image: Tensor, *, ties: str = "expected", backend: str = "auto"
+) -> RetrievalRanks:
+    """`retrieval_ranks` of scores that need not be products of embeddings.
+
+    Args:
+        scores: a matrix [N, M] of float16, float32 or float64 scores, images by texts, array or
+            tensor (a memory-mapped file is read block by block); or a pair (image_embeddings,
+            text_embeddings); or `Scores`, such as the mean of several models' (`MeanScores`).
+            A given matrix compares as it is: nothing is rounded.
+        text_to_image, ties: as in `retrieval_ranks`; "argsort" sorts a matrix in its own dtype.
+        backend: of scores of embeddings; others are counted in blocks by torch on the CPU.
+
+    Returns: `RetrievalRanks` on the CPU.
+
+    Raises: TypeError, ValueError naming the argument; BackendUnavailableError.
+    """
+    return _rank(as_scores(scores), text_to_image, ties, backend, torch.device("cpu"))
+
+
+def _rank(
+    scores: Scores, text_to_image: Tensor, ties: str, backend: str, device: torch.device
+) -> RetrievalRanks:
+    """Count, settle ties, report NaN."""
     checks.check_choice("ties", ties, TIE_RULES)
-    images, texts = image_embeddings.shape[0], text_embeddings.shape[0]
-    if images == 0 or texts == 0:
-        raise ValueError(f"image_embeddings: expected N, M >= 1, got N = {images}, M = {texts}.")
-    index = _check_index(text_to_image, texts, images, image_embeddings.device)
-    counts = _choose(backend, image_embeddings).rank(image_embeddings, text_embeddings, index)
-    broken = counts.positive.isnan()
+    images, texts = scores.shape
+    index = check_text_to_image(text_to_image, texts, images, device)
+    counts = RankCounts(*(part.to(device) for part in scores.count(index, backend)))
     shared = _sharing_best(comparable(counts.positive), index, images)
     i2t = Standing(counts.image_better, counts.image_ties, shared)
     t2i = Standing(counts.text_better, counts.text_ties, torch.ones_like(index))
-    nan_scores = _count_nan_queries(broken, index, images)
+    nan_scores = _count_nan_queries(counts.positive.isnan(), index, images)
     if nan_scores:
+        place = "wherever the sort puts them" if ties == ARGSORT else "last"
         warnings.warn(
             f"retrieval_ranks: {nan_scores} of {images + texts} queries have a NaN score for their "
-            "own positive; they rank last. Look for NaN in the embeddings.",
+            f"own positive; they rank {place}. Look for NaN in the embeddings.",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    return RetrievalRanks(settle(i2t, ties), settle(t2i, ties), ties, i2t, t2i, nan_scores)
+    if ties == ARGSORT:
+        image_ranks, text_ranks = sorted_ranks(scores, index.cpu().numpy())
+    else:
+        image_ranks, text_ranks = settle(i2t, ties), settle(t2i, ties)
+    ranks = image_ranks.to(device), text_ranks.to(device)
+    return RetrievalRanks(*ranks, ties, i2t, t2i, nan_scores)
 
 
 def _count_nan_queries(broken: Tensor, text_to_image: Tensor, images: int) -> int:

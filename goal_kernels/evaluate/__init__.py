@@ -1,0 +1,1 @@
+"""`goal-kernels eval`: checkpoints, embeddings and similarities under the field's protocols."""

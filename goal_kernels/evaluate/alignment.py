@@ -1,0 +1,117 @@
+"""Which image every caption belongs to, worked out from counts and checked; errors in words."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALIKE = 1e-3
+"""Relative distance up to which two rows are one image encoded twice.
+
+An image that is encoded once for each of its captions comes out equal up to rounding: 1e-7 in
+float32, 1e-3 in float16. Different images are about 1 apart.
+"""
+
+
+class Counts(NamedTuple):
+    """What is known of a set before its captions are aligned.
+
+    images, texts: rows. captions_per_image: as the user says, None if not said. what: names the
+    input in errors.
+    """
+
+    images: int
+    texts: int
+    captions_per_image: int | None
+    what: str
+
+
+def captions_per_image(counts: Counts) -> int:
+    """The whole number of captions of each image, as said or as the counts say.
+
+    Raises: ValueError that explains what the counts may mean and what to do.
+    """
+    images, texts, said, what = counts
+    found = f"{what}: {images:,} images (rows) and {texts:,} captions"
+    if said is not None and texts != said * images:
+        remedy = f"--captions-per-image {said} expects {said * images:,} captions"
+        if images == said * texts:
+            remedy = _swapped(images, texts)
+        raise ValueError(f"{found}: {remedy}")
+    if texts % images == 0:
+        return texts // images
+    if images % texts == 0:
+        raise ValueError(f"{found}: {_swapped(images, texts)}")
+    raise ValueError(
+        f"{found}: {texts / images:.4g} captions an image is no whole number. Are these two halves "
+        "of one split? If images differ in their number of captions, give the image row of every "
+        "caption with --image-of-caption FILE"
+    )
+
+
+def _swapped(images: int, texts: int) -> str:
+    return (
+        f"images and captions seem to be swapped. Images are the rows: expected {texts:,} images "
+        f"by {images:,} captions; --transpose does it"
+    )
+
+
+def even_index(images: int, each: int) -> NDArray[np.int64]:
+    """int64 [images * each]: captions of an image are consecutive."""
+    return np.repeat(np.arange(images), each)
+
+
+def repetition(image_embeddings: NDArray[np.floating], counts: Counts) -> int:
+    """How many consecutive rows [N, D] an image takes: k when encoded once a caption, or 1.
+
+    Called when there are as many rows as captions.
+
+    Raises: ValueError when the rows do not repeat as said, or are all alike.
+    """
+    alike = _like_the_row_before(image_embeddings)
+    starts = np.flatnonzero(~alike)
+    rows, said = len(alike), counts.captions_per_image
+    if said is not None:
+        inner = alike.reshape(-1, said)[:, 1:] if rows % said == 0 else np.zeros(1, dtype=bool)
+        if inner.all():
+            return said
+        raise ValueError(
+            f"{counts.what}: {rows:,} image rows for as many captions. --captions-per-image {said} "
+            f"expects {rows / said:,.4g} rows, or each image {said} times in a row; within such "
+            "groups rows differ; keep one row an image"
+        )
+    lengths = np.diff(np.append(starts, rows))
+    if len(starts) == 1 and rows > 1:
+        raise ValueError(
+            f"{counts.what}: all {rows:,} image rows are alike, so it cannot be seen how many "
+            "captions an image has (has the model collapsed?); give --captions-per-image"
+        )
+    return int(lengths[0]) if lengths.min() == lengths.max() else 1
+
+
+def _like_the_row_before(rows: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """bool [N]: whether a row equals the one before it up to `ALIKE`; False for the first."""
+    alike = np.zeros(len(rows), dtype=bool)
+    for start in range(1, len(rows), 4096):
+        now = rows[start : start + 4096].astype(np.float64)
+        before = rows[start - 1 : start - 1 + len(now)].astype(np.float64)
+        distance = np.linalg.norm(now - before, axis=1)
+        alike[start : start + len(now)] = distance <= ALIKE * np.linalg.norm(now, axis=1)
+    return alike
+
+
+def check_index(index: NDArray[np.integer], images: int, texts: int, what: str) -> None:
+    """Require one image row in [0, images) a caption. Raises: ValueError."""
+    if index.dtype.kind not in "iu" or index.shape != (texts,):
+        raise ValueError(
+            f"{what}: expected {texts:,} integers, the image row of every caption, got "
+            f"{index.dtype} of shape {index.shape}"
+        )
+    wrong = np.flatnonzero((index < 0) | (index >= images))
+    if len(wrong):
+        raise ValueError(
+            f"{what}: expected image rows 0 to {images - 1:,}, caption {wrong[0]:,} says "
+            f"{index[wrong[0]]} ({len(wrong):,} such captions); rows count from 0 and are not ids"
+        )

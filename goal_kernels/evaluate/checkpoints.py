@@ -1,0 +1,180 @@
+"""A checkpoint made into embeddings of a split. Needs the training extra."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from goal_kernels.data.truth_relation import TruthRelation
+from goal_kernels.training.data_module import RetrievalDataModule
+from goal_kernels.training.evaluation import read_oracle
+from goal_kernels.training.lightning_module import RetrievalModule
+
+RUN_CHECKPOINT = Path("checkpoints") / "best.ckpt"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How to encode.
+
+    Attributes:
+        split: of the data; the test split of the run when None.
+        data: options of the data module that replace those of the run, as text by name.
+        device: "auto", "cpu", "cuda", or as torch names it.
+    """
+
+    split: str | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An encoded split.
+
+    Attributes:
+        image_embeddings: [N, D] float32; text_embeddings: [M, D] float32.
+        image_of_caption: [M] int64.
+        split: its name.
+        truth, oracle: what is known of the split, or None.
+    """
+
+    image_embeddings: Tensor
+    text_embeddings: Tensor
+    image_of_caption: Tensor
+    split: str
+    truth: TruthRelation | None
+    oracle: dict[str, Any] | None
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that an input names: itself, or the best one of a run folder.
+
+    Raises: FileNotFoundError.
+    """
+    if not path.is_dir():
+        if path.is_file():
+            return path
+        raise FileNotFoundError(f"{path}: no such file or run folder")
+    if not (path / RUN_CHECKPOINT).is_file():
+        raise FileNotFoundError(
+            f"{path}: expected a run folder with {RUN_CHECKPOINT}, which is not there; give a "
+            "checkpoint itself, or train with `goal-kernels fit`"
+        )
+    return path / RUN_CHECKPOINT
+
+
+def encode_checkpoint(path: Path, options: Encoding) -> Encoded:
+    """Encode every image and every caption of a split once.
+
+    Args: path: a checkpoint of `goal-kernels fit`, or its run folder.
+    Raises: FileNotFoundError, ValueError.
+    """
+    file = find_checkpoint(path)
+    stored = _read(file)
+    model = _build_module(file, stored)
+    data = build_data(stored.get(RetrievalDataModule.CHECKPOINT_HYPER_PARAMS_KEY, {}), options)
+    if data.sizes != model.model.sizes:
+        raise ValueError(
+            f"{file}: its model was made for data of other sizes: {model.model.sizes}, the data "
+            f"here has {data.sizes}; give the vocabulary and features of its training"
+        )
+    images, texts = data.test_dataloader()
+    device = _device(options.device)
+    model.to(device).eval()
+    image = _encode(model.model.encode_images, images, device, "images")
+    text = _encode(model.model.encode_texts, texts, device, "captions")
+    split = data.split(data.test_split)
+    return Encoded(
+        image_embeddings=image,
+        text_embeddings=text,
+        image_of_caption=torch.as_tensor(split.image_of_caption),
+        split=data.test_split,
+        truth=split.truth,
+        oracle=read_oracle(split.folder, data.test_split),
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a checkpoint holds; plain types and tensors alone are read."""
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{file}: no whole checkpoint of `goal-kernels fit` ({reason}); objects other than "
+            "tensors and plain values are never read"
+        ) from error
+    if not isinstance(stored, dict) or not {"state_dict", "hyper_parameters"} <= set(stored):
+        raise ValueError(f"{file}: no checkpoint of `goal-kernels fit`: it has no hyper-parameters")
+    return stored
+
+
+def _known(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given values that `kind` takes; Lightning adds some of its own."""
+    return {name: value for name, value in given.items() if name in signature(kind).parameters}
+
+
+def _build_module(file: Path, stored: Mapping[str, Any]) -> RetrievalModule:
+    """The trained model."""
+    try:
+        module = RetrievalModule(**_known(RetrievalModule, stored["hyper_parameters"]))
+        module.load_state_dict(stored["state_dict"])
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{file}: its model cannot be built by this version of goal_kernels: {error}"
+        ) from error
+    return module
+
+
+def build_data(recorded: Mapping[str, Any], options: Encoding) -> RetrievalDataModule:
+    """The data module of a run, with the options that replace its own, read as in a configuration.
+
+    Raises: ValueError naming the option.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(RetrievalDataModule, "data")
+    values = {f"data.{name}": v for name, v in _known(RetrievalDataModule, recorded).items()}
+    chosen = {**options.data, **({"test_split": options.split} if options.split else {})}
+    try:
+        parser.set_defaults(values)
+        parsed = parser.parse_args([f"--data.{name}={value}" for name, value in chosen.items()])
+        return parser.instantiate_classes(parsed).data
+    except (ArgumentError, TypeError, KeyError) as error:
+        raise ValueError(f"--data: {error}") from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {name!r} cannot be used here: {error}") from error
+
+
+@torch.inference_mode()
+def _encode(
+    encode: Callable[[Any], Tensor], batches: Iterable[Any], device: torch.device, what: str
+) -> Tensor:
+    """Embeddings of all batches in order, [rows, D] float32 on the CPU."""
+    parts, done, watched = [], 0, sys.stderr.isatty()
+    for batch in batches:
+        moved = type(batch)(*(None if part is None else part.to(device) for part in batch))
+        parts.append(encode(moved).float().cpu())
+        done += len(parts[-1])
+        if watched:
+            print(f"\r{what}: {done:,}", end="", file=sys.stderr, flush=True)
+    if watched:
+        print(file=sys.stderr)
+    return torch.cat(parts)

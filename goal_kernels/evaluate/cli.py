@@ -1,0 +1,215 @@
+"""``goal-kernels eval``: read, rank, show, write."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goal_kernels import BackendUnavailableError
+from goal_kernels.data.files import replacing, write_text
+from goal_kernels.data.precomputed import PrecomputedSplit, load_split
+from goal_kernels.data.truth_relation import TruthRelation
+from goal_kernels.evaluate.arrays import read_array, read_index
+from goal_kernels.evaluate.inputs import (
+    EMBEDDINGS,
+    Alignment,
+    Member,
+    combine,
+    embeddings_member,
+    read_member,
+)
+from goal_kernels.evaluate.pictures import require_matplotlib, write_histogram
+from goal_kernels.evaluate.protocols import choose_protocols
+from goal_kernels.evaluate.results import Question, describe_broken, evaluate_member
+from goal_kernels.evaluate.tables import histogram_text, markdown, show, tables
+from goal_kernels.evaluate.truth_files import read_truth
+from goal_kernels.training.evaluation import read_oracle
+
+if TYPE_CHECKING:
+    from goal_kernels.evaluate.checkpoints import Encoded
+
+ARRAY_FILES = (".npy", ".npz")
+MODEL_MODULES = ("pytorch_lightning", "jsonargparse")
+
+
+def run_eval(args: argparse.Namespace) -> int:
+    """Evaluate as ``args`` say, print and write; 0, or 2 after an error in the arguments."""
+    try:
+        record = _evaluate(args)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError, BackendUnavailableError) as error:
+        print(f"goal-kernels eval: error: {error}", file=sys.stderr)
+        return 2
+    _show(record, args.markdown)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    """Read, rank, write the files that were asked for; the record."""
+    _check(args)
+    split = _named_split(args)
+    alignment = Alignment(
+        captions_per_image=args.captions_per_image,
+        image_of_caption=_said_index(args, split),
+        transpose=args.transpose,
+        normalize=args.normalize,
+    )
+    encoded = [_encode(path, args) for path in _models(args)]
+    members = _read_members(args, alignment, dict(zip(_models(args), encoded, strict=True)))
+    member = combine(members)
+    images, texts = member.scores.shape
+    truth, oracle = _known(encoded, split)
+    if args.truth is not None:
+        truth = read_truth(args.truth, texts, images)
+    question = Question(
+        protocols=choose_protocols(args.protocol, args.folds, images),
+        ties=args.ties,
+        backend=args.backend,
+        strict=args.strict,
+        truth=truth,
+        oracle=oracle,
+    )
+    record = {"inputs": [part.name for part in members], **evaluate_member(member, question)}
+    _write(record, args, encoded)
+    return record
+
+
+def _models(args: argparse.Namespace) -> list[Path]:
+    return [path for path in args.inputs if path.suffix not in ARRAY_FILES]
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse combinations that mean nothing. Raises: ValueError, ModuleNotFoundError."""
+    models = _models(args)
+    if not args.inputs and not args.embeddings:
+        raise ValueError("INPUT: expected a run, a checkpoint, or saved arrays; see --help")
+    for name in ("captions_per_image", "folds"):
+        given = getattr(args, name)
+        if given is not None and given < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {given}")
+    if args.save_embeddings is not None and len(models) != 1:
+        raise ValueError(f"--save-embeddings: expected one model as INPUT, got {len(models)}")
+    if args.split is not None and not models and args.folder is None:
+        raise ValueError("--split: expected a model as INPUT, or --data.folder that has the split")
+    if args.plot is not None or args.output is not None:
+        require_matplotlib()
+    missing = [module for module in MODEL_MODULES if models and find_spec(module) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f"{models[0]}: a model needs {', '.join(missing)}: pip install 'goal-kernels[train]'"
+        )
+
+
+def _named_split(args: argparse.Namespace) -> PrecomputedSplit | None:
+    """The split that saved embeddings or matrices are of, where the user names its folder."""
+    if args.folder is None or _models(args):
+        return None
+    return load_split(args.folder, args.split or "test")
+
+
+def _said_index(
+    args: argparse.Namespace, split: PrecomputedSplit | None
+) -> NDArray[np.integer] | None:
+    """The image of each caption as the user says, by file or by naming the data."""
+    if args.image_of_caption is not None:
+        return read_index(args.image_of_caption)
+    return None if split is None else split.image_of_caption
+
+
+def _known(
+    encoded: list[Encoded], split: PrecomputedSplit | None
+) -> tuple[TruthRelation | None, dict[str, Any] | None]:
+    """Truth and ceiling of the evaluated split, where its folder has them."""
+    if encoded:
+        return encoded[0].truth, encoded[0].oracle
+    if split is not None:
+        return split.truth, read_oracle(split.folder, split.name)
+    return None, None
+
+
+def _encode(path: Path, args: argparse.Namespace) -> Encoded:
+    """The encoded split of one model."""
+    from goal_kernels.evaluate.checkpoints import Encoding, encode_checkpoint
+
+    data = {}
+    for given in args.data:
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise ValueError(f"--data: expected NAME=VALUE, got {given!r}")
+        data[name] = value
+    if args.folder is not None:
+        data["folder"] = args.folder
+    return encode_checkpoint(path, Encoding(args.split, data, args.device))
+
+
+def _read_members(
+    args: argparse.Namespace, alignment: Alignment, encoded: dict[Path, Encoded]
+) -> list[Member]:
+    """All inputs, in the order of the command line, `--embeddings` last."""
+    members = []
+    for path in args.inputs:
+        if path in encoded:
+            found = encoded[path]
+            sides = (found.image_embeddings.numpy(), found.text_embeddings.numpy())
+            straight = replace(alignment, transpose=False)
+            name = f"{path}, split {found.split}"
+            index = found.image_of_caption.numpy()
+            members.append(embeddings_member(name, *sides, straight, index))
+        else:
+            members.append(read_member(path, alignment))
+    for image, text in args.embeddings:
+        name = f"{image} and {text}"
+        members.append(embeddings_member(name, read_array(image), read_array(text), alignment))
+    return members
+
+
+def _write(record: dict[str, Any], args: argparse.Namespace, encoded: list[Encoded]) -> None:
+    """The files that were asked for, each whole or not there."""
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    if args.save_embeddings is not None:
+        names = (*EMBEDDINGS, "image_of_caption")
+        arrays = {name: getattr(encoded[0], name).numpy() for name in names}
+        with replacing(args.save_embeddings) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+    if args.json is not None:
+        write_text(args.json, text)
+    if args.plot is not None:
+        write_histogram(args.plot, record)
+    if args.output is not None:
+        write_text(args.output / "metrics.json", text)
+        write_text(args.output / "metrics.md", markdown(tables(record)))
+        write_histogram(args.output / "ranks.png", record)
+
+
+def _show(record: dict[str, Any], as_markdown: bool) -> None:
+    """Print notes and tables; warnings go to standard error."""
+    if record["broken"]:
+        place = "first" if record["ties"] == "argsort" else "last"
+        print(
+            f"WARNING: {describe_broken(record['broken'])}. NaN ranks {place}, and no figure below "
+            "can be trusted; find out where it comes from (--strict makes it an error).",
+            file=sys.stderr,
+        )
+    if as_markdown:
+        print(markdown(tables(record)), end="")
+        return
+    least, most = record["captions_per_image"].values()
+    each = f"{least}" if least == most else f"{least} to {most}"
+    print(
+        f"{record['input']}: {record['images']:,} images, {record['captions']:,} captions, "
+        f"{each} an image"
+    )
+    for note in record["notes"]:
+        print(f"note: {note}")
+    print()
+    show(tables(record))
+    for name, part in record["protocols"].items():
+        print(f"\n{histogram_text(name, part['histogram'])}")
+    print(f"\nties: {record['ties']}; ranked in {record['seconds']:.1f} s")

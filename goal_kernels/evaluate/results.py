@@ -1,0 +1,116 @@
+"""From scores to the record of an evaluation: what `metrics.json` holds."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import goal_kernels as gk
+from goal_kernels.data.truth_relation import TruthRelation
+from goal_kernels.evaluate.inputs import Member
+from goal_kernels.evaluate.protocols import Protocol, protocol_notes
+from goal_kernels.retrieval import FoldMetrics, RankHistogram, fold_chance
+
+DIRECTIONS = ("i2t", "t2i")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to find out.
+
+    Attributes:
+        protocols: at least one.
+        ties: see `gk.retrieval_ranks`.
+        backend: of the ranking.
+        strict: NaN is an error.
+        truth: which captions are true of which images, None where unknown.
+        oracle: the ceiling of the set, None where unknown.
+    """
+
+    protocols: list[Protocol]
+    ties: str = "expected"
+    backend: str = "auto"
+    strict: bool = False
+    truth: TruthRelation | None = None
+    oracle: dict[str, Any] | None = None
+
+
+def evaluate_member(member: Member, question: Question) -> dict[str, Any]:
+    """Rank and measure.
+
+    Returns: a record of plain types that JSON can hold; recalls in percent, ranks from 1, seconds.
+    Raises: ValueError when `strict` and something is NaN.
+    """
+    started = time.perf_counter()
+    broken = member.scores.broken()
+    if broken and question.strict:
+        raise ValueError(f"{member.name}: {describe_broken(broken)}; --strict allows none")
+    images, texts = member.scores.shape
+    index = torch.from_numpy(member.image_of_caption)
+    counts = np.bincount(member.image_of_caption, minlength=images)
+    notes = [note for p in question.protocols for note in protocol_notes(p, images, texts)]
+    record: dict[str, Any] = {
+        "input": member.name,
+        "images": images,
+        "captions": texts,
+        "captions_per_image": {"least": int(counts.min()), "most": int(counts.max())},
+        "ties": question.ties,
+        "broken": broken,
+        "notes": [*member.notes, *notes],
+        "protocols": {p.name: _run(member, index, p, question) for p in question.protocols},
+        "oracle": question.oracle,
+        "truth": None,
+    }
+    if question.truth is not None:
+        record["truth"] = gk.relevance_metrics(member.scores, question.truth, index)
+    record["seconds"] = round(time.perf_counter() - started, 2)
+    return record
+
+
+def describe_broken(broken: dict[str, int]) -> str:
+    """Counts of what is NaN or infinite, in words."""
+    parts = ", ".join(f"{count:,} of the {name}" for name, count in broken.items())
+    return f"NaN or infinity in {parts}"
+
+
+def _run(
+    member: Member, index: torch.Tensor, protocol: Protocol, question: Question
+) -> dict[str, Any]:
+    """One protocol: means, deviations, every fold, chance, ties, NaN and the histogram of ranks."""
+    with warnings.catch_warnings():
+        # NaN is told of once, by the caller, in the words of this command.
+        warnings.filterwarnings("ignore", "retrieval_ranks: ", RuntimeWarning)
+        found = gk.fold_metrics(
+            member.scores, index, protocol.folds, ties=question.ties, backend=question.backend
+        )
+    images = member.scores.shape[0]
+    return {
+        "meaning": protocol.meaning,
+        "folds": protocol.folds,
+        "mean": found.mean,
+        "std": found.std if protocol.folds > 1 else None,
+        "every_fold": found.folds if protocol.folds > 1 else None,
+        "chance": fold_chance(index, images, protocol.folds),
+        "tie_fraction": float(np.mean([ranks.tie_fraction for ranks in found.ranks])),
+        "nan_queries": sum(ranks.nan_scores for ranks in found.ranks),
+        "histogram": {direction: _histogram(found, direction) for direction in DIRECTIONS},
+    }
+
+
+def read_histogram(record: dict[str, list[int]]) -> RankHistogram:
+    """The histogram that a record holds as lists."""
+    return RankHistogram(**{name: np.array(values) for name, values in record.items()})
+
+
+def _histogram(found: FoldMetrics, direction: str) -> dict[str, list[int]]:
+    """Queries of all folds by rank."""
+    ranks = [getattr(fold, direction) for fold in found.ranks]
+    # Candidates of an image are the texts, and the reverse; the largest fold bounds the last bin.
+    candidates = max(len(fold.t2i if direction == "i2t" else fold.i2t) for fold in found.ranks)
+    histogram = gk.rank_histogram(torch.cat(ranks), candidates)
+    return {name: getattr(histogram, name).tolist() for name in RankHistogram._fields}

@@ -1,0 +1,131 @@
+"""The record of an evaluation as tables: for a terminal, for a pipe, and in Markdown."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from goal_kernels.evaluate.results import DIRECTIONS, read_histogram
+
+RECALLS = ("R@1", "R@5", "R@10")
+BAR = 22  # characters of the longest bar of a histogram
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, names of columns (the first names the rows), rows of as many cells."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def tables(record: dict[str, Any]) -> list[Table]:
+    """Recalls, ranks, and, where truth is known, everything that is true."""
+    found = [recall_table(record), rank_table(record)]
+    if record["truth"] is not None:
+        found.append(truth_table(record["truth"]))
+    return found
+
+
+def recall_table(record: dict[str, Any]) -> Table:
+    """Recalls of every protocol beside chance and, where it is known, the oracle's ceiling."""
+    rows = []
+    for name, part in record["protocols"].items():
+        folds = part["folds"]
+        rows.append(_recall_row(name if folds == 1 else f"{name}, mean", part["mean"]))
+        if folds > 1:
+            rows.append(_recall_row(f"  std of {folds} folds", part["std"]))
+        rows.append(_recall_row("  chance", part["chance"]))
+    if record["oracle"] is not None:
+        rows.append(_recall_row("oracle", record["oracle"]))
+    columns = [f"{direction} {recall}" for direction in DIRECTIONS for recall in RECALLS]
+    return Table("recall in percent", ["", *columns, "rsum"], rows)
+
+
+def _recall_row(name: str, table: dict[str, Any]) -> list[str]:
+    cells = [table[direction][recall] for direction in DIRECTIONS for recall in RECALLS]
+    return [name, *(f"{cell:.1f}" for cell in (*cells, table["rsum"]))]
+
+
+def rank_table(record: dict[str, Any]) -> Table:
+    """Median and mean rank, mean recalls, ties."""
+    columns = ["", "i2t median", "mean", "t2i median", "mean", "ar", "ari", "tied"]
+    rows = []
+    for name, part in record["protocols"].items():
+        mean = part["mean"]
+        cells = [mean[d][rank] for d in DIRECTIONS for rank in ("median_rank", "mean_rank")]
+        cells += [mean["ar"], mean["ari"]]
+        ties = f"{100 * part['tie_fraction']:.2f} %"
+        rows.append([name, *(f"{cell:.1f}" for cell in cells), ties])
+    return Table("ranks from 1; ar, ari: mean recall of i2t, t2i; tied queries", columns, rows)
+
+
+def truth_table(truth: dict[str, Any]) -> Table:
+    """What changes when everything true counts, not only what was written for an image."""
+    names = ["mAP@R", "R-precision", *RECALLS, "false_negatives", "mean_relevant"]
+    rows = [[d, *(_number(truth[d].get(name)) for name in names)] for d in DIRECTIONS]
+    columns = ["", "mAP@R", "R-prec.", *RECALLS, "errors that are true", "true a query"]
+    return Table("in percent, all true pairs relevant", columns, rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def histogram_text(name: str, histogram: dict[str, dict[str, list[int]]]) -> str:
+    """Ranks of both directions as bars, side by side."""
+    found = [read_histogram(histogram[direction]) for direction in DIRECTIONS]
+    labels = max((part.labels() for part in found), key=len)
+    longest = max(part.share.max() for part in found)
+    lines = ["  ".join(["rank".rjust(15), *(d.ljust(8 + BAR) for d in DIRECTIONS)])]
+    for row, label in enumerate(labels):
+        cells = [_bar(part.share[row], longest) if row < len(part.share) else "" for part in found]
+        lines.append("  ".join([label.rjust(15), *cells]))
+    return "\n".join([f"share of queries by rank, {name}", *(line.rstrip() for line in lines)])
+
+
+def _bar(share: float, longest: float) -> str:
+    """A share in percent as a number and a bar."""
+    return f"{share:5.1f} % {'#' * round(BAR * share / max(longest, 1e-9))}".ljust(8 + BAR)
+
+
+def markdown(found: list[Table]) -> str:
+    """Tables in Markdown."""
+    parts = []
+    for table in found:
+        lines = [table.columns, ["---", *["--:"] * (len(table.columns) - 1)], *table.rows]
+        parts.append(
+            "\n".join(f"| {' | '.join(cell.strip() for cell in line)} |" for line in lines)
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(table: Table) -> str:
+    """A table in aligned columns."""
+    lines = [table.columns, *table.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.columns))]
+    rows = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    ]
+    return "\n".join([table.title, *(f"  {row}" for row in rows)])
+
+
+def show(found: list[Table]) -> None:
+    """Print tables: drawn when a person watches and rich is there, aligned text otherwise."""
+    if sys.stdout.isatty() and find_spec("rich") is not None:
+        from rich.console import Console
+        from rich.table import Table as Drawn
+
+        for table in found:
+            drawn = Drawn(title=table.title, title_justify="left")
+            for number, column in enumerate(table.columns):
+                drawn.add_column(column, justify="right" if number else "left", no_wrap=not number)
+            for row in table.rows:
+                drawn.add_row(*row)
+            Console().print(drawn)
+    else:
+        print("\n\n".join(plain(table) for table in found))

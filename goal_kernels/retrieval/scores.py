@@ -1,0 +1,305 @@
+"""Where scores of images and texts come from: embeddings, a given matrix, the mean of several.
+
+A score matrix is [N images, M texts] and may be far larger than memory: whatever looks at it asks
+for blocks of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cached_property, reduce
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from goal_kernels import checks
+from goal_kernels.backends import (
+    AUTO,
+    BACKENDS,
+    BackendUnavailableError,
+    find_backend,
+    resolve,
+    verdicts,
+)
+from goal_kernels.backends.base import Backend, Call
+from goal_kernels.backends.reference_rank import count_blocks
+from goal_kernels.backends.scores import RankCounts, comparable
+
+Rows: TypeAlias = "slice | NDArray[np.int64]"
+
+BLOCK_SCORES = 1 << 22
+"""Scores looked at together: 32 MiB in float64, small beside the inputs and large for a product."""
+
+
+class Scores(ABC):
+    """A score for every image and every text; higher is more similar.
+
+    Attributes:
+        shape: (N, M), images by texts, both at least 1.
+        compared: dtype in which scores compare. Equal scores tie.
+    """
+
+    shape: tuple[int, int]
+    compared: torch.dtype = torch.float32
+
+    @abstractmethod
+    def block(self, rows: slice, columns: slice) -> NDArray[np.floating]:
+        """The numbers themselves, [rows, columns]: products and means in float64, else as given."""
+
+    @abstractmethod
+    def pairs(self, images: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.floating]:
+        """The numbers [P] of pairs (images[p], texts[p])."""
+
+    @abstractmethod
+    def select(self, images: slice, texts: Rows) -> Scores:
+        """The scores between some of the images and some of the texts."""
+
+    @abstractmethod
+    def broken(self) -> dict[str, int]:
+        """How much is NaN (or, in embeddings, infinite), by what it is; empty when all is well."""
+
+    def compared_block(self, rows: slice, columns: slice) -> Tensor:
+        """Scores as they compare, [rows, columns]: in `compared`, NaN below every number."""
+        return comparable(self._rounded(self.block(rows, columns)))
+
+    def count(self, text_to_image: Tensor, backend: str) -> RankCounts:
+        """How the positives fare. text_to_image: int64 [M] in [0, N), on the CPU.
+
+        backend: only "auto" and "reference" can count scores that are not products.
+        """
+        if backend not in (AUTO, "reference"):
+            raise BackendUnavailableError(
+                f"backend {backend!r} counts scores of embeddings only; use 'auto'."
+            )
+        texts = np.arange(self.shape[1])
+        positive = self._rounded(self.pairs(text_to_image.numpy(), texts))
+
+        def block(rows: slice, columns: slice) -> Tensor:
+            return self._rounded(self.block(rows, columns))
+
+        return count_blocks(positive, text_to_image, self.shape[0], block)
+
+    def blocks_of_images(self) -> Iterator[slice]:
+        """Slices of the images; the scores of one slice with all texts are a block."""
+        return _slices(self.shape[0], self.shape[1])
+
+    def blocks_of_texts(self) -> Iterator[slice]:
+        """Slices of the texts; the scores of one slice with all images are a block."""
+        return _slices(self.shape[1], self.shape[0])
+
+    def _rounded(self, numbers: NDArray[np.floating]) -> Tensor:
+        dtype = np.float64 if self.compared == torch.float64 else np.float32
+        with np.errstate(over="ignore"):  # a float64 beyond float32 is an infinity, and so the best
+            return torch.from_numpy(np.array(numbers, dtype=dtype))
+
+
+class EmbeddingScores(Scores):
+    """Inner products of embeddings: float64 products, which compare rounded to float32.
+
+    Rounding makes ties meaningful: scores that differ by less than float32 resolves tie, whatever
+    order a product was summed in.
+
+    Args:
+        image_embeddings: [N, D] float; text_embeddings: [M, D], same dtype and device.
+    Raises: TypeError, ValueError naming the argument.
+    """
+
+    def __init__(self, image_embeddings: Tensor, text_embeddings: Tensor) -> None:
+        checks.check_embeddings(image_embeddings, text_embeddings)
+        self.image, self.text = image_embeddings.detach(), text_embeddings.detach()
+        self.shape = (len(self.image), len(self.text))
+        _check_filled(self.shape)
+
+    @cached_property
+    def _numbers(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Both sides in float64 numpy, whose matrix product made the figures of the literature."""
+        image, text = (side.cpu().double().numpy() for side in (self.image, self.text))
+        return image, text
+
+    def block(self, rows: slice, columns: slice) -> NDArray[np.floating]:
+        """Float64 products."""
+        image, text = self._numbers
+        return np.matmul(image[rows], text[columns].T)
+
+    def pairs(self, images: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Float64 products."""
+        image, text = self._numbers
+        found = np.empty(len(texts))
+        for part in _slices(len(texts), image.shape[1]):
+            found[part] = np.einsum("pd,pd->p", image[images[part]], text[texts[part]])
+        return found
+
+    def select(self, images: slice, texts: Rows) -> Scores:
+        """The scores between some of the images and some of the texts."""
+        chosen = texts if isinstance(texts, slice) else torch.from_numpy(texts)
+        return EmbeddingScores(self.image[images], self.text[chosen])
+
+    def broken(self) -> dict[str, int]:
+        """Rows of either side that hold NaN or infinity."""
+        sides = {"image embeddings": self.image, "text embeddings": self.text}
+        counts = {name: int((~side.isfinite().all(dim=1)).sum()) for name, side in sides.items()}
+        return {name: count for name, count in counts.items() if count}
+
+    def count(self, text_to_image: Tensor, backend: str) -> RankCounts:
+        """How the positives fare, on the device of the embeddings."""
+        chosen = _choose(backend, self.image)
+        return chosen.rank(self.image, self.text, text_to_image.to(self.image.device))
+
+
+class MatrixScores(Scores):
+    """A given matrix [N, M] of float16, float32 or float64 scores, which compare as they are.
+
+    Args:
+        matrix: array or tensor; a memory-mapped file is read block by block.
+    Raises: TypeError, ValueError naming the argument.
+    """
+
+    def __init__(self, matrix: NDArray[np.floating] | Tensor) -> None:
+        if isinstance(matrix, Tensor):
+            wide = matrix.float() if matrix.dtype == torch.bfloat16 else matrix
+            matrix = wide.detach().cpu().numpy()
+        if matrix.dtype.kind != "f" or matrix.dtype.itemsize > 8:
+            raise TypeError(
+                "similarity: expected float16, float32 or float64 scores, got "
+                f"{matrix.dtype}; cast them."
+            )
+        if matrix.ndim != 2:
+            raise ValueError(
+                f"similarity: expected a matrix [N images, M texts], got shape {matrix.shape}."
+            )
+        self.matrix = matrix
+        self.shape = (matrix.shape[0], matrix.shape[1])
+        _check_filled(self.shape)
+        if matrix.dtype.itemsize == 8:
+            self.compared = torch.float64
+
+    def block(self, rows: slice, columns: slice) -> NDArray[np.floating]:
+        """The scores as given, in their dtype."""
+        return self.matrix[rows, columns]
+
+    def pairs(self, images: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.floating]:
+        """The scores as given, in their dtype."""
+        return self.matrix[images, texts]
+
+    def select(self, images: slice, texts: Rows) -> Scores:
+        """The scores between some of the images and some of the texts."""
+        return MatrixScores(self.matrix[images][:, texts])
+
+    def broken(self) -> dict[str, int]:
+        """Scores that are NaN."""
+        every = slice(None)
+        count = sum(int(np.isnan(self.block(r, every)).sum()) for r in self.blocks_of_images())
+        return {"scores": count} if count else {}
+
+
+class MeanScores(Scores):
+    """The mean of several scores of one set: an ensemble.
+
+    Means are formed in float64 and compare rounded to float32. The mean of inner products is the
+    inner product of concatenated embeddings up to a factor, so an ensemble of embeddings is counted
+    as one set of wide embeddings, by the same kernels.
+
+    Args:
+        members: at least one, all of one shape.
+    Raises: ValueError.
+    """
+
+    def __init__(self, members: Sequence[Scores]) -> None:
+        shapes = {member.shape for member in members}
+        if len(shapes) != 1:
+            raise ValueError(
+                "members: expected scores of one set of images and texts, got shapes (images, "
+                f"texts) {sorted(shapes)}; evaluate the same split with every model."
+            )
+        self.members = list(members)
+        self.shape = self.members[0].shape
+
+    def block(self, rows: slice, columns: slice) -> NDArray[np.floating]:
+        """Float64 means."""
+        return self._mean([member.block(rows, columns) for member in self.members])
+
+    def pairs(self, images: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Float64 means."""
+        return self._mean([member.pairs(images, texts) for member in self.members])
+
+    def _mean(self, parts: list[NDArray[np.floating]]) -> NDArray[np.float64]:
+        # In the order of the members, as a mean over the first axis of stacked matrices is.
+        total = np.zeros(parts[0].shape)
+        for part in parts:
+            total += part
+        return total / len(parts)
+
+    def select(self, images: slice, texts: Rows) -> Scores:
+        """The scores between some of the images and some of the texts."""
+        return MeanScores([member.select(images, texts) for member in self.members])
+
+    def broken(self) -> dict[str, int]:
+        """What is broken in the members, added up."""
+        parts = [member.broken() for member in self.members]
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {name: sum(part.get(name, 0) for part in parts) for name in names}
+
+    def count(self, text_to_image: Tensor, backend: str) -> RankCounts:
+        """How the positives fare."""
+        embedded = [member for member in self.members if isinstance(member, EmbeddingScores)]
+        if len(embedded) < len(self.members):
+            return super().count(text_to_image, backend)
+        dtype = reduce(torch.promote_types, (member.image.dtype for member in embedded))
+        image, text = (
+            torch.cat([side.to(dtype) for side in sides], dim=1)
+            for sides in zip(*((m.image, m.text) for m in embedded), strict=True)
+        )
+        return EmbeddingScores(image, text).count(text_to_image, backend)
+
+
+def as_scores(scores: Any) -> Scores:
+    """What a caller means: `Scores`, a matrix [N, M], or (image_embeddings, text_embeddings).
+
+    Raises: TypeError when it is none of these.
+    """
+    if isinstance(scores, Scores):
+        return scores
+    if isinstance(scores, Tensor | np.ndarray):
+        return MatrixScores(scores)
+    if isinstance(scores, tuple | list) and len(scores) == 2:
+        return EmbeddingScores(*(_as_tensor(side) for side in scores))
+    raise TypeError(
+        "scores: expected a matrix [N, M], a pair (image_embeddings, text_embeddings) or Scores, "
+        f"got {type(scores).__name__}."
+    )
+
+
+def _as_tensor(array: Any) -> Any:
+    """A numpy array as a tensor (copied, since maps may be read-only); others as they are."""
+    return torch.from_numpy(np.array(array)) if isinstance(array, np.ndarray) else array
+
+
+def _check_filled(shape: tuple[int, int]) -> None:
+    if 0 in shape:
+        raise ValueError(
+            f"image_embeddings: expected N, M >= 1, got N = {shape[0]}, M = {shape[1]}."
+        )
+
+
+def _slices(size: int, width: int) -> Iterator[slice]:
+    """Slices of `size` items of `width` numbers each, `BLOCK_SCORES` numbers at a time."""
+    step = max(1, BLOCK_SCORES // width)
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _choose(name: str, image: Tensor) -> Backend:
+    """The backend that ranks. Raises: as `resolve`, also for one that cannot rank."""
+    call = Call(image.device.type, image.dtype, image.shape[1], automatic=name == AUTO)
+    if name == AUTO:
+        return next(backend for backend, able in verdicts(call) if able.ok and backend.ranks)
+    backend = find_backend(name)
+    if not backend.ranks:
+        able = ", ".join(repr(backend.name) for backend in BACKENDS if backend.ranks)
+        raise BackendUnavailableError(
+            f"backend {name!r} does not rank; use 'auto' or one of {able}."
+        )
+    return find_backend(resolve(name, call))
