@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     from goal_kernels.data.goalworld.cli import add_synth_arguments, run_synth
     from goal_kernels.evaluate.arguments import add_eval_arguments
+    from goal_kernels.training.study.cli import add_study_arguments, run_study_command
 
     parser = argparse.ArgumentParser(
         "goal-kernels",
@@ -118,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     convert = kinds.add_parser("convert", help="bring a dataset into one layout, in half the place")
     add_convert_arguments(convert)
     convert.set_defaults(run=run_convert)
+    study = commands.add_parser("study", help="train a grid of objectives and seeds, with a page")
+    add_study_arguments(study)
+    study.set_defaults(run=_with_training("study", run_study_command))
     _add_simple(commands, "objectives", "list objective elements with their equations", _objectives)
     _add_simple(commands, "backends", "say which backends can run here, and why not", _backends)
     return parser
@@ -138,10 +142,8 @@ def _train(command: str, arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(_training_help(command))
         return 0
-    missing = [module for module in TRAINING_MODULES if find_spec(module) is None]
-    if missing:
-        needed = ", ".join(missing)
-        return _fail(f"{command} needs {needed}: pip install 'goal-kernels[train]'")
+    if missing := _missing_extra(command):
+        return _fail(missing)
     from goal_kernels.training.recipes import resolve_recipes
 
     resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
@@ -159,6 +161,26 @@ def _train(command: str, arguments: list[str]) -> int:
     except Stopped as stopped:
         return stopped.exit_status
     return 0
+
+
+def _missing_extra(command: str) -> str | None:
+    """What to install before a command that trains can run; None when all is there."""
+    missing = [module for module in TRAINING_MODULES if find_spec(module) is None]
+    if not missing:
+        return None
+    return f"{command} needs {', '.join(missing)}: pip install 'goal-kernels[train]'"
+
+
+def _with_training(
+    command: str, run: Callable[[argparse.Namespace], int]
+) -> Callable[[argparse.Namespace], int]:
+    """`run`, unless the training extra is missing."""
+
+    def checked(chosen: argparse.Namespace) -> int:
+        missing = _missing_extra(command)
+        return _fail(missing) if missing else run(chosen)
+
+    return checked
 
 
 def _training_help(command: str) -> str:

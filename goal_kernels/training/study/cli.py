@@ -1,0 +1,131 @@
+"""`goal-kernels study`: the command line of studies."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from goal_kernels.training.study.packaged import study_names
+
+if TYPE_CHECKING:
+    from goal_kernels.training.study.cell import Cell
+    from goal_kernels.training.study.recipe import StudyRecipe
+
+DESCRIPTION = """\
+Train a grid of objectives and seeds on the same budget, and write a page of results.
+
+Every cell of the grid is a run of `goal-kernels fit`. Cells with equal warm-ups train it once and
+go on from there, which changes no bit of the result. A finished cell is never run again: stop the
+command whenever you like, and give it again to go on.
+"""
+
+EPILOG = """\
+Studies that come with the package: {studies}
+
+Files, in --folder
+  results/CELL.jsonl    one a finished cell: configuration, environment, history, test metrics
+  page.md, *.png        the results page, made from those files; --page-only makes it again
+  work/                 warm-up checkpoints; delete it whenever you like
+
+Examples
+  goal-kernels study --config objectives                 all objectives x 5 seeds on GoalWorld
+  goal-kernels study --config objectives --jobs 2        two cells at a time
+  goal-kernels study --config my_study.yaml --seeds 0 1  a part of the grid
+  goal-kernels compare studies/objectives/results        the table alone
+"""
+
+
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options and the help of `study`."""
+    parser.description = DESCRIPTION
+    parser.epilog = EPILOG.format(studies=", ".join(study_names()))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--config", required=True, metavar="STUDY", help="a packaged study or a YAML file"
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="where to (default studies/NAME)"
+    )
+    parser.add_argument(
+        "--jobs", type=_count, default=1, metavar="N", help="cells at a time (default 1)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", metavar="N", help="run only these of the study's seeds"
+    )
+    parser.add_argument("--data-folder", metavar="DIR", help="instead of the study's data.folder")
+    parser.add_argument(
+        "--page-only", action="store_true", help="train nothing, make the page of what there is"
+    )
+
+
+def run_study_command(args: argparse.Namespace) -> int:
+    """Run what is left of a study; 0, or 2 after an error that the message explains."""
+    from goal_kernels.training.study.recipe import read_study
+    from goal_kernels.training.study.runner import StudyError
+
+    try:
+        recipe = read_study(args.config)
+        folder = args.folder or Path("studies") / recipe.name
+        cells = _chosen(recipe, args)
+        if not args.page_only:
+            _train(recipe, cells, folder, args.jobs)
+    except (ValueError, StudyError) as error:
+        print(f"goal-kernels study: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _chosen(recipe: StudyRecipe, args: argparse.Namespace) -> list[Cell]:
+    """The cells that the options ask for."""
+    overrides: dict[str, Any] = {}
+    if args.data_folder:
+        overrides = {"data": {"folder": args.data_folder}}
+    cells = recipe.cells(overrides)
+    if args.seeds:
+        cells = [cell for cell in cells if cell.seed in args.seeds]
+        if not cells:
+            raise ValueError(
+                f"--seeds: expected some of the study's {list(recipe.seeds)}, got {args.seeds}"
+            )
+    return cells
+
+
+def _train(recipe: StudyRecipe, cells: list[Cell], folder: Path, jobs: int) -> None:
+    """Make the data set where the study makes its own, then run what is left."""
+    from goal_kernels.data.goalworld import generate_goalworld
+    from goal_kernels.training.study.runner import plan, run_study
+
+    if recipe.dataset:
+        for place in sorted({cell.config["data"]["folder"] for cell in cells}):
+            generate_goalworld(place, **recipe.dataset)
+    stages = plan(recipe.name, cells, folder / "results", folder / "work")
+    left = len(stages[-1])
+    print(f"{recipe.name}: {len(cells)} cells, {len(cells) - left} finished", flush=True)
+    run_study(stages, jobs, _line_reporter())
+
+
+def _line_reporter() -> Callable[[int, int, str, float], None]:
+    """Progress in lines, for terminals and logs alike: a job takes long enough for its own."""
+
+    def report(done: int, total: int, what: str, left: float) -> None:
+        print(f"[{done}/{total}] {what}  ({_duration(left)} left)", flush=True)
+
+    return report
+
+
+def _duration(seconds: float) -> str:
+    """A rough span of time in words."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number

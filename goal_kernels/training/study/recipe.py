@@ -1,0 +1,185 @@
+"""A study as written in YAML: a base recipe, what it changes, and the grid of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import goal_kernels as gk
+from goal_kernels.training.recipes import find_recipe
+from goal_kernels.training.study.cell import Cell
+from goal_kernels.training.study.packaged import find_study
+
+SECTIONS = ("data", "model", "trainer", "run")  # of a configuration that a study may change
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that differ by objective and seed only.
+
+    Attributes:
+        name: of the group; of its one contestant when it names no objectives.
+        objectives: "triplet/pair" names; empty for a contestant whose objective never counts.
+        seeds: of everything random in a run; those of the study when empty.
+        set: what the group changes in the configuration.
+    """
+
+    name: str
+    objectives: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    set: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyRecipe:
+    """A study.
+
+    Attributes:
+        name: of the study and of its folder.
+        title: heading of its page.
+        base: recipe that every cell starts from, a packaged name or a file.
+        seeds: at least one.
+        groups: at least one.
+        set: what all cells change in the base.
+        dataset: arguments of `generate_goalworld` for the data folder; empty when it is there.
+    """
+
+    name: str
+    base: str
+    seeds: tuple[int, ...]
+    groups: tuple[Group, ...]
+    title: str = ""
+    set: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+
+    def cells(self, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
+        """Every run of the study, seed by seed within a group.
+
+        Args:
+            overrides: last changes to every configuration, e.g. {"data": {"folder": "my/folder"}}.
+        """
+        given = _read_yaml(find_recipe(self.base))
+        # The seed is the cell's own, and what names the run of `fit` means nothing here.
+        base: dict[str, Any] = {name: given.get(name) or {} for name in SECTIONS}
+        base["run"] = {"threads": base["run"].get("threads")}
+        cells = []
+        for number, group in enumerate(self.groups):
+            config = base
+            for changes in (self.set, group.set, overrides or {}):
+                config = merged(config, changes)
+            for seed in group.seeds or self.seeds:
+                for objective in group.objectives or (None,):
+                    cells.append(_cell(group, number == 0, objective, seed, config))
+        return cells
+
+
+def _cell(group: Group, first: bool, objective: str | None, seed: int, config: dict) -> Cell:
+    """One cell of a group; the first group's cells are named by the objective alone."""
+    if objective is None:
+        return Cell(group.name, group.name, seed, config)
+    label = objective if first else f"{objective}, {group.name}"
+    return Cell(group.name, label, seed, merged(config, {"model": {"objective": objective}}))
+
+
+def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with `changes` laid over it, mapping by mapping; neither is modified."""
+    result = dict(config)
+    for name, value in changes.items():
+        old = result.get(name)
+        if isinstance(value, Mapping):
+            value = merged(old if isinstance(old, Mapping) else {}, value)
+        result[name] = value
+    return result
+
+
+def read_study(name: str) -> StudyRecipe:
+    """Read a study, given as a file or as the name of a packaged one.
+
+    Raises: FileNotFoundError when it is neither; ValueError naming the entry that is wrong.
+    """
+    given = _read_yaml(find_study(name))
+    _check_names(given, StudyRecipe, "")
+    groups = tuple(_group(entry, number) for number, entry in enumerate(given.get("groups", ())))
+    recipe = StudyRecipe(**{**given, "groups": groups, "seeds": _seeds(given, "seeds")})
+    _check_complete(recipe)
+    return recipe
+
+
+def _group(given: Any, number: int) -> Group:
+    """The group that entry `number` of `groups` describes."""
+    where = f"groups[{number}]."
+    _check_names(given, Group, where)
+    objectives = given.get("objectives", ())
+    if objectives == ALL:
+        objectives = all_objectives()
+    seeds = _seeds(given, where + "seeds") if "seeds" in given else ()
+    return Group(**{**given, "objectives": tuple(objectives), "seeds": seeds})
+
+
+def all_objectives() -> tuple[str, ...]:
+    """Every built-in triplet weight with every built-in pair weight, as "triplet/pair"."""
+    built_in = {
+        kind: [element.name for element in gk.list_elements(kind) if element.built_in]
+        for kind in ("triplet", "pair")
+    }
+    return tuple(f"{t}/{p}" for t in built_in["triplet"] for p in built_in["pair"])
+
+
+def _seeds(given: Mapping[str, Any], where: str) -> tuple[int, ...]:
+    seeds = given.get("seeds")
+    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"{where}: expected a list of different whole numbers >= 0, got {seeds!r}; "
+            "for instance [0, 1, 2, 3, 4]"
+        )
+    return tuple(seeds)
+
+
+def _check_names(given: Any, record: type, where: str) -> None:
+    """Raise ValueError unless `given` is a mapping whose names are fields of `record`."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where or 'study'}: expected names with values, got {given!r}")
+    known = [entry.name for entry in fields(record)]
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{where}{name}: expected one of {', '.join(known)}; check the name")
+    for name in ("name", "base") if record is StudyRecipe else ("name",):
+        if not isinstance(given.get(name), str):
+            raise ValueError(f"{where}{name}: expected a text, got {given.get(name)!r}; add it")
+
+
+def _check_complete(recipe: StudyRecipe) -> None:
+    """Raise ValueError when nothing would run or two cells would share a name."""
+    if not recipe.groups:
+        raise ValueError("groups: expected at least one group of cells, got none; add one")
+    for where, changes in [
+        ("set", recipe.set),
+        *((f"groups[{i}].set", group.set) for i, group in enumerate(recipe.groups)),
+    ]:
+        for name in changes:
+            if name not in SECTIONS:
+                raise ValueError(
+                    f"{where}.{name}: expected one of {', '.join(SECTIONS)}; check the name"
+                )
+    names = [group.name for group in recipe.groups]
+    if len(set(names)) < len(names):
+        raise ValueError(f"groups: expected different names, got {names}; rename one")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file. Raises: ValueError when it holds anything else."""
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"{path}: expected YAML, got a file that does not parse: {error}"
+        ) from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: expected names with values, got {type(given).__name__}")
+    return given

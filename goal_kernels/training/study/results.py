@@ -1,0 +1,132 @@
+"""The result file of a cell: JSON lines, written when the cell is finished, whole or not at all.
+
+The first line says what was run and where, one line a logged name holds what training logged, the
+last line holds the test metrics.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from goal_kernels.data.files import write_text
+from goal_kernels.training.history import History
+from goal_kernels.training.run_folder import describe_environment
+from goal_kernels.training.study.cell import Cell, canonical
+from goal_kernels.training.study.origin import describe_dataset, processor_name, source_commit
+from goal_kernels.training.study.training import Trained
+
+FORMAT = 1  # of the file; another number is refused
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A finished cell as read back.
+
+    Attributes:
+        path: its file.
+        header: format, study, group, label, seed, config, dataset, environment.
+        history: logged numbers by name, over optimiser steps.
+        result: split, metrics, chance, oracle, steps, seconds, cpu_seconds, weights_sha256.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    history: History
+    result: dict[str, Any]
+
+
+def result_path(folder: Path, cell: Cell) -> Path:
+    """The file of a cell in the results folder of its study."""
+    return folder / f"{cell.name}.jsonl"
+
+
+def write_result(path: Path, study: str, cell: Cell, trained: Trained) -> None:
+    """Write the file of a finished cell."""
+    header = {
+        "kind": "cell",
+        "format": FORMAT,
+        "study": study,
+        "group": cell.group,
+        "label": cell.label,
+        "seed": cell.seed,
+        "config": dict(cell.config),
+        "dataset": describe_dataset(Path(cell.config["data"]["folder"])),
+        "environment": {
+            **describe_environment(cell.seed, ["study", "--config", study]),
+            "processor": processor_name(),
+            "commit": source_commit(),
+        },
+    }
+    history = [
+        {"kind": "history", "name": name, "steps": steps, "values": values}
+        for name, (steps, values) in sorted(trained.history.items())
+    ]
+    result = {
+        "kind": "result",
+        "split": trained.split,
+        "metrics": trained.metrics,
+        "chance": trained.chance,
+        "oracle": trained.oracle,
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+        "cpu_seconds": round(trained.cpu_seconds, 1),
+        "weights_sha256": trained.weights,
+    }
+    lines = [json.dumps(record, allow_nan=False) for record in (header, *history, result)]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_result(path: Path) -> CellResult:
+    """Read a cell's file.
+
+    Raises: ValueError when it is not a whole one of this format.
+    """
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        header, *middle, result = records
+        if (header["kind"], header["format"], result["kind"]) != ("cell", FORMAT, "result"):
+            raise ValueError(f"found format {header['format']}")
+        history = {
+            record["name"]: list(zip(record["steps"], record["values"], strict=True))
+            for record in middle
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected the result of a study's cell (format {FORMAT}), got something else "
+            f"({error}); delete the file and run the study again"
+        ) from error
+    return CellResult(path, header, History(history), result)
+
+
+def is_finished(folder: Path, cell: Cell) -> bool:
+    """Whether the cell's file is there.
+
+    Raises: ValueError when it is, but comes from another configuration: the two never mix.
+    """
+    path = result_path(folder, cell)
+    if not path.is_file():
+        return False
+    recorded = read_result(path).header["config"]
+    if canonical(recorded) != canonical(cell.config):
+        changed = ", ".join(sorted(_differences(recorded, cell.config)))
+        raise ValueError(
+            f"{path}: expected a result of this study, got one made with another value of "
+            f"{changed}; give another --folder, or delete the results"
+        )
+    return True
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> set[str]:
+    """Dotted names at which two configurations differ."""
+    found: set[str] = set()
+    for name in one.keys() | other.keys():
+        mine, its = one.get(name), other.get(name)
+        if isinstance(mine, Mapping) and isinstance(its, Mapping):
+            found |= _differences(mine, its, f"{prefix}{name}.")
+        elif mine != its:
+            found.add(prefix + name)
+    return found

@@ -1,0 +1,163 @@
+"""Runs the cells of a study that are not finished, one after the other or in several processes."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from goal_kernels.training.study.cell import Cell, canonical
+from goal_kernels.training.study.results import is_finished, result_path, write_result
+from goal_kernels.training.study.training import (
+    Warmup,
+    steps_per_epoch,
+    train_cell,
+    train_warmup,
+)
+
+Report = Callable[[int, int, str, float], None]
+"""Called with jobs done, jobs in all, what was just done, and the expected seconds left."""
+
+
+class StudyError(RuntimeError):
+    """A cell could not be run; its name and the reason. What was finished before is kept."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work: a warm-up when `target` is None, else a cell.
+
+    Attributes:
+        name: for people.
+        cell: what to train.
+        warmup: where its shared warm-up lies, None when it has none.
+        target: result file of the cell.
+        study: name of the study, for the result file.
+    """
+
+    name: str
+    cell: Cell
+    warmup: Warmup | None
+    target: Path | None
+    study: str
+
+    def run(self) -> str:
+        """Train and write. Returns: what came out, in a few words."""
+        _quieten()
+        if self.target is None:
+            assert self.warmup is not None  # a warm-up's job has a place for it
+            train_warmup(self.cell, self.warmup)
+            return "trained"
+        trained = train_cell(self.cell, self.warmup)
+        write_result(self.target, self.study, self.cell, trained)
+        return f"rsum {trained.metrics['rsum']:.1f}"
+
+
+def plan(study: str, cells: Sequence[Cell], results: Path, work: Path) -> list[list[Job]]:
+    """The jobs that are left, in stages: shared warm-ups first, then cells.
+
+    A warm-up is shared when two cells or more need it and it ends with an epoch; the cells of any
+    other train from the start, with the same result.
+
+    Args:
+        study: its name.
+        cells: all of the study.
+        results: folder of result files.
+        work: folder of warm-up checkpoints, which may be deleted at any time.
+    Raises: ValueError when a result comes from another configuration.
+    """
+    shared = _shared_warmups(cells, work)
+    left = [cell for cell in cells if not is_finished(results, cell)]
+    jobs = [Job(c.name, c, shared.get(c.warmup_key), result_path(results, c), study) for c in left]
+    warmups: dict[str, Job] = {}
+    for job in jobs:
+        if job.warmup is not None and not job.warmup.complete:
+            name = f"warm-up, seed {job.cell.seed}"
+            warmups.setdefault(job.cell.warmup_key, Job(name, job.cell, job.warmup, None, study))
+    return [list(warmups.values()), jobs]
+
+
+def _shared_warmups(cells: Sequence[Cell], work: Path) -> dict[str, Warmup]:
+    """Where the warm-ups lie that cells share, by `Cell.warmup_key`."""
+    count = Counter(cell.warmup_key for cell in cells if cell.warmup_steps)
+    lengths: dict[str, int] = {}  # of an epoch, by what it depends on; never on the seed
+    shared = {}
+    for cell in cells:
+        key = cell.warmup_key
+        if count[key] < 2 or key in shared:
+            continue
+        decisive = canonical({part: cell.config[part] for part in ("data", "trainer")})
+        if decisive not in lengths:
+            lengths[decisive] = steps_per_epoch(cell)
+        if cell.warmup_steps % lengths[decisive] == 0:
+            shared[key] = Warmup(work / f"warmup-{key}.ckpt", work / f"warmup-{key}.json")
+    return shared
+
+
+def run_study(stages: Sequence[Sequence[Job]], jobs: int, report: Report) -> None:
+    """Run the stages one after the other, `jobs` processes at a time.
+
+    Args:
+        stages: from `plan`.
+        jobs: worker processes; 1 works in this process.
+        report: told about every finished job.
+    Raises: StudyError at the first job that fails; results written before it are kept.
+    """
+    total = sum(len(stage) for stage in stages)
+    started, done = time.monotonic(), 0
+    for stage in stages:
+        for job, outcome in _run_stage(stage, jobs):
+            done += 1
+            left = (time.monotonic() - started) / done * (total - done)
+            report(done, total, f"{job.name}: {outcome}", left)
+
+
+def _run_stage(stage: Sequence[Job], jobs: int) -> Iterator[tuple[Job, str]]:
+    """Jobs with what came out of them, in the order in which they finish."""
+    if jobs == 1:
+        for job in stage:
+            yield job, _told(job, job.run)
+        return
+    # A fresh interpreter each: forking a process that has started threads can deadlock.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        waiting: dict[Future[str], Job] = {pool.submit(job.run): job for job in stage}
+        try:
+            for finished in as_completed(waiting):
+                yield waiting[finished], _told(waiting[finished], finished.result)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _told(job: Job, outcome: Callable[[], str]) -> str:
+    """`outcome()`, any fault of which names the job."""
+    try:
+        return outcome()
+    except Exception as error:
+        raise StudyError(
+            f"{job.name}: {type(error).__name__}: {error}; what was finished is kept, run the "
+            "same command again to go on"
+        ) from error
+
+
+EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*LeafSpec.*is deprecated",
+    ".*callbacks used to create the checkpoint.*",
+    # Said of every objective that fails, which is what the study is about; it is in the results.
+    "COLLAPSED.*",
+)
+
+
+def _quieten() -> None:
+    """Leave out what Lightning says in every cell."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)

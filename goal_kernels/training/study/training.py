@@ -1,0 +1,188 @@
+"""Trains one cell with the module, data and trainer of `fit`, from a shared warm-up or scratch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+
+from goal_kernels.data.files import replacing, write_text
+from goal_kernels.training.data_module import RetrievalDataModule
+from goal_kernels.training.evaluation import read_oracle
+from goal_kernels.training.lightning_cli import TRAINER_DEFAULTS
+from goal_kernels.training.lightning_module import RetrievalModule
+from goal_kernels.training.study.cell import Cell
+from goal_kernels.training.study.memory_logger import Columns, MemoryLogger
+
+OF_THE_OBJECTIVE = ("mining/active_fraction",)
+"""Logged names that, in the warm-up too, depend on the objective that comes later."""
+
+
+class Warmup(NamedTuple):
+    """A trained warm-up on disk: a full checkpoint, and what it logged."""
+
+    checkpoint: Path
+    history: Path
+
+    @property
+    def complete(self) -> bool:
+        """The checkpoint is written last, whole or not at all."""
+        return self.checkpoint.is_file()
+
+
+class Trained(NamedTuple):
+    """What a cell's training gave; see `results.CellResult`."""
+
+    metrics: dict[str, Any]
+    chance: dict[str, Any]
+    oracle: dict[str, Any] | None
+    split: str
+    steps: int
+    history: Columns
+    weights: str
+    seconds: float
+    cpu_seconds: float
+
+
+class _StopAt(pl.Callback):
+    """Saves the whole state when `steps` are done at the end of an epoch, and ends the run."""
+
+    def __init__(self, steps: int, path: Path) -> None:
+        self.steps, self.path = steps, path
+        self.reached = False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == self.steps:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = self.reached = True
+
+
+def build_data(cell: Cell) -> RetrievalDataModule:
+    """The data of a cell. Raises: ValueError when its configuration has an unknown entry."""
+    _check_section(cell, "data", RetrievalDataModule)
+    return RetrievalDataModule(**cell.config["data"], seed=cell.seed)
+
+
+def build_module(cell: Cell, data: RetrievalDataModule) -> RetrievalModule:
+    """The module of a cell, seeded as `fit` does: equal seeds give equal weights.
+
+    Raises: ValueError when the configuration has an unknown entry.
+    """
+    _check_section(cell, "model", RetrievalModule)
+    pl.seed_everything(cell.seed, workers=True, verbose=False)
+    return RetrievalModule(data.sizes, **cell.config["model"], seed=cell.seed)
+
+
+def _check_section(cell: Cell, section: str, owner: type) -> None:
+    known = [name for name in signature(owner).parameters if name not in ("seed", "sizes")]
+    for name in cell.config.get(section, {}):
+        if name not in known:
+            raise ValueError(
+                f"{section}.{name}: expected one of {', '.join(known)}; check the name"
+            )
+
+
+def steps_per_epoch(cell: Cell) -> int:
+    """Optimiser steps of an epoch of the cell's data."""
+    accumulated = int(cell.config["trainer"].get("accumulate_grad_batches", 1))
+    return len(build_data(cell).train_dataloader()) // accumulated
+
+
+def train_warmup(cell: Cell, warmup: Warmup) -> None:
+    """Train the warm-up of a cell and save everything that training on from it needs.
+
+    Raises: ValueError when the warm-up does not end with an epoch.
+    """
+    data = build_data(cell)
+    module = build_module(cell, data)
+    logger = MemoryLogger()
+    with replacing(warmup.checkpoint) as partial:
+        stop = _StopAt(cell.warmup_steps, partial)
+        with _threads(cell):
+            _trainer(cell, logger, stop).fit(module, datamodule=data)
+        if not stop.reached:
+            raise ValueError(
+                f"model.warmup_steps: expected a number of steps at which an epoch ends, got "
+                f"{cell.warmup_steps}; only then can cells share a warm-up"
+            )
+        common = {k: v for k, v in logger.columns.items() if k not in OF_THE_OBJECTIVE}
+        write_text(warmup.history, json.dumps(common) + "\n")
+
+
+def train_cell(cell: Cell, warmup: Warmup | None) -> Trained:
+    """Train a cell to its end and test its last weights.
+
+    Args:
+        cell: what to train.
+        warmup: of `train_warmup`, to go on from; the whole run is trained when None.
+    """
+    started, cpu_started = time.monotonic(), time.process_time()
+    data = build_data(cell)
+    module = build_module(cell, data)
+    before = None if warmup is None else json.loads(warmup.history.read_text(encoding="utf-8"))
+    logger = MemoryLogger(before)
+    trainer = _trainer(cell, logger)
+    with _threads(cell):
+        trainer.fit(
+            module,
+            datamodule=data,
+            ckpt_path=None if warmup is None else str(warmup.checkpoint),
+            weights_only=True,
+        )
+        steps = trainer.global_step
+        history = dict(logger.columns)  # without what the test is about to log
+        trainer.test(module, datamodule=data, verbose=False)
+    evaluation = module.evaluation
+    assert evaluation is not None  # `test` has just made it
+    return Trained(
+        metrics=evaluation.metrics,
+        chance=evaluation.chance,
+        oracle=read_oracle(data.folder, data.test_split),
+        split=data.test_split,
+        steps=steps,
+        history=history,
+        weights=weights_digest(module.model.state_dict()),
+        seconds=time.monotonic() - started,
+        cpu_seconds=time.process_time() - cpu_started,
+    )
+
+
+def weights_digest(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names and bytes of all weights: equal for models equal bit for bit."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _trainer(cell: Cell, logger: MemoryLogger, *callbacks: pl.Callback) -> pl.Trainer:
+    """The trainer of `fit`, silent and without files of its own."""
+    options = {
+        **TRAINER_DEFAULTS,
+        **cell.config.get("trainer", {}),
+        "logger": logger,
+        "callbacks": list(callbacks),
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+    }
+    return pl.Trainer(**options)
+
+
+@contextmanager
+def _threads(cell: Cell) -> Iterator[None]:
+    """The cell's number of CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(cell.config.get("run", {}).get("threads") or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,107 @@
+"""A cell of a study is a run of `fit`: from the shared warm-up, from scratch, by the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from goal_kernels.cli import main
+from goal_kernels.training.study.cell import Cell
+from goal_kernels.training.study.recipe import merged, read_study
+from goal_kernels.training.study.training import (
+    Warmup,
+    steps_per_epoch,
+    train_cell,
+    train_warmup,
+    weights_digest,
+)
+
+
+@pytest.fixture
+def cell(study_file: Path) -> Cell:
+    """nca/sigmoid_ms, seed 1."""
+    return next(c for c in read_study(str(study_file)).cells() if c.name == "nca-sigmoid_ms-seed1")
+
+
+@pytest.fixture
+def warmup(tmp_path: Path) -> Warmup:
+    return Warmup(tmp_path / "warm.ckpt", tmp_path / "warm.json")
+
+
+def test_a_branch_from_the_warmup_of_another_objective_equals_training_from_scratch(
+    cell: Cell, warmup: Warmup
+) -> None:
+    other = Cell("", "", cell.seed, merged(cell.config, {"model": {"objective": "hinge/linear"}}))
+    assert other.warmup_key == cell.warmup_key
+    train_warmup(other, warmup)
+    assert warmup.complete
+    branched, whole = train_cell(cell, warmup), train_cell(cell, None)
+    assert branched.weights == whole.weights
+    assert branched.metrics == whole.metrics
+    assert branched.steps == whole.steps == 12
+    assert whole.history["train/loss"][0] == list(range(12))
+    # Which anchors are active is a matter of the objective, so the shared warm-up cannot know.
+    active = [trained.history.pop("mining/active_fraction")[0] for trained in (branched, whole)]
+    assert active == [list(range(4, 12)), list(range(12))]
+    assert branched.history == whole.history
+
+
+def test_the_command_fit_gives_the_same_weights(
+    cell: Cell, warmup: Warmup, study_file: Path, tmp_path: Path
+) -> None:
+    train_warmup(cell, warmup)
+    trained = train_cell(cell, warmup)
+    arguments = [
+        *("fit", "--config", str(study_file.parent / "base.yaml")),
+        *("--model.objective", "nca/sigmoid_ms", "--seed_everything", "1"),
+        *("--run.root", str(tmp_path / "runs"), "--run.name", "same"),
+    ]
+    assert main(arguments) == 0
+    last = torch.load(tmp_path / "runs/same/checkpoints/last.ckpt", weights_only=True)
+    state = {
+        name.removeprefix("model."): weight
+        for name, weight in last["state_dict"].items()
+        if name.startswith("model.")
+    }
+    assert weights_digest(state) == trained.weights
+
+
+def test_the_digest_of_weights_sees_one_bit() -> None:
+    state = {"a": torch.zeros(3), "b": torch.ones(2)}
+    changed = {"a": torch.tensor([0.0, 0.0, -0.0]), "b": torch.ones(2)}
+    assert weights_digest(state) == weights_digest(dict(reversed(state.items())))
+    assert weights_digest(state) != weights_digest(changed)
+
+
+def test_a_warmup_that_ends_inside_an_epoch_cannot_be_shared(cell: Cell, warmup: Warmup) -> None:
+    assert steps_per_epoch(cell) == 4
+    inside = Cell("", "", 0, merged(cell.config, {"model": {"warmup_steps": 6}}))
+    with pytest.raises(ValueError, match=r"model\.warmup_steps: expected .* got 6"):
+        train_warmup(inside, warmup)
+    assert not warmup.complete
+    assert not list(warmup.checkpoint.parent.glob("*.partial"))
+
+
+@pytest.mark.parametrize("section", ["data", "model"])
+def test_unknown_options_are_named(cell: Cell, section: str) -> None:
+    wrong = Cell("", "", 0, merged(cell.config, {section: {"wdth": 3}}))
+    with pytest.raises(ValueError, match=rf"{section}\.wdth: expected one of"):
+        train_cell(wrong, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"objective": "circle/linear"}, True),
+        ({"objective_parameters": {"tau": 5.0}}, True),
+        ({"objective_parameters": {"margin": 0.1}}, False),
+        ({"lr": 0.02}, False),
+        ({"warmup_steps": 8}, False),
+    ],
+)
+def test_which_cells_share_a_warmup(cell: Cell, changes: dict, same: bool) -> None:
+    other = Cell("", "", cell.seed, merged(cell.config, {"model": changes}))
+    assert (other.warmup_key == cell.warmup_key) is same
+    assert Cell("", "", 0, cell.config).warmup_key != cell.warmup_key
