@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Made
 from literal_truth import holds
+from made_folder import Made
 
 from goal_kernels.data import TruthRelation, Vocabulary, load_split, tokenize
 from goal_kernels.data.goalworld import PRESETS, generate_goalworld, lexicon

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from goal_kernels.data.files import write_text
+from goal_kernels.training.environment import describe_environment
 from goal_kernels.training.history import History
-from goal_kernels.training.run_folder import describe_environment
 from goal_kernels.training.study.cell import Cell, canonical
 from goal_kernels.training.study.origin import describe_dataset, processor_name, source_commit
 from goal_kernels.training.study.training import Trained
