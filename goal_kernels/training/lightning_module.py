@@ -148,7 +148,8 @@ class RetrievalModule(pl.LightningModule):
         }
 
     def _steps_per_epoch(self) -> int:
-        """Optimiser steps in an epoch; the trainer has loaded the data."""
+        """Optimiser steps in an epoch."""
+        self.trainer.fit_loop.setup_data()  # counts the batches, unless they are counted already
         return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
     def on_train_start(self) -> None:
