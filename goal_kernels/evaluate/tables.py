@@ -76,9 +76,10 @@ def _number(value: float | None) -> str:
 
 
 def histogram_text(name: str, histogram: dict[str, dict[str, list[int]]]) -> str:
-    """Ranks of both directions as bars, side by side."""
+    """Ranks of both directions as bars, side by side, down to the worst rank there is."""
     found = [read_histogram(histogram[direction]) for direction in DIRECTIONS]
-    labels = max((part.labels() for part in found), key=len)
+    filled = max(int(part.queries.nonzero()[0].max()) for part in found) + 1
+    labels = max((part.labels() for part in found), key=len)[:filled]
     longest = max(part.share.max() for part in found)
     lines = ["  ".join(["rank".rjust(15), *(d.ljust(8 + BAR) for d in DIRECTIONS)])]
     for row, label in enumerate(labels):
