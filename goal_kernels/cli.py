@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -70,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return chosen.run(chosen)
     except (FileNotFoundError, FileExistsError) as error:
         return _fail(str(error))
+    except BrokenPipeError:  # who was reading, `head` for instance, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _fail(message: str) -> int:

@@ -70,7 +70,7 @@ def _require(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    if "pickle" in str(error):
+    if "pickle" in str(error) or "Python objects" in str(error):
         return (
             f"{path}: holds pickled Python objects, which could run any code and are not read. In "
             "the program that wrote it save the array alone, np.save(path, sims) instead of "

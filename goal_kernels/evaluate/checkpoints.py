@@ -130,7 +130,8 @@ def _build_module(file: Path, stored: Mapping[str, Any]) -> RetrievalModule:
         module.load_state_dict(stored["state_dict"])
     except (TypeError, RuntimeError) as error:
         raise ValueError(
-            f"{file}: its model cannot be built by this version of goal_kernels: {error}"
+            f"{file}: its model cannot be built by this version of goal_kernels: "
+            f"{' '.join(str(error).split())}"
         ) from error
     return module
 
@@ -151,7 +152,7 @@ def build_data(recorded: Mapping[str, Any], options: Encoding) -> RetrievalDataM
         parsed = parser.parse_args([f"--data.{name}={value}" for name, value in chosen.items()])
         return parser.instantiate_classes(parsed).data
     except (ArgumentError, TypeError, KeyError) as error:
-        raise ValueError(f"--data: {error}") from error
+        raise ValueError(f"--data: {' '.join(str(error).split())}") from error
 
 
 def _device(name: str) -> torch.device:

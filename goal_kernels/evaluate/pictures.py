@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from goal_kernels.data.files import replacing
-from goal_kernels.evaluate.results import DIRECTIONS, read_histogram
+from goal_kernels.evaluate.results import DIRECTIONS, shares
 
 NAMES = {"i2t": "image to text", "t2i": "text to image"}
 COLOURS = {"i2t": "#0072b2", "t2i": "#d55e00"}  # told apart by readers with any colour vision
@@ -33,14 +33,13 @@ def write_histogram(path: Path, record: dict[str, Any]) -> None:
     figure = Figure(figsize=(7.2, 3.4 * len(protocols)), dpi=150, layout="constrained")
     panels = figure.subplots(len(protocols), squeeze=False)[:, 0]
     for panel, (name, part) in zip(panels, protocols.items(), strict=True):
+        labels, found = shares(part["histogram"])
         for offset, direction in zip((-0.2, 0.2), DIRECTIONS, strict=True):
-            found = read_histogram(part["histogram"][direction])
             recall = part["mean"][direction]["R@1"]
             label = f"{NAMES[direction]}, R@1 {recall:.1f} %"
-            places = np.arange(len(found.share)) + offset
-            panel.bar(places, found.share, 0.4, color=COLOURS[direction], label=label)
-        longest = max((read_histogram(part["histogram"][d]).labels() for d in DIRECTIONS), key=len)
-        panel.set_xticks(range(len(longest)), longest, rotation=35, ha="right", fontsize=8)
+            places = np.arange(len(labels)) + offset
+            panel.bar(places, found[direction], 0.4, color=COLOURS[direction], label=label)
+        panel.set_xticks(range(len(labels)), labels, rotation=35, ha="right", fontsize=8)
         panel.set_xlabel("rank of the best match")
         panel.set_ylabel("queries in percent")
         panel.set_title(f"{name}: {part['meaning']}", fontsize=10, loc="left")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import goal_kernels as gk
 from goal_kernels.data.truth_relation import TruthRelation
@@ -102,9 +103,17 @@ def _run(
     }
 
 
-def read_histogram(record: dict[str, list[int]]) -> RankHistogram:
-    """The histogram that a record holds as lists."""
-    return RankHistogram(**{name: np.array(values) for name, values in record.items()})
+def shares(histogram: dict[str, dict[str, list[int]]]) -> tuple[list[str], dict[str, NDArray]]:
+    """Ranks in words, and percent of the queries there by direction, down to the worst rank."""
+    found = {
+        direction: RankHistogram(**{name: np.array(v) for name, v in histogram[direction].items()})
+        for direction in DIRECTIONS
+    }
+    filled = max(int(part.queries.nonzero()[0].max()) for part in found.values()) + 1
+    labels = max((part.labels() for part in found.values()), key=len)[:filled]
+    # The direction with fewer candidates has fewer bins.
+    padded = {d: np.append(part.share, np.zeros(filled))[:filled] for d, part in found.items()}
+    return labels, padded
 
 
 def _histogram(found: FoldMetrics, direction: str) -> dict[str, list[int]]:

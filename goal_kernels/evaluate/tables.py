@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from goal_kernels.evaluate.results import DIRECTIONS, read_histogram
+from goal_kernels.evaluate.results import DIRECTIONS, shares
 
 RECALLS = ("R@1", "R@5", "R@10")
 BAR = 22  # characters of the longest bar of a histogram
@@ -77,19 +77,18 @@ def _number(value: float | None) -> str:
 
 def histogram_text(name: str, histogram: dict[str, dict[str, list[int]]]) -> str:
     """Ranks of both directions as bars, side by side."""
-    found = [read_histogram(histogram[direction]) for direction in DIRECTIONS]
-    labels = max((part.labels() for part in found), key=len)
-    longest = max(part.share.max() for part in found)
+    labels, found = shares(histogram)
+    longest = max(share.max() for share in found.values())
     lines = ["  ".join(["rank".rjust(15), *(d.ljust(8 + BAR) for d in DIRECTIONS)])]
     for row, label in enumerate(labels):
-        cells = [_bar(part.share[row], longest) if row < len(part.share) else "" for part in found]
+        cells = [_bar(found[direction][row], longest) for direction in DIRECTIONS]
         lines.append("  ".join([label.rjust(15), *cells]))
     return "\n".join([f"share of queries by rank, {name}", *(line.rstrip() for line in lines)])
 
 
 def _bar(share: float, longest: float) -> str:
     """A share in percent as a number and a bar."""
-    return f"{share:5.1f} % {'#' * round(BAR * share / max(longest, 1e-9))}".ljust(8 + BAR)
+    return f"{share:5.1f} % {'#' * round(BAR * share / longest)}".ljust(8 + BAR)
 
 
 def markdown(found: list[Table]) -> str:

@@ -66,10 +66,12 @@ def _read_json(path: Path, texts: int, images: int) -> TruthRelation:
         for text in _ids(found)
     }
     known = [(text, image) for text, image in pairs if text is not None and image is not None]
-    if not known:
+    by_id = all(name in record or (path.parent / CXC_IDS[name]).is_file() for name in CXC_IDS)
+    if not known or (len(known) < len(pairs) and not by_id):
         raise ValueError(
-            f"{path}: none of its {len(pairs):,} pairs names captions and images of this set; give "
-            'row numbers, or ids with "caption_ids" and "image_ids" in the order of the rows'
+            f"{path}: some of its pairs name captions or images that are not rows of this set of "
+            f"{texts:,} captions and {images:,} images; give row numbers from 0, or ids with the "
+            'lists "caption_ids" and "image_ids" in the order of the rows'
         )
     truth = np.array(sorted(known))
     split = np.searchsorted(truth[:, 0], np.arange(1, texts))

@@ -1,0 +1,117 @@
+"""`goal-kernels eval` on what `goal-kernels fit` leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_up import evaluated, refused
+
+from goal_kernels import cli
+from goal_kernels.data.goalworld.dataset import generate_goalworld
+
+pytest.importorskip("pytorch_lightning")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a few steps on the smallest GoalWorld."""
+    root = tmp_path_factory.mktemp("fit")
+    generate_goalworld(root / "world", preset="tiny", train=24, dev=12, test=16)
+    arguments = ["fit", "--config", "goalworld_tiny", "--trainer.max_epochs", "1"]
+    arguments += ["--data.folder", str(root / "world"), "--run.root", str(root / "runs")]
+    arguments += ["--data.test_split", "test", "--model.embed_dim", "16"]
+    assert cli.main(arguments) == 0
+    return root / "runs" / "goalworld_tiny"
+
+
+def test_a_run_is_evaluated_as_its_own_test_did(run: Path, tmp_path: Path) -> None:
+    import json
+
+    wanted = json.loads((run / "metrics.json").read_text())
+    record = evaluated(tmp_path, run)
+    plain = record["protocols"]["plain"]
+    for direction in ("i2t", "t2i"):
+        assert plain["mean"][direction] == pytest.approx(wanted[direction])
+        assert plain["chance"][direction] == pytest.approx(wanted["chance"][direction])
+    assert record["oracle"] == wanted["oracle"]
+    assert record["truth"]["t2i"]["queries"] == 80
+    assert record["inputs"] == [f"{run}, split test"]
+    again = evaluated(tmp_path, run / "checkpoints" / "best.ckpt", "--device", "cpu")
+    assert again["protocols"] == record["protocols"]
+
+
+def test_saved_embeddings_replace_model_and_data(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "saved.npz"
+    record = evaluated(tmp_path, run, "--split", "dev", "--save-embeddings", file)
+    assert record["images"] == 12
+    with np.load(file, allow_pickle=False) as stored:
+        shapes = {name: stored[name].shape for name in stored.files}
+    assert shapes == {
+        "image_embeddings": (12, 16),
+        "text_embeddings": (60, 16),
+        "image_of_caption": (60,),
+    }
+    saved = evaluated(tmp_path, file)
+    assert saved["protocols"] == record["protocols"]
+    both = evaluated(tmp_path, file, run, "--split", "dev")
+    assert both["protocols"] == record["protocols"], "the mean of a model and itself"
+
+
+def test_other_data_of_the_same_kind(run: Path, tmp_path: Path) -> None:
+    world = run.parent.parent / "world"
+    moved = tmp_path / "moved"
+    world.rename(moved)
+    try:
+        told = refused_words(run, tmp_path)
+        record = evaluated(tmp_path, run, "--data.folder", moved, "--data", "batch_size=7")
+    finally:
+        moved.rename(world)
+    assert "data.folder: expected a folder" in told
+    assert record["protocols"] == evaluated(tmp_path, run)["protocols"]
+
+
+def refused_words(run: Path, tmp_path: Path) -> str:
+    from contextlib import redirect_stderr
+    from io import StringIO
+
+    with redirect_stderr(StringIO()) as said:
+        assert cli.main(["eval", str(run)]) == 2
+    return said.getvalue()
+
+
+def test_models_that_cannot_be_evaluated(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = tmp_path / "other"
+    generate_goalworld(other, preset="tiny", train=24, dev=12, test=16, dim=20)
+    torn = tmp_path / "torn.ckpt"
+    torn.write_bytes((run / "checkpoints" / "best.ckpt").read_bytes()[:2000])
+    strange = tmp_path / "strange.ckpt"
+    torch.save({"model": torch.zeros(2)}, strange)
+    unsafe = tmp_path / "unsafe.ckpt"
+    torch.save({"state_dict": {}, "hyper_parameters": Path("x")}, unsafe)
+    for words, arguments in {
+        "was made for data of other sizes": [run, "--data.folder", other],
+        "no whole checkpoint": [torn],
+        "it has no hyper-parameters": [strange],
+        "are never read": [unsafe],
+        "expected a run folder with": [tmp_path],
+        "the splits ['dev', 'test', 'train']": [run, "--split", "valid"],
+        "expected NAME=VALUE": [run, "--data", "batch_size"],
+        "batch_size": [run, "--data", "batch_size=many"],
+        "colour": [run, "--data", "colour=red"],
+        "'tpu9' cannot be used here": [run, "--device", "tpu9"],
+    }.items():
+        assert words in refused(capsys, *arguments), words
+
+
+def test_a_missing_extra_names_the_remedy(
+    run: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from goal_kernels.evaluate import cli as module
+
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert "pip install 'goal-kernels[train]'" in refused(capsys, run)
