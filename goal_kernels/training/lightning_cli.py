@@ -148,6 +148,7 @@ class RetrievalCLI(LightningCLI):
             return
         parser = self._parser(self.config.subcommand)
         parser.save(self.options, self.run.config, multifile=False)
+        self.datamodule.write_vocabulary(self.run.path)
         write_json(
             self.run.environment, describe_environment(self.options.seed_everything, self.arguments)
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from goal_kernels.data.vocabulary import SPECIAL_WORDS, UNKNOWN, Vocabulary
 
+WORDS = "words"  # names the tokenizer of whole words
 NO_WORD = -1  # in `Tokens.words`, of special tokens and padding
 
 
@@ -55,3 +57,16 @@ class WordTokenizer:
 
     def __len__(self) -> int:
         return len(self.vocabulary)
+
+
+def make_tokenizer(name: str, folder: str | Path) -> Tokenizer:
+    """The tokenizer of that name.
+
+    Args:
+        name: "words", whose vocabulary is `vocab.json` in the folder.
+        folder: of the dataset.
+    Raises: FileNotFoundError without that file, ValueError for another name.
+    """
+    if name == WORDS:
+        return WordTokenizer(Vocabulary.load(Path(folder) / "vocab.json"))
+    raise ValueError(f"data.tokenizer: expected {WORDS!r}, got {name!r}")
