@@ -60,7 +60,7 @@ def test_a_sound_folder(folder: Path, capsys: pytest.CaptureFixture) -> None:
     for part in (
         "train: 30 captions for 6 rows: 5 a row; 3 regions of 4 numbers, float32",
         "dev: rows are repeated 5 times: 20 rows are 4 images",
-        "vocab/f30k_precomp_vocab.json, 26 words; unknown words: train 0.0 %",
+        "vocab/f30k_precomp_vocab.json, 26 words; unknown words: train 0.0%",
         "Trains on 30 pairs of 6 images",
         f"--data.folder {folder}",
         "no problems found",
@@ -204,6 +204,14 @@ def test_what_is_wrong_is_said(
     assert status == 1
     assert "problems found" in text
     assert "Traceback" not in text + err
+
+
+def test_images_that_agree_at_the_start_only_are_no_leak(folder: Path) -> None:
+    shared_contents(folder)
+    features = np.load(folder / "test_ims.npy")
+    features[1, 2, 3] += 1
+    np.save(folder / "test_ims.npy", features)
+    assert problems(folder) == []
 
 
 def test_a_pickled_vocabulary_is_not_read(folder: Path) -> None:
