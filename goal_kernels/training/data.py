@@ -1,21 +1,27 @@
-"""Batches of image-caption pairs from a split in the field's precomputed layout. Plain torch."""
+"""Batches of image-caption pairs from a split of any source. Plain torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
-from goal_kernels.data.precomputed import PrecomputedSplit
+from goal_kernels.data.precomputed import open_split
+from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split
+from goal_kernels.training.images import PictureDataset, PictureOptions
 from goal_kernels.training.tokenizers import NO_WORD, Tokenizer, Tokens
+
+PICTURE_BATCH_DIMS = 4  # [B, 3, S, S]; regions have [B, K, D]
 
 
 class Pair(NamedTuple):
-    """One caption and its image: image (regions [K, D]), tokens, image row."""
+    """One caption and its image: image (regions [K, D] or a picture [3, S, S]), tokens, row."""
 
     image: np.ndarray
     tokens: Tokens
@@ -71,52 +77,97 @@ class Batch(NamedTuple):
         return TextBatch(self.tokens, self.lengths, self.words, self.image_ids)
 
 
-class ImageDataset(Dataset):
-    """Every distinct image of a split once, by row: regions [K, D]."""
+class RegionDataset(Dataset):
+    """Every distinct image of a split once, by row: regions [K, D], read when asked for."""
 
     def __init__(self, split: PrecomputedSplit) -> None:
-        self.features = split.features
+        self.split = split
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.split.features)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return self.features[row]
+        return self.split.features[row]
+
+    def training_image(self, row: int, epoch: int, caption: int) -> np.ndarray:
+        """The same for every caption and epoch: what is dropped of it the model decides."""
+        return self[row]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickling a memory map copies what it maps; a loader process maps the file itself.
+        return _reopen, (self.split.folder, self.split.name, len(self))
+
+
+def _reopen(folder: Path, name: str, images: int) -> RegionDataset:
+    """The first images of a split of a folder."""
+    return RegionDataset(open_split(folder, name, limit=images))
+
+
+def images_of(split: Split, pictures: PictureOptions, seed: int) -> RegionDataset | PictureDataset:
+    """The images of a split, by row: regions [K, D] or pictures [3, S, S].
+
+    Args:
+        split: which.
+        pictures: how image files become tensors.
+        seed: of the crops that training draws.
+    """
+    if isinstance(split, PictureSplit):
+        return PictureDataset(split, pictures, seed)
+    assert isinstance(split, PrecomputedSplit)
+    return RegionDataset(split)
 
 
 class TextDataset(Dataset):
-    """Every caption of a split once: (tokens, image row)."""
+    """Every caption of a split once: (tokens, image row).
 
-    def __init__(self, split: PrecomputedSplit, tokenizer: Tokenizer) -> None:
-        self.tokens = [tokenizer.encode(caption) for caption in split.captions]
+    Tokens lie in three arrays, which loader processes share; lists would be copied into each.
+    """
+
+    def __init__(self, split: Split, tokenizer: Tokenizer) -> None:
+        self.ids, self.words = array("i"), array("i")
+        ends = array("q", [0])
+        for caption in split.captions:
+            tokens = tokenizer.encode(caption)
+            self.ids.extend(tokens.ids)
+            self.words.extend(tokens.words)
+            ends.append(len(self.ids))
+        self.ends = np.asarray(ends)  # [M + 1]
         self.image_of_caption = split.image_of_caption
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.image_of_caption)
 
     def __getitem__(self, caption: int) -> tuple[Tokens, int]:
-        return self.tokens[caption], int(self.image_of_caption[caption])
+        place = slice(self.ends[caption], self.ends[caption + 1])
+        tokens = Tokens(self.ids[place].tolist(), self.words[place].tolist())
+        return tokens, int(self.image_of_caption[caption])
 
 
 class PairDataset(Dataset):
-    """Every caption of a split with its image: the training examples."""
+    """Every caption of a split with its image: the training examples.
 
-    def __init__(self, split: PrecomputedSplit, tokenizer: Tokenizer) -> None:
-        self.images = ImageDataset(split)
-        self.texts = TextDataset(split, tokenizer)
+    An example is asked for by (epoch, caption): pictures are cropped anew each epoch.
+    """
+
+    def __init__(self, images: RegionDataset | PictureDataset, texts: TextDataset) -> None:
+        self.images = images
+        self.texts = texts
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, caption: int) -> Pair:
-        tokens, image = self.texts[caption]
-        return Pair(self.images[image], tokens, image)
+    def __getitem__(self, key: tuple[int, int]) -> Pair:
+        epoch, caption = key
+        tokens, row = self.texts[caption]
+        return Pair(self.images.training_image(row, epoch, caption), tokens, row)
 
 
-def collate_images(regions: Sequence[np.ndarray]) -> ImageBatch:
-    """Stack regions [K, D]; a region that is zero throughout counts as padding."""
-    stacked = torch.from_numpy(np.stack(regions).astype(np.float32, copy=False))  # [B, K, D]
-    mask = (stacked != 0).any(dim=2)
+def collate_images(images: Sequence[np.ndarray]) -> ImageBatch:
+    """Stack pictures [3, S, S], or regions [K, D], of which zero ones count as padding."""
+    stacked = torch.from_numpy(np.stack(images).astype(np.float32, copy=False))
+    if stacked.dim() == PICTURE_BATCH_DIMS:
+        return ImageBatch(stacked, None)
+    mask = (stacked != 0).any(dim=2)  # [B, K]
     # An image without a single region is still an image: its zeros are then encoded as they are.
     return ImageBatch(stacked, mask | ~mask.any(dim=1, keepdim=True))
 
@@ -137,35 +188,3 @@ def collate_pairs(pairs: Sequence[Pair]) -> Batch:
     images = collate_images([pair.image for pair in pairs])
     texts = collate_texts([(pair.tokens, pair.image_id) for pair in pairs])
     return Batch(*images, *texts)
-
-
-class ShuffledSampler(Sampler[int]):
-    """A permutation of 0..size-1 that depends on (seed, epoch) alone.
-
-    The trainer calls `set_epoch` before each epoch, so that a resumed run sees the order that the
-    uninterrupted one would have seen. An epoch that was begun before is gone on with from
-    `start_at`; the length stays that of a whole epoch.
-    """
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
-        self.position = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation; epochs count from 0. Another epoch begins at its beginning."""
-        if epoch != self.epoch:
-            self.start_at(epoch, 0)
-
-    def start_at(self, epoch: int, position: int) -> None:
-        """Leave out the first `position` numbers of an epoch."""
-        self.epoch, self.position = epoch, position
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        # A pair of small integers seeds a SeedSequence without collisions such as seed + epoch.
-        generator = np.random.default_rng([self.seed, self.epoch])
-        return iter(generator.permutation(self.size)[self.position :].tolist())

@@ -1,28 +1,37 @@
-"""The Lightning data module over a folder in the precomputed layout."""
+"""The Lightning data module over any source of data."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
-from goal_kernels.data.precomputed import PrecomputedSplit, load_split
-from goal_kernels.data.vocabulary import Vocabulary
+from goal_kernels.data.layout import VOCABULARY
+from goal_kernels.data.precomputed import refuse_unusable
+from goal_kernels.data.sources import Source, SourceOptions, open_source
+from goal_kernels.data.split import PrecomputedSplit, Split
+from goal_kernels.data.vocabulary import MIN_COUNT, PICKLE_SUFFIXES, Vocabulary
 from goal_kernels.training.checkpoints import CheckpointError
 from goal_kernels.training.data import (
-    ImageDataset,
     PairDataset,
-    ShuffledSampler,
     TextDataset,
     collate_images,
     collate_pairs,
     collate_texts,
+    images_of,
 )
+from goal_kernels.training.images import PictureOptions, need_pillow
 from goal_kernels.training.options import DataSizes
-from goal_kernels.training.tokenizers import Tokenizer, WordTokenizer
+from goal_kernels.training.sampler import ShuffledSampler
+from goal_kernels.training.tokenizers import WORDS, Tokenizer, WordTokenizer, make_tokenizer
 
 EVALUATION_BATCH = 256  # images or captions encoded at once; no effect on results
 
@@ -30,51 +39,94 @@ EVALUATION_BATCH = 256  # images or captions encoded at once; no effect on resul
 class RetrievalDataModule(pl.LightningDataModule):
     """Pairs for training, distinct images and captions for evaluation.
 
+    docs/data.md shows the formats.
+
     Args:
-        folder: holds `{split}_ims.npy`, `{split}_caps.txt`, `{split}_ids.txt` and the vocabulary.
-        batch_size: pairs a training batch; the incomplete last batch is dropped.
+        folder: a folder of precomputed features, a folder of images with a table of captions, or
+            the file that describes a dataset. `goal-kernels data inspect` says what it is.
+        format: "precomputed", "karpathy", "list" or "table"; found by itself when None.
+        batch_size: pairs a training batch on each device; the incomplete last batch is dropped.
         num_workers: loader processes; 0 loads in the main process, best when features are small.
         seed: of the shuffling, together with the epoch.
         train_limit: use only the first images of the training split, all when None.
         dev_limit: the same for the dev split. The field's tables select on 1000 dev images.
-        vocabulary: file of the vocabulary; `vocab.json` in the folder when None.
+        tokenizer: "words", or a folder with a WordPiece vocabulary.
+        vocabulary: JSON file of the words. When None, the one that comes with the data, or else
+            the words that training captions use `min_count` times.
+        min_count: see `vocabulary`.
+        distinct_images: an image at most once a batch. Off in all papers; the loss masks captions
+            of one image in any case.
         dev_split: split that selects the checkpoint, and that `validate` evaluates.
         test_split: split that `test` evaluates.
+        pictures: how image files become tensors.
+        image_root: folder that names of image files are relative to; found when None.
+        restval: karpathy: add COCO's restval to the training split, as published.
+        max_captions: keep so many captions an image; 0 all; None: 5 for COCO's JSON, else all.
+        columns: table: names of its columns, by image, caption, split, image_id.
+        dev_share, test_share: table without a split column: share of the images in dev and test.
+        split_seed: table without a split column: other splits.
     """
 
     def __init__(
         self,
         folder: str,
+        format: str | None = None,
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,
         train_limit: int | None = None,
         dev_limit: int | None = None,
+        tokenizer: str = WORDS,
         vocabulary: str | None = None,
+        min_count: int = MIN_COUNT,
+        distinct_images: bool = False,
         dev_split: str = "dev",
         test_split: str = "test",
+        pictures: PictureOptions | dict[str, Any] | None = None,
+        image_root: str | None = None,
+        restval: bool = False,
+        max_captions: int | None = None,
+        columns: dict[str, str] | None = None,
+        dev_share: float = SourceOptions.dev_share,
+        test_share: float = SourceOptions.test_share,
+        split_seed: int = SourceOptions.split_seed,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        pictures = pictures if isinstance(pictures, PictureOptions) else _picture_options(pictures)
+        given = {**locals(), "pictures": asdict(pictures)}
+        # Plain types: a checkpoint is then readable without running any code it might hold.
+        self.save_hyperparameters({name: given[name] for name in signature(type(self)).parameters})
         self.folder = Path(folder)
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.seed = seed
+        self.format = format
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.limits = {dev_split: dev_limit, "train": train_limit}
-        self.vocabulary_file = Path(vocabulary) if vocabulary else self.folder / "vocab.json"
-        self.dev_split = dev_split
-        self.test_split = test_split
-        self.splits: dict[str, PrecomputedSplit] = {}
+        self.tokenizer_name, self.vocabulary_file = tokenizer, vocabulary
+        self.min_count = min_count
+        self.distinct_images = distinct_images
+        self.dev_split, self.test_split = dev_split, test_split
+        self.pictures = pictures
+        named = {**given, "image_root": Path(image_root) if image_root else None}
+        self.source_options = {
+            field.name: named[field.name]
+            for field in fields(SourceOptions)
+            if named[field.name] is not None
+        }
+        self.splits: dict[str, Split] = {}
         self._start = (0, 0)
 
-    def start_at(self, epoch: int, pairs: int) -> None:
-        """Have the training loader begin in this epoch, after this many of its pairs."""
-        self._start = (epoch, pairs)
-
-    @property
-    def training_pairs(self) -> int:
-        """Number of training pairs: captions of the training split."""
-        return len(self.split("train").captions)
+    @cached_property
+    def source(self) -> Source:
+        """The dataset. Raises: FileNotFoundError, ValueError naming the remedy."""
+        if not self.folder.exists():
+            raise FileNotFoundError(
+                f"data.folder: expected a dataset, found nothing at {self.folder}; make the "
+                "built-in one with `goal-kernels data synth` (its --help says where it goes), or "
+                "give another with --data.folder"
+            )
+        try:
+            return open_source(self.folder, self.format, SourceOptions(**self.source_options))
+        except ValueError as error:
+            raise ValueError(f"data.folder: {error}") from error
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint says of the data: which tokenizer its token ids come from."""
@@ -90,52 +142,105 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary. Raises: FileNotFoundError when it is not there."""
-        return Vocabulary.load(self.vocabulary_file)
+        """The vocabulary given, that of the data, or one built from the training captions."""
+        if self.vocabulary_file is not None:
+            return Vocabulary.load(self.vocabulary_file)
+        for path in self.source.vocabulary_files():
+            if path.suffix not in PICKLE_SUFFIXES:
+                return Vocabulary.load(path)
+        captions = self.source.open(self.source.find("train")).captions
+        built = Vocabulary.from_captions(captions, self.min_count)
+        _say(
+            f"vocabulary: none with the data, built one of {len(built)} words, those that train "
+            f"captions use {self.min_count} times or more"
+        )
+        return built
+
+    def write_vocabulary(self, folder: Path) -> None:
+        """Write `vocab.json` into a folder, that of a run; nothing for a WordPiece tokenizer."""
+        if self.tokenizer_name == WORDS:
+            self.vocabulary.save(folder / VOCABULARY)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """From captions to token ids."""
-        return WordTokenizer(self.vocabulary)
+        """From captions to token ids. Raises: ValueError when no word is known."""
+        if self.tokenizer_name != WORDS:
+            return make_tokenizer(self.tokenizer_name, self.folder)
+        tokenizer = WordTokenizer(self.vocabulary)
+        if len(tokenizer) <= tokenizer.first_word_id:
+            raise ValueError(
+                f"data.min_count: expected words that come {self.min_count} times in the training "
+                "captions, found none; make it smaller, or give data.vocabulary"
+            )
+        return tokenizer
 
     @property
     def sizes(self) -> DataSizes:
         """What a model must know of the data."""
+        train = self.split("train")
         return DataSizes(
-            region_dim=int(self.split("train").features.shape[2]),
+            region_dim=train.features.shape[2] if isinstance(train, PrecomputedSplit) else 0,
             vocabulary_size=len(self.tokenizer),
             mask_id=self.tokenizer.mask_id,
             first_word_id=self.tokenizer.first_word_id,
         )
 
-    def split(self, name: str) -> PrecomputedSplit:
-        """The named split, read once; features stay on disk.
+    def split(self, name: str) -> Split:
+        """The named split, opened once; features and images stay on disk.
 
-        Raises: FileNotFoundError with the remedy when there is no such folder or split.
+        Raises: FileNotFoundError or ValueError with the remedy when there is no such dataset or
+            split, or its files do not fit together.
         """
-        if not self.folder.is_dir():
-            raise FileNotFoundError(
-                f"data.folder: expected a folder of precomputed features, found no {self.folder}; "
-                "make the built-in dataset with `goal-kernels data synth` (its --help says where "
-                "it goes), or give another folder with --data.folder"
-            )
         if name not in self.splits:
-            self.splits[name] = load_split(self.folder, name, limit=self.limits.get(name))
+            split = self.source.open(self.source.find(name), self.limits.get(name))
+            if isinstance(split, PrecomputedSplit):
+                refuse_unusable(split)
+            else:
+                need_pillow("data.folder")
+            self.splits[name] = split
         return self.splits[name]
 
+    @property
+    def training_pairs(self) -> int:
+        """Number of training pairs: captions of the training split."""
+        return len(self.split("train").captions)
+
+    def start_at(self, epoch: int, pairs: int) -> None:
+        """Have the training loader begin in this epoch, after pairs that all processes have used.
+
+        See `ShuffledSampler.start_at`.
+        """
+        self._start = (epoch, pairs)
+
     def train_dataloader(self) -> DataLoader:
-        """Batches of pairs, shuffled by (seed, epoch)."""
-        pairs = PairDataset(self.split("train"), self.tokenizer)
-        if len(pairs) < self.batch_size:
+        """Batches of pairs, shuffled by (seed, epoch), this process's part of each step.
+
+        The trainer must leave the sampler alone (`use_distributed_sampler=False`).
+        """
+        split = self.split("train")
+        processes = self.trainer.world_size if self.trainer else 1
+        if self.batch_size % processes:
             raise ValueError(
-                f"data.batch_size: expected at most the {len(pairs)} training pairs, got "
-                f"{self.batch_size}; every batch would be dropped as incomplete"
+                f"data.batch_size: expected a multiple of the {processes} processes that share a "
+                f"batch, got {self.batch_size}; change one of them"
             )
-        sampler = ShuffledSampler(len(pairs), self.seed)
+        share = self.batch_size // processes
+        pairs = PairDataset(
+            images_of(split, self.pictures, self.seed), TextDataset(split, self.tokenizer)
+        )
+        sampler = ShuffledSampler(
+            len(pairs),
+            self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=processes,
+            batch_size=share,
+            image_of_caption=np.asarray(split.image_of_caption) if self.distinct_images else None,
+            with_epoch=True,
+        )
         sampler.start_at(*self._start)
         return DataLoader(
             pairs,
-            self.batch_size,
+            share,
             sampler=sampler,
             collate_fn=collate_pairs,
             drop_last=True,
@@ -154,7 +259,7 @@ class RetrievalDataModule(pl.LightningDataModule):
     def _evaluation_loaders(self, name: str) -> list[DataLoader]:
         split = self.split(name)
         images = DataLoader(
-            ImageDataset(split),
+            images_of(split, self.pictures, self.seed),
             EVALUATION_BATCH,
             collate_fn=collate_images,
             num_workers=self.num_workers,
@@ -166,3 +271,19 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
         )
         return [images, texts]
+
+
+def _picture_options(given: Mapping[str, Any] | None) -> PictureOptions:
+    """The record that is described by name, defaults when None."""
+    try:
+        return PictureOptions(**(given or {}))
+    except TypeError as error:
+        raise ValueError(
+            f"data.pictures: expected {[f.name for f in fields(PictureOptions)]}; {error}"
+        ) from error
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    """Print a line, by one process."""
+    print(line, flush=True)

@@ -263,6 +263,7 @@ class RetrievalCLI(LightningCLI):
         if self.run is None:
             return
         write_text(self.run.config, self._config_text())
+        self.datamodule.write_vocabulary(self.run.path)
         write_json(
             self.run.environment,
             describe_environment(self.options.seed_everything, self.arguments, self._resolved()),

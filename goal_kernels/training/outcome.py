@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import goal_kernels as gk
-from goal_kernels.data.precomputed import PrecomputedSplit
+from goal_kernels.data.split import Split
 from goal_kernels.training.evaluation import Evaluation
 
 
@@ -56,7 +56,7 @@ class Outcome:
     """
 
     evaluation: Evaluation
-    split: PrecomputedSplit
+    split: Split
     oracle: dict[str, Any] | None
     objective: gk.Objective
     seed: int

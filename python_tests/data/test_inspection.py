@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from strangers import (
     captions_of,
     features_of,
@@ -19,7 +21,7 @@ from strangers import (
 )
 
 from goal_kernels.cli import main
-from goal_kernels.data import open_source
+from goal_kernels.data import SourceOptions, open_source
 from goal_kernels.data.inspection import checks, inspect_source
 
 
@@ -58,7 +60,7 @@ def test_a_sound_folder(folder: Path, capsys: pytest.CaptureFixture) -> None:
     for part in (
         "train: 30 captions for 6 rows: 5 a row; 3 regions of 4 numbers, float32",
         "dev: rows are repeated 5 times: 20 rows are 4 images",
-        "vocab/f30k_precomp_vocab.json, 26 words; unknown words: train 0.0 %",
+        "vocab/f30k_precomp_vocab.json, 26 words; unknown words: train 0.0%",
         "Trains on 30 pairs of 6 images",
         f"--data.folder {folder}",
         "no problems found",
@@ -78,6 +80,31 @@ def test_the_record_for_machines(folder: Path, capsys: pytest.CaptureFixture) ->
     ]  # fmt: skip
     assert record["splits"][0]["captions_per_image"] == {"5": 6}
     assert record["findings"] == []
+
+
+def test_the_command_can_be_run(folder: Path, tmp_path: Path) -> None:
+    """Every option is one of the data module's, and builds what was inspected."""
+    module = pytest.importorskip("goal_kernels.training.data_module")
+    from goal_kernels.training.recipes import recipe_names
+
+    table = tmp_path / "captions.csv"
+    rows = [f"{i}.jpg,a caption {k}" for i in range(40) for k in range(3)]
+    table.write_text("\n".join(["file,Text", *rows]))
+    options = SourceOptions(columns={"image": "file", "caption": "Text"}, dev_share=0.3)
+    for source in (open_source(folder), open_source(table, options=options)):
+        words = inspect_source(source).command.split()
+        assert words[:3] == ["goal-kernels", "fit", "--config"]
+        assert words[3] in recipe_names()
+        given: dict[str, Any] = {}
+        for name, value in zip(words[4::2], words[5::2], strict=True):
+            plain = name.removeprefix("--data.")
+            if plain.startswith("columns."):
+                given.setdefault("columns", {})[plain.removeprefix("columns.")] = value
+            else:
+                given[plain] = yaml.safe_load(value)
+        data = module.RetrievalDataModule(**given)
+        assert data.split("train").captions == source.open("train").captions
+        assert data.split("dev").captions == source.open("dev").captions
 
 
 def captions_cut(folder: Path) -> None:
@@ -179,6 +206,14 @@ def test_what_is_wrong_is_said(
     assert "Traceback" not in text + err
 
 
+def test_images_that_agree_at_the_start_only_are_no_leak(folder: Path) -> None:
+    shared_contents(folder)
+    features = np.load(folder / "test_ims.npy")
+    features[1, 2, 3] += 1
+    np.save(folder / "test_ims.npy", features)
+    assert problems(folder) == []
+
+
 def test_a_pickled_vocabulary_is_not_read(folder: Path) -> None:
     (folder.parent / "vocab" / "f30k_precomp_vocab.json").unlink()
     (folder / "f30k_precomp_vocab.pkl").write_bytes(b"\x80\x04boom")
@@ -248,7 +283,8 @@ def test_pictures_are_looked_for_and_decoded(pictures: Path, capsys: pytest.Capt
     assert status == 0
     assert "9 captions beyond the first 5" in text
     assert "--data.restval true" in text
-    assert "--model.image.kind grid" in text
+    assert f"--data.image_root {pictures.parent / 'images'} --data.restval false" in text
+    assert "--model.image.weights FILE" in text
     files = sorted((pictures.parent / "images" / "train2014").iterdir())
     files[1].write_bytes(files[1].read_bytes()[:200])
     files[2].unlink()
@@ -256,7 +292,7 @@ def test_pictures_are_looked_for_and_decoded(pictures: Path, capsys: pytest.Capt
     assert status == 1
     assert f"1 image file missing, the first {files[2]}" in text
     assert f"1 image file that cannot be decoded, the first {files[1]}" in text
-    assert "--data.max_captions 0 --data.restval true" in text
+    assert "--data.restval true --data.max_captions 0" in text
 
 
 def test_a_wrong_picture_folder(pictures: Path, capsys: pytest.CaptureFixture) -> None:

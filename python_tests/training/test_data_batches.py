@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from strangers import karpathy, put_picture, put_precomputed, put_scan_vocabulary
 
 from goal_kernels.data import Vocabulary, load_split
 from goal_kernels.training.data import (
     PairDataset,
-    ShuffledSampler,
+    RegionDataset,
+    TextDataset,
     collate_images,
     collate_pairs,
     collate_texts,
 )
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.options import DataSizes
+from goal_kernels.training.sampler import ShuffledSampler
 from goal_kernels.training.tokenizers import Tokens, WordTokenizer
 
 
@@ -28,8 +33,8 @@ def module(folder: Path) -> RetrievalDataModule:
 
 def test_pairs_carry_their_image_and_its_row(folder: Path) -> None:
     split, vocabulary = load_split(folder, "train"), Vocabulary.load(folder / "vocab.json")
-    pairs = PairDataset(split, WordTokenizer(vocabulary))
-    batch = collate_pairs([pairs[caption] for caption in range(len(pairs))])
+    pairs = PairDataset(RegionDataset(split), TextDataset(split, WordTokenizer(vocabulary)))
+    batch = collate_pairs([pairs[0, caption] for caption in range(len(pairs))])
     assert batch.image_ids.tolist() == [caption // 2 for caption in range(len(split.captions))]
     for row, image in enumerate(batch.image_ids.tolist()):
         assert np.array_equal(batch.images[row], split.features[image])
@@ -103,3 +108,127 @@ def test_too_large_a_batch_is_refused(folder: Path) -> None:
 def test_missing_folder_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="goal-kernels data synth"):
         RetrievalDataModule(str(tmp_path / "none")).split("train")
+
+
+def test_loader_processes_map_the_file_themselves(folder: Path) -> None:
+    """Pickled for a process that is not forked, the images are a few names, not the features."""
+    images = RegionDataset(load_split(folder, "train", limit=20))
+    stored = pickle.dumps(images)
+    assert len(stored) < 1000 < images.split.features.nbytes
+    again = pickle.loads(stored)
+    assert len(again) == 20
+    np.testing.assert_array_equal(again[19], images[19])
+    assert isinstance(again.split.features, np.memmap)
+
+
+def test_features_are_never_read_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch costs its own images, whatever the size of the split."""
+    module = RetrievalDataModule(str(folder), batch_size=4)
+    loader = module.train_dataloader()
+    batches = iter(loader)
+    rows: list[object] = []
+    images = loader.dataset.images
+    read = type(images).__getitem__
+    monkeypatch.setattr(
+        type(images), "__getitem__", lambda s, row: rows.append(row) or read(s, row)
+    )
+    next(batches)
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_loader_goes_on_inside_an_epoch(folder: Path, workers: int) -> None:
+    def batches(epoch: int, pairs: int) -> list[list[int]]:
+        module = RetrievalDataModule(str(folder), batch_size=8, seed=5, num_workers=workers)
+        module.start_at(epoch, pairs)
+        loader = module.train_dataloader()
+        loader.sampler.set_epoch(epoch)  # as the trainer does
+        assert len(loader) == 6
+        return [batch.tokens.tolist() for batch in loader]
+
+    whole = batches(1, 0)
+    assert len(whole) == 6
+    assert batches(1, 24) == whole[3:]
+    assert batches(2, 0) != whole
+
+
+def test_distinct_images_are_an_option(folder: Path) -> None:
+    def repeats(distinct: bool) -> int:
+        module = RetrievalDataModule(str(folder), batch_size=16, distinct_images=distinct)
+        ids = [batch.image_ids.tolist() for batch in module.train_dataloader()]
+        return sum(len(batch) - len(set(batch)) for batch in ids)
+
+    assert repeats(False) > 0
+    assert repeats(True) == 0
+
+
+# Datasets of strangers
+
+
+def test_a_folder_without_vocabulary_trains(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    put_precomputed(tmp_path / "f30k" / "precomp", "train", 6, 1)
+    put_precomputed(tmp_path / "f30k" / "precomp", "val", 4, 2, repeated=True)
+    module = RetrievalDataModule(str(tmp_path / "f30k"), batch_size=5)
+    assert module.sizes.region_dim == 4
+    words = module.vocabulary.words
+    assert {"a", "there", "dog"} <= set(words)
+    assert "blue" in words
+    out = capsys.readouterr().out
+    assert f"built one of {len(words)} words" in out
+    assert "4 times or more" in out
+    module.write_vocabulary(tmp_path)
+    assert Vocabulary.load(tmp_path / "vocab.json") == module.vocabulary
+    assert not list((tmp_path / "f30k").rglob("*vocab*"))
+    images, texts = module.val_dataloader()
+    assert sum(len(batch.images) for batch in images) == 4
+    assert sum(len(batch.tokens) for batch in texts) == 20
+    with pytest.raises(ValueError, match=r"data\.min_count"):
+        RetrievalDataModule(str(tmp_path / "f30k"), min_count=99).sizes  # noqa: B018
+
+
+def test_the_vocabulary_beside_the_data_is_taken(tmp_path: Path) -> None:
+    folder = put_precomputed(tmp_path / "coco_precomp", "train", 6, 1)
+    path = put_scan_vocabulary(tmp_path / "vocab" / "coco_precomp_vocab.json")
+    assert RetrievalDataModule(str(folder)).vocabulary == Vocabulary.load(path)
+    (tmp_path / "v.pkl").write_bytes(b"\x80")
+    with pytest.raises(ValueError, match="pickle"):
+        RetrievalDataModule(str(folder), vocabulary=str(tmp_path / "v.pkl")).sizes  # noqa: B018
+
+
+def test_pictures_of_a_karpathy_json(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    content = karpathy("coco", {"train": 4, "restval": 2, "val": 2, "test": 1}, times=6)
+    (tmp_path / "dataset_coco.json").write_text(json.dumps(content))
+    for number, entry in enumerate(content["images"]):
+        put_picture(tmp_path / "pictures" / entry["filepath"] / entry["filename"], number)
+    module = RetrievalDataModule(
+        str(tmp_path),
+        batch_size=6,
+        restval=True,
+        image_root=str(tmp_path / "pictures"),
+        pictures={"size": 32},
+        test_split="testall",
+    )
+    assert module.sizes.region_dim == 0
+    assert module.training_pairs == 30
+    batch = next(iter(module.train_dataloader()))
+    assert batch.images.shape == (6, 3, 32, 32)
+    assert batch.images.dtype == torch.float32
+    assert batch.image_mask is None
+    images, texts = module.test_dataloader()
+    assert next(iter(images)).images.shape == (1, 3, 32, 32)
+    assert len(next(iter(texts)).lengths) == 5
+    # What a checkpoint keeps has to be plain.
+    assert json.loads(json.dumps(dict(module.hparams)))["pictures"]["size"] == 32
+    with pytest.raises(ValueError, match=r"data\.pictures: expected .*crops"):
+        RetrievalDataModule(str(tmp_path), pictures={"width": 3})
+
+
+def test_wrong_folders_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.folder: .*recognised none"):
+        RetrievalDataModule(str(tmp_path)).split("train")
+    put_precomputed(tmp_path, "train", 2, 1)
+    with pytest.raises(FileNotFoundError, match=r"no split 'dev'; it has \['train'\]"):
+        RetrievalDataModule(str(tmp_path)).val_dataloader()
+    with pytest.raises(ValueError, match=r"data\.folder: restval: not an option"):
+        RetrievalDataModule(str(tmp_path), restval=True).split("train")

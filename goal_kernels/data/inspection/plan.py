@@ -4,59 +4,87 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from goal_kernels.data.inspection.findings import Inspection
-from goal_kernels.data.sources import Source, SourceOptions
+from goal_kernels.data.sources import Source
 from goal_kernels.data.sources.base import DEV_NAMES
 from goal_kernels.data.split import PictureSplit, Split
+from goal_kernels.training.recipes import recipe_names
 
 BATCH_SIZE = 128  # of the recipes
 DEV_IMAGES = 1000  # the checkpoints of VSE++, SCAN and VSE-infinity are chosen on so many
+PICTURE_WORKERS = 4  # decoding takes longer than a step
 
 
 def make_plan(source: Source, splits: Mapping[str, Split], inspection: Inspection) -> None:
     """Fill in ``inspection.plan`` and ``inspection.command``."""
-    given = [f"--data.folder {shlex.quote(str(source.path))}"]
-    default = SourceOptions()
-    for name in sorted(source.options.changed()):
-        value = getattr(source.options, name)
-        if name == "columns":
-            given += [f"--data.columns.{key} {shlex.quote(v)}" for key, v in value.items()]
-        else:
-            written = str(value).lower() if isinstance(getattr(default, name), bool) else str(value)
-            given.append(f"--data.{name} {shlex.quote(written)}")
     train = splits.get("train")
     dev = next((splits[name] for name in DEV_NAMES if name in splits), None)
     if train is None or dev is None:
-        lacking = "train" if train is None else "dev"
+        lacking = "train" if train is None else "dev, on which the checkpoint is chosen"
         inspection.plan.append(
-            f"Nothing can be trained: there is no usable split {lacking}"
-            + ("" if train is None else ", on which the checkpoint is chosen (--data.dev_split)")
-            + ". A checkpoint can be evaluated: goal-kernels test --data.test_split NAME"
+            f"Nothing can be trained: there is no usable split {lacking}. A checkpoint can be "
+            "evaluated: goal-kernels test --data.test_split NAME"
         )
         return
-    steps = len(train.captions) // BATCH_SIZE
+    options: dict[str, object] = {"folder": source.path}
+    batch_size = min(BATCH_SIZE, len(train.captions))
+    if batch_size < BATCH_SIZE:
+        options["batch_size"] = batch_size
     inspection.plan.append(
-        f"Trains on {len(train.captions):,} pairs of {len(train.image_ids):,} images, {steps:,} "
-        f"steps of {BATCH_SIZE} an epoch."
+        f"Trains on {len(train.captions):,} pairs of {len(train.image_ids):,} images, "
+        f"{len(train.captions) // batch_size:,} steps of {batch_size} an epoch."
     )
-    if isinstance(train, PictureSplit):
-        given += ["--model.image.kind grid", "--data.num_workers 4"]
+    _plan_pictures(train, source, inspection, options)
     text = f"Chooses the checkpoint on the {len(dev.image_ids):,} images of {dev.name}"
     if len(dev.image_ids) > DEV_IMAGES:
         text += f"; published figures choose on the first {DEV_IMAGES}"
-        given.append(f"--data.dev_limit {DEV_IMAGES}")
+        options["dev_limit"] = DEV_IMAGES
     inspection.plan.append(text + ".")
-    tested = [name for name in ("test", "testall") if name in splits]
-    if tested:
-        inspection.plan.append(f"Tests on {tested[0]}" + _other_test(tested) + ".")
-    else:
-        inspection.plan.append("Tests on dev, since there is no split test.")
-        given.append(f"--data.test_split {dev.name}")
-    inspection.command = " ".join(["goal-kernels fit --config RECIPE", *given])
+    _plan_test(splits, dev, inspection, options)
+    recipe = _recipe(source.path, "grid" if isinstance(train, PictureSplit) else "region")
+    given = [f"--data.{name} {shlex.quote(_written(value))}" for name, value in options.items()]
+    inspection.command = " ".join([f"goal-kernels fit --config {recipe}", *given])
 
 
-def _other_test(tested: list[str]) -> str:
-    if len(tested) == 1:
-        return ""
-    return "; COCO's figures are on testall (--data.test_split testall)"
+def _plan_pictures(
+    train: Split, source: Source, inspection: Inspection, options: dict[str, object]
+) -> None:
+    """What a source of image files needs said, also where a recipe says something else."""
+    if not isinstance(train, PictureSplit):
+        return
+    inspection.plan.append(
+        "Images go through a backbone; give its weights with --model.image.weights FILE."
+    )
+    options |= {"image_root": train.image_root, "restval": source.options.restval}
+    changed = source.options.changed() - {*options, "columns"}
+    options |= {name: getattr(source.options, name) for name in sorted(changed)}
+    options |= {f"columns.{name}": header for name, header in source.options.columns.items()}
+    options["num_workers"] = PICTURE_WORKERS
+
+
+def _plan_test(
+    splits: Mapping[str, Split], dev: Split, inspection: Inspection, options: dict[str, object]
+) -> None:
+    """Which split is tested: testall where there is one, as COCO's figures are."""
+    found = [name for name in ("testall", "test") if name in splits]
+    name = found[0] if found else dev.name
+    why = "" if found else ", since there is no split test"
+    inspection.plan.append(f"Tests on {name}{why}.")
+    options["test_split"] = name
+
+
+def _recipe(path: Path, kind: str) -> str:
+    """The recipe for such data: by the names of the folders, COCO's or Flickr30K's."""
+    if (path / "dataset.json").is_file():  # GoalWorld's manifest
+        return "goalworld"
+    dataset = "coco" if "coco" in str(path).lower() else "f30k"
+    known = recipe_names()
+    wanted = f"vse_infinity_{kind}_bigru_{dataset}"
+    return wanted if wanted in known else "goalworld"
+
+
+def _written(value: object) -> str:
+    """A value as the command line has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

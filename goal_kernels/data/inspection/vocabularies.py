@@ -35,13 +35,13 @@ def check_vocabulary(
         inspection.vocabulary = "none is here, and no train split to build one from"
         return
     shares = {name: vocabulary.unknown_share(split.captions) for name, split in splits.items()}
-    known = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
+    known = ", ".join(f"{name} {100 * share:.1f}%" for name, share in shares.items())
     inspection.vocabulary = f"{text}; unknown words: {known}"
     for name, share in shares.items():
         if share > MANY_UNKNOWN:
             yield Finding(
                 "note",
                 name,
-                f"{100 * share:.1f} % of the words are unknown to the vocabulary: is it of another "
+                f"{100 * share:.1f}% of the words are unknown to the vocabulary: is it of another "
                 "dataset or tokenizer, or are there few captions?",
             )

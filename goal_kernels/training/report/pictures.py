@@ -9,24 +9,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from goal_kernels.data.precomputed import PrecomputedSplit
+from goal_kernels.data.split import Split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 THUMBNAIL_PIXELS = 144  # side of the square a picture is fitted into
 JPEG_QUALITY = 85
-FILE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class Pictures:
     """Finds or draws the picture of an image row.
 
-    A file `images/{split}/{image id}.png` (or jpg) in the data folder comes first; an image whose
-    scene is known is drawn; for anything else there is no picture.
+    Its file comes first (see `Split.picture`); an image whose scene is known is drawn; for
+    anything else there is no picture.
     """
 
-    def __init__(self, split: PrecomputedSplit) -> None:
+    def __init__(self, split: Split) -> None:
         self.split = split
         self.uri = lru_cache(maxsize=None)(self._uri)
 
@@ -44,11 +43,9 @@ class Pictures:
     def _open(self, row: int) -> Image | None:
         from PIL import Image
 
-        folder = self.split.folder / "images" / self.split.name
-        for suffix in FILE_SUFFIXES:
-            path = folder / f"{self.split.image_ids[row]}{suffix}"
-            if path.is_file():
-                return Image.open(path)
+        path = self.split.picture(row)
+        if path is not None:
+            return Image.open(path)
         if self.split.scenes is None:
             return None
         from goal_kernels.data.goalworld.rendering import render_scene
