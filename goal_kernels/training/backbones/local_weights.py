@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +63,30 @@ def read_state(path: str) -> dict[str, Tensor]:
             f"{ARGUMENT}: expected a local file of weights, found no {path}; nothing is "
             "downloaded, get the file yourself, or leave the option out for random weights"
         )
+    unreadable: tuple[type[Exception], ...]
     if file.suffix == ".safetensors":
-        return dict(need("safetensors.torch", "grid", ARGUMENT).load_file(file))
+        load = need("safetensors.torch", "grid", ARGUMENT).load_file
+        unreadable = (need("safetensors", "grid", ARGUMENT).SafetensorError, OSError)
+    else:
+        load = partial(torch.load, map_location="cpu", weights_only=True)
+        unreadable = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        content = load(str(file))
+    except unreadable as error:
         raise ValueError(
             f"{ARGUMENT}: {path} is no file of tensors that can be read safely "
-            f"({str(error).splitlines()[0]}); write its state_dict with torch.save or safetensors"
+            f"({_first_line(error)}); get it again, or write its state_dict with "
+            "torch.save or safetensors"
         ) from error
     state = _tensors(content)
     if not state:
         raise ValueError(f"{ARGUMENT}: expected a state_dict in {path}, found no tensors in it")
     return state
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says in short; the rest of torch's is advice to trust the file."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
