@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from goal_kernels.training.local_weights import unreadable
 from goal_kernels.training.optional import need
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
@@ -62,7 +63,7 @@ def load_folder(
             model, report = kind.from_pretrained(
                 folder, config=config, local_files_only=True, output_loading_info=True, **options
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except unreadable() as error:
             raise ValueError(
                 f"{argument}: the weights in {folder} are unusable: {error}"
             ) from error

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from goal_kernels.training.backbones.base import Backbone, flattened
-from goal_kernels.training.backbones.local_weights import fill
+from goal_kernels.training.local_weights import fill
 from goal_kernels.training.optional import need
 
 ARGUMENT = "model.image.backbone"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -63,16 +64,13 @@ def read_state(path: str) -> dict[str, Tensor]:
             f"{ARGUMENT}: expected a local file of weights, found no {path}; nothing is "
             "downloaded, get the file yourself, or leave the option out for random weights"
         )
-    unreadable: tuple[type[Exception], ...]
     if file.suffix == ".safetensors":
         load = need("safetensors.torch", "grid", ARGUMENT).load_file
-        unreadable = (need("safetensors", "grid", ARGUMENT).SafetensorError, OSError)
     else:
         load = partial(torch.load, map_location="cpu", weights_only=True)
-        unreadable = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError)
     try:
         content = load(str(file))
-    except unreadable as error:
+    except unreadable() as error:
         raise ValueError(
             f"{ARGUMENT}: {path} is no file of tensors that can be read safely "
             f"({_first_line(error)}); get it again, or write its state_dict with "
@@ -82,6 +80,13 @@ def read_state(path: str) -> dict[str, Tensor]:
     if not state:
         raise ValueError(f"{ARGUMENT}: expected a state_dict in {path}, found no tensors in it")
     return state
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What reading a torn or unsafe file of weights may raise, whichever program wrote it."""
+    errors = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError)
+    safetensors = sys.modules.get("safetensors")  # what was not imported raised nothing
+    return errors if safetensors is None else (*errors, safetensors.SafetensorError)
 
 
 def _first_line(error: Exception) -> str:
