@@ -83,6 +83,15 @@ class RetrievalModule(pl.LightningModule):
         self._steps = 0
         self._collapsed_steps = torch.zeros((), dtype=torch.int64)
 
+    def setup(self, stage: str) -> None:
+        """Start word vectors from the file that the options name; a checkpoint's follow."""
+        if stage != "fit" or self.hparams["text"]["word_vectors"] is None:
+            return
+        trainer: Any = self.trainer
+        coverage = self.model.load_word_vectors(trainer.datamodule.vocabulary.words)
+        if coverage is not None and trainer.is_global_zero:
+            print(coverage, flush=True)
+
     def configure_optimizers(self) -> Any:
         """AdamW, with one drop of the learning rate counted in steps."""
         optimizer = torch.optim.AdamW(self.model.parameter_groups(self.lr, self.weight_decay))
