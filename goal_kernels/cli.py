@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     """The parser of every command; those of training are listed here and parsed by Lightning."""
     from goal_kernels import __version__
     from goal_kernels.data.goalworld.cli import add_synth_arguments, run_synth
+    from goal_kernels.training.import_command import add_import_arguments, run_import
 
     parser = argparse.ArgumentParser(
         "goal-kernels",
@@ -102,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_synth_arguments(synth)
     synth.set_defaults(run=run_synth)
+    published = commands.add_parser("import-checkpoint", help="take over a published model")
+    add_import_arguments(published)
+    published.set_defaults(run=run_import)
     _add_simple(commands, "objectives", "list objective elements with their equations", _objectives)
     _add_simple(commands, "backends", "say which backends can run here, and why not", _backends)
     return parser
