@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     from goal_kernels.data.goalworld.cli import add_synth_arguments, run_synth
     from goal_kernels.evaluate.arguments import add_eval_arguments
     from goal_kernels.training.study.cli import add_study_arguments, run_study_command
+    from goal_kernels.training.import_command import add_import_arguments, run_import
 
     parser = argparse.ArgumentParser(
         "goal-kernels",
@@ -126,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     study = commands.add_parser("study", help="train a grid of objectives and seeds, with a page")
     add_study_arguments(study)
     study.set_defaults(run=_with_training("study", run_study_command))
+    published = commands.add_parser("import-checkpoint", help="take over a published model")
+    add_import_arguments(published)
+    published.set_defaults(run=run_import)
     _add_simple(commands, "objectives", "list objective elements with their equations", _objectives)
     _add_simple(commands, "backends", "say which backends can run here, and why not", _backends)
     return parser

@@ -45,7 +45,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         folder: a folder of precomputed features, a folder of images with a table of captions, or
             the file that describes a dataset. `goal-kernels data inspect` says what it is.
         format: "precomputed", "karpathy", "list" or "table"; found by itself when None.
-        batch_size: pairs a training batch on each device; the incomplete last batch is dropped.
+        batch_size: pairs a training batch, of all devices together; the incomplete last batch is
+            dropped.
         num_workers: loader processes; 0 loads in the main process, best when features are small.
         seed: of the shuffling, together with the epoch.
         train_limit: use only the first images of the training split, all when None.

@@ -126,6 +126,15 @@ class RetrievalModule(pl.LightningModule):
             # may differ in size between processes: there is nothing to broadcast.
             self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
 
+    def setup(self, stage: str) -> None:
+        """Start word vectors from the file that the options name; a checkpoint's follow."""
+        if stage != "fit" or self.hparams["text"]["word_vectors"] is None:
+            return
+        trainer: Any = self.trainer
+        coverage = self.model.load_word_vectors(trainer.datamodule.vocabulary.words)
+        if coverage is not None and trainer.is_global_zero:
+            print(coverage, flush=True)
+
     def configure_optimizers(self) -> Any:
         """The optimiser, with drops of the learning rate counted in steps."""
         options = self.hparams

@@ -39,7 +39,7 @@ class VSE(nn.Module):
         super().__init__()
         if embed_dim < 1:
             raise ValueError(f"model.embed_dim: expected at least 1, got {embed_dim}")
-        self.image, self.text, self.sizes = image, text, sizes
+        self.image, self.text, self.sizes, self.embed_dim = image, text, sizes, embed_dim
         make_image = choose("model.image.kind", image.kind, IMAGE_ENCODERS)
         make_text = choose("model.text.kind", text.kind, TEXT_ENCODERS)
         self.image_encoder = make_image(image, sizes, embed_dim, pretrained)

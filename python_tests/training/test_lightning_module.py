@@ -132,3 +132,21 @@ def test_oracle_is_optional(tmp_path: Path) -> None:
     (tmp_path / "oracle.json").write_text('{"test": {"rsum": 400.0}}')
     assert read_oracle(tmp_path, "test") == {"rsum": 400.0}
     assert read_oracle(tmp_path, "train") is None
+
+
+def test_word_vectors_are_there_before_the_first_step(
+    data: RetrievalDataModule, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "vectors.txt").write_text("red 7 7 7 7 7 7 7 7\nblue 8 8 8 8 8 8 8 8\n")
+    text = TextOptions(word_dim=8, word_vectors=str(tmp_path / "vectors.txt"))
+    module = make_module(data, text=text)
+    seen: list[Tensor] = []
+
+    class Watch(pl.Callback):
+        def on_train_start(self, *_) -> None:
+            seen.append(module.model.text_encoder.embedding.weight.detach().clone())
+
+    make_trainer(1, callbacks=[Watch()], limit_val_batches=0).fit(module, datamodule=data)
+    red = data.vocabulary.words.index("red")
+    assert (seen[0][red] == 7).all()
+    assert f"word vectors: 2 of {len(data.vocabulary) - 4} words found" in capsys.readouterr().out

@@ -7,10 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from goal_kernels.training.backbones.base import Backbone, flattened
-from goal_kernels.training.backbones.local_weights import fill
+from goal_kernels.training.local_weights import fill
 from goal_kernels.training.optional import need
 
 ARGUMENT = "model.image.backbone"
+# The first of these parts, and what is registered behind it, reads the cells and makes none.
+HEADS = ("attn_pool", "global_pool", "pre_logits", "fc_norm", "head_drop", "head", "fc")
 
 
 def timm_backbone(name: str, weights: str | None, pretrained: bool = True) -> Backbone:
@@ -37,7 +39,14 @@ def timm_backbone(name: str, weights: str | None, pretrained: bool = True) -> Ba
     elif getattr(getattr(body, "patch_embed", None), "strict_img_size", False):
         body = timm.create_model(name, pretrained=False, num_classes=0, strict_img_size=False)
     fill(body, weights, pretrained)
-    return Backbone(body, body.num_features, _cells)
+    return Backbone(body, body.num_features, _cells, _head(body))
+
+
+def _head(body: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the names of parameters of the head."""
+    parts = [name for name, _ in body.named_children()]
+    first = min((parts.index(name) for name in HEADS if name in parts), default=len(parts))
+    return tuple(f"{name}." for name in parts[first:])
 
 
 def _cells(body: nn.Module, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from goal_kernels.training.backbones.base import Backbone, flattened
-from goal_kernels.training.backbones.local_weights import fill
+from goal_kernels.training.local_weights import fill
 from goal_kernels.training.optional import need
 
 ARGUMENT = "model.image.backbone"
@@ -68,7 +68,7 @@ def detector_backbone(name: str, weights: str | None, pretrained: bool = True) -
     block: Any
     for block in (module for module in body.modules() if hasattr(module, "conv3")):
         block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
-    fill(body, weights, pretrained, renamed=_detector_names)
+    fill(body, weights, pretrained, renamed=detector_names)
     return Backbone(body, _channels(body), _cells)
 
 
@@ -112,10 +112,14 @@ def _cells(body: nn.Module, images: Tensor) -> Tensor:
     return flattened(body(images))
 
 
-def _detector_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state under the names of torchvision."""
+def detector_names(state: dict[str, Tensor], beginning: str = "") -> dict[str, Tensor]:
+    """A state under the names of torchvision; only those with the beginning are changed."""
     renamed = {}
     for name, value in state.items():
-        old = next((part for part in DETECTOR_PARTS if name.startswith(part)), "")
-        renamed[DETECTOR_PARTS.get(old, "") + name[len(old) :]] = value
+        own = name.removeprefix(beginning)
+        old = next((part for part in DETECTOR_PARTS if own.startswith(part)), None)
+        if not name.startswith(beginning) or old is None:
+            renamed[name] = value
+        else:
+            renamed[beginning + DETECTOR_PARTS[old] + own[len(old) :]] = value
     return renamed

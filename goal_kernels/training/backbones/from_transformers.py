@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from goal_kernels.training.backbones.base import Backbone, flattened
-from goal_kernels.training.backbones.local_weights import fill
+from goal_kernels.training.local_weights import fill
 from goal_kernels.training.options import choose
 from goal_kernels.training.transformers_models import (
     has_weights,

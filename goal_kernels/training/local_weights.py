@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +63,26 @@ def read_state(path: str) -> dict[str, Tensor]:
             "downloaded, get the file yourself, or leave the option out for random weights"
         )
     if file.suffix == ".safetensors":
-        return dict(need("safetensors.torch", "grid", ARGUMENT).load_file(file))
+        load = need("safetensors.torch", "grid", ARGUMENT).load_file
+    else:
+        load = partial(torch.load, map_location="cpu", weights_only=True)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        content = load(str(file))
+    except Exception as error:  # on a torn file the readers raise almost anything
         raise ValueError(
             f"{ARGUMENT}: {path} is no file of tensors that can be read safely "
-            f"({str(error).splitlines()[0]}); write its state_dict with torch.save or safetensors"
+            f"({first_line(error)}); get it again, or write its state_dict with "
+            "torch.save or safetensors"
         ) from error
     state = _tensors(content)
     if not state:
         raise ValueError(f"{ARGUMENT}: expected a state_dict in {path}, found no tensors in it")
     return state
+
+
+def first_line(error: Exception) -> str:
+    """What an error says in short; the rest of torch's is advice to trust the file."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
