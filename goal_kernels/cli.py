@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from textwrap import fill
 
 DESCRIPTION = """\
 Image-text retrieval with gradient-space objectives (GOAL).
@@ -21,7 +22,8 @@ Training needs the extra: pip install 'goal-kernels[train]'
 """
 
 FIT_EPILOG = """\
-Recipes that come with the package: {recipes}
+Recipes that come with the package (goal-kernels recipes says more)
+  {recipes}
 
 Examples
   goal-kernels {command} --config goalworld{checkpoint}
@@ -82,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     """The parser of every command; those of training are listed here and parsed by Lightning."""
     from goal_kernels import __version__
     from goal_kernels.data.goalworld.cli import add_synth_arguments, run_synth
+    from goal_kernels.training.recipe_command import add_recipes_arguments, run_recipes
 
     parser = argparse.ArgumentParser(
         "goal-kernels",
@@ -102,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_synth_arguments(synth)
     synth.set_defaults(run=run_synth)
+    recipes = commands.add_parser("recipes", help="list recipes and what they should reach")
+    add_recipes_arguments(recipes)
+    recipes.set_defaults(run=run_recipes)
     _add_simple(commands, "objectives", "list objective elements with their equations", _objectives)
     _add_simple(commands, "backends", "say which backends can run here, and why not", _backends)
     return parser
@@ -126,9 +132,12 @@ def _train(command: str, arguments: list[str]) -> int:
     if missing:
         needed = ", ".join(missing)
         return _fail(f"{command} needs {needed}: pip install 'goal-kernels[train]'")
-    from goal_kernels.training.recipes import resolve_recipes
+    from goal_kernels.training.recipes import RecipeError, resolve_recipes
 
-    resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
+    try:
+        resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
+    except RecipeError as error:
+        return _fail(str(error))
     from goal_kernels.training.lightning_cli import ConfigurationError, run_training
 
     try:
@@ -145,7 +154,7 @@ def _training_help(command: str) -> str:
     fitting = command == "fit"
     return f"goal-kernels {command}: {TRAINING_COMMANDS[command]}\n\n" + FIT_EPILOG.format(
         command=command,
-        recipes=", ".join(recipe_names()),
+        recipes=fill(", ".join(recipe_names()), 96, subsequent_indent="  ", break_on_hyphens=False),
         checkpoint="" if fitting else " --ckpt_path runs/goalworld/checkpoints/best.ckpt",
         ckpt_help=("resume from" if fitting else "evaluate")
         + " this checkpoint, with its --model options",

@@ -21,6 +21,7 @@ from goal_kernels.training.evaluation import read_oracle
 from goal_kernels.training.finish import finish_run, print_outcome
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.outcome import Outcome
+from goal_kernels.training.recipes import CARD
 from goal_kernels.training.run_folder import (
     RunFolder,
     create_run_folder,
@@ -72,6 +73,12 @@ class RetrievalCLI(LightningCLI):
         parser.add_argument("--run.root", type=str, default="runs", help="where run folders live")
         parser.add_argument(
             "--run.threads", type=int | None, default=None, help="CPU threads, torch's own if null"
+        )
+        parser.add_argument(
+            f"--{CARD}",
+            type=dict[str, Any] | None,
+            default=None,
+            help="what the configuration is and should reach; recorded, not read by training",
         )
         parser.link_arguments("data.sizes", "model.sizes", apply_on="instantiate")
         for part in ("data", "model"):
