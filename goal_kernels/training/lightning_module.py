@@ -289,7 +289,7 @@ class RetrievalModule(pl.LightningModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, stage: str) -> None:
-        """Every process has encoded and ranks everything, so all log the same."""
+        """Rank and log. Every process has encoded everything, so that nothing is counted twice."""
         parts = (self._images, self._texts, self._image_ids)
         self.evaluation = evaluate(*(torch.cat(part).cpu() for part in parts))
         for part in parts:
@@ -297,8 +297,13 @@ class RetrievalModule(pl.LightningModule):
         metrics = self.evaluation.metrics
         for direction in ("i2t", "t2i"):
             for name, value in metrics[direction].items():
-                self.log(f"{stage}/{direction}_{name}", float(value))
-        self.log(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True)
+                self._log_alike(f"{stage}/{direction}_{name}", float(value))
+        self._log_alike(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True)
+
+    def _log_alike(self, name: str, value: float, prog_bar: bool = False) -> None:
+        """Log what every process has found alike; the largest of equal numbers is that number."""
+        alone = self.trainer.world_size == 1
+        self.log(name, value, prog_bar=prog_bar, sync_dist=not alone, reduce_fx="max")
 
 
 def _at_least_float32(embeddings: Tensor) -> Tensor:
