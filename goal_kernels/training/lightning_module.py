@@ -24,7 +24,7 @@ from goal_kernels.training.evaluation import Evaluation, evaluate
 from goal_kernels.training.model import build_model
 from goal_kernels.training.optimisation import DroppedRate, DropSchedule, make_optimizer
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options
-from goal_kernels.training.two_passes import first_pass
+from goal_kernels.training.parallel_steps import first_pass, require_unused_parameters
 from goal_kernels.training.unfreezing import Unfreezing
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
@@ -125,6 +125,8 @@ class RetrievalModule(pl.LightningModule):
             # Batch statistics are equal everywhere already, and buffers that grow with the batch
             # may differ in size between processes: there is nothing to broadcast.
             self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
+            if self.unfreezing.planned:
+                require_unused_parameters(self.trainer)
 
     def configure_optimizers(self) -> Any:
         """The optimiser, with drops of the learning rate counted in steps."""
@@ -153,6 +155,7 @@ class RetrievalModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze what does not train now, also when the run resumes within an epoch."""
+        self._collapsed_steps = self._collapsed_steps.to(self.device)
         self._freeze()
 
     def on_train_epoch_start(self) -> None:

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from goal_kernels.distributed import DistributedGOALLoss
 from goal_kernels.distributed.group import world_size
 from goal_kernels.training.data import Batch
-from goal_kernels.training.two_passes import first_pass
+from goal_kernels.training.parallel_steps import first_pass
 
 
 class TrainingStep(nn.Module):
