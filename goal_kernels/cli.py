@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from textwrap import fill
 
 DESCRIPTION = """\
 Image-text retrieval with gradient-space objectives (GOAL).
@@ -22,7 +23,8 @@ Training needs the extra: pip install 'goal-kernels[train]'
 """
 
 FIT_EPILOG = """\
-Recipes that come with the package: {recipes}
+Recipes that come with the package (goal-kernels recipes says more)
+  {recipes}
 
 Examples
   goal-kernels {command} --config goalworld{checkpoint}
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     from goal_kernels.evaluate.arguments import add_eval_arguments
     from goal_kernels.training.study.cli import add_study_arguments, run_study_command
     from goal_kernels.training.import_command import add_import_arguments, run_import
+    from goal_kernels.training.recipe_command import add_recipes_arguments, run_recipes
 
     parser = argparse.ArgumentParser(
         "goal-kernels",
@@ -130,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     published = commands.add_parser("import-checkpoint", help="take over a published model")
     add_import_arguments(published)
     published.set_defaults(run=run_import)
+    recipes = commands.add_parser("recipes", help="list recipes and what they should reach")
+    add_recipes_arguments(recipes)
+    recipes.set_defaults(run=run_recipes)
     _add_simple(commands, "objectives", "list objective elements with their equations", _objectives)
     _add_simple(commands, "backends", "say which backends can run here, and why not", _backends)
     return parser
@@ -152,9 +158,12 @@ def _train(command: str, arguments: list[str]) -> int:
         return 0
     if missing := _missing_extra(command):
         return _fail(missing)
-    from goal_kernels.training.recipes import resolve_recipes
+    from goal_kernels.training.recipes import RecipeError, resolve_recipes
 
-    resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
+    try:
+        resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
+    except RecipeError as error:
+        return _fail(str(error))
     from goal_kernels.training.checkpoints import CheckpointError
     from goal_kernels.training.lightning_cli import ConfigurationError, run_training
     from goal_kernels.training.resume import ResumeError, RunFinished
@@ -198,7 +207,7 @@ def _training_help(command: str) -> str:
     fitting = command == "fit"
     return f"goal-kernels {command}: {TRAINING_COMMANDS[command]}\n\n" + FIT_EPILOG.format(
         command=command,
-        recipes=", ".join(recipe_names()),
+        recipes=fill(", ".join(recipe_names()), 96, subsequent_indent="  ", break_on_hyphens=False),
         checkpoint="" if fitting else " --ckpt_path runs/goalworld/checkpoints/best.ckpt",
         ckpt_help=("resume from" if fitting else "evaluate")
         + " this checkpoint, with its --model options",

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from goal_kernels.checks import check_ids
 from goal_kernels.distributed.group import rank, world_size
 
+# torch 2.13 gave the collective this name and deprecates the one it had until then.
+_all_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+
 
 class GatheredPairs(NamedTuple):
     """The pairs of all N processes, those of rank 0 first.
@@ -48,7 +51,7 @@ def rows_per_rank(
 def gather_equal(tensor: Tensor, group: ProcessGroup | None) -> Tensor:
     """[R, ...] of every process, all of one shape, as [world_size * R, ...]; without gradient."""
     gathered = tensor.new_empty(world_size(group) * tensor.shape[0], *tensor.shape[1:])
-    distributed.all_gather_into_tensor(gathered, tensor.contiguous(), group=group)
+    _all_gather(gathered, tensor.contiguous(), group=group)
     return gathered
 
 

@@ -34,6 +34,7 @@ from goal_kernels.training.lightning_options import (
     set_threads,
 )
 from goal_kernels.training.outcome import CheckpointResult, Outcome
+from goal_kernels.training.recipes import CARD
 from goal_kernels.training.resume import Resumption, choose_run, prepare_folder, resumed_arguments
 from goal_kernels.training.resume_loop import use_exact_epoch_loop
 from goal_kernels.training.resume_points import ResumePoints
@@ -106,6 +107,12 @@ class RetrievalCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Name, place and saving of the run; sizes of the model that follow from the data."""
         add_run_options(parser)
+        parser.add_argument(
+            f"--{CARD}",
+            type=dict[str, Any] | None,
+            default=None,
+            help="what the configuration is and should reach; recorded, not read by training",
+        )
         parser.link_arguments("data.sizes", "model.sizes", apply_on="instantiate")
         for part in ("data", "model"):
             parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)

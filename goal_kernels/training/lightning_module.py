@@ -24,7 +24,7 @@ from goal_kernels.training.evaluation import Evaluation, evaluate
 from goal_kernels.training.model import build_model
 from goal_kernels.training.optimisation import DroppedRate, DropSchedule, make_optimizer
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options
-from goal_kernels.training.two_passes import first_pass
+from goal_kernels.training.parallel_steps import first_pass, require_unused_parameters
 from goal_kernels.training.unfreezing import Unfreezing
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
@@ -125,6 +125,8 @@ class RetrievalModule(pl.LightningModule):
             # Batch statistics are equal everywhere already, and buffers that grow with the batch
             # may differ in size between processes: there is nothing to broadcast.
             self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
+            if self.unfreezing.planned:
+                require_unused_parameters(self.trainer)
 
     def setup(self, stage: str) -> None:
         """Start word vectors from the file that the options name; a checkpoint's follow."""
@@ -163,6 +165,7 @@ class RetrievalModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze what does not train now, also when the run resumes within an epoch."""
+        self._collapsed_steps = self._collapsed_steps.to(self.device)
         self._freeze()
 
     def on_train_epoch_start(self) -> None:
@@ -299,7 +302,7 @@ class RetrievalModule(pl.LightningModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, stage: str) -> None:
-        """Every process has encoded and ranks everything, so all log the same."""
+        """Rank and log. Every process has encoded everything, so that nothing is counted twice."""
         parts = (self._images, self._texts, self._image_ids)
         self.evaluation = evaluate(*(torch.cat(part).cpu() for part in parts))
         for part in parts:
@@ -307,8 +310,13 @@ class RetrievalModule(pl.LightningModule):
         metrics = self.evaluation.metrics
         for direction in ("i2t", "t2i"):
             for name, value in metrics[direction].items():
-                self.log(f"{stage}/{direction}_{name}", float(value))
-        self.log(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True)
+                self._log_alike(f"{stage}/{direction}_{name}", float(value))
+        self._log_alike(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True)
+
+    def _log_alike(self, name: str, value: float, prog_bar: bool = False) -> None:
+        """Log what every process has found alike; the largest of equal numbers is that number."""
+        alone = self.trainer.world_size == 1
+        self.log(name, value, prog_bar=prog_bar, sync_dist=not alone, reduce_fx="max")
 
 
 def _at_least_float32(embeddings: Tensor) -> Tensor:

@@ -1,44 +1,143 @@
-"""Recipes: configurations shipped with the package, found by name."""
+"""Recipes: configurations shipped with the package, found by name, made of parts.
+
+A configuration may begin with a block `recipe`, which training does not read: `summary`, `extends`
+(configurations that come before it, by name or as files beside it), `expected` (the figures it
+should reach and who states them) and `notes`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 CONFIG_OPTIONS = ("--config", "-c")
+CARD = "recipe"  # key of the block, and name of the option that takes it
+
+
+class RecipeError(ValueError):
+    """A configuration that cannot be put together."""
 
 
 def recipe_names() -> list[str]:
-    """Names of the packaged recipes, in alphabetical order."""
+    """Names of the packaged recipes, in alphabetical order; parts of them are not among these."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def find_recipe(name: str) -> Path:
-    """The file of a configuration, given as a path or as the name of a packaged recipe.
+def find_recipe(name: str, beside: Path | None = None) -> Path:
+    """The file of a configuration, given as a path or as the name of a packaged recipe or part.
 
+    Args:
+        name: what `--config` or `extends` says.
+        beside: folder that paths may be relative to, besides the working folder.
     Raises: FileNotFoundError naming the packaged recipes when it is neither.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
     packaged = RECIPES / f"{name}.yaml"
-    if name in recipe_names():
-        return packaged
+    for path in (*([beside / name] if beside else []), Path(name), packaged):
+        if path.is_file():
+            return path
     raise FileNotFoundError(
         f"--config: expected a YAML file or one of the packaged recipes "
         f"({', '.join(recipe_names())}), got {name!r}; check the path or the name"
     )
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a YAML file. Raises: RecipeError when it is no mapping."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--config: expected YAML in {path}, got {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"--config: expected options by name in {path}, got {content!r:.60}")
+    return content
+
+
+def files_of(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """A configuration and those it extends, each behind what it builds on.
+
+    Args:
+        path: the configuration.
+        above: those that are being expanded, to notice circles.
+    Raises: RecipeError when it extends itself; FileNotFoundError when a part is missing.
+    """
+    if path in above:
+        raise RecipeError(f"--config: {path} extends itself, by {' -> '.join(map(str, above))}")
+    files: list[Path] = []
+    for name in (read_config(path).get(CARD) or {}).get("extends") or []:
+        part = find_recipe(name, path.parent)
+        files += [file for file in files_of(part, (*above, path)) if file not in files]
+    return [*files, path]
+
+
 def resolve_recipes(arguments: Sequence[str]) -> list[str]:
-    """The arguments with every `--config NAME` (or `-c NAME`) made `--config FILE`."""
+    """The arguments with each `--config NAME` (or `-c NAME`) made `--config FILE`, parts first."""
     resolved: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         option, equals, value = argument.partition("=")
         if option in CONFIG_OPTIONS and (equals or (value := next(rest, ""))):
-            resolved += ["--config", str(find_recipe(value))]
+            for file in files_of(find_recipe(value)):
+                resolved += ["--config", str(file)]
         else:
             resolved.append(argument)
     return resolved
+
+
+def merged(path: Path) -> dict[str, Any]:
+    """The options of a configuration and of all it extends, without the block `recipe`."""
+    together: dict[str, Any] = {}
+    for file in files_of(path):
+        _merge(together, read_config(file))
+    together.pop(CARD, None)
+    return together
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        if isinstance(value, Mapping) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = dict(value) if isinstance(value, Mapping) else value
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a recipe is and what it should reach.
+
+    Attributes:
+        name: of the recipe.
+        summary: one line.
+        expected: "protocol", "i2t" and "t2i" (percent by "R@1", "R@5", "R@10"), "source"; None
+            where nobody states figures.
+        notes: what else is worth knowing, may be empty.
+    """
+
+    name: str
+    summary: str
+    expected: Mapping[str, Any] | None
+    notes: str
+
+    def figures(self) -> str:
+        """The expected figures in one line."""
+        if self.expected is None:
+            return "not stated"
+        sides = [
+            f"{side} " + " / ".join(f"{value:.1f}" for value in self.expected[side].values())
+            for side in ("i2t", "t2i")
+        ]
+        return ", ".join(sides)
+
+
+def read_card(name: str) -> Card:
+    """The card of a packaged recipe, or of a file with a block `recipe`.
+
+    Raises: FileNotFoundError when there is no such recipe.
+    """
+    path = find_recipe(name)
+    block = read_config(path).get(CARD) or {}
+    return Card(path.stem, block.get("summary", ""), block.get("expected"), block.get("notes", ""))

@@ -1,4 +1,4 @@
-"""`ChunkedEncoding` inside Lightning: the trainer's precision and processes, one backward."""
+"""What Lightning's strategies need to be told: of two passes, of parameters that rest at times."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytorch_lightning as pl
 from pytorch_lightning.overrides.distributed import prepare_for_backward
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -45,3 +46,19 @@ def first_pass(
         prepare_for_backward(parallel, embeddings)
 
     return encoding.embed(), lambda: encoding.backward(before_last=prepare)
+
+
+def require_unused_parameters(trainer: pl.Trainer) -> None:
+    """See that DistributedDataParallel can do with parameters that are frozen for a while.
+
+    Raises: ValueError naming the strategy that can.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get(
+        "find_unused_parameters", False
+    ):
+        raise ValueError(
+            "trainer.strategy: expected ddp_find_unused_parameters_true, since "
+            "model.frozen_epochs and model.unfreezing_epochs change what trains; got one that "
+            "waits for the gradient of every parameter"
+        )
