@@ -95,9 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     from goal_kernels.data.goalworld.cli import add_synth_arguments, run_synth
     from goal_kernels.evaluate.arguments import add_eval_arguments
-    from goal_kernels.training.study.cli import add_study_arguments, run_study_command
     from goal_kernels.training.import_command import add_import_arguments, run_import
     from goal_kernels.training.recipe_command import add_recipes_arguments, run_recipes
+    from goal_kernels.training.study.cli import add_study_arguments, run_study_command
 
     parser = argparse.ArgumentParser(
         "goal-kernels",

@@ -41,7 +41,7 @@ def run_recipes(chosen: argparse.Namespace) -> int:
 
 def _whole(name: str) -> str:
     """A recipe as YAML that can be saved and run, its card in comments before it."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     from goal_kernels.training.recipes import files_of, find_recipe, merged, read_card
 

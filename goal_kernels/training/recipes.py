@@ -46,7 +46,7 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a YAML file. Raises: RecipeError when it is no mapping."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

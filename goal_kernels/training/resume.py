@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from goal_kernels.training.checkpoints import look_into_checkpoint, newest_whole
 from goal_kernels.training.run_folder import RunFolder
