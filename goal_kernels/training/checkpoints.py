@@ -217,6 +217,23 @@ def check_weights(
         )
 
 
+def check_tokenizer(identity: str, checkpoint: Mapping[str, Any]) -> None:
+    """See that the token ids of the data mean the words that a checkpoint learnt.
+
+    Args:
+        identity: of the tokenizer of the data.
+        checkpoint: as `load_checkpoint` returns it; one that does not name its own passes.
+    Raises: CheckpointError when they are two.
+    """
+    learnt = checkpoint.get("record", {}).get("tokenizer", identity)
+    if learnt != identity:
+        raise CheckpointError(
+            f"data.vocabulary, data.tokenizer: expected those of the checkpoint, {learnt}, got "
+            f"{identity}; its token ids would mean other words. Give the vocabulary that it was "
+            "trained with"
+        )
+
+
 def _likely_reason(renamed: list[str], reshaped: list[str]) -> str:
     """What usually makes weights differ, and the remedy."""
     if not renamed and reshaped and all("embedding" in name for name in reshaped):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from goal_kernels.data.precomputed import PrecomputedSplit, load_split
 from goal_kernels.data.vocabulary import Vocabulary
-from goal_kernels.training.checkpoints import CheckpointError
 from goal_kernels.training.data import (
     ImageDataset,
     PairDataset,
@@ -75,18 +73,6 @@ class RetrievalDataModule(pl.LightningDataModule):
     def training_pairs(self) -> int:
         """Number of training pairs: captions of the training split."""
         return len(self.split("train").captions)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint says of the data: which tokenizer its token ids come from."""
-        return {"tokenizer": self.tokenizer.identity}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See that a checkpoint fits the data. Raises: CheckpointError when it does not."""
-        if state_dict["tokenizer"] != self.tokenizer.identity:
-            raise CheckpointError(
-                f"data.vocabulary: expected the one of the checkpoint, {state_dict['tokenizer']}, "
-                f"got {self.tokenizer.identity}; its token ids would mean other words"
-            )
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
