@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -142,8 +143,11 @@ def look_into_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_is_file(path: Path) -> None:
+    """Raises: FileNotFoundError; CheckpointError when it cannot be what torch writes."""
     if not path.is_file():
         raise FileNotFoundError(f"expected a checkpoint, found no file {path}; check the path")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: is torn or not a checkpoint; use another checkpoint")
 
 
 def _read(path: Path, mapped: bool) -> dict[str, Any]:
