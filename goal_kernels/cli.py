@@ -44,14 +44,36 @@ Options most often changed (any option of a configuration can be given, with dot
   --seed_everything N           seed of initialisation, order and augmentation
   --run.threads N               CPU threads; the recipes take 1, null leaves it to torch
   --run.name NAME               the run goes to runs/NAME, or runs/NAME-2 if that exists
-  --ckpt_path FILE              {ckpt_help}
-
+{checkpoints}
   goal-kernels {command} --help-all     every option, the trainer's included
   goal-kernels {command} --config goalworld --print_config     the resolved configuration
 """
 
+FIT_CHECKPOINTS = """\
+  --run.save_every_minutes X    between resume points, besides one an epoch; 10 unless given
+  --run.save_every_steps N      the same in optimiser steps
+  --run.weights FILE            start from the weights of a checkpoint, such as best.ckpt
+
+Going on with a run that was stopped or killed, exactly where it was
+  goal-kernels fit --resume runs/goalworld     with its own configuration, in its own folder
+  goal-kernels fit --resume latest             the run that was written to last
+  goal-kernels fit --resume runs/goalworld --trainer.max_epochs 30     train a finished one longer
+  goal-kernels fit --config goalworld --run.resume auto     go on if it was begun, begin otherwise
+  Ctrl-C and SIGTERM finish the step, save it and say how to go on; a second one stops at once.
+
+What a run folder holds
+  metrics.json  report.html     results of the best and the last checkpoint; the page for people
+  metrics.csv   logs/           everything logged: as a table, for TensorBoard
+  config.yaml   environment.json    what to repeat it with: options; versions, code, machine, seed
+  checkpoints/  best.ckpt       weights with the highest rsum on dev, for test, validate and eval
+                last.ckpt  previous.ckpt    resume points
+"""
+EVALUATION_CHECKPOINTS = """\
+  --ckpt_path FILE              the checkpoint to evaluate, its --model options included
+"""
+
 TRAINING_COMMANDS = {
-    "fit": "train, test the best checkpoint, write metrics.json and report.html",
+    "fit": "train or go on training, test the best and the last checkpoint, write a report",
     "validate": "evaluate a checkpoint on the dev split",
     "test": "evaluate a checkpoint on the test split, write metrics.json and report.html",
 }
@@ -209,8 +231,7 @@ def _training_help(command: str) -> str:
         command=command,
         recipes=fill(", ".join(recipe_names()), 96, subsequent_indent="  ", break_on_hyphens=False),
         checkpoint="" if fitting else " --ckpt_path runs/goalworld/checkpoints/best.ckpt",
-        ckpt_help=("resume from" if fitting else "evaluate")
-        + " this checkpoint, with its --model options",
+        checkpoints=FIT_CHECKPOINTS if fitting else EVALUATION_CHECKPOINTS,
     )
 
 

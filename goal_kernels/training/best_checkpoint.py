@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -22,7 +22,8 @@ class BestCheckpoint(Callback):
     resume point has replaced the file already.
 
     Attributes:
-        record: {"rsum", "epoch" (counted from 1), "step"} of the best; None before the first.
+        record: {"rsum", "epoch" (counted from 1), "step", "tokenizer"} of the best; None before
+            the first.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -30,7 +31,8 @@ class BestCheckpoint(Callback):
         self.record: dict[str, Any] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Learn what the best was when the run stopped."""
+        """Agree on the folder, and learn what the best was when the run stopped."""
+        self.run = trainer.strategy.broadcast(self.run)
         if stage != "fit" or not self.run.best.is_file():
             return
         try:
@@ -45,7 +47,12 @@ class BestCheckpoint(Callback):
         rsum = float(trainer.callback_metrics[MONITORED])
         if self.record is not None and not rsum > self.record["rsum"]:
             return
-        record = {"rsum": rsum, "epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        record = {
+            "rsum": rsum,
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "tokenizer": cast(Any, trainer).datamodule.tokenizer.identity,
+        }
         trainer.save_checkpoint(
             self.run.best, weights_only=True, storage_options={"record": record}
         )

@@ -9,11 +9,11 @@ from typing import Any, cast
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
+from goal_kernels.training.history import DATA_WAIT, PAIRS_PER_SECOND
 from goal_kernels.training.resume_loop import ExactEpochLoop
 
 MUCH_WAITING = 0.3  # share of the training time that batches are waited for, worth a remark
 SECONDS_WORTH_A_REMARK = 5.0  # of waiting; below, nothing could be gained
-RATE, WAITING = "time/pairs_per_second", "time/data_wait_fraction"
 
 
 class Stopwatch(Callback):
@@ -53,7 +53,7 @@ class Stopwatch(Callback):
             span.pairs += len(batch.image_ids) * trainer.world_size
         if trainer._logger_connector.should_update_logs:
             rates = self._window.rates(_waited(trainer))
-            pl_module.log_dict(dict(zip((RATE, WAITING), rates, strict=True)))
+            pl_module.log_dict(dict(zip((PAIRS_PER_SECOND, DATA_WAIT), rates, strict=True)))
             self._window = _Span(_waited(trainer))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

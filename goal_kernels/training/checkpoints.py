@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -142,8 +143,11 @@ def look_into_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_is_file(path: Path) -> None:
+    """Raises: FileNotFoundError; CheckpointError when it cannot be what torch writes."""
     if not path.is_file():
         raise FileNotFoundError(f"expected a checkpoint, found no file {path}; check the path")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: is torn or not a checkpoint; use another checkpoint")
 
 
 def _read(path: Path, mapped: bool) -> dict[str, Any]:
@@ -214,6 +218,23 @@ def check_weights(
         raise CheckpointError(
             f"{argument}: is a checkpoint of another model: {'; '.join(differences)}. "
             f"{_likely_reason(missing or surplus, reshaped)}"
+        )
+
+
+def check_tokenizer(identity: str, checkpoint: Mapping[str, Any]) -> None:
+    """See that the token ids of the data mean the words that a checkpoint learnt.
+
+    Args:
+        identity: of the tokenizer of the data.
+        checkpoint: as `load_checkpoint` returns it; one that does not name its own passes.
+    Raises: CheckpointError when they are two.
+    """
+    learnt = checkpoint.get("record", {}).get("tokenizer", identity)
+    if learnt != identity:
+        raise CheckpointError(
+            f"data.vocabulary, data.tokenizer: expected those of the checkpoint, {learnt}, got "
+            f"{identity}; its token ids would mean other words. Give the vocabulary that it was "
+            "trained with"
         )
 
 

@@ -19,7 +19,6 @@ from goal_kernels.data.precomputed import refuse_unusable
 from goal_kernels.data.sources import Source, SourceOptions, open_source
 from goal_kernels.data.split import PrecomputedSplit, Split
 from goal_kernels.data.vocabulary import MIN_COUNT, PICKLE_SUFFIXES, Vocabulary
-from goal_kernels.training.checkpoints import CheckpointError
 from goal_kernels.training.data import (
     PairDataset,
     TextDataset,
@@ -128,18 +127,6 @@ class RetrievalDataModule(pl.LightningDataModule):
             return open_source(self.folder, self.format, SourceOptions(**self.source_options))
         except ValueError as error:
             raise ValueError(f"data.folder: {error}") from error
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint says of the data: which tokenizer its token ids come from."""
-        return {"tokenizer": self.tokenizer.identity}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See that a checkpoint fits the data. Raises: CheckpointError when it does not."""
-        if state_dict["tokenizer"] != self.tokenizer.identity:
-            raise CheckpointError(
-                f"data.vocabulary: expected the one of the checkpoint, {state_dict['tokenizer']}, "
-                f"got {self.tokenizer.identity}; its token ids would mean other words"
-            )
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

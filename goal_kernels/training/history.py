@@ -14,6 +14,8 @@ from goal_kernels.data.files import write_text
 
 Point = tuple[float, float]
 FIRST_COLUMNS = ("step", "epoch")
+PAIRS_PER_SECOND = "time/pairs_per_second"
+DATA_WAIT = "time/data_wait_fraction"  # of the training time, batches were waited for
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class History:
     """Logged values by name: lists of (optimiser step, value), in order of the steps."""
 
     values: dict[str, list[Point]]
+
+    def names(self, prefix: str) -> list[str]:
+        """What was logged under names that begin so, in order of first appearance."""
+        return [name for name in self.values if name.startswith(prefix)]
 
     def by_step(self, name: str) -> list[Point]:
         """(step, value) of one logged name; [] if it was never logged."""

@@ -13,17 +13,23 @@ import yaml
 from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from goal_kernels.data.files import write_text
 from goal_kernels.training.best_checkpoint import BestCheckpoint
 from goal_kernels.training.callbacks import Stopwatch, progress_callbacks
 from goal_kernels.training.checkpoint_plugin import CheckedFiles
-from goal_kernels.training.checkpoints import check_weights, load_checkpoint, look_into_checkpoint
+from goal_kernels.training.checkpoints import (
+    check_tokenizer,
+    check_weights,
+    load_checkpoint,
+    look_into_checkpoint,
+)
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.environment import begin_session, describe_environment, end_session
 from goal_kernels.training.evaluation import Evaluation, read_oracle
+from goal_kernels.training.final_test import test_last_and_best
 from goal_kernels.training.finish import finish_run, print_outcome
-from goal_kernels.training.history import read_history
 from goal_kernels.training.history_logger import HistoryLogger
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.lightning_options import (
@@ -33,7 +39,7 @@ from goal_kernels.training.lightning_options import (
     quieten,
     set_threads,
 )
-from goal_kernels.training.outcome import CheckpointResult, Outcome
+from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.recipes import CARD
 from goal_kernels.training.resume import Resumption, choose_run, prepare_folder, resumed_arguments
 from goal_kernels.training.resume_loop import use_exact_epoch_loop
@@ -123,22 +129,33 @@ class RetrievalCLI(LightningCLI):
         return self.config[self.config.subcommand]
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer. Raises: ConfigurationError when a value is unusable."""
+        """Build data, model and trainer. Raises: ConfigurationError when a value is unusable;
+        CheckpointError when a checkpoint does not fit them."""
         try:
             set_threads(self.options.run.threads)
             super().instantiate_classes()
-        except (ValueError, TypeError) as error:
-            if self.run is not None and self.resumption is None:
+            self._check_checkpoints()
+        except BaseException as error:
+            if self.run is not None and self.resumption is None and self._is_first:
                 self.run.path.rmdir()  # made for this run, which will not be
-            raise ConfigurationError(str(error)) from error
+            if isinstance(error, ValueError | TypeError):
+                raise ConfigurationError(str(error)) from error
+            raise
         use_exact_epoch_loop(self.trainer)
-        if self.options.run.weights is not None and self.resumption is None:
+
+    def _check_checkpoints(self) -> None:
+        """See that checkpoints fit the model and the data; start from `run.weights`, if given."""
+        given = {"ckpt_path": self.options.ckpt_path, "run.weights": self.options.run.weights}
+        if self.resumption is not None:
+            given = {"--resume": self.resumption.checkpoint}
+        for argument, path in given.items():
+            if path is not None:
+                held = look_into_checkpoint(Path(path))
+                check_tokenizer(self.datamodule.tokenizer.identity, held)
+                check_weights(self.model.state_dict(), held, argument)
+        if given.get("run.weights") is not None:
             start = load_checkpoint(Path(self.options.run.weights))
-            check_weights(self.model.state_dict(), start, "run.weights")
             self.model.load_state_dict(start["state_dict"])
-        if self.options.ckpt_path is not None:
-            held = look_into_checkpoint(Path(self.options.ckpt_path))
-            check_weights(self.model.state_dict(), held, "ckpt_path")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, writing into a run folder for `fit` and `test`, else nowhere."""
@@ -161,23 +178,27 @@ class RetrievalCLI(LightningCLI):
                 callbacks = [self.points, *callbacks, self.best, LearningRateMonitor()]
                 step = self.resumption.step if self.resumption else None
                 kwargs["logger"] = [*_loggers(self.run, step), *_as_list(given.logger)]
-        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        if trainer.world_size > 1:
-            raise ValueError(
-                f"trainer.devices: expected one device, got {trainer.world_size}; negatives are "
-                "mined on one device only, give --trainer.devices 1"
-            )
-        return trainer
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def _run_folder(self) -> RunFolder:
-        """The folder of the run that is gone on with, or a new one."""
+        """The folder of the run that is gone on with, or a new one.
+
+        Of several processes only the first makes it; it tells the others when they can talk.
+        """
         if self.resumption is not None:
             return self.resumption.run
-        return create_run_folder(Path(self.options.run.root), self.options.run.name)
+        root, name = Path(self.options.run.root), self.options.run.name
+        return create_run_folder(root, name) if self._is_first else RunFolder(root / name)
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this is the process that writes."""
+        return getattr(rank_zero_only, "rank", 0) == 0
 
     def _resume_points(self, run: RunFolder) -> ResumePoints:
         options = self.options.run
-        return ResumePoints(run, options.save_every_steps, options.save_every_minutes)
+        longer = self.resumption is not None and self.resumption.longer
+        return ResumePoints(run, options.save_every_steps, options.save_every_minutes, longer)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """What the trainer's method gets; the resume point takes the place of `ckpt_path`."""
@@ -190,11 +211,11 @@ class RetrievalCLI(LightningCLI):
         """Record what is about to run, or to go on."""
         if self.resumption is None:
             self._record_start()
-        elif self.run is not None:
-            self.resumption = prepare_folder(self.resumption)
-            write_text(self.run.config, self._config_text())
-            print(f"{self.run.path}: goes on at step {self.resumption.step:,}", flush=True)
-        if self.run is not None:
+        elif self._is_first:
+            prepare_folder(self.resumption)
+            write_text(self.resumption.run.config, self._config_text())
+            print(f"{self.resumption.run.path}: goes on at step {self.resumption.step:,}")
+        if self.run is not None and self._is_first:
             begin_session(self.run, self.arguments, self.resumption.step if self.resumption else 0)
 
     def before_test(self) -> None:
@@ -202,72 +223,64 @@ class RetrievalCLI(LightningCLI):
         self._record_start()
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; what ends the training before its end is recorded, with the way to go on."""
+        """Train; what ends the training before its end is recorded, with the way to go on.
+
+        Raises: ConfigurationError for a value that turned out to be unusable before the first step.
+        """
         try:
             self.trainer.fit(**kwargs)
         except BaseException as error:
-            if self.run is not None:
+            if self.run is not None and self._is_first:
                 how = str(error) if isinstance(error, Stopped) else type(error).__name__
-                end_session(self.run, self.points.saved_step, how)
-                self._say_how_to_go_on()
+                end_session(self.run, max(self.points.saved_step, 0), how)
+                self._say_how_to_go_on(self.run)
+            if isinstance(error, ValueError) and self.trainer.fit_loop.total_batch_idx < 0:
+                raise ConfigurationError(str(error)) from error
             raise
 
-    def _say_how_to_go_on(self) -> None:
-        assert self.run is not None
-        step = max(self.points.saved_step, 0)
-        print(
-            f"\nThe run can go on from step {step:,}:\n  goal-kernels fit --resume {self.run.path}",
-            file=sys.stderr,
-            flush=True,
-        )
+    def _say_how_to_go_on(self, run: RunFolder) -> None:
+        """Name the command that resumes, where there is something to resume from."""
+        if self.points.saved_step >= 0:
+            print(
+                f"\nThe run can go on from step {self.points.saved_step:,}:\n"
+                f"  goal-kernels fit --resume {run.path}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def after_fit(self) -> None:
         """Test the last and the best checkpoint and report."""
         if self.run is None:
             return
-        epochs, step = self.trainer.current_epoch, self.trainer.global_step
-        self.trainer.loggers = []  # what a test finds goes into metrics.json
-        validations = read_history(self.run.history).by_step("val/rsum")
-        dev_rsum = next((rsum for at, rsum in validations[-1:] if at == step - 1), None)
+        self.run = self.points.run
         with stopping_at_once():
-            evaluation = self._test()
-            results = {"last": CheckpointResult(epochs, step, dev_rsum, evaluation.metrics)}
-            record = self.best.record
-            if record is not None:
-                if record["step"] != step:
-                    evaluation = self._test(self.run.best)
-                results["best"] = CheckpointResult(
-                    record["epoch"], record["step"], record["rsum"], evaluation.metrics
-                )
+            evaluation, results = test_last_and_best(
+                self.trainer, self.model, self.datamodule, self.run, self.best.record
+            )
+        if self._is_first:
+            end_session(self.run, results["last"].step, "finished")
             outcome = self._outcome(
                 evaluation,
-                epochs=epochs,
+                epochs=results["last"].epoch,
                 seconds=self.points.seconds,
                 checkpoints=results,
                 selected="best" if "best" in results else "last",
             )
-            end_session(self.run, step, "finished")
             finish_run(outcome, self.run)
-
-    def _test(self, checkpoint: Path | None = None) -> Evaluation:
-        """Evaluate the weights in memory, or those of a checkpoint, on the test split."""
-        self.trainer.test(
-            self.model, datamodule=self.datamodule, ckpt_path=checkpoint, verbose=False
-        )
-        return self.model.evaluation
 
     def after_test(self) -> None:
         """Report."""
-        if self.run is not None:
+        if self.run is not None and self._is_first:
             finish_run(self._outcome(self.model.evaluation), self.run)
 
     def after_validate(self) -> None:
         """Print the dev metrics."""
-        print_outcome(self._outcome(self.model.evaluation, self.datamodule.dev_split))
+        if self._is_first:
+            print_outcome(self._outcome(self.model.evaluation, self.datamodule.dev_split))
 
     def _record_start(self) -> None:
         self.started = time.monotonic()
-        if self.run is None:
+        if self.run is None or not self._is_first:
             return
         write_text(self.run.config, self._config_text())
         self.datamodule.write_vocabulary(self.run.path)

@@ -53,12 +53,14 @@ class Resumption:
         run: its folder.
         checkpoint: the newest whole resume point, None when it was stopped before the first.
         step: optimiser steps taken by then.
+        longer: the training may now last longer (or less long) than when it was last run.
         damaged: newer resume points that cannot be used.
     """
 
     run: RunFolder
     checkpoint: Path | None
     step: int
+    longer: bool = False
     damaged: tuple[Path, ...] = ()
 
 
@@ -106,7 +108,7 @@ def find_resume_point(run: RunFolder) -> Resumption:
             f"`goal-kernels fit --config {run.config}`"
         )
     step = 0 if checkpoint is None else look_into_checkpoint(checkpoint)["global_step"]
-    return Resumption(run, checkpoint, step, tuple(damaged))
+    return Resumption(run, checkpoint, step, damaged=tuple(damaged))
 
 
 def choose_run(
@@ -135,17 +137,17 @@ def choose_run(
         return None
     recorded = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     _check_unchanged(run, recorded, config)
-    if run.metrics.is_file() and all(
-        recorded["trainer"].get(limit) == config["trainer"].get(limit) for limit in LIMITS
-    ):
+    before, now = recorded["trainer"], config["trainer"]
+    longer = any(before.get(limit) != now.get(limit) for limit in LIMITS)
+    if run.metrics.is_file() and not longer:
         raise RunFinished(
             f"{run.path}: is finished; its report is {run.report}. To train longer, raise "
-            f"--trainer.max_epochs (it was {recorded['trainer'].get('max_epochs')})"
+            f"--trainer.max_epochs (it was {before.get('max_epochs')})"
         )
-    return find_resume_point(run)
+    return replace(find_resume_point(run), longer=longer)
 
 
-def prepare_folder(resumption: Resumption) -> Resumption:
+def prepare_folder(resumption: Resumption) -> None:
     """Put damaged resume points aside and remove what a killed process left half written."""
     for path in resumption.damaged:
         aside = path.with_name(f"{path.name}.damaged")
@@ -154,7 +156,6 @@ def prepare_folder(resumption: Resumption) -> Resumption:
     for folder in (resumption.run.path, resumption.run.checkpoints):
         for leftover in folder.glob(".*.partial"):
             leftover.unlink()
-    return replace(resumption, damaged=())
 
 
 def resumed_arguments(command: str, arguments: Sequence[str]) -> tuple[RunFolder | None, list[str]]:

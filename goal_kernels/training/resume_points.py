@@ -20,7 +20,6 @@ from goal_kernels.training.run_folder import RunFolder
 from goal_kernels.training.stopping import Stopped, StopRequest
 
 RESUME = "resume"  # name of our part of a checkpoint
-LIMITS = ("max_epochs", "max_steps")
 
 
 class ResumePoints(Callback):
@@ -34,15 +33,21 @@ class ResumePoints(Callback):
         run: the folder of the run.
         every_steps: optimiser steps from one save to the next, None for no such rule.
         every_minutes: the same in minutes of wall time. Each epoch is followed by a save anyway.
+        longer: a training that had ended goes on, since its end was moved.
 
     Attributes:
         seconds: of training in all sessions of the run so far.
     """
 
     def __init__(
-        self, run: RunFolder, every_steps: int | None = None, every_minutes: float | None = None
+        self,
+        run: RunFolder,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        longer: bool = False,
     ) -> None:
         self.run = run
+        self.longer = longer
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.stop = StopRequest()
@@ -56,6 +61,10 @@ class ResumePoints(Callback):
     def seconds(self) -> float:
         """Of training in all sessions of the run so far."""
         return self._seconds_before + time.monotonic() - self._began
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Agree on the folder: the first process made it, the others cannot know its name."""
+        self.run = trainer.strategy.broadcast(self.run)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and take over Ctrl-C and SIGTERM, from Lightning too."""
@@ -91,8 +100,11 @@ class ResumePoints(Callback):
         )
 
     def _save(self, trainer: pl.Trainer) -> None:
+        record = {"tokenizer": _data(trainer).tokenizer.identity}
         trainer.save_checkpoint(
-            self.run.last, weights_only=False, storage_options={"previous": self.run.previous}
+            self.run.last,
+            weights_only=False,
+            storage_options={"previous": self.run.previous, "record": record},
         )
         self.saved_step = trainer.global_step
         self._saved_at = time.monotonic()
@@ -121,7 +133,6 @@ class ResumePoints(Callback):
             "history": [logger.writer.state_dict() for logger in _histories(trainer)],
             "seconds": self.seconds,
             "finished": self.finished,
-            "limits": _limits(trainer),
         }
 
     def on_load_checkpoint(
@@ -152,7 +163,7 @@ class ResumePoints(Callback):
         self._seconds_before = state["seconds"]
         self.saved_step = checkpoint["global_step"]
         # A training that ended early, by a callback, is not begun again.
-        trainer.should_stop = state["finished"] and state["limits"] == _limits(trainer)
+        trainer.should_stop = state["finished"] and not self.longer
 
     def _take_random(self, states: list[dict[str, Any]], trainer: pl.Trainer) -> None:
         """Keep the state of this process's generators for the moment of the first step."""
@@ -168,11 +179,6 @@ class ResumePoints(Callback):
 def _data(trainer: pl.Trainer) -> RetrievalDataModule:
     """The data of a run."""
     return cast(Any, trainer).datamodule
-
-
-def _limits(trainer: pl.Trainer) -> dict[str, int | None]:
-    """What ends the training."""
-    return {name: getattr(trainer, name) for name in LIMITS}
 
 
 def _pairs_a_batch(trainer: pl.Trainer) -> int:

@@ -155,7 +155,7 @@ def test_the_report_shows_what_was_found(page: str, metrics: dict) -> None:
     assert f"{metrics['t2i']['R@1']:.1f} %" in page
     for heading in ("Retrieval", "Training", "Examples", "How it was made"):
         assert f"<h2>{heading}</h2>" in page
-    assert page.count("<figure>") == 8
+    assert page.count("<figure>") == 10
     assert page.count('<li class="match">') >= 5
     assert 'class="mark">✗ wrong' in page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,15 @@ pytest.importorskip("pytorch_lightning")
 
 from goal_kernels import Objective
 from goal_kernels.data import TruthRelation, load_split, write_split
-from goal_kernels.training.environment import describe_environment
+from goal_kernels.training.environment import (
+    begin_session,
+    describe_environment,
+    end_session,
+)
 from goal_kernels.training.evaluation import evaluate
-from goal_kernels.training.outcome import Outcome
+from goal_kernels.training.history import History
+from goal_kernels.training.outcome import CheckpointResult, Outcome
+from goal_kernels.training.report.curves import _rate_chart
 from goal_kernels.training.report.gallery import MARKS, SHOWN, Gallery
 from goal_kernels.training.report.page import report_page
 from goal_kernels.training.run_folder import RunFolder, write_json
@@ -75,3 +82,34 @@ def test_marks_follow_the_truth(tmp_path: Path) -> None:
     query = shown[shown.index("“caption 2") :]
     assert query.index("≈ also true") < query.index("✗ wrong")
     assert "Its image is at place 2 of 6" in query
+
+
+def test_sessions_and_both_checkpoints_are_shown(tmp_path: Path) -> None:
+    outcome, run = make_outcome(tmp_path), make_run(tmp_path)
+    assert "Sessions" not in report_page(outcome, run)
+    begin_session(run, ["fit"], 0)
+    assert "Sessions" not in report_page(outcome, run)
+    begin_session(run, ["fit", "--resume", "latest"], 1200)
+    end_session(run, 3400, "finished")
+    last = {**outcome.evaluation.metrics, "rsum": 123.4}
+    results = {
+        "best": CheckpointResult(2, 1000, 222.2, outcome.evaluation.metrics),
+        "last": CheckpointResult(3, 3400, None, last),
+    }
+    page = report_page(replace(outcome, checkpoints=results, selected="best"), run)
+    assert "<td>0</td><td>unknown</td><td>killed</td>" in page
+    assert "<td>1,200</td><td>3,400</td><td>finished</td>" in page
+    assert '<th scope="col">best</th><th scope="col">last</th>' in page
+    assert "<td>123.4</td>" in page
+    assert "epoch 2, step 1,000, dev rsum 222.2. Last: the end of the training, epoch 3" in page
+
+
+def test_learning_rates_of_groups_that_share_one_share_a_line() -> None:
+    history = History(
+        {
+            "lr-AdamW/pg1": [(0.0, 1e-3), (1.0, 1e-4)],
+            "lr-AdamW/pg2": [(0.0, 1e-3), (1.0, 1e-4)],
+            "lr-AdamW/pg3": [(0.0, 1e-5), (1.0, 1e-6)],
+        }
+    )
+    assert [line.name for line in _rate_chart(history).series] == ["AdamW/pg1", "AdamW/pg3"]

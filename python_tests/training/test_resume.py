@@ -38,11 +38,12 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, R
 @pytest.mark.parametrize(
     ("variant", "batches"),
     [
-        *(("plain", batches) for batches in (1, 3, 4, 5, 7, 8, 15)),
-        *(("accumulation", batches) for batches in (3, 6)),
+        *(("plain", batches) for batches in (1, 7, 8)),  # before any save, inside and at an epoch
+        ("accumulation", 7),
         ("workers", 10),
-        *(("validation inside epochs", batches) for batches in (6, 7)),
-        *(("steps", batches) for batches in (5, 6, 12)),
+        ("validation inside epochs", 6),  # a validation has just run
+        ("steps", 5),
+        ("steps", 12),
     ],
 )
 def test_resumed_equals_uninterrupted(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from goal_kernels.training.evaluation import RECALLS
-from goal_kernels.training.history import History
+from goal_kernels.training.history import DATA_WAIT, PAIRS_PER_SECOND, History
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.report.charts import Chart, Series, chart_html
 from goal_kernels.training.report.tables import DIRECTIONS, table_row
 
 STEP = "optimiser step"
+RATES = "lr-"  # what the learning rates are logged under
+MOST_LINES = 4  # of a chart
 
 
 def curves_section(history: History, outcome: Outcome) -> str:
@@ -17,13 +19,8 @@ def curves_section(history: History, outcome: Outcome) -> str:
         *_loss_charts(history, outcome),
         *_mining_charts(history, outcome.warmup_steps),
         *_dev_charts(history, outcome.warmup_steps),
-        Chart(
-            "Learning rate",
-            STEP,
-            "log scale",
-            [Series("AdamW", history.by_step("lr-AdamW"))],
-            logarithmic=True,
-        ),
+        _rate_chart(history),
+        *_pace_charts(history),
     ]
     figures = "".join(chart_html(chart) for chart in charts)
     if not figures:
@@ -32,6 +29,30 @@ def curves_section(history: History, outcome: Outcome) -> str:
         f'<section><h2>Training</h2><div class="charts">{figures}</div>'
         f"{_epoch_table(history)}</section>"
     )
+
+
+def _rate_chart(history: History) -> Chart:
+    """The learning rate of each group of parameters; groups that share it share a line."""
+    lines = {tuple(history.by_step(name)): name for name in reversed(history.names(RATES))}
+    series = [Series(name.removeprefix(RATES), line) for line, name in reversed(lines.items())]
+    return Chart("Learning rate", STEP, "log scale", series[:MOST_LINES], logarithmic=True)
+
+
+def _pace_charts(history: History) -> list[Chart]:
+    """How fast training went, validation not counted."""
+    return [
+        Chart(
+            "Pace", STEP, "pairs a second", [Series("pairs/s", history.by_step(PAIRS_PER_SECOND))]
+        ),
+        Chart(
+            "Waiting for data",
+            STEP,
+            "fraction of the time",
+            [Series("waiting for batches", history.by_step(DATA_WAIT))],
+            note="Above 0.3, more --data.num_workers or features in half precision pay off.",
+            y_range=(0.0, 1.0),
+        ),
+    ]
 
 
 def _loss_charts(history: History, outcome: Outcome) -> list[Chart]:

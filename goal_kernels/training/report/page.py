@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -11,6 +11,7 @@ from goal_kernels.training.history import read_history
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.report.curves import curves_section
 from goal_kernels.training.report.gallery import Gallery
+from goal_kernels.training.report.settings import duration_text, settings_section
 from goal_kernels.training.report.style import STYLE
 from goal_kernels.training.report.tables import DIRECTIONS, table_row
 from goal_kernels.training.run_folder import RunFolder
@@ -34,7 +35,7 @@ def report_page(outcome: Outcome, run: RunFolder) -> str:
         f"<title>{name}: retrieval report</title><style>{STYLE}</style></head><body>"
         f"{_header(name, outcome)}<main>{_metrics_table(outcome)}"
         f"{curves_section(read_history(run.history), outcome)}"
-        f"{_examples(gallery, outcome)}{_settings(run)}</main>"
+        f"{_examples(gallery, outcome)}{settings_section(run)}</main>"
         "<footer>Written by goal_kernels. Recall at K is the share of queries with a right answer "
         "among the first K; an image counts as found by any of its captions. rsum adds the six "
         "recalls (at most 600).</footer></body></html>\n"
@@ -50,7 +51,7 @@ def _header(name: str, outcome: Outcome) -> str:
         f"objective {outcome.objective.name}",
         f"data {outcome.split.folder.name}, split {outcome.split.name}",
         f"{outcome.epochs} epochs" if outcome.epochs else "evaluation only",
-        _duration(outcome.seconds),
+        duration_text(outcome.seconds),
         f"seed {outcome.seed}",
     ]
     tiles = [
@@ -89,7 +90,13 @@ def _rows(outcome: Outcome) -> tuple[dict[str, Any], dict[str, Any], dict[str, A
 def _metrics_table(outcome: Outcome) -> str:
     """One row a metric, one column a ranker: narrow enough for a phone."""
     metrics, chance, oracle = _rows(outcome)
-    rankers = {"this run": metrics, "chance": chance, "oracle": oracle}
+    last = outcome.checkpoints.get("last") if outcome.selected == "best" else None
+    rankers = {
+        "this run" if last is None else "best": metrics,
+        "last": None if last is None else last.metrics,
+        "chance": chance,
+        "oracle": oracle,
+    }
     known = {name: record for name, record in rankers.items() if record is not None}
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in known)
     columns = [_cells(record) for record in known.values()]
@@ -111,11 +118,22 @@ def _metrics_table(outcome: Outcome) -> str:
     return (
         '<section><h2>Retrieval</h2><div class="box scroll"><table class="results">'
         f'<thead><tr><th scope="col">recall in %</th>{heads}</tr></thead><tbody>{body}</tbody>'
-        f'</table></div><p class="note">Median rank: {ranks}. {note}</p></section>'
+        f'</table></div><p class="note">{_checkpoints(outcome)}Median rank: {ranks}. {note}</p>'
+        "</section>"
     )
 
 
-def _cells(metrics: dict[str, Any]) -> list[float]:
+def _checkpoints(outcome: Outcome) -> str:
+    """Which checkpoints the columns are of."""
+    meant = {"best": "the highest rsum on dev", "last": "the end of the training"}
+    return "".join(
+        f"{name.capitalize()}: {meant[name]}, epoch {result.epoch}, step {result.step:,}"
+        + (f", dev rsum {result.dev_rsum:.1f}. " if result.dev_rsum is not None else ". ")
+        for name, result in sorted(outcome.checkpoints.items())
+    )
+
+
+def _cells(metrics: Mapping[str, Any]) -> list[float]:
     """The six recalls and rsum, in the order of the tables."""
     return [metrics[k][r] for k in DIRECTIONS for r in RECALLS] + [metrics["rsum"]]
 
@@ -133,28 +151,3 @@ def _examples(gallery: Gallery, outcome: Outcome) -> str:
         f"{gallery.text_queries()}<h3>Images and the captions they find</h3>"
         f"{gallery.image_queries()}</section>"
     )
-
-
-def _settings(run: RunFolder) -> str:
-    """Configuration and environment as recorded in the run folder."""
-    environment = json.loads(run.environment.read_text(encoding="utf-8"))
-    config = run.config.read_text(encoding="utf-8")
-    versions = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(version or "source checkout")}</td>'
-        "</tr>"
-        for name, version in {"python": environment["python"], **environment["packages"]}.items()
-    )
-    return (
-        "<section><h2>How it was made</h2>"
-        f"<p>Command: <code>{escape(' '.join(environment['command']))}</code></p>"
-        f"<details><summary>Configuration</summary><pre>{escape(config)}</pre></details>"
-        f'<details><summary>Versions and machine</summary><div class="box scroll"><table><tbody>'
-        f"{versions}</tbody></table></div>"
-        f'<p class="note">{escape(environment["platform"])}, {environment["processors"]} '
-        f"processors, started {escape(environment['started'])}.</p></details></section>"
-    )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

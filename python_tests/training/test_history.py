@@ -1,0 +1,70 @@
+"""The log of a run: one row a step, and what came after a resume point is dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from goal_kernels.training.history import HistoryWriter, read_history
+
+
+def write(path: Path) -> HistoryWriter:
+    writer = HistoryWriter(path)
+    writer.add(0, {"lr": 0.5})
+    writer.add(0, {"train/loss": 4.25, "epoch": 0})
+    writer.add(1, {"train/loss": 3.0, "epoch": 0})
+    return writer
+
+
+def test_a_row_holds_everything_of_its_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    write(path).flush()
+    assert path.read_text() == "step,epoch,lr,train/loss\n0,0,0.5,4.25\n1,0,,3.0\n"
+
+
+def test_a_new_name_becomes_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = write(path)
+    writer.add(1, {"val/rsum": 120.0})
+    writer.flush()
+    assert read_history(path).by_step("val/rsum") == [(1.0, 120.0)]
+    assert read_history(path).by_step("train/loss") == [(0.0, 4.25), (1.0, 3.0)]
+
+
+def test_a_resumed_log_equals_one_that_never_stopped(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.csv", tmp_path / "cut.csv"
+    state = write(path).state_dict()
+    lost = HistoryWriter(path)
+    lost.load_state_dict(state)
+    lost.add(2, {"val/rsum": 99.0, "train/loss": 2.0})
+    lost.add(3, {"train/loss": 1.0})  # never written: the process was killed
+    resumed = HistoryWriter(path)
+    resumed.load_state_dict(state)
+    assert path.read_text().count("\n") == 3
+    assert "val/rsum" not in path.read_text()
+    never_stopped = write(whole)
+    for writer in (resumed, never_stopped):
+        writer.add(2, {"train/loss": 2.5, "val/rsum": 130.0})
+        writer.flush()
+    assert path.read_text() == whole.read_text()
+
+
+def test_a_log_that_was_taken_away_begins_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = write(path)
+    state = writer.state_dict()
+    path.unlink()
+    writer.load_state_dict(state)
+    writer.add(2, {"train/loss": 2.0})
+    writer.flush()
+    assert read_history(path).by_step("train/loss") == [(2.0, 2.0)]
+
+
+def test_a_state_before_anything_was_logged_empties_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    state = HistoryWriter(path).state_dict()
+    write(path).flush()
+    begun_again = HistoryWriter(path)
+    begun_again.load_state_dict(state)
+    begun_again.add(0, {"train/loss": 9.0})
+    begun_again.flush()
+    assert read_history(path).by_step("train/loss") == [(0.0, 9.0)]

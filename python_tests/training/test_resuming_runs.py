@@ -1,0 +1,164 @@
+"""Which run is resumed and from where; what is refused, and what is said."""
+
+from __future__ import annotations
+
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from goal_kernels.training.checkpoints import load_checkpoint, save_checkpoint
+from goal_kernels.training.environment import (
+    begin_session,
+    config_hash,
+    describe_environment,
+    end_session,
+    git_state,
+)
+from goal_kernels.training.resume import (
+    ResumeError,
+    RunFinished,
+    choose_run,
+    find_resume_point,
+    find_run,
+    prepare_folder,
+    resumed_arguments,
+)
+from goal_kernels.training.run_folder import RunFolder, create_run_folder, write_json
+
+CONFIG: dict[str, Any] = {
+    "seed_everything": 0,
+    "trainer": {"max_epochs": 4, "max_steps": -1, "devices": 1},
+    "model": {"lr": 0.01, "text": {"kind": "bigru"}},
+    "run": {"name": "a", "threads": 1},
+}
+
+
+def make_run(root: Path, name: str = "a") -> RunFolder:
+    run = create_run_folder(root, name)
+    run.config.write_text(yaml.safe_dump(CONFIG))
+    write_json(run.environment, describe_environment(0, ["fit"], CONFIG))
+    return run
+
+
+def options(run: RunFolder, resume: str | None = None) -> Namespace:
+    return Namespace(resume=resume, root=str(run.path.parent), name=run.path.name)
+
+
+def test_latest_is_the_run_that_was_written_to_last(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, name) for name in ("a", "b", "c")]
+    for age, run in zip((300, 100, 200), runs, strict=True):
+        for file in run.path.iterdir():
+            os.utime(file, (1e9 - age, 1e9 - age))
+    assert find_run("latest", tmp_path) == runs[1]
+
+
+def test_runs_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ResumeError, match=r"--resume latest: expected runs.*--run\.root"):
+        find_run("latest", tmp_path)
+    with pytest.raises(ResumeError, match=r"--resume: expected the folder of a run"):
+        find_run(str(tmp_path / "none"), tmp_path)
+    with pytest.raises(ResumeError, match=r"--resume: expected a folder, got nothing"):
+        resumed_arguments("fit", ["--resume", "--model.lr", "1"])
+
+
+def test_resume_takes_the_configuration_of_the_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    given = ["--trainer.max_epochs", "9", f"--resume={run.path}"]
+    assert resumed_arguments("fit", given) == (
+        run,
+        ["--config", str(run.config), "--trainer.max_epochs", "9"],
+    )
+    found, _ = resumed_arguments("fit", ["--resume", "latest", "--run.root", str(tmp_path)])
+    assert found == run
+    assert resumed_arguments("test", ["--x"]) == (None, ["--x"])
+
+
+def test_a_changed_configuration_is_refused_by_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    changed = {**CONFIG, "model": {"lr": 0.02, "text": {"kind": "bert"}}}
+    with pytest.raises(ResumeError) as refused:
+        choose_run(run, options(run), changed)
+    assert "model.lr was 0.01 and is now 0.02" in str(refused.value)
+    assert "model.text.kind was 'bigru' and is now 'bert'" in str(refused.value)
+    allowed = {
+        **CONFIG,
+        "run": {"name": "b", "threads": 2},
+        "trainer": {"max_epochs": 9, "max_steps": -1, "devices": 2},
+        "model": {**CONFIG["model"], "new_option": 1},
+    }
+    chosen = choose_run(run, options(run), allowed)
+    assert chosen is not None
+    assert chosen.longer
+    assert (chosen.run, chosen.checkpoint, chosen.step) == (run, None, 0)
+
+
+def test_a_finished_run_says_so_and_can_be_made_longer(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.metrics.write_text("{}")
+    with pytest.raises(RunFinished, match=r"is finished.*--trainer\.max_epochs \(it was 4\)"):
+        choose_run(run, options(run), CONFIG)
+    longer = {**CONFIG, "trainer": {**CONFIG["trainer"], "max_epochs": 6}}
+    chosen = choose_run(run, options(run), longer)
+    assert chosen is not None
+    assert chosen.longer
+
+
+def test_auto_resumes_what_was_begun_and_else_begins(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    chosen = choose_run(None, options(run, "auto"), CONFIG)
+    assert chosen is not None
+    assert chosen.run == run
+    assert choose_run(None, options(RunFolder(tmp_path / "new"), "auto"), CONFIG) is None
+    assert choose_run(None, options(run), CONFIG) is None
+    with pytest.raises(ResumeError, match=r"run\.resume: expected `auto` or null, got 'yes'"):
+        choose_run(None, options(run, "yes"), CONFIG)
+
+
+def test_a_damaged_resume_point_is_put_aside_and_the_one_before_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = make_run(tmp_path)
+    for step in (3, 6):
+        save_checkpoint({"global_step": step}, run.last, run.previous)
+    run.last.write_bytes(run.last.read_bytes()[:-1])
+    (run.checkpoints / ".last.ckpt.x.partial").write_bytes(b"half")
+    found = find_resume_point(run)
+    assert (found.checkpoint, found.step, found.damaged) == (run.previous, 3, (run.last,))
+    prepare_folder(found)
+    assert "last.ckpt: is damaged, kept as last.ckpt.damaged" in capsys.readouterr().out
+    assert {path.name for path in run.checkpoints.iterdir()} == {
+        "previous.ckpt",
+        "last.ckpt.damaged",
+    }
+    save_checkpoint({"global_step": 5}, run.last, run.previous)
+    assert load_checkpoint(run.previous)["global_step"] == 3
+    run.last.write_bytes(b"x")
+    run.previous.write_bytes(b"x")
+    with pytest.raises(ResumeError, match=r"last\.ckpt and .*previous\.ckpt cannot be used"):
+        find_resume_point(run)
+
+
+def test_sessions_are_noted(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    begin_session(run, ["fit"], 0)
+    begin_session(run, ["fit", "--resume", "x"], 40)
+    end_session(run, 90, "finished")
+    first, second = json.loads(run.environment.read_text())["sessions"]
+    assert (first["from_step"], first["to_step"], first["ended"]) == (0, None, None)
+    assert (second["from_step"], second["to_step"], second["ended"]) == (40, 90, "finished")
+    assert second["command"] == ["goal-kernels", "fit", "--resume", "x"]
+
+
+def test_the_hash_of_a_configuration_leaves_seed_and_name_out() -> None:
+    other = {**CONFIG, "seed_everything": 5, "run": {"name": "z"}}
+    assert config_hash(CONFIG) == config_hash(other)
+    assert config_hash(CONFIG) != config_hash({**CONFIG, "model": {"lr": 0.02}})
+
+
+def test_the_commit_is_recorded_where_there_is_one(tmp_path: Path) -> None:
+    assert git_state(tmp_path) is None
