@@ -1,6 +1,7 @@
 """Builds `goal_kernels._native` with CMake; everything else is in pyproject.toml.
 
-Environment: GOAL_KERNELS_CUDA (AUTO, ON or OFF) is handed to CMake, see CMakeLists.txt.
+Environment: GOAL_KERNELS_CUDA (AUTO, ON or OFF) and GOAL_KERNELS_EMULATION (ON or OFF; default: ON
+for a source tree that is built in place, OFF for a wheel) are handed to CMake, see CMakeLists.txt.
 CMAKE_BUILD_PARALLEL_LEVEL, CMAKE_GENERATOR, CXX and CUDACXX work as CMake documents them.
 """
 
@@ -21,6 +22,11 @@ ROOT = Path(__file__).parent.resolve()
 class CMakeBuild(build_ext):
     """Configures and builds in setuptools' temporary folder, output where setuptools expects it."""
 
+    def run(self) -> None:
+        # setuptools builds elsewhere first and forgets `inplace` meanwhile.
+        self.in_source_tree = bool(self.inplace or self.editable_mode)
+        super().run()
+
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         build = Path(self.build_temp).resolve() / ext.name
@@ -34,11 +40,17 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DGOAL_KERNELS_CUDA={os.environ.get('GOAL_KERNELS_CUDA', 'AUTO')}",
+            f"-DGOAL_KERNELS_EMULATION={self.emulation()}",
         ]
         if "CMAKE_GENERATOR" not in os.environ:
             configure.append("-GNinja")
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build), "--parallel"], check=True)
+
+    def emulation(self) -> str:
+        """Whether the CUDA kernels are to be emulated too: who tests needs it, who installs not."""
+        default = "ON" if self.in_source_tree else "OFF"
+        return os.environ.get("GOAL_KERNELS_EMULATION", default)
 
 
 # `depends` puts the sources into source distributions.

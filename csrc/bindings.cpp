@@ -18,8 +18,6 @@
 #include "cpu/pairs.h"
 #include "cpu/rank.h"
 #include "cpu/search.h"
-#include "cuda/mine_bindings.h"
-#include "cuda/model_bindings.h"
 #if defined(GOAL_KERNELS_CUDA)
 #include "cuda/device_query.h"
 #endif
@@ -192,8 +190,7 @@ py::dict build_info() {
     devices.append(py::dict(py::arg("name") = device.name,
                             py::arg("compute_capability") = py::make_tuple(device.major, device.minor),
                             py::arg("multiprocessors") = device.multiprocessors));
-  info["cuda"] = py::dict(py::arg("built") = true, py::arg("architectures") = GOAL_KERNELS_CUDA,
-                          py::arg("mining_architecture") = "90a",
+  info["cuda"] = py::dict(py::arg("built") = true, py::arg("architecture") = GOAL_KERNELS_CUDA,
                           py::arg("runtime_version") = report.runtime_version,
                           py::arg("driver_version") = report.driver_version,
                           py::arg("devices") = devices, py::arg("reason") = report.reason);
@@ -238,8 +235,5 @@ PYBIND11_MODULE(_native, module) {
              py::arg("width"), py::arg("text_to_image"), py::arg("positive"), py::arg("image_counts"),
              py::arg("text_counts"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
-  py::module_ cuda = module.def_submodule("cuda", "The CUDA kernels, and their emulation on the processor.");
-  cuda::bind_mine(cuda);
-  cuda::bind_mine_model(cuda);
   module.def("build_info", &build_info, "How this module was built and what it found here.");
 }

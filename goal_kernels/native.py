@@ -54,9 +54,9 @@ def build_info() -> dict[str, Any]:
     Returns: compiler (name and version), openmp (bool), isa (the instruction set in use),
         compiled_isas (all that this build has kernels for), usable_isas (those that can run here,
         slowest first), emulated_isas (slow stand-ins for tests, never chosen by themselves), cuda
-        (built, devices, and the reason if there are none; when built also architectures,
-        mining_architecture, the one that the mining kernel needs, and runtime_version and
-        driver_version as 1000 * major + 10 * minor).
+        (built, devices, and the reason if there are none; when built also architecture, the
+        one that the kernels need, and runtime_version and driver_version as 1000 * major +
+        10 * minor).
     Raises: ImportError as `load`.
     """
     info: dict[str, Any] = load().build_info()

@@ -2,7 +2,7 @@
 // keeps one and gives the other away, so that n values over n lanes take n - 1 shuffles.
 #pragma once
 
-#include "warp.h"
+#include "layout.h"
 
 namespace goal_kernels::cuda {
 
@@ -56,6 +56,33 @@ template <typename Combine, typename T>
 GOAL_KERNELS_WARP T meet_row(T value) {
   value = Combine::combine(value, shuffle_xor(value, 1));
   return Combine::combine(value, shuffle_xor(value, 2));
+}
+
+constexpr int kOwnColumns = kIndices / 8;  // columns of a lane once the 8 lanes of a column have met
+
+// The index (see layout.h) of own column `k` of a lane.
+template <typename Int>
+GOAL_KERNELS_WARP Int own_index(Int lane, int k) {
+  return (lane & 28) + k;
+}
+
+// value(index), index in [first, first + 4) of kOwnColumns for every lane, combined over the 8 lanes of a column.
+template <typename Combine, int kMask = 4, typename Lane, typename Function>
+GOAL_KERNELS_WARP auto meet_columns(Lane lane, int index, Function& value) {
+  if constexpr (kMask > 16) {
+    return value(index);
+  } else {
+    const auto low = meet_columns<Combine, 2 * kMask>(lane, index, value);
+    const auto high = meet_columns<Combine, 2 * kMask>(lane, index + kMask, value);
+    return exchange<Combine>(lane, low, high, kMask);
+  }
+}
+
+// The byte of the lane's own row, summed over the row's lanes: at most 255.
+template <typename Warp>
+GOAL_KERNELS_WARP typename Warp::template Value<int> own_byte(
+    typename Warp::template Value<int> lane, typename Warp::template Value<std::uint32_t> bytes) {
+  return convert<int>(meet_row<Sum>(bytes) >> convert<std::uint32_t>((lane & 3) * 8)) & 0xff;
 }
 
 }  // namespace goal_kernels::cuda

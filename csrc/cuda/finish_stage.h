@@ -18,12 +18,12 @@ template <typename Warp, typename Element, int kPack>
 class Finishing {
  public:
   static GOAL_KERNELS_BOTH std::int64_t warps(const FinishArguments& a) {
-    return a.mined.image.rows > a.mined.text.rows ? a.mined.image.rows : a.mined.text.rows;
+    return a.mined.image.count > a.mined.text.count ? a.mined.image.count : a.mined.text.count;
   }
   static GOAL_KERNELS_WARP void run(const FinishArguments& a, std::int64_t warp) {
     const Finishing finishing(a);
-    if (warp < a.mined.image.rows) finishing.anchor(true, warp);
-    if (warp < a.mined.text.rows) finishing.anchor(false, warp);
+    if (warp < a.mined.image.count) finishing.anchor(true, warp);
+    if (warp < a.mined.text.count) finishing.anchor(false, warp);
   }
 
   GOAL_KERNELS_WARP explicit Finishing(const FinishArguments& a) : a_(a), facts_{0.0f, 0.0f}, wide_(false) {
@@ -58,7 +58,7 @@ class Finishing {
       result.count = count;
       return;
     }
-    const std::int64_t length = rows ? m.image.rows : m.text.rows;
+    const std::int64_t length = rows ? m.image.count : m.text.count;
     const std::int64_t* const tops = rows ? m.row_tops : m.column_tops;
     const int parts = rows ? a_.row_parts : a_.column_parts;
     const bool itself = mined >= facts_.threshold;

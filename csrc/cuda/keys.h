@@ -14,6 +14,7 @@ constexpr std::int32_t kEmptyKey = INT32_MIN;  // no number has this key
 constexpr std::int32_t kMagnitude = 0x7fffffff;
 constexpr std::int64_t kNothing = INT64_MIN;  // packed key of an anchor that has no negative (yet)
 constexpr float kInfinity = INFINITY;
+constexpr float kFloatMax = 3.40282347e+38f;
 
 // Functions of scalars and of Values alike. T: float or Value<float>, and so on.
 template <typename Warp>

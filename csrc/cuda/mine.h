@@ -4,29 +4,17 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+
+#include "cuda/tiles.h"
 
 struct CUstream_st;  // what cudaStream_t points to
 
 namespace goal_kernels::cuda {
 
-enum class Operand { kBfloat16, kFloat16 };
 enum class MineKind { kNone, kLinear, kExponential };
 
-// Rows of 16-bit numbers of unit inner stride. data and row_stride * 2 bytes: multiples of 16.
-struct MineMatrix {
-  const void* data;
-  std::int64_t rows;
-  std::int64_t row_stride;  // elements
-};
-
-// On a GPU all pointers are device memory. Rows: image, N of them; columns: text, M. N, M, width >= 1,
-// N and M < 2^31.
-struct MineArguments {
-  MineMatrix image;
-  MineMatrix text;
-  Operand operand;
-  int width;   // multiple of 8
-  bool split;  // rows are [high | low], each `width` wide: S = high high + high low + low high
+struct MineArguments : TileProducts {
   MineKind kind;
 
   // As in `Pairing`; null: own index, no ids. Ranges: int64 [2, ceil(length / 128)], the smallest and the
@@ -58,10 +46,15 @@ struct MineArguments {
   // INT64_MIN if the part has none. The number is 0 where that similarity is below the threshold.
   std::int64_t* row_tops;     // [mine_row_parts(M), N]
   std::int64_t* column_tops;  // [mine_column_parts(N, M), M]
-
-  // Thread blocks; 0: one per multiprocessor. Results do not depend on it.
-  int programs;
 };
+
+// body(integral_constant of the kind).
+template <typename Body>
+void with_kind(MineKind kind, const Body& body) {
+  if (kind == MineKind::kNone) return body(std::integral_constant<MineKind, MineKind::kNone>{});
+  if (kind == MineKind::kLinear) return body(std::integral_constant<MineKind, MineKind::kLinear>{});
+  body(std::integral_constant<MineKind, MineKind::kExponential>{});
+}
 
 // Parts of the sums of one row (at most 64), and of one column (8 per segment, which has up to 64 tiles of rows).
 std::int64_t mine_row_parts(std::int64_t columns);

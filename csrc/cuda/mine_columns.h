@@ -12,26 +12,6 @@
 
 namespace goal_kernels::cuda {
 
-constexpr int kOwnColumns = kIndices / 8;  // columns of a lane once the 8 lanes of a column have met
-
-// The index (see layout.h) of own column `k` of a lane.
-template <typename Int>
-GOAL_KERNELS_WARP Int own_index(Int lane, int k) {
-  return (lane & 28) + k;
-}
-
-// value(index), index in [first, first + 4) of kOwnColumns for every lane, combined over the 8 lanes of a column.
-template <typename Combine, int kMask = 4, typename Lane, typename Function>
-GOAL_KERNELS_WARP auto meet_columns(Lane lane, int index, Function& value) {
-  if constexpr (kMask > 16) {
-    return value(index);
-  } else {
-    const auto low = meet_columns<Combine, 2 * kMask>(lane, index, value);
-    const auto high = meet_columns<Combine, 2 * kMask>(lane, index + kMask, value);
-    return exchange<Combine>(lane, low, high, kMask);
-  }
-}
-
 // The largest similarity of a column, its lowest row, and how many rows tie there.
 template <typename Warp>
 struct ColumnTop {

@@ -21,8 +21,9 @@ GOAL_KERNELS_WARP Float exp2_positive(Float x) {
 }
 
 template <typename Warp, MineKind kKind>
-class Epilogue {
+class MineEpilogue {
  public:
+  using Arguments = MineArguments;
   using Float = typename Warp::template Value<float>;
   using Int = typename Warp::template Value<int>;
   using Long = typename Warp::template Value<std::int64_t>;
@@ -32,7 +33,7 @@ class Epilogue {
   static constexpr bool kSums = kKind != MineKind::kNone;
   static constexpr bool kLinear = kKind == MineKind::kLinear;
 
-  GOAL_KERNELS_WARP Epilogue(const MineArguments& arguments, const MineShape& shape, int consumer, int warp)
+  GOAL_KERNELS_WARP MineEpilogue(const MineArguments& arguments, const MineShape& shape, int consumer, int warp)
       : arguments_(arguments), shape_(shape), consumer_(consumer), warp_(warp) {
     const Facts facts = read_facts<Warp>(arguments.facts, arguments.parts, arguments.epsilon);
     special_ = is_special(facts);
@@ -41,20 +42,19 @@ class Epilogue {
     threshold_ = wide ? NAN : facts.threshold;
   }
 
-  GOAL_KERNELS_WARP void begin_pass() { columns_.start(); }
+  GOAL_KERNELS_WARP void begin_pass(const Item&, int) { columns_.start(); }
 
-  // May be asked early: what it reads takes a while.
-  GOAL_KERNELS_WARP bool masked(const Item& item, int tile, int block) const {
-    return needs_mask(arguments_, shape_, special_, item.first_tile + tile, block);
+  // Here, because what it reads takes a while.
+  GOAL_KERNELS_WARP void begin_tile(const Item& item, int tile, int block) {
+    masked_ = needs_mask(arguments_, shape_, special_, item.first_tile + tile, block);
   }
 
-  // `tile`: its number in the segment.
-  GOAL_KERNELS_WARP void finish_tile(Scores& score, const Item& item, int tile, int block, bool masked) {
+  GOAL_KERNELS_WARP void finish_tile(Scores& score, const Item& item, int tile, int block) {
     const int matrix_tile = item.first_tile + tile;
     const Int lane = lane_anew<Warp>();
     const Int row = fragment_row<Int>(warp_, lane, lane & 3) + matrix_tile * kTile;  // own row of the lane
     const Mask inside = row < static_cast<int>(shape_.rows);
-    if (masked) mask_tile<Warp>(score, arguments_, shape_, warp_, matrix_tile, block);
+    if (masked_) mask_tile<Warp>(score, arguments_, shape_, warp_, matrix_tile, block);
     const Long known = load_shared_result(arguments_.row_keys, row, inside, std::int64_t{0});
     const Float best = row_maxima(score, lane);
     columns_.add_scores(score, tile);
@@ -173,14 +173,9 @@ class Epilogue {
       for (int k = 0; k < kOwnColumns; ++k) column_totals[k] = meet_columns<Sum>(lane, k, column_total);
       columns_.add_sums(column_totals, meet_counts(lane, column_counts));
       total = meet_slices<Sum>(lane, row_totals);
-      count = own_byte(lane, row_counts);
+      count = own_byte<Warp>(lane, row_counts);
     }
     write_rows(total, count, ties, best, row, inside, item, block);
-  }
-
-  // The byte of the lane's own row, summed over the row's lanes: at most kTile.
-  static GOAL_KERNELS_WARP Int own_byte(Int lane, Bytes bytes) {
-    return convert<int>(meet_row<Sum>(bytes) >> convert<std::uint32_t>((lane & 3) * 8)) & 0xff;
   }
 
   // Word (lane & 28) / 4 of 8, over the lanes of a column.
@@ -203,7 +198,7 @@ class Epilogue {
       for (int i = 0; i < kIndices; ++i)
         ties += select(score[fragment_register(slice, i)] == largest, Bytes(1u << 8 * slice), Bytes(0u));
     }
-    return own_byte(lane, ties);
+    return own_byte<Warp>(lane, ties);
   }
 
   // Adds to what this warp wrote for earlier blocks of the group.
@@ -227,6 +222,7 @@ class Epilogue {
   const MineShape& shape_;
   int consumer_, warp_;
   bool special_;
+  bool masked_;      // the tile under way
   float threshold_;  // NaN: no sums
   Columns<Warp, kKind> columns_;
 };

@@ -12,8 +12,6 @@
 
 namespace goal_kernels::cuda {
 
-constexpr float kFloatMax = 3.40282347e+38f;
-
 // int64 [2, blocks] ranges of two blocks share a value, perhaps.
 GOAL_KERNELS_BOTH bool ranges_meet(std::int64_t low, std::int64_t high, std::int64_t other_low,
                                    std::int64_t other_high) {

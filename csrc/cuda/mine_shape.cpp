@@ -11,7 +11,6 @@ namespace {
 // What the cut balances the work for. The grid may be any other; only the tail would be longer.
 constexpr std::int64_t kMultiprocessors = 132;
 constexpr int kMostGroups = 64;           // parts of a row's sum
-constexpr int kMostTiles = 64;            // tiles of a segment: 1 MiB per 64 elements of width
 constexpr std::int64_t kChunkBytes = 8 << 20;  // rows that are live at a time; both halves of the L2 hold them
 
 template <class Int>

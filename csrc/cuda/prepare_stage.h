@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/facts.h"
+#include "cuda/operand.h"
 #include "cuda/prepare.h"
 
 namespace goal_kernels::cuda {
@@ -27,15 +28,6 @@ GOAL_KERNELS_BOTH RowFacts merge(const RowFacts& a, const RowFacts& b) {
 GOAL_KERNELS_BOTH float row_scale(float length) {
   return 1.0f / (length < kShortestRow ? kShortestRow : length);  // this order keeps NaN
 }
-
-template <typename Element>
-struct OperandElement {
-  using type = Element;
-};
-template <>
-struct OperandElement<float> {
-  using type = bfloat16;
-};
 
 template <typename Warp, typename Element, int kPack>
 class Preparing {
@@ -88,7 +80,12 @@ class Preparing {
     const float length = std::sqrt(row_dot<Warp, Element, kPack>(x, x, a_.width));
     const float scale = a_.normalize ? row_scale(length) : 1.0f;
     if (a_.normalize) store_one((image_side_ ? a_.image_scale : a_.text_scale) + row, scale);
-    if (a_.form != OperandForm::kRows) write_operand(x, row, scale);
+    if (a_.form != OperandForm::kRows) {
+      const bool split = a_.form == OperandForm::kSplit;
+      const std::int64_t place = row * a_.operand_width * (split ? 2 : 1);
+      Operand* const out = static_cast<Operand*>(image_side_ ? a_.image_operand : a_.text_operand) + place;
+      write_operand<Warp, Element, kPack>(x, a_.width, scale, split, out, a_.operand_width);
+    }
     RowFacts found{kInfinity, a_.normalize ? length * scale : length};
     if (image_side_) {
       const float positive = positive_of(x, row, scale);
@@ -106,30 +103,6 @@ class Preparing {
     if (!a_.normalize) return similarity;
     const float length = std::sqrt(row_dot<Warp, Element, kPack>(y, y, a_.width));
     return similarity * scale * row_scale(length);
-  }
-
-  GOAL_KERNELS_WARP void write_operand(const Element* x, std::int64_t row, float scale) const {
-    using OperandPack = Packs<Warp, Operand, kPack>;
-    const bool split = a_.form == OperandForm::kSplit;
-    void* const base = image_side_ ? a_.image_operand : a_.text_operand;
-    Operand* const out = static_cast<Operand*>(base) + row * a_.operand_width * (split ? 2 : 1);
-    for (int start = 0; start < a_.operand_width; start += Pack::kSpan) {
-      const Value<int> column = Pack::first_column() + start;
-      const Value<std::int64_t> offset = convert<std::int64_t>(column);
-      const Value<bool> inside = column < a_.operand_width;
-      Value<float> values[kPack], high[kPack];
-      Pack::load(x, offset, column < a_.width, values);
-      GOAL_KERNELS_UNROLL
-      for (int c = 0; c < kPack; ++c) {
-        values[c] = values[c] * scale;
-        high[c] = rounded<Operand>(values[c]);
-      }
-      OperandPack::store(out, offset, inside, high);
-      if (!split) continue;
-      GOAL_KERNELS_UNROLL
-      for (int c = 0; c < kPack; ++c) values[c] = values[c] - high[c];
-      OperandPack::store(out + a_.operand_width, offset, inside, values);
-    }
   }
 
   // Smallest and largest of the block's values within [low, high].

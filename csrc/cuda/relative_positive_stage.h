@@ -33,7 +33,7 @@ GOAL_KERNELS_WARP RelativePair relative_positive_of_all(const WeighArguments& a,
   const float p = a.positive[i], alpha = static_cast<float>(a.rule.alpha);
   const float row_limit = float_below(static_cast<double>(row_value) + a.rule.epsilon);
   const float column_limit = float_below(static_cast<double>(column_value) + a.rule.epsilon);
-  const int count = static_cast<int>(a.finish.mined.image.rows), self = static_cast<int>(i);
+  const int count = static_cast<int>(a.finish.mined.image.count), self = static_cast<int>(i);
   Float row_total = 0.0f, column_total = 0.0f;
   Int row_number = 0, column_number = 0;
   for (int base = 0; base < count; base += kBlock * kWarpLanes) {
@@ -69,10 +69,10 @@ struct PoolSumming {
   using Value = typename Warp::template Value<T>;
 
   static GOAL_KERNELS_BOTH std::int64_t warps(const WeighArguments& a) {
-    return (a.finish.mined.image.rows + kPoolChunk - 1) / kPoolChunk;
+    return (a.finish.mined.image.count + kPoolChunk - 1) / kPoolChunk;
   }
   static GOAL_KERNELS_WARP void run(const WeighArguments& a, std::int64_t chunk) {
-    const std::int64_t count = a.finish.mined.image.rows, first = chunk * kPoolChunk;
+    const std::int64_t count = a.finish.mined.image.count, first = chunk * kPoolChunk;
     const double base = a.pool[0];  // the smallest, so that no exponential exceeds 1
     double before = 0.0;
     for (std::int64_t start = first; start < first + kPoolChunk; start += kWarpLanes) {
@@ -147,7 +147,7 @@ struct PoolLookup {
  private:
   // How many of the pool are below `value`, or not above it.
   GOAL_KERNELS_WARP std::int64_t position(double value, bool including) const {
-    std::int64_t low = 0, high = a.finish.mined.image.rows;
+    std::int64_t low = 0, high = a.finish.mined.image.count;
     while (low < high) {
       const std::int64_t middle = (low + high) / 2;
       const double q = a.pool[middle];

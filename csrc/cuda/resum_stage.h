@@ -17,12 +17,12 @@ class Resumming {
     return (anchors + kResumAnchors - 1) / kResumAnchors;
   }
   static GOAL_KERNELS_BOTH std::int64_t warps(const MineArguments& a) {
-    return groups(a.image.rows) + groups(a.text.rows);
+    return groups(a.image.count) + groups(a.text.count);
   }
   static GOAL_KERNELS_WARP void run(const MineArguments& a, std::int64_t warp) {
     const Facts facts = read_facts<Warp>(a.facts, a.parts, a.epsilon);
     if (!wide_range(facts, a.kind == MineKind::kLinear, a.slope)) return;
-    const std::int64_t row_groups = groups(a.image.rows);
+    const std::int64_t row_groups = groups(a.image.count);
     const bool rows = warp < row_groups;
     Resumming(a, rows, (rows ? warp : warp - row_groups) * kResumAnchors).sum(facts.threshold);
   }
@@ -42,7 +42,7 @@ class Resumming {
 
   // Row of anchor r; the last one's for those beyond, whose sums go nowhere.
   GOAL_KERNELS_WARP std::int64_t anchor(int r) const {
-    return first_ + r < anchors_.rows ? first_ + r : anchors_.rows - 1;
+    return first_ + r < anchors_.count ? first_ + r : anchors_.count - 1;
   }
 
   // Similarity of every anchor and each lane's candidate.
@@ -60,14 +60,14 @@ class Resumming {
                                      Value<float> (&out)[kResumAnchors]) const {
     const Element* const left = static_cast<const Element*>(anchors_.data) + anchor_part;
     const Element* const right = static_cast<const Element*>(candidates_.data) + candidate_part;
-    const Value<std::int64_t> offset = candidate * candidates_.row_stride;
+    const Value<std::int64_t> offset = candidate * candidates_.stride;
     for (int start = 0; start < a_.width; start += kPack) {
       Value<float> other[kPack];
       Pack::load(right, offset + start, candidate >= 0, other);
       GOAL_KERNELS_UNROLL
       for (int r = 0; r < kResumAnchors; ++r) {
         Value<float> own[kPack];
-        const Value<std::int64_t> same_row = anchor(r) * anchors_.row_stride + start;
+        const Value<std::int64_t> same_row = anchor(r) * anchors_.stride + start;
         Pack::load(left, same_row, candidate >= 0, own);
         GOAL_KERNELS_UNROLL
         for (int c = 0; c < kPack; ++c) out[r] = fused(own[c], other[c], out[r]);
@@ -111,9 +111,9 @@ class Resumming {
       total[r] = 0.0f;
       number[r] = 0;
     }
-    for (std::int64_t start = 0; start < candidates_.rows; start += kWarpLanes) {
+    for (std::int64_t start = 0; start < candidates_.count; start += kWarpLanes) {
       const Value<std::int64_t> candidate = convert<std::int64_t>(Warp::lane()) + start;
-      const Value<bool> exists = candidate < candidates_.rows;
+      const Value<bool> exists = candidate < candidates_.count;
       score(select(exists, candidate, Value<std::int64_t>(0)), similarity);
       GOAL_KERNELS_UNROLL
       for (int r = 0; r < kResumAnchors; ++r) {
@@ -144,7 +144,7 @@ class Resumming {
     for (int r = 0; r < kResumAnchors; ++r) {
       const float sum = warp_sum<Warp, float>(total[r]);
       const int count = warp_sum<Warp, int>(number[r]);
-      if (first_ + r >= anchors_.rows) continue;
+      if (first_ + r >= anchors_.count) continue;
       store_one((rows_ ? a_.row_sums : a_.column_sums) + first_ + r, sum);
       store_one((rows_ ? a_.row_counts : a_.column_counts) + first_ + r, count);
     }
@@ -153,8 +153,8 @@ class Resumming {
   const MineArguments& a_;
   const bool rows_;
   const std::int64_t first_;
-  const MineMatrix anchors_;
-  const MineMatrix candidates_;
+  const Rows anchors_;
+  const Rows candidates_;
 };
 
 }  // namespace goal_kernels::cuda

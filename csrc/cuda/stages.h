@@ -6,6 +6,8 @@
 #if defined(__CUDACC__)
 #include <stdexcept>
 #include <string>
+
+#include "cuda/errors.cuh"
 #endif
 
 namespace goal_kernels::cuda {
@@ -38,13 +40,6 @@ void with_layout(Dtype dtype, const Rows& a, const Rows& b, int width, const Bod
 #if defined(__CUDACC__)
 
 constexpr int kStageThreads = 256;
-
-// Throws std::runtime_error with the name of the error.
-inline void check(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(status) + ", " +
-                           cudaGetErrorString(status));
-}
 
 template <typename Stage, typename Arguments>
 __global__ void __launch_bounds__(kStageThreads, 1)

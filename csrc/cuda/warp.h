@@ -17,11 +17,13 @@
 #define GOAL_KERNELS_WARP __device__ __forceinline__           // templates over a policy
 #define GOAL_KERNELS_UNROLL _Pragma("unroll")                  // ahead of a loop
 #define GOAL_KERNELS_UNROLL_BY_4 _Pragma("unroll 4")
+#define GOAL_KERNELS_KEEP_LOOP _Pragma("unroll 1")
 #else
 #define GOAL_KERNELS_BOTH inline
 #define GOAL_KERNELS_WARP inline
 #define GOAL_KERNELS_UNROLL
 #define GOAL_KERNELS_UNROLL_BY_4
+#define GOAL_KERNELS_KEEP_LOOP
 #endif
 
 namespace goal_kernels::cuda {
@@ -100,6 +102,7 @@ GOAL_KERNELS_WARP T lane_value(T value, int source) {
 GOAL_KERNELS_WARP bool any(bool mask) { return __any_sync(kAllLanes, mask) != 0; }
 GOAL_KERNELS_WARP bool all(bool mask) { return __all_sync(kAllLanes, mask) != 0; }
 GOAL_KERNELS_WARP std::uint32_t ballot(bool mask) { return __ballot_sync(kAllLanes, mask); }
+GOAL_KERNELS_WARP int lowest_bit(std::uint32_t bits) { return __ffs(static_cast<int>(bits)) - 1; }  // -1: none
 // base[index] where mask, else `other`.
 template <typename T, typename Index>
 GOAL_KERNELS_WARP T load(const T* base, Index index, bool mask, same<T> other) {
@@ -295,6 +298,14 @@ inline std::uint32_t ballot(const Lanes<bool>& mask) {
   std::uint32_t bits = 0;
   for (int i = 0; i < kWarpLanes; ++i) bits |= static_cast<std::uint32_t>(mask[i]) << i;
   return bits;
+}
+inline int lowest_bit(std::uint32_t bits) {
+  for (int bit = 0; bit < 32; ++bit)
+    if (bits >> bit & 1) return bit;
+  return -1;
+}
+inline Lanes<int> lowest_bit(const Lanes<std::uint32_t>& bits) {
+  return each_lane<int>(bits, [](std::uint32_t x) { return lowest_bit(x); });
 }
 inline bool any(const Lanes<bool>& mask) { return ballot(mask) != 0; }
 inline bool all(const Lanes<bool>& mask) { return ballot(mask) == kAllLanes; }

@@ -9,7 +9,7 @@ namespace goal_kernels::cuda {
 template <typename Warp, typename Element, int kPack>
 class Weighing {
  public:
-  static GOAL_KERNELS_BOTH std::int64_t warps(const WeighArguments& a) { return a.finish.mined.image.rows; }
+  static GOAL_KERNELS_BOTH std::int64_t warps(const WeighArguments& a) { return a.finish.mined.image.count; }
 
   static GOAL_KERNELS_WARP void run(const WeighArguments& a, std::int64_t i) {
     const Finishing<Warp, Element, kPack> finishing(a.finish);

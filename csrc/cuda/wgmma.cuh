@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "layout.h"
-#include "mine.h"
+#include "tiles.h"
 
 namespace goal_kernels::cuda {
 

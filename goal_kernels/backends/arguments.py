@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -15,17 +17,32 @@ DTYPES = {
 }
 
 
-def as_rows(matrix: Tensor, name: str, like: Tensor | None = None) -> Tensor:
-    """`matrix` [rows, width] itself, or a copy of it if the elements of a row are not adjacent."""
-    if matrix.dim() != 2 or not matrix.is_cpu or matrix.dtype not in DTYPES:
+def as_rows(
+    matrix: Tensor,
+    name: str,
+    like: Tensor | None = None,
+    *,
+    device_type: str = "cpu",
+    dtypes: Mapping[torch.dtype, str] = DTYPES,
+) -> Tensor:
+    """`matrix` [rows, width] itself, or a copy of it if the elements of a row are not adjacent.
+
+    Args:
+        like: the other matrix, whose dtype, width and device it has to share.
+        device_type, dtypes: where the kernels can read it, and what. They trust these checks.
+    """
+    if matrix.dim() != 2 or matrix.device.type != device_type or matrix.dtype not in dtypes:
         raise ValueError(
-            f"{name}: expected a CPU matrix of {', '.join(DTYPES.values())}, got "
+            f"{name}: expected a {device_type.upper()} matrix of {', '.join(dtypes.values())}, got "
             f"{tuple(matrix.shape)} {matrix.dtype} on {matrix.device}; convert it"
         )
-    if like is not None and (matrix.dtype != like.dtype or matrix.shape[1] != like.shape[1]):
+    if like is not None and (
+        (matrix.dtype, matrix.shape[1], matrix.device) != (like.dtype, like.shape[1], like.device)
+    ):
         raise ValueError(
-            f"{name}: expected {like.dtype} and width {like.shape[1]} as the image embeddings, got "
-            f"{matrix.dtype} and {matrix.shape[1]}; convert one of them"
+            f"{name}: expected {like.dtype} and width {like.shape[1]} on {like.device} as the "
+            f"image embeddings, got {matrix.dtype} and {matrix.shape[1]} on {matrix.device}; "
+            "convert one of them"
         )
     if matrix.is_neg():
         matrix = matrix.resolve_neg()

@@ -6,14 +6,20 @@ import pytest
 import torch
 
 from goal_kernels import native
+from goal_kernels.backends.cuda import CudaBackend
+
+
+@pytest.fixture
+def emulation() -> None:
+    """Skips where the kernels cannot be emulated, nor the work of a GPU be asked for."""
+    verdict = CudaBackend(emulated=True).availability()
+    if not verdict.ok:
+        pytest.skip(verdict.reason)
 
 
 @pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
-def mining_device(request: pytest.FixtureRequest) -> str:
+def mining_device(request: pytest.FixtureRequest, emulation: None) -> str:
     """Where the Hopper mining kernel runs: "cpu" emulates it."""
-    ok, reason = native.status()
-    if not ok:
-        pytest.skip(reason)
     if request.param == "emulated":
         return "cpu"
     if not hasattr(native.load().cuda, "mine"):

@@ -10,6 +10,8 @@ from protocol_model import Program, Step, Violation, search
 
 from goal_kernels import native
 
+pytestmark = pytest.mark.usefixtures("emulation")
+
 RING = 6
 """Slots of the ring of the kernel; a ring of 4 is the smallest that works, and wraps sooner."""
 
@@ -43,9 +45,6 @@ CASES = (
 
 def programs_of(case: Case, program: int = 0, programs: int = 1) -> list[Program]:
     """What the producer and the two consumers of a thread block do."""
-    ok, reason = native.status()
-    if not ok:
-        pytest.skip(reason)
     protocol = native.load().cuda.mine_protocol
     return [
         [

@@ -58,7 +58,7 @@ def test_arguments_are_checked() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             backend.search(image, text, pairing, QUERY)
-    with pytest.raises(ValueError, match=r"text: expected torch\.float16, width 8"):
+    with pytest.raises(ValueError, match=r"text: expected torch\.float16 and width 8"):
         backend.search(image, text[:, :7], Pairing(), QUERY)
     state = torch.zeros(5, 4), torch.zeros(2, 4, dtype=torch.int64)
     with pytest.raises(ValueError, match="vectors: expected 6 or 8 rows"):
@@ -70,7 +70,7 @@ def test_the_module_loads_without_a_driver_and_errors_have_names() -> None:
     info = native.build_info()["cuda"]
     if not info["built"] or info["devices"]:
         pytest.skip("needs a build with CUDA on a machine without a device")
-    assert info["mining_architecture"] == "90a"
+    assert info["architecture"] == "90a"
     kernels = native.load().cuda
     arguments = kernels.Prepare()
     arguments.parts = 1

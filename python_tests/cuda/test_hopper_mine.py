@@ -12,6 +12,8 @@ from torch import Tensor
 
 from goal_kernels import native
 
+pytestmark = pytest.mark.usefixtures("emulation")
+
 HALF_LIFE = math.log(2.0)
 """beta at which whole-numbered gaps give powers of two"""
 KINDS = ("none", "linear", "exponential")

@@ -6,60 +6,32 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from mining_literal import CASES, Case, whole_numbers
+from rank_cases import (
+    assert_equal,
+    broken_rows,
+    cut,
+    cut_sum,
+    embeddings,
+    extreme_rows,
+    hasty,
+    misordered,
+    near_ties,
+    one_step_apart,
+    random_owner,
+    ranked_literally,
+    same_numbers_elsewhere,
+)
 from torch import Tensor
 
 import goal_kernels as gk
+from goal_kernels.backends import rank_bars
+from goal_kernels.backends.rank_bars import product_error
 from goal_kernels.backends.reference_rank import rank_blocks
 from goal_kernels.backends.scores import RankCounts
-from goal_kernels.backends.triton import rank_bars, ranking
+from goal_kernels.backends.triton import ranking
 from goal_kernels.backends.triton.aot_rank import rank_variants
 from goal_kernels.backends.triton.configs import DTYPES
-from goal_kernels.backends.triton.rank_bars import product_error
-
-NAN, INF = float("nan"), float("inf")
-
-
-def comparable(score: float) -> float:
-    return -INF if math.isnan(score) else min(score, torch.finfo(torch.float32).max)
-
-
-def ranked_literally(image: Tensor, text: Tensor, owner: Tensor) -> list[list[float]]:
-    """`RankCounts` as lists, pair by pair. image [N, D], text [M, D], owner [M]."""
-    raw = (image.cpu().double() @ text.cpu().double().T).float().tolist()
-    score = [[comparable(s) for s in row] for row in raw]
-    owners = owner.tolist()
-    texts, images = range(len(text)), range(len(image))
-    best = [max([score[i][j] for j in texts if owners[j] == i], default=-INF) for i in images]
-    wrong = [[j for j in texts if owners[j] != i] for i in images]
-    others = [[i for i in images if i != owners[j]] for j in texts]
-    own = [score[owners[j]][j] for j in texts]
-    return [
-        [raw[owners[j]][j] for j in texts],
-        [sum(score[i][j] > best[i] for j in wrong[i]) for i in images],
-        [sum(score[i][j] == best[i] for j in wrong[i]) for i in images],
-        [sum(score[i][j] > own[j] for i in others[j]) for j in texts],
-        [sum(score[i][j] == own[j] for i in others[j]) for j in texts],
-    ]
-
-
-def assert_equal(found: RankCounts, expected: RankCounts) -> None:
-    for name, a, b in zip(RankCounts._fields, found, expected, strict=True):
-        assert a.dtype == b.dtype
-        assert torch.equal(a.cpu().nan_to_num(7.5), b.cpu().nan_to_num(7.5)), name
-
-
-def random_owner(images: int, texts: int) -> Tensor:
-    generator = torch.Generator().manual_seed(texts)
-    return torch.randint(images, (texts,), generator=generator)
-
-
-def embeddings(images: int, texts: int, width: int, dtype: torch.dtype):
-    """Texts near their images, any number per image, none included. Returns image, text, owner."""
-    owner = random_owner(images, texts)
-    image = torch.randn(images, width)
-    return image.to(dtype), (image[owner] + 2 * torch.randn(texts, width)).to(dtype), owner
 
 
 def ranked(backend, device, image: Tensor, text: Tensor, owner: Tensor) -> RankCounts:
@@ -121,40 +93,12 @@ def test_a_collapsed_model_ties_everywhere(backend, device, dtype) -> None:
     assert found.text_better.count_nonzero() == found.image_better[:65].count_nonzero() == 0
 
 
-def near_ties(distance: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Copies of a few texts, moved by about `distance` of their length."""
-
-    def normal(*shape: int) -> Tensor:
-        return F.normalize(torch.randn(*shape, dtype=torch.float64), dim=1)
-
-    image, text = normal(24, 900), normal(4, 900).repeat(30, 1)
-    image = (image + text[:24]).to(dtype)
-    return image, (text + distance * normal(120, 900)).to(dtype), torch.arange(120) % 24
-
-
-def hasty(image: Tensor, text: Tensor, owner: Tensor) -> RankCounts:
-    """Counts by the product in float32 that its order of summation happens to give."""
-    identity = torch.eye(len(text))
-    return rank_blocks(image.float() @ text.float().T, identity, owner)
-
-
-def misordered(found: RankCounts, expected: RankCounts) -> bool:
-    return any(not torch.equal(a, b) for a, b in zip(found[1:], expected[1:], strict=True))
-
-
 @pytest.mark.parametrize("distance", [1e-8, 1e-7, 1e-6, 1e-5])
 def test_pairs_nearer_than_the_product_resolves(backend, device, distance) -> None:
     inputs = near_ties(distance, torch.float32)
     expected = rank_blocks(*inputs)
     assert misordered(hasty(*inputs), expected)
     assert_equal(ranked(backend, device, *inputs), expected)
-
-
-def same_numbers_elsewhere(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Texts of the same numbers in other places score the same with a constant image."""
-    numbers = (torch.rand(1500) + 0.5).to(dtype)
-    text = torch.stack([numbers[torch.randperm(1500)] for _ in range(60)])
-    return torch.ones(20, 1500, dtype=dtype), text, torch.arange(60) // 3
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -176,11 +120,7 @@ def test_without_the_bound_they_do_not(backend, monkeypatch) -> None:
 @pytest.mark.parametrize("steps", [-1, 1])
 def test_scores_one_step_apart(backend, device, steps) -> None:
     """Two neighbouring float32 scores, and what rounds to either."""
-    score = torch.tensor(1.0 / 3.0)
-    near = torch.nextafter(score, torch.tensor(float(steps)))
-    parts = torch.tensor([[score, 0], [near, 0], [score, score * 2**-26], [score, near - score]])
-    text, owner = parts.repeat(3, 1), torch.arange(12) // 4
-    image = torch.ones(3, 2)
+    image, text, owner = one_step_apart(steps)
     found = ranked(backend, device, image, text, owner)
     assert [values.tolist() for values in found] == ranked_literally(image, text, owner)
 
@@ -188,10 +128,7 @@ def test_scores_one_step_apart(backend, device, steps) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rows_that_are_not_finite(backend, device, dtype) -> None:
     """NaN ranks last, infinity as the largest number, and neither touches other pairs."""
-    image, text, owner = embeddings(130, 160, 9, dtype)
-    image[3], image[7, 2], image[9] = NAN, INF, -INF
-    text[5], text[11, 4], text[150] = NAN, -INF, INF
-    owner[20:24] = torch.tensor([3, 7, 9, 9])
+    image, text, owner = broken_rows(dtype)
     found = ranked(backend, device, image, text, owner)
     expected = RankCounts(*map(torch.tensor, ranked_literally(image, text, owner)))
     assert expected.positive.isnan().any()
@@ -200,12 +137,7 @@ def test_rows_that_are_not_finite(backend, device, dtype) -> None:
 
 def test_rows_too_long_or_too_short_for_the_product(backend, device) -> None:
     """Products that overflow or vanish in float32 but not in float64."""
-    image, text, owner = embeddings(40, 90, 6, torch.float32)
-    image[:10] *= 1e30
-    text[owner < 10] *= 1e-30
-    text[4:8] *= 1e25
-    image[20:] *= 1e-30
-    text[30:40] *= 1e-12
+    image, text, owner = extreme_rows()
     assert_equal(ranked(backend, device, image, text, owner), rank_blocks(image, text, owner))
 
 
@@ -262,25 +194,6 @@ def test_public_ranks_equal_the_reference(backend, device) -> None:
                 strict=True,
             )
         )
-
-
-def cut(value: float, largest: float, bits: int = 24) -> float:
-    """A number cut, towards zero, to the places that `bits` bits of the largest one have."""
-    if largest == 0:
-        return 0.0
-    unit = 2.0 ** (math.frexp(largest)[1] - bits)
-    return math.trunc(value / unit) * unit
-
-
-def cut_sum(products: list[float], step: int) -> float:
-    """The worst that a tensor core may make of a sum: `step` products at a time, each cut."""
-    total = 0.0
-    for start in range(0, len(products), step):
-        terms = [total, *products[start : start + step]]
-        largest = max(map(abs, terms))
-        total = math.fsum(cut(term, largest) for term in terms)
-        total = cut(total, abs(total))
-    return total
 
 
 def split(value: float) -> tuple[float, float]:

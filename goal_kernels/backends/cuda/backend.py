@@ -34,6 +34,8 @@ from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.backends.cuda.batch import Batch
 from goal_kernels.backends.cuda.gradients import Gradients, Values
 from goal_kernels.backends.cuda.kernels import DTYPES, Kernels
+from goal_kernels.backends.cuda.ranking import count_ranks
+from goal_kernels.backends.scores import RankCounts
 
 CAPABILITY = (9, 0)
 """The only one: code for warpgroup products runs on no newer architecture."""
@@ -48,6 +50,7 @@ class CudaBackend(ComposedBackend):
     """
 
     name = "cuda"
+    ranks = True
 
     def __init__(self, emulated: bool = False, programs: int = 0) -> None:
         self.kernels = Kernels(emulated, programs)
@@ -55,13 +58,13 @@ class CudaBackend(ComposedBackend):
     def availability(self) -> Verdict:
         """Whether the kernels were built, and every visible GPU can run them."""
         loaded = Verdict(*native.status())
-        if not loaded.ok or self.kernels.emulated:
+        if not loaded.ok:
             return loaded
-        return _device_verdict()
+        return _emulation_verdict() if self.kernels.emulated else _device_verdict()
 
     def supports(self, call: Call) -> Verdict:
         """float32 of precision high or medium, bfloat16 and float16, of any width; by name only."""
-        served = "cpu" if self.kernels.emulated else "cuda"
+        served = self.kernels.device_type
         if call.device_type != served:
             return Verdict(False, f"it serves {served} tensors, these are on {call.device_type}.")
         if call.dtype not in DTYPES:
@@ -147,6 +150,22 @@ class CudaBackend(ComposedBackend):
         with self.kernels.on_device(image):
             gradients = Gradients(self.kernels)
             return gradients.apply(grad_loss, image, text, terms, need, scales, values)
+
+    def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
+        """See `Backend.rank`; no wider than `ranking.WIDEST`."""
+        with self.kernels.on_device(image):
+            return count_ranks(self.kernels, image, text, text_to_image)
+
+
+def _emulation_verdict() -> Verdict:
+    """Whether the emulation was built."""
+    if hasattr(native.load().cuda, "mine_emulated"):
+        return Verdict(True)
+    return Verdict(
+        False,
+        "the extension was built without the emulation of the CUDA kernels; GOAL_KERNELS_EMULATION="
+        "ON builds it.",
+    )
 
 
 @functools.cache

@@ -12,18 +12,16 @@ from goal_kernels.backends.answers import VECTORS, Forward, Found, Scales
 from goal_kernels.backends.base import Pairing, SearchQuery, WeightStage
 from goal_kernels.backends.cuda.kernels import (
     DTYPES,
+    PACK,
     Kernels,
-    as_rows,
     checked_pairing,
+    is_aligned,
     matrix_argument,
     vector,
 )
 
 LOG2_E = 1.0 / math.log(2.0)
 FLOAT32_MAX = torch.finfo(torch.float32).max
-
-PACK = 8
-"""16-bit elements of one copy of the tensor unit: operands are padded to a multiple."""
 
 DENSE_POSITIVES = 4096
 """Up to here R+ goes through all positives for every anchor; above they are sorted first."""
@@ -47,8 +45,7 @@ class Batch:
         threshold: Tensor | None = None,
     ) -> None:
         self.kernels = kernels
-        self.image = as_rows(image, "image")
-        self.text = as_rows(text, "text", like=self.image)
+        self.image, self.text = kernels.rows(image, text)
         self.rows, self.columns = self.image.shape[0], self.text.shape[0]
         self.device = self.image.device
         self.pairing = checked_pairing(pairing, self.rows, self.columns, self.device)
@@ -112,7 +109,7 @@ class Batch:
         """
         width, dtype = self.image.shape[1], self.image.dtype
         single = dtype == torch.float32
-        whole = all(_is_aligned(matrix) for matrix in (self.image, self.text))
+        whole = all(is_aligned(matrix) for matrix in (self.image, self.text))
         if not single and not self.query.normalize and whole:
             return "rows", width, self.image, self.text
         padded = -(-width // PACK) * PACK
@@ -281,12 +278,3 @@ class Batch:
             tickets=self.tickets,
             value=result.value,
         )
-
-
-def _is_aligned(matrix: Tensor) -> bool:
-    """Whether the copy engine can read the rows where they are: 16-bit elements, in whole packs."""
-    rows, width = matrix.shape
-    stride = matrix.stride(0)
-    return (
-        width % PACK == 0 and stride % PACK == 0 and stride >= width and matrix.data_ptr() % 16 == 0
-    )

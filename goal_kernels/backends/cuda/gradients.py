@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.answers import GradientTerms, Scales
-from goal_kernels.backends.cuda.kernels import DTYPES, Kernels, as_rows, matrix_argument, vector
+from goal_kernels.backends.cuda.kernels import DTYPES, Kernels, matrix_argument, vector
 
 DENSE_ENTRIES = 4096
 """Up to here positions in the lists are counted, in one launch; above the entries are sorted."""
@@ -65,8 +65,7 @@ class Gradients:
         values: Values,
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `Backend.apply`; with scales the gradients of the raw rows."""
-        image = as_rows(image, "image")
-        text = as_rows(text, "text", like=image)
+        image, text = self.kernels.rows(image, text)
         terms = checked_terms(terms, image.shape[0], text.shape[0])
         self.kept += [image, text, *(x for x in terms if x is not None)]
         if not any(need):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from goal_kernels import native
+from goal_kernels.backends.arguments import as_rows
 from goal_kernels.backends.base import Pairing
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 LENGTH_LIMIT = 2**31 - 1
 """Rows and columns are numbered in int32 while mining."""
+
+PACK = 8
+"""16-bit elements of one copy of the tensor unit: operands are padded to a multiple."""
+
+PACK_BYTES = 16
 
 
 class Kernels:
@@ -33,6 +40,24 @@ class Kernels:
     def module(self) -> Any:
         """The native module of the stages."""
         return native.load().cuda
+
+    @property
+    def device_type(self) -> str:
+        """Where the tensors that they read have to be."""
+        return "cpu" if self.emulated else "cuda"
+
+    def rows(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Both matrices [rows, width] as the stages read them, see `as_rows`."""
+        served = functools.partial(as_rows, device_type=self.device_type, dtypes=DTYPES)
+        image = served(image, "image")
+        text = served(text, "text", like=image)
+        for name, matrix in (("image", image), ("text", text)):
+            if matrix.shape[0] >= LENGTH_LIMIT:
+                raise ValueError(
+                    f"{name}: expected fewer than {LENGTH_LIMIT} rows, got {matrix.shape[0]}; "
+                    "split them"
+                )
+        return image, text
 
     def structure(self, name: str, /, **fields: Any) -> Any:
         """An argument structure; fields not named are zero. Tensors become their addresses."""
@@ -55,30 +80,12 @@ class Kernels:
         return contextlib.nullcontext() if self.emulated else torch.cuda.device(tensor.device)
 
 
-def as_rows(matrix: Tensor, name: str, like: Tensor | None = None) -> Tensor:
-    """`matrix` [rows, width] itself, or a copy if the elements of a row are not adjacent.
-
-    like: the other matrix, whose dtype, width and device it has to share.
-    """
-    if matrix.dim() != 2 or matrix.dtype not in DTYPES:
-        raise ValueError(
-            f"{name}: expected a matrix of {', '.join(DTYPES.values())}, got "
-            f"{tuple(matrix.shape)} {matrix.dtype}; convert it"
-        )
-    if matrix.shape[0] >= LENGTH_LIMIT:
-        raise ValueError(
-            f"{name}: expected fewer than {LENGTH_LIMIT} rows, got {matrix.shape[0]}; split them"
-        )
-    if like is not None and (
-        (matrix.dtype, matrix.shape[1], matrix.device) != (like.dtype, like.shape[1], like.device)
-    ):
-        raise ValueError(
-            f"{name}: expected {like.dtype}, width {like.shape[1]} and {like.device} as the image "
-            f"embeddings, got {matrix.dtype}, {matrix.shape[1]} and {matrix.device}; convert one"
-        )
-    if matrix.is_neg():
-        matrix = matrix.resolve_neg()
-    return matrix if matrix.shape[1] == 1 or matrix.stride(1) == 1 else matrix.contiguous()
+def is_aligned(matrix: Tensor) -> bool:
+    """Whether the copy engine can read rows, or halves of rows, where they are: in whole packs."""
+    rows, width = matrix.shape
+    stride, pack = matrix.stride(0), PACK_BYTES // matrix.itemsize
+    whole = width % PACK == 0 and stride % pack == 0 and matrix.data_ptr() % PACK_BYTES == 0
+    return whole and stride >= width
 
 
 def matrix_argument(rows: Tensor) -> tuple[int, int, int]:

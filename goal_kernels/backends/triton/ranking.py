@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from goal_kernels.backends.rank_bars import any_unknown, make_bars, product_error
 from goal_kernels.backends.scores import RankCounts, best_positives, comparable
 from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS, RANK_ALIGNMENT
-from goal_kernels.backends.triton.rank_bars import any_unknown, make_bars, product_error
 from goal_kernels.backends.triton.runtime import load_kernels
 
 WARPS = 8

@@ -5,10 +5,11 @@ products, D for 16-bit values, which multiply exactly, and 3 D where float32 is 
 A tensor core adds k >= 4 products and the sum so far in one step, each cut to 24 bits of the
 largest of them, and cuts the result; cutting loses up to 2^-23 of a number, so a step loses up to
 k + 2 <= 2 k of these. The order is its own affair: no sum on the way exceeds |x| |y|, by
-Cauchy-Schwarz. A part of 11 bits leaves at most 2^-10 of a number to the second one, and that
-2^-10 of itself to nobody: three products of 2^-20 |x| |y| are missing. Hence
+Cauchy-Schwarz. A first part leaves at most u of a number to the second one, and that u of itself to
+nobody: three products of u^2 |x| |y| are missing. u is 2^-10 for parts of 11 bits that are cut
+(tf32), 2^-8 for parts of 8 bits that are rounded (bfloat16). Hence
 
-    gamma = SAFETY (2 n 2^-23 / (1 - 2 n 2^-23) + SPLIT_LOSS)
+    gamma = SAFETY (2 n 2^-23 / (1 - 2 n 2^-23) + 3 u^2)
 
 Numbers below the least normal float32, `tiny`, may be dropped: some 8 D operations lose up to tiny
 each, and a value of x up to 3 tiny times one of y. Both fit into gamma (|x| + s) (|y| + s) with
@@ -25,7 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BAR_UNIT = 128
-"""As `rank.BAR_UNIT`."""
+"""Queries that share a bound, as in the kernels: csrc/cuda/rank.h and triton/rank.py."""
+
+CENTRE, UNKNOWN, LONGEST = 1, 2, 3
+"""Fields of a bar, see triton/rank.py; those from LONGEST on are of all queries of a unit."""
 
 FLOAT32 = torch.finfo(torch.float32)
 LONGEST_ROW = math.sqrt(FLOAT32.max) / 2
@@ -36,22 +40,26 @@ SAFETY = 1.25
 CUT = 2.0**-22
 """Lost by a product on its way into the sum, of |x| |y|: two cuts."""
 
-SPLIT_LOSS = 3 * 2.0**-20
-"""Products a split of float32 leaves out, of |x| |y|."""
+TF32_LOSS = 3 * 2.0**-20
+BFLOAT16_LOSS = 3 * 2.0**-16
+"""Products that a split of float32 into such parts leaves out, of |x| |y|."""
 
 RESOLUTION = 2.0**-21
 """Of a score: the step to the next float32 is at most 2^-23 of it, the rest is for roundings."""
 
 
-def product_error(dtype: torch.dtype, width: int) -> float:
-    """gamma for embeddings [*, width]; inf where the bound says nothing."""
+def product_error(dtype: torch.dtype, width: int, split_loss: float = TF32_LOSS) -> float:
+    """gamma for embeddings [*, width]; inf where the bound says nothing.
+
+    split_loss: what splitting float32 leaves out, of |x| |y|.
+    """
     split = dtype == torch.float32
     lost = CUT * width * (3 if split else 1)
-    return SAFETY * (lost / (1 - lost) + SPLIT_LOSS * split) if lost < 1 else math.inf
+    return SAFETY * (lost / (1 - lost) + split_loss * split) if lost < 1 else math.inf
 
 
 def make_bars(best: Tensor, length: Tensor, width: int, error: float) -> Tensor:
-    """The bars of one side, float32 [5, units, BAR_UNIT] as `rank` describes them.
+    """The bars of one side, float32 [5, units, BAR_UNIT] as triton/rank.py describes them.
 
     Args:
         best: float32 [L], comparable, score of the best positive of every query.
@@ -73,10 +81,10 @@ def make_bars(best: Tensor, length: Tensor, width: int, error: float) -> Tensor:
         ]
     )
     bars = F.pad(fields, (0, -len(best) % BAR_UNIT)).view(len(fields), -1, BAR_UNIT)
-    bars[3:] = bars[3:].amax(dim=2, keepdim=True)
+    bars[LONGEST:] = bars[LONGEST:].amax(dim=2, keepdim=True)
     return bars
 
 
 def any_unknown(image_bars: Tensor, text_bars: Tensor) -> Tensor:
     """Whether nothing is known of some row, int32 0-d."""
-    return (image_bars[2].amax() + text_bars[2].amax() > 0).to(torch.int32)
+    return (image_bars[UNKNOWN].amax() + text_bars[UNKNOWN].amax() > 0).to(torch.int32)

@@ -1,0 +1,14 @@
+#include "cuda/rank.h"
+#include "cuda/rank_epilogue.h"
+#include "cuda/rank_sequence.h"
+#include "tile_host.h"
+
+namespace goal_kernels::cuda {
+
+void score_emulated(const ScoreArguments& arguments) { run_score(arguments, nullptr); }
+
+void rank_emulated(const RankArguments& a) {
+  with_element<float>(a.scored.dtype, [&](auto element) { run_tiles<RankEpilogue<HostWarp, decltype(element)>>(a); });
+}
+
+}  // namespace goal_kernels::cuda
