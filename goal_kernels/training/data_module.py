@@ -44,8 +44,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         folder: a folder of precomputed features, a folder of images with a table of captions, or
             the file that describes a dataset. `goal-kernels data inspect` says what it is.
         format: "precomputed", "karpathy", "list" or "table"; found by itself when None.
-        batch_size: pairs a training batch, of all devices together; the incomplete last batch is
-            dropped.
+        batch_size: pairs a training step, of all devices together; the incomplete last step of an
+            epoch is dropped.
         num_workers: loader processes; 0 loads in the main process, best when features are small.
         seed: of the shuffling, together with the epoch.
         train_limit: use only the first images of the training split, all when None.
@@ -205,30 +205,32 @@ class RetrievalDataModule(pl.LightningDataModule):
 
         The trainer must leave the sampler alone (`use_distributed_sampler=False`).
         """
-        split = self.split("train")
-        processes = self.trainer.world_size if self.trainer else 1
-        if self.batch_size % processes:
+        rank, world_size = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
+        if self.batch_size % world_size:
             raise ValueError(
-                f"data.batch_size: expected a multiple of the {processes} processes that share a "
-                f"batch, got {self.batch_size}; change one of them"
+                f"data.batch_size: expected a multiple of the {world_size} devices, which share "
+                f"it, got {self.batch_size}"
             )
-        share = self.batch_size // processes
+        batch_size = self.batch_size // world_size
+        split = self.split("train")
         pairs = PairDataset(
             images_of(split, self.pictures, self.seed), TextDataset(split, self.tokenizer)
         )
         sampler = ShuffledSampler(
             len(pairs),
             self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=processes,
-            batch_size=share,
+            rank=rank,
+            world_size=world_size,
+            batch_size=batch_size,
             image_of_caption=np.asarray(split.image_of_caption) if self.distinct_images else None,
             with_epoch=True,
         )
         sampler.start_at(*self._start)
         return DataLoader(
             pairs,
-            share,
+            batch_size,
             sampler=sampler,
             collate_fn=collate_pairs,
             drop_last=True,

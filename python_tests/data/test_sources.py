@@ -167,6 +167,9 @@ def test_what_a_karpathy_json_lacks_is_named(tmp_path: Path) -> None:
     write_json(path, {"images": [{"split": "train", "filename": "a.jpg"}]})
     with pytest.raises(ValueError, match=r"image 0: expected .*sentences"):
         open_source(path).names()
+    write_json(path, {"images": [{"filename": "a", "sentences": [{"raw": "x"}], "cocoid": "b"}]})
+    with pytest.raises(ValueError, match=r"image 0: expected .*integer ids.*invalid literal"):
+        open_source(path).names()
     write_json(path, {"annotations": []})
     with pytest.raises(ValueError, match="a list 'images'"):
         open_source(path).names()
@@ -201,6 +204,19 @@ def test_lists_of_albef_and_blip(tmp_path: Path, suffix: str) -> None:
     assert held.captions == ["one", "two"]
     assert held.numbered
     assert held.image_names == ["val2014/9.jpg"]
+
+
+def test_pictures_are_found_beside_the_folder_of_the_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "annotations" / "my_train.json", [{"image": "a.png", "caption": "x"}])
+    write_json(tmp_path / "annotations" / "other_val.json", [{"image": "b.png", "caption": "x"}])
+    source = open_source(tmp_path / "annotations" / "my_train.json")
+    assert source.names() == ["train"]
+    assert source.open("train").image_root == tmp_path / "annotations"
+    put_picture(tmp_path / "images" / "a.png", 0)
+    assert source.open("train").file(0) == tmp_path / "images" / "a.png"
+    options = SourceOptions(image_root=tmp_path / "elsewhere")
+    named = open_source(tmp_path / "annotations" / "my_train.json", options=options)
+    assert named.open("train").image_root == tmp_path / "elsewhere"
 
 
 def test_list_entries_are_checked(tmp_path: Path) -> None:

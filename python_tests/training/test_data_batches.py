@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,6 +161,23 @@ def test_distinct_images_are_an_option(folder: Path) -> None:
 
     assert repeats(False) > 0
     assert repeats(True) == 0
+
+
+def test_devices_share_the_batch(folder: Path) -> None:
+    """Two processes of a trainer see the halves of the batches that one alone sees."""
+
+    def batches(rank: int, world_size: int) -> list[torch.Tensor]:
+        module = RetrievalDataModule(str(folder), batch_size=10, seed=2)
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        return [batch.image_ids for batch in module.train_dataloader()]
+
+    alone, first, second = batches(0, 1), batches(0, 2), batches(1, 2)
+    assert len(alone) == len(first) == len(second) == 4
+    for whole, *halves in zip(alone, first, second, strict=True):
+        assert [len(half) for half in halves] == [5, 5]
+        assert torch.equal(torch.cat(halves), whole)
+    with pytest.raises(ValueError, match=r"data\.batch_size: expected a multiple of the 3 devices"):
+        batches(0, 3)
 
 
 # Datasets of strangers

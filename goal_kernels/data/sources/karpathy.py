@@ -73,22 +73,19 @@ class KarpathySource(PictureSource):
             name = str(Path(entry.get("filepath", "")) / entry["filename"])
             captions = [str(sentence["raw"]) for sentence in entry["sentences"]]
             ids = [sentence.get("sentid") for sentence in entry["sentences"]]
-        except (KeyError, TypeError, AttributeError) as error:
+            caption_ids = None if None in ids else [int(i) for i in ids]
+            given = entry.get("cocoid", entry.get("imgid"))
+            identifier = None if given is None else int(given)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"{self.path}: image {number}: expected 'filename' and 'sentences' with 'raw', "
-                f"lacks {error}"
+                f"{self.path}: image {number}: expected 'filename', 'sentences' with 'raw', and "
+                f"integer ids where there are any; {error!r} in {str(entry)[:80]}"
             ) from error
         if not captions:
             raise ValueError(
                 f"{self.path}: image {number} ({name}): expected sentences, found none"
             )
-        identifier = entry.get("cocoid", entry.get("imgid"))
-        return ImageRecord(
-            name,
-            captions,
-            None if identifier is None else int(identifier),
-            None if None in ids else [int(i) for i in ids],
-        )
+        return ImageRecord(name, captions, identifier, caption_ids)
 
     def stored_names(self) -> list[str]:
         """The splits of the file."""

@@ -87,7 +87,7 @@ class TableSource(PictureSource):
                 )
             cells = {name: row[column].strip() for name, column in columns.items()}
             identifier = cells.get("image_id")
-            if identifier is not None and not identifier.lstrip("-").isdigit():
+            if identifier is not None and not identifier.lstrip("-").isdecimal():
                 raise ValueError(
                     f"{self.path}: line {reader.line_num}: expected an integer image_id, found "
                     f"{identifier!r}"
