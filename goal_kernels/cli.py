@@ -103,11 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_synth_arguments(synth)
     synth.set_defaults(run=run_synth)
+    _add_simple(commands, "objectives", "list objective elements with their equations", _objectives)
+    _add_simple(commands, "backends", "say which backends can run here, and why not", _backends)
     published = commands.add_parser("import-checkpoint", help="take over a published model")
     add_import_arguments(published)
     published.set_defaults(run=run_import)
-    _add_simple(commands, "objectives", "list objective elements with their equations", _objectives)
-    _add_simple(commands, "backends", "say which backends can run here, and why not", _backends)
     return parser
 
 
