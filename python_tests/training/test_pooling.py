@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from goal_kernels.training.pooling import (
+    POOLINGS,
     SOFTMAX_TEMPERATURE,
     GeneralizedPooling,
     gru_states,
+    make_pooling,
     position_code,
 )
 
@@ -128,3 +130,67 @@ def test_gru_states_ignores_padding() -> None:
         alone = gru(sequences[row : row + 1, :length])[0][0]
         torch.testing.assert_close(together[row, :length], (alone[:, :4] + alone[:, 4:]) / 2)
         assert (together[row, length:] == 0).all()
+
+
+LITERAL = {
+    "mean": lambda rows: rows.mean(dim=0),
+    "max": lambda rows: rows.amax(dim=0),
+    "first": lambda rows: rows[0],
+    "last": lambda rows: rows[-1],
+}
+
+
+def some_sets() -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [5, 7, 3] with NaN where the mask has gaps: in front, inside and behind."""
+    torch.manual_seed(0)
+    mask = torch.rand(5, 7) < 0.6
+    mask[:, 2] = True
+    return torch.randn(5, 7, 3).masked_fill(~mask[:, :, None], math.nan), mask
+
+
+@pytest.mark.parametrize("name", LITERAL)
+def test_simple_poolings(name: str) -> None:
+    features, mask = some_sets()
+    features.requires_grad_()
+    pooled = make_pooling("pooling", name, ordered=True)(features, mask)
+    expected = [LITERAL[name](rows[valid]) for rows, valid in zip(features, mask, strict=True)]
+    torch.testing.assert_close(pooled, torch.stack(expected))
+    pooled.sum().backward()
+    assert (features.grad[~mask] == 0).all()
+    torch.testing.assert_close(features.grad.sum(dim=1), torch.ones(5, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", POOLINGS)
+def test_sums_are_made_in_float32_at_least(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    features, mask = some_sets()
+    features = features.to(dtype)
+    pool = make_pooling("pooling", name, ordered=True)
+    if dtype == torch.float64:
+        pool.double()
+    pooled = pool(features, mask)
+    assert pooled.dtype == torch.promote_types(dtype, torch.float32)
+    assert pooled.isfinite().all()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(pool(features, mask), pooled)
+
+
+def test_scores_that_overflow_half_precision_still_give_weights() -> None:
+    torch.manual_seed(0)
+    pool = GeneralizedPooling().half()
+    scores: list[torch.Tensor] = []
+    pool.score.register_forward_hook(lambda *given: scores.append(given[2]))
+    with torch.no_grad():
+        pool.score.weight.fill_(8000)
+    weights = pool.weights(torch.tensor([1, 3, 6]), 6)
+    assert scores[0].isfinite().all()
+    assert (scores[0] / SOFTMAX_TEMPERATURE).isinf().any()
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(3))
+
+
+def test_sets_have_no_first_and_no_last() -> None:
+    for name in ("first", "last"):
+        with pytest.raises(ValueError, match="pooling: expected 'gpo', 'mean' or 'max', got"):
+            make_pooling("pooling", name, ordered=False)
