@@ -36,6 +36,7 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 10,
     "num_sanity_val_steps": 0,  # ranking a part of the dev split says nothing
     "enable_model_summary": False,
+    "use_distributed_sampler": False,  # `ShuffledSampler` deals the batches out itself
 }
 
 
@@ -116,13 +117,7 @@ class RetrievalCLI(LightningCLI):
                 callbacks += [self.best, latest, LearningRateMonitor()]
                 kwargs["logger"] = [*_loggers(self.run), *_as_list(given.logger)]
                 kwargs["enable_checkpointing"] = True
-        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        if trainer.world_size > 1:
-            raise ValueError(
-                f"trainer.devices: expected one device, got {trainer.world_size}; negatives are "
-                "mined on one device only, give --trainer.devices 1"
-            )
-        return trainer
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def before_fit(self) -> None:
         """Record what is about to run."""
