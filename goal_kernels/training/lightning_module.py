@@ -118,9 +118,9 @@ class RetrievalModule(pl.LightningModule):
         self._collapsed_steps = torch.zeros((), dtype=torch.int64)
         self._second_pass: Callable[[], None] | None = None
 
-    def setup(self, stage: str) -> None:
-        """Make several processes train as one."""
-        if stage == "fit" and self.trainer.world_size > 1:
+    def configure_model(self) -> None:
+        """Make several processes train as one, before a strategy wraps this module."""
+        if self.trainer.world_size > 1:
             synchronize_batch_norm(self.model)
             # Batch statistics are equal everywhere already, and buffers that grow with the batch
             # may differ in size between processes: there is nothing to broadcast.
