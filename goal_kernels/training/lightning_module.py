@@ -118,26 +118,20 @@ class RetrievalModule(pl.LightningModule):
         self._collapsed_steps = torch.zeros((), dtype=torch.int64)
         self._second_pass: Callable[[], None] | None = None
 
-    def setup(self, stage: str) -> None:
-        """Make several processes train as one, and start word vectors from a file where named."""
-        if stage != "fit":
-            return
+    def configure_model(self) -> None:
+        """Make several processes train as one, before a strategy wraps this module."""
         if self.trainer.world_size > 1:
-            self._join_processes()
-        if self.hparams["text"]["word_vectors"] is not None:
-            self._load_word_vectors()
+            synchronize_batch_norm(self.model)
+            # Batch statistics are equal everywhere already, and buffers that grow with the batch
+            # may differ in size between processes: there is nothing to broadcast.
+            self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
+            if self.unfreezing.planned:
+                require_unused_parameters(self.trainer)
 
-    def _join_processes(self) -> None:
-        """Have batch statistics over all processes, and buffers left to each."""
-        synchronize_batch_norm(self.model)
-        # Batch statistics are equal everywhere already, and buffers that grow with the batch
-        # may differ in size between processes: there is nothing to broadcast.
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
-        if self.unfreezing.planned:
-            require_unused_parameters(self.trainer)
-
-    def _load_word_vectors(self) -> None:
+    def setup(self, stage: str) -> None:
         """Start word vectors from the file that the options name; a checkpoint's follow."""
+        if stage != "fit" or self.hparams["text"]["word_vectors"] is None:
+            return
         trainer: Any = self.trainer
         coverage = self.model.load_word_vectors(trainer.datamodule.vocabulary.words)
         if coverage is not None and trainer.is_global_zero:

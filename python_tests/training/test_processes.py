@@ -1,0 +1,86 @@
+"""`goal-kernels fit` in two processes against the same command in one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("pytorch_lightning")
+
+from goal_kernels.cli import main
+from goal_kernels.training.history import History, read_history
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 3
+
+
+def fit_arguments(folder: Path, root: Path, name: str) -> list[str]:
+    return [
+        *("fit", "--data.folder", str(folder), "--data.batch_size", "12"),
+        *("--run.root", str(root), "--run.name", name, "--run.threads", "1"),
+        *("--model.embed_dim", "16", "--model.text.word_dim", "8", "--model.lr", "0.002"),
+        *(
+            "--model.warmup_steps",
+            "3",
+            "--model.blend_steps",
+            "2",
+            "--model.hold_on_collapse",
+            "true",
+        ),
+        *("--trainer.accelerator", "cpu", "--trainer.max_epochs", str(EPOCHS)),
+        *("--trainer.log_every_n_steps", "1"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of the run in one process and of the run in two."""
+    root = tmp_path_factory.mktemp("runs")
+    threads = torch.get_num_threads()
+    assert main(fit_arguments(folder, root, "one")) == 0
+    torch.set_num_threads(threads)
+    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    finished = subprocess.run(
+        [sys.executable, "-m", "goal_kernels", *fit_arguments(folder, root, "two"), *several],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.count("metrics  ") == 1
+    assert "sync_dist" not in finished.stderr
+    return root / "one", root / "two"
+
+
+def history(run: Path) -> History:
+    return read_history(next(run.rglob("metrics.csv")))
+
+
+@pytest.mark.parametrize(
+    "name", ["train/loss", "mining/mean_positive", "mining/mean_hardest_negative"]
+)
+def test_every_step_is_that_of_one_process(runs: tuple[Path, Path], name: str) -> None:
+    one, two = (history(run).by_step(name) for run in runs)
+    assert len(one) == len(two) == 4 * EPOCHS
+    for (step, value), (same_step, other) in zip(one, two, strict=True):
+        assert step == same_step
+        assert other == pytest.approx(value, rel=1e-3, abs=1e-4)
+
+
+def test_evaluation_counts_nothing_twice(runs: tuple[Path, Path]) -> None:
+    one, two = (history(run).by_epoch("val/rsum") for run in runs)
+    assert len(one) == len(two) == EPOCHS
+    # Twelve images: one rank that differs by rounding is worth 8.3 of an rsum of 600.
+    for (_, value), (_, other) in zip(one, two, strict=True):
+        assert other == pytest.approx(value, abs=9)
+
+
+def test_only_one_process_writes(runs: tuple[Path, Path]) -> None:
+    assert sorted(path.name for path in runs[0].parent.iterdir()) == ["one", "two"]
