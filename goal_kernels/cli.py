@@ -192,7 +192,7 @@ def _train(command: str, arguments: list[str]) -> int:
     from goal_kernels.training.stopping import Stopped
 
     try:
-        run_training(command, resolved)
+        run_training(command, resolved, typed=arguments)
     except (ConfigurationError, CheckpointError, ResumeError) as error:
         return _fail(str(error))
     except RunFinished as finished:

@@ -57,18 +57,20 @@ class RetrievalCLI(LightningCLI):
 
     Args:
         resume: folder of the run to go on with, None for another one.
+        typed: command and arguments as the user wrote them, for the record.
         args, kwargs: see `LightningCLI`.
     """
 
     run: RunFolder | None = None
     resumption: Resumption | None = None
     started = 0.0
-    arguments: list[str]
     best: BestCheckpoint
     points: ResumePoints
 
-    def __init__(self, *args: Any, resume: RunFolder | None = None, **kwargs: Any) -> None:
-        self.resume = resume
+    def __init__(
+        self, *args: Any, resume: RunFolder | None, typed: Sequence[str], **kwargs: Any
+    ) -> None:
+        self.resume, self.typed = resume, typed
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -77,7 +79,6 @@ class RetrievalCLI(LightningCLI):
         Raises: ConfigurationError when random weights would be evaluated; ResumeError when the
             run cannot be gone on with; RunFinished when there is nothing left to do.
         """
-        self.arguments = list(args)
         self.config = parser.parse_args(args)
         if self.config.subcommand == "fit":
             self.resumption = choose_run(self.resume, self.options.run, self._resolved())
@@ -216,7 +217,7 @@ class RetrievalCLI(LightningCLI):
             write_text(self.resumption.run.config, self._config_text())
             print(f"{self.resumption.run.path}: goes on at step {self.resumption.step:,}")
         if self.run is not None and self._is_first:
-            begin_session(self.run, self.arguments, self.resumption.step if self.resumption else 0)
+            begin_session(self.run, self.typed, self.resumption.step if self.resumption else 0)
 
     def before_test(self) -> None:
         """Record what is about to run."""
@@ -286,7 +287,7 @@ class RetrievalCLI(LightningCLI):
         self.datamodule.write_vocabulary(self.run.path)
         write_json(
             self.run.environment,
-            describe_environment(self.options.seed_everything, self.arguments, self._resolved()),
+            describe_environment(self.options.seed_everything, self.typed, self._resolved()),
         )
 
     def _outcome(
@@ -320,26 +321,30 @@ def _loggers(run: RunFolder, step: int | None) -> list[Logger]:
     ]
 
 
-def run_training(command: str, arguments: Sequence[str]) -> None:
+def run_training(
+    command: str, arguments: Sequence[str], typed: Sequence[str] | None = None
+) -> None:
     """Run `fit`, `validate` or `test` with Lightning-style arguments.
 
     Args:
         command: "fit", "validate" or "test".
         arguments: `--config recipe.yaml` and dotted overrides, e.g. `--model.lr 0.001`.
+        typed: the arguments as the user wrote them, for the record; `arguments` when None.
     Raises: FileNotFoundError when data or a checkpoint is missing; ResumeError, RunFinished, see
         `goal_kernels.training.resume`; Stopped when a signal ended it; CheckpointError when a
         checkpoint cannot be read or written; SystemExit on bad options.
     """
     quieten()
-    resume, arguments = resumed_arguments(command, arguments)
+    resume, given = resumed_arguments(command, arguments)
     RetrievalCLI(
         RetrievalModule,
         RetrievalDataModule,
         resume=resume,
+        typed=[command, *(arguments if typed is None else typed)],
         seed_everything_default=0,
         save_config_callback=None,  # the run folder records the configuration
         trainer_defaults=TRAINER_DEFAULTS,
         auto_configure_optimizers=False,
         parser_kwargs={"prog": "goal-kernels"},
-        args=[command, *arguments],
+        args=[command, *given],
     )

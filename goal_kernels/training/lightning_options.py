@@ -69,6 +69,7 @@ def set_threads(threads: int | None) -> None:
 
 def quieten() -> None:
     """Leave out what Lightning says on every run and nobody can act on here."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

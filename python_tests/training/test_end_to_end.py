@@ -74,6 +74,10 @@ def test_the_run_folder_is_complete(run: Run) -> None:
     assert not [name for name in files if name.endswith(".partial")]
     assert any("tfevents" in name for name in files)
     assert str(run.path / "report.html") in run.printed
+    assert re.search(r"epoch 8/8 .* pairs/s, data wait", run.printed)
+    assert "Seed set" not in run.printed
+    header = (run.path / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"time/pairs_per_second", "time/data_wait_fraction", "val/rsum"} <= set(header)
 
 
 def test_metrics_schema(metrics: dict) -> None:
@@ -106,7 +110,8 @@ def test_the_recorded_configuration_can_be_run_again(run: Run) -> None:
     assert config["model"]["objective"] == "hinge/constant"
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["seed"] == 0
-    assert environment["command"][:2] == ["goal-kernels", "fit"]
+    assert environment["command"][:4] == ["goal-kernels", "fit", "--config", "goalworld_tiny"]
+    assert [session["ended"] for session in environment["sessions"]] == ["finished"]
 
 
 class Audit(HTMLParser):

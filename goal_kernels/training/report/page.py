@@ -118,7 +118,7 @@ def _metrics_table(outcome: Outcome) -> str:
     return (
         '<section><h2>Retrieval</h2><div class="box scroll"><table class="results">'
         f'<thead><tr><th scope="col">recall in %</th>{heads}</tr></thead><tbody>{body}</tbody>'
-        f'</table></div><p class="note">{_checkpoints(outcome)}Median rank: {ranks}. {note}</p>'
+        f'</table></div>{_checkpoints(outcome)}<p class="note">Median rank: {ranks}. {note}</p>'
         "</section>"
     )
 
@@ -126,11 +126,12 @@ def _metrics_table(outcome: Outcome) -> str:
 def _checkpoints(outcome: Outcome) -> str:
     """Which checkpoints the columns are of."""
     meant = {"best": "the highest rsum on dev", "last": "the end of the training"}
-    return "".join(
+    sentences = [
         f"{name.capitalize()}: {meant[name]}, epoch {result.epoch}, step {result.step:,}"
-        + (f", dev rsum {result.dev_rsum:.1f}. " if result.dev_rsum is not None else ". ")
+        + (f", dev rsum {result.dev_rsum:.1f}." if result.dev_rsum is not None else ".")
         for name, result in sorted(outcome.checkpoints.items())
-    )
+    ]
+    return f'<p class="note">{" ".join(sentences)}</p>' if sentences else ""
 
 
 def _cells(metrics: Mapping[str, Any]) -> list[float]:
