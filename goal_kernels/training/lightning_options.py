@@ -17,7 +17,6 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 10,
     "num_sanity_val_steps": 0,  # ranking a part of the dev split says nothing
     "enable_model_summary": False,
-    "use_distributed_sampler": False,  # `ShuffledSampler` deals the batches out itself
     "use_distributed_sampler": False,  # the sampler deals its order out to the processes itself
 }
 

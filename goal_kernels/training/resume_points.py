@@ -183,7 +183,7 @@ def _data(trainer: pl.Trainer) -> RetrievalDataModule:
 
 def _pairs_a_batch(trainer: pl.Trainer) -> int:
     """Pairs that all processes together take from the data at once."""
-    return _data(trainer).batch_size * trainer.world_size
+    return _data(trainer).batch_size
 
 
 def _position(trainer: pl.Trainer) -> tuple[int, int]:
