@@ -38,6 +38,8 @@ EXPECTED_WARNINGS = (
     # An evaluation writes no checkpoints, and a resumed run keeps its own in its own folder.
     ".*callbacks used to create the checkpoint.*",
     ".*The dirpath has changed.*",
+    # BatchNorm of a backbone, and blocks that are frozen.
+    ".*in eval mode at the start of training.*",
 )
 
 

@@ -73,7 +73,7 @@ def load_folder(
             f"{len(model.state_dict())} parameters of a {config.model_type}, such as "
             f"{', '.join(missing[:SHOWN])}; config.json and weights belong to different models"
         )
-    return model
+    return model.train()  # the package hands models out in evaluation mode, without dropout
 
 
 @contextmanager

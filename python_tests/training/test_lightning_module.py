@@ -140,7 +140,7 @@ def test_word_vectors_are_there_before_the_first_step(
     (tmp_path / "vectors.txt").write_text("red 7 7 7 7 7 7 7 7\nblue 8 8 8 8 8 8 8 8\n")
     text = TextOptions(word_dim=8, word_vectors=str(tmp_path / "vectors.txt"))
     module = make_module(data, text=text)
-    seen: list[Tensor] = []
+    seen: list[torch.Tensor] = []
 
     class Watch(pl.Callback):
         def on_train_start(self, *_) -> None:

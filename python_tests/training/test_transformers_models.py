@@ -86,6 +86,10 @@ def test_weights_come_from_the_folder(bert_folder: str) -> None:
     assert not torch.equal(later, saved.embeddings.word_embeddings.weight)
 
 
+def test_a_model_from_a_folder_is_in_training_mode(bert_folder: str) -> None:
+    assert all(module.training for module in make(bert_folder).modules())
+
+
 def test_every_parameter_of_a_bert_learns_at_its_rate(bert_folder: str) -> None:
     model = build_model(
         ImageOptions(), TextOptions(kind="bert", bert=bert_folder), DataSizes(10, VOCABULARY), 8
@@ -248,6 +252,9 @@ def test_weights_of_a_backbone_folder(tmp_path: Path) -> None:
         assert torch.equal(found.state_dict()[name], value)
     ignored = backbone(folder, pretrained=False).body.state_dict()
     assert any(not torch.equal(ignored[name], v) for name, v in source.state_dict().items())
+    norms = torch.nn.BatchNorm2d
+    modes = {isinstance(m, norms): m.training for m in backbone(folder, pretrained=True).modules()}
+    assert modes == {False: True, True: False}
 
 
 def test_backbones_that_are_not_there(bert_folder: str) -> None:
