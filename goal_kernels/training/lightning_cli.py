@@ -117,7 +117,14 @@ class RetrievalCLI(LightningCLI):
                 callbacks += [self.best, latest, LearningRateMonitor()]
                 kwargs["logger"] = [*_loggers(self.run), *_as_list(given.logger)]
                 kwargs["enable_checkpointing"] = True
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        pairs, devices = self.datamodule.batch_size, trainer.world_size
+        if pairs % devices:
+            raise ValueError(
+                f"data.batch_size: expected a multiple of the {devices} devices that share a "
+                f"batch, got {pairs}"
+            )
+        return trainer
 
     def before_fit(self) -> None:
         """Record what is about to run."""
