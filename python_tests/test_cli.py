@@ -94,7 +94,7 @@ def test_a_missing_extra_names_the_remedy(
         (["--model.objective", "nca/squared", "--data.folder", "DATA"], "squared"),
         (["--model.warmup_steps", "-3", "--data.folder", "DATA"], "warmup_steps"),
         (["--run.threads", "0", "--data.folder", "DATA"], "run.threads"),
-        (["--trainer.devices", "2", "--data.folder", "DATA"], "trainer.devices"),
+        (["--trainer.devices", "3", "--data.folder", "DATA"], "data.batch_size"),
     ],
 )
 def test_bad_configurations_are_one_line(

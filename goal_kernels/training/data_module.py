@@ -193,6 +193,18 @@ class RetrievalDataModule(pl.LightningDataModule):
         """Number of training pairs: captions of the training split."""
         return len(self.split("train").captions)
 
+    def pairs_per_device(self, devices: int) -> int:
+        """Pairs of a step that each of the devices takes.
+
+        Raises: ValueError when they cannot share a batch equally.
+        """
+        if self.batch_size % devices:
+            raise ValueError(
+                f"data.batch_size: expected a multiple of the {devices} devices that share a "
+                f"batch, got {self.batch_size}; change one of them"
+            )
+        return self.batch_size // devices
+
     def start_at(self, epoch: int, pairs: int) -> None:
         """Have the training loader begin in this epoch, after pairs that all processes have used.
 
@@ -208,12 +220,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
-        if self.batch_size % world_size:
-            raise ValueError(
-                f"data.batch_size: expected a multiple of the {world_size} devices, which share "
-                f"it, got {self.batch_size}"
-            )
-        batch_size = self.batch_size // world_size
+        batch_size = self.pairs_per_device(world_size)
         split = self.split("train")
         pairs = PairDataset(
             images_of(split, self.pictures, self.seed), TextDataset(split, self.tokenizer)

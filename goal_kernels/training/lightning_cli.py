@@ -179,7 +179,9 @@ class RetrievalCLI(LightningCLI):
                 callbacks = [self.points, *callbacks, self.best, LearningRateMonitor()]
                 step = self.resumption.step if self.resumption else None
                 kwargs["logger"] = [*_loggers(self.run, step), *_as_list(given.logger)]
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        self.datamodule.pairs_per_device(trainer.world_size)  # refused before a process is started
+        return trainer
 
     def _run_folder(self) -> RunFolder:
         """The folder of the run that is gone on with, or a new one.
