@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     """The parser of every command; those of training are listed here and parsed by Lightning."""
     from goal_kernels import __version__
     from goal_kernels.data.goalworld.cli import add_synth_arguments, run_synth
+    from goal_kernels.training.compare.cli import add_compare_arguments, run_compare
     from goal_kernels.training.study.cli import add_study_arguments, run_study_command
 
     parser = argparse.ArgumentParser(
@@ -103,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_synth_arguments(synth)
     synth.set_defaults(run=run_synth)
+    compare = commands.add_parser("compare", help="table of runs: mean ± std over seeds, tests")
+    add_compare_arguments(compare)
+    compare.set_defaults(run=_with_training("compare", run_compare))
     study = commands.add_parser("study", help="train a grid of objectives and seeds, with a page")
     add_study_arguments(study)
     study.set_defaults(run=_with_training("study", run_study_command))
