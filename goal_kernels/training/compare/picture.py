@@ -18,7 +18,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 INK, SOFT, RULE = "#1c2128", "#59636e", "#dedbd3"
 RESOLUTION = 150  # dots an inch
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.edgecolor": SOFT,
     "axes.labelcolor": INK,

@@ -12,7 +12,7 @@ import yaml
 
 from goal_kernels.training.history import History, read_history
 from goal_kernels.training.run_folder import RunFolder
-from goal_kernels.training.study.results import read_result
+from goal_kernels.training.study.results import CellResult, read_result
 
 NOT_COMPARED = {
     "": ("seed_everything", "ckpt_path", "run", "seed"),
@@ -83,13 +83,13 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 def _runs_at(path: Path) -> list[Run]:
     """The runs that a path names: one, or those directly inside a folder."""
     if path.is_file():
-        return [_read_cell(path)] if path.suffix == ".jsonl" else []
+        return [run_of_cell(read_result(path))] if path.suffix == ".jsonl" else []
     if not path.is_dir():
         return []
     if RunFolder(path).config.is_file():
         return [_read_folder(RunFolder(path))]
     inside = sorted(path.iterdir())
-    runs = [_read_cell(file) for file in inside if file.suffix == ".jsonl"]
+    runs = [run_of_cell(read_result(file)) for file in inside if file.suffix == ".jsonl"]
     folders = [RunFolder(child) for child in inside if child.is_dir()]
     return runs + [_read_folder(folder) for folder in folders if folder.config.is_file()]
 
@@ -119,12 +119,11 @@ def _read_folder(folder: RunFolder) -> Run:
     )
 
 
-def _read_cell(path: Path) -> Run:
-    """The result file of a study's cell: always finished."""
-    cell = read_result(path)
+def run_of_cell(cell: CellResult) -> Run:
+    """A study's cell, which is always finished."""
     environment = cell.header["environment"]
     return Run(
-        path=path,
+        path=cell.path,
         seed=cell.header["seed"],
         config=_compared(cell.header["config"]),
         label=cell.header["label"],

@@ -46,6 +46,7 @@ class StudyRecipe:
         seeds: at least one.
         groups: at least one.
         set: what all cells change in the base.
+        baseline: label of the contestant that the page tests the others against; the best if "".
         dataset: arguments of `generate_goalworld` for the data folder; empty when it is there.
     """
 
@@ -54,6 +55,7 @@ class StudyRecipe:
     seeds: tuple[int, ...]
     groups: tuple[Group, ...]
     title: str = ""
+    baseline: str = ""
     set: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)
 
