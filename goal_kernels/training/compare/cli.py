@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from goal_kernels.training.compare.contestants import Contestant
-    from goal_kernels.training.compare.runs import Run
     from goal_kernels.training.compare.table import Table
 
 DESCRIPTION = """\
@@ -45,6 +44,11 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
         "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders of them"
     )
     parser.add_argument("--baseline", metavar="LABEL", help="test against it (default: the best)")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        help="compare the test results of this checkpoint (default: the one each run reports)",
+    )
     for kind in ("markdown", "csv", "json", "png"):
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"also write {kind}")
 
@@ -66,11 +70,13 @@ def _compare(args: argparse.Namespace) -> int:
     from goal_kernels.training.compare.runs import read_runs
     from goal_kernels.training.compare.table import make_table, rich_tables
 
-    runs = read_runs(args.runs)
-    contestants, remarks = group_runs(runs)
+    runs = read_runs(args.runs, args.checkpoint)
     for run in runs:
-        if not run.finished:
-            print(f"not finished: {run.path} ({_progress(run)})")
+        if not run.trained:
+            print(f"left out, an evaluation: {run.path}")
+        elif not run.finished:
+            print(f"not finished: {run.path} ({run.ending})")
+    contestants, remarks = group_runs([run for run in runs if run.trained])
     if not contestants:
         raise ValueError("runs: expected at least one finished run, got none")
     for remark in [*remarks, *warnings_about(contestants)]:
@@ -82,11 +88,6 @@ def _compare(args: argparse.Namespace) -> int:
         console.print(shown)
     _write(args, contestants, table)
     return 0
-
-
-def _progress(run: Run) -> str:
-    """How far an unfinished run came."""
-    return "nothing logged" if run.steps is None else f"{run.steps} steps logged"
 
 
 def _write(args: argparse.Namespace, contestants: Sequence[Contestant], table: Table) -> None:

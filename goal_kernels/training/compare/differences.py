@@ -33,16 +33,13 @@ def _versions(run: Run) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(run.versions.items()))
 
 
-def _commit(run: Run) -> str:
-    return str(run.environment.get("commit"))
-
-
 ASPECTS: Mapping[str, Callable[[Run], Any]] = {
     "data sets": _dataset,
     "splits": lambda run: run.split,
+    "tested checkpoints": lambda run: run.checkpoint,
     "budgets": _budget,
     "versions": _versions,
-    "commits": _commit,
+    "commits": lambda run: run.commit,
 }
 """What should be equal for all runs of a comparison; a new aspect is a row."""
 
@@ -56,7 +53,7 @@ def warnings_about(contestants: Sequence[Contestant]) -> list[str]:
         for run in runs:
             found.setdefault(describe(run), []).append(run.path.name)
         if len(found) > 1:
-            parts = [f"{value or 'none'} ({_listed(names)})" for value, names in found.items()]
+            parts = [f"{value or 'unknown'} ({_listed(names)})" for value, names in found.items()]
             sentences.append(f"{aspect} differ: {'; '.join(parts)}")
     seeds: dict[str, list[str]] = {}
     for contestant in contestants:

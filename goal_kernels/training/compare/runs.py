@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Run:
         metrics: "i2t", "t2i" and "rsum" of the test; None when the run is not finished.
         chance, oracle: the same for a random ranking and for one that knows the truth, or None.
         split: that was tested, "" when unfinished.
+        checkpoint: that was tested: "best" on dev, "last" of the training, or "" when unknown.
         steps: optimiser steps, or None where they are not recorded.
         versions: of packages, by name.
         started: when, ISO 8601, "" where it is not recorded.
@@ -49,6 +50,7 @@ class Run:
     chance: Mapping[str, Any] | None
     oracle: Mapping[str, Any] | None
     split: str
+    checkpoint: str
     steps: int | None
     versions: Mapping[str, str | None]
     started: str
@@ -60,10 +62,35 @@ class Run:
         """Whether there is something to compare."""
         return self.metrics is not None
 
+    @property
+    def trained(self) -> bool:
+        """Whether it is a training; `goal-kernels test` leaves a folder of a mere evaluation."""
+        return list(self.environment.get("command", ()))[1:2] != ["test"]
 
-def read_runs(paths: Sequence[Path]) -> list[Run]:
+    @property
+    def commit(self) -> str:
+        """Commit of the code, with "+" when files differed from it; "" where it is not recorded."""
+        git = self.environment.get("git")
+        if git:
+            return git["commit"][:12] + ("+" if git["dirty"] else "")
+        return self.environment.get("commit") or ""
+
+    @property
+    def ending(self) -> str:
+        """How far an unfinished run came, in words."""
+        logged = "nothing logged" if self.steps is None else f"{self.steps:,} steps logged"
+        sessions = self.environment.get("sessions")
+        ended = sessions[-1].get("ended") if sessions else None
+        return f"{logged}, {ended}" if ended else logged
+
+
+def read_runs(paths: Sequence[Path], checkpoint: str | None = None) -> list[Run]:
     """Read run folders, result files, and folders of either.
 
+    Args:
+        paths: of what to read.
+        checkpoint: "best" or "last", whose test results to take where runs have both; what the
+            runs themselves report when None.
     Raises: FileNotFoundError when a path does not exist or holds no run; ValueError naming the
         file that is damaged.
     """
@@ -77,7 +104,20 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
             )
         runs += found
     different = {run.path.resolve(): run for run in runs}
-    return list(different.values())
+    return [_choose(run, checkpoint) for run in different.values()]
+
+
+def _choose(run: Run, checkpoint: str | None) -> Run:
+    """The run with the results of one of its checkpoints on top."""
+    if checkpoint is None or run.metrics is None or run.checkpoint == checkpoint:
+        return run
+    chosen = run.metrics.get(checkpoint)
+    if chosen is None:
+        raise ValueError(
+            f"--checkpoint: expected results of the {checkpoint} checkpoint in {run.path}, found "
+            f"those of {run.checkpoint or 'an unknown one'} alone; leave the option out"
+        )
+    return replace(run, metrics=chosen, checkpoint=checkpoint)
 
 
 def _runs_at(path: Path) -> list[Run]:
@@ -111,6 +151,7 @@ def _read_folder(folder: RunFolder) -> Run:
         chance=(record or {}).get("chance"),
         oracle=(record or {}).get("oracle"),
         split=(record or {}).get("split", ""),
+        checkpoint=(record or {}).get("selected") or "",
         steps=steps,
         versions=environment.get("packages", {}),
         started=environment.get("started", ""),
@@ -131,6 +172,7 @@ def run_of_cell(cell: CellResult) -> Run:
         chance=cell.result["chance"],
         oracle=cell.result["oracle"],
         split=cell.result["split"],
+        checkpoint="last",
         steps=cell.result["steps"],
         versions=environment["packages"],
         started=environment["started"],

@@ -10,6 +10,7 @@ from typing import Any
 
 from goal_kernels.data.files import write_text
 from goal_kernels.training.compare.differences import warnings_about
+from goal_kernels.training.compare.runs import run_of_cell
 from goal_kernels.training.compare.table import make_table, markdown
 from goal_kernels.training.study.findings import findings
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, Grid, grid_of
@@ -17,7 +18,6 @@ from goal_kernels.training.study.plots import draw_all, plain_label
 from goal_kernels.training.study.results import CellResult
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
-PAIRS_OF_MILLION = 1e6
 
 
 def write_page(gathered: Gathered, folder: Path, page: Path) -> None:
@@ -88,7 +88,7 @@ def _settings(gathered: Gathered) -> str:
         + f", {config['run'].get('threads')} thread a run, {cpu / 60:.0f} minutes of CPU time "
         "(warm-ups not counted)",
         "versions": _each(_versions(environment) for environment in environments),
-        "commit": _each(str(environment["commit"]) for environment in environments),
+        "commit": _each(run_of_cell(result).commit or "unknown" for result in results),
         "date": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
     }
     table = "| | |\n|---|---|\n" + "".join(f"| {k} | {v} |\n" for k, v in rows.items())
