@@ -6,8 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from textwrap import fill
+from typing import Any, NamedTuple
 
 DESCRIPTION = """\
 Image-text retrieval with gradient-space objectives (GOAL).
@@ -106,20 +109,91 @@ def _fail(message: str) -> int:
     return 2
 
 
+class Command(NamedTuple):
+    """A command with a parser of its own; nothing is imported before it is needed.
+
+    words: "eval", or "data synth" for a command of a group. summary: for the list of commands.
+    add: "module:function" that adds arguments to its parser; None when it takes none.
+    run: "module:function" that runs it. trains: needs the training extra.
+    """
+
+    words: str
+    summary: str
+    add: str | None
+    run: str
+    trains: bool = False
+
+
+COMMANDS = (
+    Command(
+        "eval",
+        "evaluate models, embeddings or similarities",
+        "evaluate.arguments:add_eval_arguments",
+        "evaluate.cli:run_eval",
+    ),
+    Command(
+        "data synth",
+        "the built-in dataset GoalWorld: scenes, captions, features, exact truth",
+        "data.goalworld.cli:add_synth_arguments",
+        "data.goalworld.cli:run_synth",
+    ),
+    Command(
+        "data inspect",
+        "look at a dataset: what it is, what is wrong",
+        "data.commands:add_inspect_arguments",
+        "data.commands:run_inspect",
+    ),
+    Command(
+        "data convert",
+        "bring a dataset into one layout, in half the place",
+        "data.commands:add_convert_arguments",
+        "data.commands:run_convert",
+    ),
+    Command(
+        "compare",
+        "table of runs: mean ± std over seeds, paired tests",
+        "training.compare.cli:add_compare_arguments",
+        "training.compare.cli:run_compare",
+        trains=True,
+    ),
+    Command(
+        "study",
+        "train a grid of objectives and seeds, with a page",
+        "training.study.cli:add_study_arguments",
+        "training.study.cli:run_study_command",
+        trains=True,
+    ),
+    Command(
+        "recipes",
+        "list recipes and what they should reach",
+        "training.recipe_command:add_recipes_arguments",
+        "training.recipe_command:run_recipes",
+    ),
+    Command(
+        "import-checkpoint",
+        "take over a published model",
+        "training.import_command:add_import_arguments",
+        "training.import_command:run_import",
+    ),
+    Command(
+        "objectives",
+        "list objective elements with their equations",
+        None,
+        "cli:print_objectives",
+    ),
+    Command(
+        "backends",
+        "say which backends can run here, and why not",
+        None,
+        "cli:print_backends",
+    ),
+)
+GROUPS = {"data": "make, inspect and convert datasets"}
+
+
 def _parser() -> argparse.ArgumentParser:
     """The parser of every command; those of training are listed here and parsed by Lightning."""
     from goal_kernels import __version__
-    from goal_kernels.data.commands import (
-        add_convert_arguments,
-        add_inspect_arguments,
-        run_convert,
-        run_inspect,
-    )
-    from goal_kernels.data.goalworld.cli import add_synth_arguments, run_synth
-    from goal_kernels.evaluate.arguments import add_eval_arguments
-    from goal_kernels.training.import_command import add_import_arguments, run_import
-    from goal_kernels.training.recipe_command import add_recipes_arguments, run_recipes
-    from goal_kernels.training.study.cli import add_study_arguments, run_study_command
 
     parser = argparse.ArgumentParser(
         "goal-kernels",
@@ -131,46 +205,35 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in TRAINING_COMMANDS.items():
         commands.add_parser(name, help=summary)
-    evaluation = commands.add_parser("eval", help="evaluate models, embeddings or similarities")
-    add_eval_arguments(evaluation)
-    evaluation.set_defaults(run=_evaluate)
-    data = commands.add_parser("data", help="make, inspect and convert datasets")
-    kinds = data.add_subparsers(metavar="KIND", required=True)
-    synth = kinds.add_parser(
-        "synth",
-        help="the built-in dataset GoalWorld: scenes, captions, features, exact truth",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_synth_arguments(synth)
-    synth.set_defaults(run=run_synth)
-    inspect = kinds.add_parser("inspect", help="look at a dataset: what it is, what is wrong")
-    add_inspect_arguments(inspect)
-    inspect.set_defaults(run=run_inspect)
-    convert = kinds.add_parser("convert", help="bring a dataset into one layout, in half the place")
-    add_convert_arguments(convert)
-    convert.set_defaults(run=run_convert)
-    study = commands.add_parser("study", help="train a grid of objectives and seeds, with a page")
-    add_study_arguments(study)
-    study.set_defaults(run=_with_training("study", run_study_command))
-    published = commands.add_parser("import-checkpoint", help="take over a published model")
-    add_import_arguments(published)
-    published.set_defaults(run=run_import)
-    recipes = commands.add_parser("recipes", help="list recipes and what they should reach")
-    add_recipes_arguments(recipes)
-    recipes.set_defaults(run=run_recipes)
-    _add_simple(commands, "objectives", "list objective elements with their equations", _objectives)
-    _add_simple(commands, "backends", "say which backends can run here, and why not", _backends)
+    places = {"": commands}
+    for command in COMMANDS:
+        group, _, name = command.words.rpartition(" ")
+        if group not in places:
+            inner = commands.add_parser(group, help=GROUPS[group])
+            places[group] = inner.add_subparsers(metavar="KIND", required=True)
+        own = places[group].add_parser(
+            name,
+            help=command.summary,
+            description=command.summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if command.add is not None:
+            _named(command.add)(own)
+        own.set_defaults(run=partial(_run, command))
     return parser
 
 
-def _add_simple(
-    commands: argparse._SubParsersAction,
-    name: str,
-    summary: str,
-    run: Callable[[argparse.Namespace], int],
-) -> None:
-    """A command without options."""
-    commands.add_parser(name, help=summary, description=summary).set_defaults(run=run)
+def _named(place: str) -> Callable[..., Any]:
+    """The function at "module:function" of this package."""
+    module, _, function = place.partition(":")
+    return getattr(import_module(f"goal_kernels.{module}"), function)
+
+
+def _run(command: Command, chosen: argparse.Namespace) -> int:
+    """Run a command, unless an extra that it needs is missing."""
+    if command.trains and (missing := _missing_extra(command.words)):
+        return _fail(missing)
+    return _named(command.run)(chosen)
 
 
 def _train(command: str, arguments: list[str]) -> int:
@@ -210,18 +273,6 @@ def _missing_extra(command: str) -> str | None:
     return f"{command} needs {', '.join(missing)}: pip install 'goal-kernels[train]'"
 
 
-def _with_training(
-    command: str, run: Callable[[argparse.Namespace], int]
-) -> Callable[[argparse.Namespace], int]:
-    """`run`, unless the training extra is missing."""
-
-    def checked(chosen: argparse.Namespace) -> int:
-        missing = _missing_extra(command)
-        return _fail(missing) if missing else run(chosen)
-
-    return checked
-
-
 def _training_help(command: str) -> str:
     """What `--help` of a training command prints; instant, since Lightning is not imported."""
     from goal_kernels.training.recipes import recipe_names
@@ -235,14 +286,7 @@ def _training_help(command: str) -> str:
     )
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
-    """`eval`, whose module costs torch."""
-    from goal_kernels.evaluate.cli import run_eval
-
-    return run_eval(arguments)
-
-
-def _objectives(_: argparse.Namespace) -> int:
+def print_objectives(_: argparse.Namespace) -> int:
     """Print the registered elements: name, alias, equation, hyper-parameters."""
     from goal_kernels import list_elements
     from goal_kernels.registry import PARAMETERS
@@ -264,7 +308,7 @@ def _objectives(_: argparse.Namespace) -> int:
     return 0
 
 
-def _backends(_: argparse.Namespace) -> int:
+def print_backends(_: argparse.Namespace) -> int:
     """Print what `auto` would choose here, and why the others cannot run."""
     from goal_kernels import explain_backend
 

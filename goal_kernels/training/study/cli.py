@@ -57,12 +57,20 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data-folder", metavar="DIR", help="instead of the study's data.folder")
     parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="the page (default page.md in the folder); text around its generated part is kept",
+    )
+    parser.add_argument(
         "--page-only", action="store_true", help="train nothing, make the page of what there is"
     )
 
 
 def run_study_command(args: argparse.Namespace) -> int:
     """Run what is left of a study; 0, or 2 after an error that the message explains."""
+    from goal_kernels.training.study.gathered import gather
+    from goal_kernels.training.study.page import write_page
     from goal_kernels.training.study.recipe import read_study
     from goal_kernels.training.study.runner import StudyError
 
@@ -72,7 +80,10 @@ def run_study_command(args: argparse.Namespace) -> int:
         cells = _chosen(recipe, args)
         if not args.page_only:
             _train(recipe, cells, folder, args.jobs)
-    except (ValueError, StudyError) as error:
+        page = args.page or folder / "page.md"
+        write_page(gather(recipe, cells, folder / "results"), folder, page)
+        print(f"page  {page}")
+    except (ValueError, StudyError, ModuleNotFoundError) as error:
         print(f"goal-kernels study: error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -46,6 +46,7 @@ class StudyRecipe:
         seeds: at least one.
         groups: at least one.
         set: what all cells change in the base.
+        baseline: label of the contestant that the page tests the others against; the best if "".
         dataset: arguments of `generate_goalworld` for the data folder; empty when it is there.
     """
 
@@ -54,6 +55,7 @@ class StudyRecipe:
     seeds: tuple[int, ...]
     groups: tuple[Group, ...]
     title: str = ""
+    baseline: str = ""
     set: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)
 
@@ -117,6 +119,8 @@ def _group(given: Any, number: int) -> Group:
     objectives = given.get("objectives", ())
     if objectives == ALL:
         objectives = all_objectives()
+    elif isinstance(objectives, str):
+        raise ValueError(f"{where}objectives: expected a list or {ALL!r}, got {objectives!r}")
     seeds = _seeds(given, where + "seeds") if "seeds" in given else ()
     return Group(**{**given, "objectives": tuple(objectives), "seeds": seeds})
 
@@ -144,7 +148,9 @@ def _seeds(given: Mapping[str, Any], where: str) -> tuple[int, ...]:
 def _check_names(given: Any, record: type, where: str) -> None:
     """Raise ValueError unless `given` is a mapping whose names are fields of `record`."""
     if not isinstance(given, Mapping):
-        raise ValueError(f"{where or 'study'}: expected names with values, got {given!r}")
+        raise ValueError(
+            f"{where.rstrip('.') or 'study'}: expected names with values, got {given!r}"
+        )
     known = [entry.name for entry in fields(record)]
     for name in given:
         if name not in known:

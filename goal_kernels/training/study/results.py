@@ -10,14 +10,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from goal_kernels.data.files import write_text
 from goal_kernels.training.environment import describe_environment
 from goal_kernels.training.history import History
 from goal_kernels.training.study.cell import Cell, canonical
 from goal_kernels.training.study.origin import describe_dataset, processor_name, source_commit
-from goal_kernels.training.study.training import Trained
+
+if TYPE_CHECKING:
+    from goal_kernels.training.study.training import Trained  # which needs Lightning
 
 FORMAT = 1  # of the file; another number is refused
 

@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from goal_kernels.training.study.cell import Cell, canonical
 from goal_kernels.training.study.results import is_finished, result_path, write_result
 from goal_kernels.training.study.training import (
     Warmup,
+    can_branch,
     steps_per_epoch,
     train_cell,
     train_warmup,
@@ -62,8 +64,8 @@ class Job:
 def plan(study: str, cells: Sequence[Cell], results: Path, work: Path) -> list[list[Job]]:
     """The jobs that are left, in stages: shared warm-ups first, then cells.
 
-    A warm-up is shared when two cells or more need it and it ends with an epoch; the cells of any
-    other train from the start, with the same result.
+    A warm-up is shared when two cells or more need it, it ends with an epoch and the budget is one
+    of epochs (`can_branch`); the cells of any other train from the start, with the same result.
 
     Args:
         study: its name.
@@ -85,7 +87,7 @@ def plan(study: str, cells: Sequence[Cell], results: Path, work: Path) -> list[l
 
 def _shared_warmups(cells: Sequence[Cell], work: Path) -> dict[str, Warmup]:
     """Where the warm-ups lie that cells share, by `Cell.warmup_key`."""
-    count = Counter(cell.warmup_key for cell in cells if cell.warmup_steps)
+    count = Counter(cell.warmup_key for cell in cells if cell.warmup_steps and can_branch(cell))
     lengths: dict[str, int] = {}  # of an epoch, by what it depends on; never on the seed
     shared = {}
     for cell in cells:
@@ -111,29 +113,37 @@ def run_study(stages: Sequence[Sequence[Job]], jobs: int, report: Report) -> Non
     """
     total = sum(len(stage) for stage in stages)
     started, done = time.monotonic(), 0
-    for stage in stages:
-        for job, outcome in _run_stage(stage, jobs):
-            done += 1
-            left = (time.monotonic() - started) / done * (total - done)
-            report(done, total, f"{job.name}: {outcome}", left)
+    with _workers(jobs if total > 1 else 1) as run_stage:
+        for stage in stages:
+            for job, outcome in run_stage(stage):
+                done += 1
+                left = (time.monotonic() - started) / done * (total - done)
+                report(done, total, f"{job.name}: {outcome}", left)
 
 
-def _run_stage(stage: Sequence[Job], jobs: int) -> Iterator[tuple[Job, str]]:
-    """Jobs with what came out of them, in the order in which they finish."""
+Outcomes = Iterator[tuple[Job, str]]
+"""Jobs with what came out of them, in the order in which they finish."""
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[Callable[[Sequence[Job]], Outcomes]]:
+    """What runs the jobs of one stage, in this process or in `jobs` others."""
     if jobs == 1:
-        for job in stage:
-            yield job, _told(job, job.run)
+        yield lambda stage: ((job, _told(job, job.run)) for job in stage)
         return
     # A fresh interpreter each: forking a process that has started threads can deadlock.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+
+    def run_stage(stage: Sequence[Job]) -> Outcomes:
         waiting: dict[Future[str], Job] = {pool.submit(job.run): job for job in stage}
-        try:
-            for finished in as_completed(waiting):
-                yield waiting[finished], _told(waiting[finished], finished.result)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for finished in as_completed(waiting):
+            yield waiting[finished], _told(waiting[finished], finished.result)
+
+    try:
+        yield run_stage
+    finally:
+        # After a fault, jobs that run now are finished and kept; those that wait are dropped.
+        pool.shutdown(cancel_futures=True)
 
 
 def _told(job: Job, outcome: Callable[[], str]) -> str:

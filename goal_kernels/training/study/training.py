@@ -91,9 +91,21 @@ def _check_section(cell: Cell, section: str, owner: type) -> None:
 
 
 def steps_per_epoch(cell: Cell) -> int:
-    """Optimiser steps of an epoch of the cell's data."""
-    accumulated = int(cell.config["trainer"].get("accumulate_grad_batches", 1))
-    return len(build_data(cell).train_dataloader()) // accumulated
+    """Optimiser steps of an epoch, which `limit_train_batches` may cut short."""
+    trainer = cell.config["trainer"]
+    batches = len(build_data(cell).train_dataloader())
+    limit = trainer.get("limit_train_batches", 1.0)
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return batches // int(trainer.get("accumulate_grad_batches", 1))
+
+
+def can_branch(cell: Cell) -> bool:
+    """Whether training on from a checkpoint is the same as training from the start.
+
+    Lightning 2.6 resumed at the end of an epoch counts that epoch twice when `max_steps` is set,
+    and so trains less than it should.
+    """
+    return cell.config["trainer"].get("max_steps", -1) == -1
 
 
 def train_warmup(cell: Cell, warmup: Warmup) -> None:
@@ -138,6 +150,10 @@ def train_cell(cell: Cell, warmup: Warmup | None) -> Trained:
             weights_only=True,
         )
         steps = trainer.global_step
+        if steps != trainer.estimated_stepping_batches:
+            raise RuntimeError(
+                f"expected to train {trainer.estimated_stepping_batches} steps, trained {steps}"
+            )
         history = dict(logger.columns)  # without what the test is about to log
         trainer.test(module, datamodule=data, verbose=False)
     evaluation = module.evaluation

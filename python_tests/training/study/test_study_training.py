@@ -10,8 +10,10 @@ import torch
 from goal_kernels.cli import main
 from goal_kernels.training.study.cell import Cell
 from goal_kernels.training.study.recipe import merged, read_study
+from goal_kernels.training.study.runner import plan
 from goal_kernels.training.study.training import (
     Warmup,
+    can_branch,
     steps_per_epoch,
     train_cell,
     train_warmup,
@@ -30,9 +32,17 @@ def warmup(tmp_path: Path) -> Warmup:
     return Warmup(tmp_path / "warm.ckpt", tmp_path / "warm.json")
 
 
+@pytest.mark.parametrize(
+    "trainer",
+    [{}, {"val_check_interval": 2}, {"limit_train_batches": 2, "max_epochs": 6}],
+    ids=["epochs", "validation inside them", "short epochs"],
+)
 def test_a_branch_from_the_warmup_of_another_objective_equals_training_from_scratch(
-    cell: Cell, warmup: Warmup
+    cell: Cell, warmup: Warmup, trainer: dict
 ) -> None:
+    cell = Cell("", "", cell.seed, merged(cell.config, {"trainer": trainer}))
+    assert can_branch(cell)
+    assert cell.warmup_steps % steps_per_epoch(cell) == 0
     other = Cell("", "", cell.seed, merged(cell.config, {"model": {"objective": "hinge/linear"}}))
     assert other.warmup_key == cell.warmup_key
     train_warmup(other, warmup)
@@ -82,6 +92,18 @@ def test_a_warmup_that_ends_inside_an_epoch_cannot_be_shared(cell: Cell, warmup:
         train_warmup(inside, warmup)
     assert not warmup.complete
     assert not list(warmup.checkpoint.parent.glob("*.partial"))
+
+
+def test_a_budget_of_steps_is_never_resumed_since_that_would_lose_some(
+    cell: Cell, warmup: Warmup, tmp_path: Path
+) -> None:
+    limited = Cell("", "limited", 1, merged(cell.config, {"trainer": {"max_steps": 10}}))
+    assert not can_branch(limited)
+    assert plan("", [limited, limited], tmp_path, tmp_path)[0] == []
+    assert train_cell(limited, None).steps == 10
+    train_warmup(limited, warmup)
+    with pytest.raises(RuntimeError, match="expected to train 10 steps, trained"):
+        train_cell(limited, warmup)
 
 
 @pytest.mark.parametrize("section", ["data", "model"])

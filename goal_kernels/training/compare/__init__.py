@@ -1,0 +1,1 @@
+"""Comparison of runs: means over seeds, paired tests, tables and pictures."""

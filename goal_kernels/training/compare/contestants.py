@@ -1,0 +1,194 @@
+"""Runs that differ by seed only make one contestant; its means, and its test against a baseline."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from goal_kernels.training.compare.runs import Run
+from goal_kernels.training.compare.statistics import (
+    PairedTest,
+    holm,
+    mean_and_deviation,
+    paired_test,
+)
+from goal_kernels.training.evaluation import RECALLS
+
+COLUMNS = (*(f"{d} {recall}" for d in ("i2t", "t2i") for recall in RECALLS), "rsum")
+OBJECTIVE = "model.objective"
+MOST_NAMED = 3  # differing options in a label; runs that differ in more are called by their folders
+
+
+def column(metrics: Mapping[str, Any], name: str) -> float:
+    """The value of one of `COLUMNS`, in percent (rsum: 0 to 600)."""
+    if name == "rsum":
+        return float(metrics["rsum"])
+    direction, recall = name.split(" ")
+    return float(metrics[direction][recall])
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Runs of one configuration.
+
+    Attributes:
+        label: what tells it from the others.
+        runs: finished ones by seed.
+    """
+
+    label: str
+    runs: Mapping[int, Run]
+
+    def values(self, name: str) -> dict[int, float]:
+        """One of `COLUMNS`, by seed."""
+        return {seed: column(_metrics(run), name) for seed, run in self.runs.items()}
+
+    def summary(self, name: str) -> tuple[float, float | None]:
+        """Mean over seeds and sample standard deviation, None for one seed."""
+        return mean_and_deviation(list(self.values(name).values()))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A contestant's test against the baseline on one column, corrected for the family.
+
+    Attributes:
+        test: the paired tests; None for the baseline itself and where no seed is shared.
+        holm_exact, holm_student: p-values after Holm's correction over all contestants tested.
+    """
+
+    test: PairedTest | None
+    holm_exact: float | None = None
+    holm_student: float | None = None
+
+
+def group_runs(runs: Sequence[Run]) -> tuple[list[Contestant], list[str]]:
+    """Contestants, best mean rsum first, and remarks on runs that could not count.
+
+    Of two finished runs with one configuration and one seed, the later one counts.
+    """
+    finished = [run for run in runs if run.finished]
+    remarks = []
+    labels = _labels(finished)
+    groups: dict[str, dict[int, Run]] = {}  # labels are as different as identities
+    for run in sorted(finished, key=lambda run: run.started):
+        group = groups.setdefault(labels[_identity(run)], {})
+        if run.seed in group:
+            older = group[run.seed]
+            remarks.append(f"{older.path}: seed {run.seed} was run again in {run.path}, not used")
+        group[run.seed] = run
+    contestants = [Contestant(label, dict(sorted(g.items()))) for label, g in groups.items()]
+    contestants.sort(key=lambda contestant: -contestant.summary("rsum")[0])
+    return contestants, remarks
+
+
+def find_baseline(contestants: Sequence[Contestant], label: str | None) -> Contestant:
+    """The contestant named `label`, or the first, which is the best, when None.
+
+    Raises: ValueError listing the labels when there is none of that name.
+    """
+    if label is None:
+        return contestants[0]
+    for contestant in contestants:
+        if contestant.label == label:
+            return contestant
+    known = ", ".join(repr(contestant.label) for contestant in contestants)
+    raise ValueError(f"--baseline: expected one of {known}, got {label!r}")
+
+
+def compare_with(
+    baseline: Contestant, contestants: Sequence[Contestant], name: str = "rsum"
+) -> dict[str, Comparison]:
+    """Paired tests of every contestant against the baseline, by label.
+
+    Args:
+        baseline: what is subtracted.
+        contestants: the family; the baseline among them is not tested against itself.
+        name: one of `COLUMNS`.
+    """
+    its = baseline.values(name)
+    tests: dict[str, PairedTest | None] = {}
+    for contestant in contestants:
+        mine = contestant.values(name)
+        shared = [seed for seed in mine if seed in its]
+        tested = shared and contestant.label != baseline.label
+        differences = [mine[seed] - its[seed] for seed in shared]
+        tests[contestant.label] = paired_test(differences) if tested else None
+    family = [label for label, test in tests.items() if test is not None]
+    exact = _corrected({label: _of(tests, label).p_exact for label in family})
+    student = _corrected({label: _of(tests, label).p_student for label in family})
+    return {
+        label: Comparison(test, exact.get(label), student.get(label))
+        for label, test in tests.items()
+    }
+
+
+def _of(tests: Mapping[str, PairedTest | None], label: str) -> PairedTest:
+    test = tests[label]
+    assert test is not None  # of the family
+    return test
+
+
+def _corrected(p_values: Mapping[str, float | None]) -> dict[str, float]:
+    """Holm's correction over those that are known."""
+    known = {label: p for label, p in p_values.items() if p is not None}
+    return dict(zip(known, holm(list(known.values())), strict=True))
+
+
+def _metrics(run: Run) -> Mapping[str, Any]:
+    assert run.metrics is not None  # contestants hold finished runs
+    return run.metrics
+
+
+def _identity(run: Run) -> str:
+    """Equal for runs of one contestant."""
+    return json.dumps([run.label, run.config], sort_keys=True, default=str)
+
+
+def _labels(runs: Sequence[Run]) -> dict[str, str]:
+    """A name for every identity: the objective and the few things that differ, or the run's own."""
+    labels = {_identity(run): run.label for run in runs if run.label}
+    unnamed = {_identity(run): run for run in runs if not run.label}
+    flat = {identity: _flat(run.config) for identity, run in unnamed.items()}
+    names = sorted({name for entries in flat.values() for name in entries})
+    varying = [
+        name
+        for name in names
+        if name != OBJECTIVE and len({repr(entries.get(name)) for entries in flat.values()}) > 1
+    ]
+    for identity, run in unnamed.items():
+        objective = str(flat[identity].get(OBJECTIVE, "run"))
+        differing = [f"{name}={flat[identity].get(name)}" for name in varying]
+        if len(varying) > MOST_NAMED:
+            differing = [run.path.name]
+        labels[identity] = ", ".join([objective, *differing])
+    return _told_apart(labels, {_identity(run): run.path.parent.name for run in runs})
+
+
+def _told_apart(labels: Mapping[str, str], places: Mapping[str, str]) -> dict[str, str]:
+    """Labels by identity, those used twice with the place of their runs behind, or a number."""
+    count = Counter(labels.values())
+    told = {
+        identity: label if count[label] == 1 else f"{label} ({places[identity]})"
+        for identity, label in labels.items()
+    }
+    used: Counter[str] = Counter()
+    for identity, label in told.items():
+        used[label] += 1
+        if used[label] > 1:
+            told[identity] = f"{label} #{used[label]}"
+    return told
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted names and plain values of a configuration."""
+    entries: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            entries |= _flat(value, f"{prefix}{name}.")
+        else:
+            entries[prefix + name] = value
+    return entries

@@ -1,0 +1,170 @@
+"""The comparison as a table: rows of numbers first, then text of several kinds."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from goal_kernels.training.compare.contestants import (
+    COLUMNS,
+    Comparison,
+    Contestant,
+    column,
+    compare_with,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+TESTED = ("Δ rsum", "95 % interval", "p exact", "p t-test")
+"""Columns of the test against the baseline; both p-values after Holm's correction."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contestant, or a reference (chance, oracle) with no seeds.
+
+    Attributes:
+        label: its name.
+        seeds: number of runs, 0 for a reference.
+        means, deviations: by column; no deviation for one seed.
+        comparison: with the baseline; None for references.
+    """
+
+    label: str
+    seeds: int
+    means: Mapping[str, float]
+    deviations: Mapping[str, float | None]
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with the best contestant first, references last; `baseline` is what tests refer to."""
+
+    rows: Sequence[Row]
+    baseline: str
+
+
+def make_table(contestants: Sequence[Contestant], baseline: Contestant) -> Table:
+    """The table of contestants, in their order, beside chance and oracle."""
+    tests = compare_with(baseline, contestants)
+    rows = []
+    for contestant in contestants:
+        summaries = {name: contestant.summary(name) for name in COLUMNS}
+        rows.append(
+            Row(
+                contestant.label,
+                len(contestant.runs),
+                {name: mean for name, (mean, _) in summaries.items()},
+                {name: deviation for name, (_, deviation) in summaries.items()},
+                tests[contestant.label],
+            )
+        )
+    first = next(iter(contestants[0].runs.values()))
+    for label, metrics in (("chance", first.chance), ("oracle", first.oracle)):
+        if metrics is not None:
+            rows.append(Row(label, 0, {name: column(metrics, name) for name in COLUMNS}, {}))
+    return Table(rows, baseline.label)
+
+
+def cells(row: Row, baseline: str) -> list[str]:
+    """The text of a row: label, seeds, `COLUMNS`, `TESTED`."""
+    numbers = []
+    for name in COLUMNS:
+        deviation = row.deviations.get(name)
+        spread = "" if deviation is None else f" ± {deviation:.1f}"
+        numbers.append(f"{row.means[name]:.1f}{spread}")
+    return [row.label, str(row.seeds or ""), *numbers, *_tested(row, baseline)]
+
+
+def _tested(row: Row, baseline: str) -> list[str]:
+    if row.label == baseline:
+        return ["baseline", "", "", ""]
+    if row.comparison is None or row.comparison.test is None:
+        return ["", "", "", ""]
+    test = row.comparison.test
+    low_high = "" if test.interval is None else "{:+.1f} to {:+.1f}".format(*test.interval)
+    p_values = [_p(row.comparison.holm_exact), _p(row.comparison.holm_student)]
+    return [f"{test.difference:+.1f}", low_high, *p_values]
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def heads() -> list[str]:
+    """Headings of `cells`."""
+    return ["", "seeds", *COLUMNS, *TESTED]
+
+
+def markdown(table: Table) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(heads()) + " |", "|---|" + "--:|" * (len(heads()) - 1)]
+    lines += ["| " + " | ".join(cells(row, table.baseline)) + " |" for row in table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def rich_tables(table: Table) -> list[RichTable]:
+    """Two tables for the terminal, since one would be too wide: recalls, and the tests."""
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    recalls = RichTable(title="Recall in percent, mean ± standard deviation over seeds")
+    tests = RichTable(
+        title=f"rsum against {escape(table.baseline)}, p-values after Holm's correction"
+    )
+    last = len(COLUMNS) + 2  # columns of `cells` before the tests: label, seeds, recalls
+    for shown, columns in (
+        (recalls, range(last)),
+        (tests, [0, 1, last - 1, *range(last, len(heads()))]),
+    ):
+        for place in columns:
+            shown.add_column(heads()[place], justify="right" if place else "left")
+        for row in table.rows:
+            texts = cells(row, table.baseline)
+            if row.seeds or shown is recalls:
+                chosen = [escape(texts[place]) for place in columns]
+                shown.add_row(*chosen, style="" if row.seeds else "dim")
+    return [recalls, tests]
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """Plain records with unrounded numbers, for JSON and CSV."""
+    made = []
+    for row in table.rows:
+        record: dict[str, Any] = {"label": row.label, "seeds": row.seeds}
+        for name in COLUMNS:
+            record[name] = row.means[name]
+            record[f"{name} std"] = row.deviations.get(name)
+        comparison = row.comparison
+        test = None if comparison is None else comparison.test
+        low, high = (None, None) if test is None or test.interval is None else test.interval
+        record |= {
+            "baseline": table.baseline,
+            "pairs": None if test is None else test.pairs,
+            "difference": None if test is None else test.difference,
+            "interval low": low,
+            "interval high": high,
+            "p exact": None if test is None else test.p_exact,
+            "p t-test": None if test is None else test.p_student,
+            "p exact, Holm": None if comparison is None else comparison.holm_exact,
+            "p t-test, Holm": None if comparison is None else comparison.holm_student,
+        }
+        made.append(record)
+    return made
+
+
+def csv_text(table: Table) -> str:
+    """The records as CSV with a head."""
+    made = records(table)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(made[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(made)
+    return text.getvalue()

@@ -1,0 +1,84 @@
+"""Sentences about a study that follow from its numbers by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from goal_kernels.training.compare.contestants import Comparison, Contestant, compare_with
+from goal_kernels.training.study.gathered import Gathered
+
+LEVEL = 0.05  # of tests, after Holm's correction
+NEAR_CHANCE = 3.0  # an rsum below this many times chance is called untrained
+
+
+def findings(gathered: Gathered) -> list[str]:
+    """What separates and what does not, a sentence each."""
+    main, baseline = gathered.main, gathered.baseline
+    tests = compare_with(baseline, main)
+    sentences = [_range(main), *_against(baseline, main, tests)]
+    against_best = compare_with(main[0], main)
+    equal = [c.label for c in main[1:] if not _separates(against_best[c.label])]
+    sentences.append(
+        f"Not told apart from the best, `{main[0].label}`, by the t-test: {_named(equal)}."
+    )
+    sentences += [_untrained(name, group) for name, group in gathered.others.items()]
+    return sentences
+
+
+def _range(main: Sequence[Contestant]) -> str:
+    means = [contestant.summary("rsum")[0] for contestant in main]
+    deviations = [d for c in main if (d := c.summary("rsum")[1]) is not None]
+    spread = (
+        f" The standard deviation over seeds is {sorted(deviations)[len(deviations) // 2]:.1f} "
+        f"for the median contestant, {max(deviations):.1f} for the most variable."
+        if deviations
+        else ""
+    )
+    return (
+        f"Mean rsums reach from {means[-1]:.1f} (`{main[-1].label}`) to {means[0]:.1f} "
+        f"(`{main[0].label}`).{spread}"
+    )
+
+
+def _against(
+    baseline: Contestant, main: Sequence[Contestant], tests: dict[str, Comparison]
+) -> list[str]:
+    """Who is better and worse than the baseline, and what the exact test can say."""
+    others = [c for c in main if c.label != baseline.label]
+    separate = [c for c in others if _separates(tests[c.label])]
+    better = [c.label for c in separate if _difference(tests[c.label]) > 0]
+    worse = [c.label for c in separate if _difference(tests[c.label]) < 0]
+    rest = [c.label for c in others if c not in separate]
+    exact = [c.label for c in others if (tests[c.label].holm_exact or 1.0) <= LEVEL]
+    return [
+        f"Better than `{baseline.label}` (t-test, Holm, {LEVEL}): {_named(better)}.",
+        f"Worse than `{baseline.label}`: {_named(worse)}.",
+        f"Not told apart from `{baseline.label}`: {_named(rest)}.",
+        f"By the exact test after Holm's correction: {_named(exact)}.",
+    ]
+
+
+def _separates(comparison: Comparison) -> bool:
+    return comparison.holm_student is not None and comparison.holm_student <= LEVEL
+
+
+def _difference(comparison: Comparison) -> float:
+    assert comparison.test is not None  # only tested ones separate
+    return comparison.test.difference
+
+
+def _untrained(name: str, contestants: Sequence[Contestant]) -> str:
+    """Which contestants of a group ended near chance."""
+    near = []
+    for contestant in contestants:
+        run = next(iter(contestant.runs.values()))
+        if run.chance and contestant.summary("rsum")[0] <= NEAR_CHANCE * run.chance["rsum"]:
+            near.append(contestant.label.removesuffix(f", {name}"))
+    return (
+        f"{name.capitalize()}: {len(near)} of {len(contestants)} end within {NEAR_CHANCE:g} times "
+        f"the rsum of chance: {_named(near)}."
+    )
+
+
+def _named(labels: Sequence[str]) -> str:
+    return ", ".join(f"`{label}`" for label in labels) or "none"

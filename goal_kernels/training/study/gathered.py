@@ -1,0 +1,118 @@
+"""What the results of a study say, put together for its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from goal_kernels.training.compare.contestants import Contestant, find_baseline, group_runs
+from goal_kernels.training.compare.runs import run_of_cell
+from goal_kernels.training.compare.statistics import mean_and_deviation
+from goal_kernels.training.study.cell import Cell
+from goal_kernels.training.study.recipe import StudyRecipe
+from goal_kernels.training.study.results import CellResult, is_finished, read_result, result_path
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The finished cells of a study.
+
+    Attributes:
+        recipe: of the study.
+        cells: all it has, finished or not.
+        results: of the finished ones, in the order of `cells`.
+    """
+
+    recipe: StudyRecipe
+    cells: Sequence[Cell]
+    results: Sequence[CellResult]
+
+    @property
+    def main(self) -> list[Contestant]:
+        """Contestants of the groups that run on all seeds of the study, best first."""
+        names = [group.name for group in self.recipe.groups if not group.seeds]
+        return self._contestants(names)
+
+    @property
+    def others(self) -> dict[str, list[Contestant]]:
+        """Contestants of each group with seeds of its own, by the group's name, best first."""
+        names = [group.name for group in self.recipe.groups if group.seeds]
+        found = {name: self._contestants([name]) for name in names}
+        return {name: contestants for name, contestants in found.items() if contestants}
+
+    @property
+    def baseline(self) -> Contestant:
+        """What the page tests against. Raises: ValueError when it has no finished cell."""
+        return find_baseline(self.main, self.recipe.baseline or None)
+
+    def _contestants(self, groups: Sequence[str]) -> list[Contestant]:
+        results = [result for result in self.results if result.header["group"] in groups]
+        return group_runs([run_of_cell(result) for result in results])[0]
+
+
+def gather(recipe: StudyRecipe, cells: Sequence[Cell], results: Path) -> Gathered:
+    """Read the finished cells of a study.
+
+    Raises: ValueError when there is none, or one is damaged or from another configuration.
+    """
+    finished = [cell for cell in cells if is_finished(results, cell)]
+    if not finished:
+        raise ValueError(
+            f"{results}: expected results of finished cells, got none; run the study first"
+        )
+    return Gathered(recipe, cells, [read_result(result_path(results, cell)) for cell in finished])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Mean rsums of "triplet/pair" objectives.
+
+    Attributes:
+        triplets, pairs: weights, in order of appearance in the registry.
+        values: (mean, deviation) by (triplet, pair); `MARGINAL` stands for "all of them": the mean
+            over that axis, taken within each seed.
+    """
+
+    triplets: Sequence[str]
+    pairs: Sequence[str]
+    values: Mapping[tuple[str, str], tuple[float, float | None]]
+
+
+MARGINAL = "mean"
+
+
+def grid_of(contestants: Sequence[Contestant]) -> Grid | None:
+    """The grid of the contestants that are objectives; None unless it is full and has two axes.
+
+    Seeds that some objective lacks are left out of the marginal means.
+    """
+    rsums = {
+        contestant.label: contestant.values("rsum")
+        for contestant in contestants
+        if "/" in contestant.label
+    }
+    triplets = sorted({label.partition("/")[0] for label in rsums}, key=_registry_order("triplet"))
+    pairs = sorted({label.partition("/")[2] for label in rsums}, key=_registry_order("pair"))
+    if len(triplets) < 2 or len(pairs) < 2 or len(triplets) * len(pairs) != len(rsums):
+        return None
+    shared = sorted(set.intersection(*(set(by_seed) for by_seed in rsums.values())))
+    values = {}
+    for t in (*triplets, MARGINAL):
+        for p in (*pairs, MARGINAL):
+            rows = [t] if t != MARGINAL else triplets
+            columns = [p] if p != MARGINAL else pairs
+            chosen = [rsums[f"{row}/{column}"] for row in rows for column in columns]
+            seeds = sorted(chosen[0]) if len(chosen) == 1 else shared
+            if seeds:
+                per_seed = [sum(c[seed] for c in chosen) / len(chosen) for seed in seeds]
+                values[t, p] = mean_and_deviation(per_seed)
+    return Grid(triplets, pairs, values)
+
+
+def _registry_order(kind: str) -> Callable[[str], int]:
+    """Sorts names of weights as the registry lists them, unknown ones last."""
+    from goal_kernels import list_elements
+
+    order = [element.name for element in list_elements(kind)]
+    return lambda name: order.index(name) if name in order else len(order)
