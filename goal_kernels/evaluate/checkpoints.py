@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from goal_kernels.data.layout import VOCABULARY
 from goal_kernels.data.truth_relation import TruthRelation
+from goal_kernels.training.checkpoints import CheckpointError, check_tokenizer, load_checkpoint
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.evaluation import read_oracle
 from goal_kernels.training.lightning_module import RetrievalModule
+from goal_kernels.training.local_weights import weights_follow
 
 RUN_CHECKPOINT = Path("checkpoints") / "best.ckpt"
 
@@ -76,12 +78,13 @@ def encode_checkpoint(path: Path, options: Encoding) -> Encoded:
     """Encode every image and every caption of a split once.
 
     Args: path: a checkpoint of `goal-kernels fit`, or its run folder.
-    Raises: FileNotFoundError, ValueError.
+    Raises: FileNotFoundError, ValueError, CheckpointError.
     """
     file = find_checkpoint(path)
     stored = _read(file)
     model = _build_module(file, stored)
-    data = build_data(stored.get(RetrievalDataModule.CHECKPOINT_HYPER_PARAMS_KEY, {}), options)
+    data = build_data(_recorded_data(file, stored), options)
+    check_tokenizer(data.tokenizer.identity, stored)
     if data.sizes != model.model.sizes:
         raise ValueError(
             f"{file}: its model was made for data of other sizes: {model.model.sizes}, the data "
@@ -104,18 +107,22 @@ def encode_checkpoint(path: Path, options: Encoding) -> Encoded:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What a checkpoint holds; plain types and tensors alone are read."""
-    try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{file}: no whole checkpoint of `goal-kernels fit` ({reason}); objects other than "
-            "tensors and plain values are never read"
-        ) from error
+    """What a checkpoint holds. Raises: FileNotFoundError, CheckpointError."""
+    stored = load_checkpoint(file)
     if not isinstance(stored, dict) or not {"state_dict", "hyper_parameters"} <= set(stored):
-        raise ValueError(f"{file}: no checkpoint of `goal-kernels fit`: it has no hyper-parameters")
+        raise CheckpointError(
+            f"{file}: no checkpoint of `goal-kernels fit`: it has no hyper-parameters"
+        )
     return stored
+
+
+def _recorded_data(file: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the data that a checkpoint was trained on, with the words its run has kept."""
+    recorded = dict(stored.get(RetrievalDataModule.CHECKPOINT_HYPER_PARAMS_KEY, {}))
+    kept = file.parent.parent / VOCABULARY
+    if recorded.get("vocabulary") is None and kept.is_file():
+        recorded["vocabulary"] = str(kept)
+    return recorded
 
 
 def _known(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +133,8 @@ def _known(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 def _build_module(file: Path, stored: Mapping[str, Any]) -> RetrievalModule:
     """The trained model."""
     try:
-        module = RetrievalModule(**_known(RetrievalModule, stored["hyper_parameters"]))
+        with weights_follow():
+            module = RetrievalModule(**_known(RetrievalModule, stored["hyper_parameters"]))
         module.load_state_dict(stored["state_dict"])
     except (TypeError, RuntimeError) as error:
         raise ValueError(

@@ -31,12 +31,20 @@ from goal_kernels.evaluate.protocols import choose_protocols
 from goal_kernels.evaluate.results import Question, describe_broken, evaluate_member
 from goal_kernels.evaluate.tables import histogram_text, markdown, show, tables
 from goal_kernels.evaluate.truth_files import read_truth
+from goal_kernels.training.checkpoints import CheckpointError
 from goal_kernels.training.evaluation import read_oracle
 
 if TYPE_CHECKING:
     from goal_kernels.evaluate.checkpoints import Encoded
 
 ARRAY_FILES = (".npy", ".npz")
+MISTAKES = (
+    ValueError,
+    FileNotFoundError,
+    ModuleNotFoundError,
+    BackendUnavailableError,
+    CheckpointError,
+)
 MODEL_MODULES = ("pytorch_lightning", "jsonargparse")
 
 
@@ -44,7 +52,7 @@ def run_eval(args: argparse.Namespace) -> int:
     """Evaluate as ``args`` say, print and write; 0, or 2 after an error in the arguments."""
     try:
         record = _evaluate(args)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError, BackendUnavailableError) as error:
+    except MISTAKES as error:
         print(f"goal-kernels eval: error: {error}", file=sys.stderr)
         return 2
     _show(record, args.markdown)

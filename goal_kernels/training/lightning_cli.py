@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from goal_kernels.training.lightning_options import (
     quieten,
     set_threads,
 )
+from goal_kernels.training.local_weights import weights_follow
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.recipes import CARD
 from goal_kernels.training.resume import Resumption, choose_run, prepare_folder, resumed_arguments
@@ -134,7 +136,8 @@ class RetrievalCLI(LightningCLI):
         CheckpointError when a checkpoint does not fit them."""
         try:
             set_threads(self.options.run.threads)
-            super().instantiate_classes()
+            with weights_follow() if any(self._checkpoints().values()) else nullcontext():
+                super().instantiate_classes()
             self._check_checkpoints()
         except BaseException as error:
             if self.run is not None and self.resumption is None and self._is_first:
@@ -144,11 +147,18 @@ class RetrievalCLI(LightningCLI):
             raise
         use_exact_epoch_loop(self.trainer)
 
+    def _checkpoints(self) -> dict[str, Any]:
+        """The checkpoints that the weights come from, if any, by the option that names them."""
+        if self.resumption is not None:
+            return {"--resume": self.resumption.checkpoint}
+        given = {"ckpt_path": self.options.ckpt_path}
+        if self.config.subcommand == "fit":
+            given["run.weights"] = self.options.run.weights
+        return given
+
     def _check_checkpoints(self) -> None:
         """See that checkpoints fit the model and the data; start from `run.weights`, if given."""
-        given = {"ckpt_path": self.options.ckpt_path, "run.weights": self.options.run.weights}
-        if self.resumption is not None:
-            given = {"--resume": self.resumption.checkpoint}
+        given = self._checkpoints()
         for argument, path in given.items():
             if path is not None:
                 held = look_into_checkpoint(Path(path))

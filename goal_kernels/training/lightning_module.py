@@ -21,6 +21,7 @@ from goal_kernels.training.batch_share import BatchShare, augment_share
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.dense_losses import make_objective
 from goal_kernels.training.evaluation import Evaluation, evaluate
+from goal_kernels.training.local_weights import weights_to_follow
 from goal_kernels.training.model import build_model
 from goal_kernels.training.optimisation import DroppedRate, DropSchedule, make_optimizer
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options
@@ -98,7 +99,7 @@ class RetrievalModule(pl.LightningModule):
         self.save_hyperparameters(plain)
         _check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
         self.objective = make_objective(objective, objective_parameters)
-        self.model = build_model(image, text, sizes, embed_dim)
+        self.model = build_model(image, text, sizes, embed_dim, pretrained=not weights_to_follow())
         self.loss = WarmedLoss(
             self.objective,
             WarmupSchedule(warmup_steps, blend_steps),

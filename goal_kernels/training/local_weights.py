@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,26 @@ from goal_kernels.training.optional import need
 ARGUMENT = "model.image.weights"
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "teacher", "student")
 SHOWN = 4  # names of parameters in a message
+
+_to_follow: ContextVar[bool] = ContextVar("weights to follow", default=False)
+
+
+@contextmanager
+def weights_follow() -> Iterator[None]:
+    """Build models whose weights come from a checkpoint afterwards.
+
+    The files that their options name are then not read, and may be gone.
+    """
+    token = _to_follow.set(True)
+    try:
+        yield
+    finally:
+        _to_follow.reset(token)
+
+
+def weights_to_follow() -> bool:
+    """Whether the weights of a model that is built now come from a checkpoint afterwards."""
+    return _to_follow.get()
 
 
 def fill(
