@@ -29,7 +29,7 @@ RECORDED_PACKAGES = (
     "transformers",
 )
 GIT_SECONDS = 10  # a repository that does not answer by then is recorded as none
-NOT_HASHED = ("run", "seed_everything", "ckpt_path")
+NOT_HASHED = ("run", "recipe", "seed_everything", "ckpt_path")  # they change no computation
 
 
 def describe_environment(

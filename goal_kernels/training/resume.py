@@ -18,6 +18,7 @@ DEFAULT_ROOT = "runs"
 CHANGEABLE = (
     # How long and where a run trains, and what it says meanwhile; never what it computes.
     "run",
+    "recipe",  # what the configuration is called and should reach
     "ckpt_path",
     "data.folder",
     "data.num_workers",

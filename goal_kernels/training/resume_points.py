@@ -152,10 +152,6 @@ class ResumePoints(Callback):
                 f"with, found {pairs:,}; a run goes on with its own data only"
             )
         _data(trainer).start_at(place["epoch"], place["pairs"])
-        batches = place["pairs"] // _pairs_a_batch(trainer)
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        if progress["current"]["completed"] != batches and place["pairs"]:
-            progress["current"] = dict.fromkeys(progress["current"], batches)
         self._take_random(state["random"], trainer)
         if trainer.is_global_zero:
             for logger, kept in zip(_histories(trainer), state["history"], strict=True):
@@ -171,8 +167,8 @@ class ResumePoints(Callback):
             self._random = states[trainer.global_rank]
         else:
             rank_zero_info(
-                f"resumed on {trainer.world_size} devices instead of {len(states)}: "
-                "from here on other random numbers are drawn"
+                f"resumed on {trainer.world_size} devices instead of {len(states)}: the states of "
+                "their random generators are not taken over"
             )
 
 
@@ -181,17 +177,13 @@ def _data(trainer: pl.Trainer) -> RetrievalDataModule:
     return cast(Any, trainer).datamodule
 
 
-def _pairs_a_batch(trainer: pl.Trainer) -> int:
-    """Pairs that all processes together take from the data at once."""
-    return _data(trainer).batch_size
-
-
 def _position(trainer: pl.Trainer) -> tuple[int, int]:
     """(epoch, pairs of it that finished steps have used), by all processes together."""
     epochs: Any = trainer.fit_loop.epoch_progress.current
     inside = epochs.ready > epochs.processed
     batches = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-    return epochs.processed, batches * _pairs_a_batch(trainer) if inside else 0
+    # The devices of a run share a batch, so that another number of them goes on at the same place.
+    return epochs.processed, batches * _data(trainer).batch_size if inside else 0
 
 
 def _histories(trainer: pl.Trainer) -> list[HistoryLogger]:
