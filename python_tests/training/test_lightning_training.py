@@ -152,6 +152,15 @@ def test_warm_up_in_epochs_is_counted_in_steps_of_the_optimiser(
     assert seen == [0, 0, 0, 0.5, 1, 1, 1, 1]
 
 
+def test_epochs_are_known_where_training_is_planned_in_steps(data: RetrievalDataModule) -> None:
+    module = make_module(data, warmup_epochs=0.5, lr_drop_epochs=[1])
+    seen = train(
+        data, module, -1, max_steps=6, look=lambda m: m.optimizers().param_groups[0]["lr"]
+    ).seen
+    assert module.loss.schedule.warmup_steps == 2
+    assert seen == pytest.approx([0.01] * 4 + [0.001] * 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
