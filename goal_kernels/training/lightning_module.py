@@ -161,8 +161,10 @@ class RetrievalModule(pl.LightningModule):
 
     def _steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
-        self.trainer.fit_loop.setup_data()  # counts the batches, unless they are counted already
-        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        trainer = self.trainer
+        if trainer.train_dataloader is None:  # training that is planned in steps has not looked yet
+            trainer.fit_loop.setup_data()
+        return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
     def on_train_start(self) -> None:
         """Freeze what does not train now, also when the run resumes within an epoch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ pl = pytest.importorskip("pytorch_lightning")
 
 from lightning_cases import make_module, make_trainer, parameters  # noqa: E402
 from pytorch_lightning.plugins.precision import MixedPrecision  # noqa: E402
+from pytorch_lightning.strategies import DDPStrategy  # noqa: E402
 
 from goal_kernels.training.data_module import RetrievalDataModule  # noqa: E402
+from goal_kernels.training.parallel_steps import require_unused_parameters  # noqa: E402
 from goal_kernels.training.warmup import CollapseHold  # noqa: E402
 
 
@@ -152,6 +155,15 @@ def test_warm_up_in_epochs_is_counted_in_steps_of_the_optimiser(
     assert seen == [0, 0, 0, 0.5, 1, 1, 1, 1]
 
 
+def test_epochs_are_known_where_training_is_planned_in_steps(data: RetrievalDataModule) -> None:
+    module = make_module(data, warmup_epochs=0.5, lr_drop_epochs=[1])
+    seen = train(
+        data, module, -1, max_steps=6, look=lambda m: m.optimizers().param_groups[0]["lr"]
+    ).seen
+    assert module.loss.schedule.warmup_steps == 2
+    assert seen == pytest.approx([0.01] * 4 + [0.001] * 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -244,3 +256,13 @@ def test_a_frozen_backbone_and_the_ramp_after_it(data: RetrievalDataModule) -> N
     assert blocks == [4, 4, 3, 2]  # once more at the start, for runs that resume
     factors = [(got / loss).item() for got, loss in zip(returned, losses, strict=True)]
     assert factors == pytest.approx([1] * 4 + [0, 0.25, 0.5, 0.75] + [1] * 4)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_freezing_for_a_while_needs_a_strategy_that_allows_it(allowed: bool) -> None:
+    trainer = SimpleNamespace(strategy=DDPStrategy(find_unused_parameters=allowed))
+    if allowed:
+        require_unused_parameters(trainer)
+    else:
+        with pytest.raises(ValueError, match=r"ddp_find_unused_parameters_true"):
+            require_unused_parameters(trainer)
