@@ -72,7 +72,7 @@ def run_study_command(args: argparse.Namespace) -> int:
     from goal_kernels.training.study.gathered import gather
     from goal_kernels.training.study.page import write_page
     from goal_kernels.training.study.recipe import read_study
-    from goal_kernels.training.study.runner import StudyError
+    from goal_kernels.training.study.workers import WorkFailed
 
     try:
         recipe = read_study(args.config)
@@ -83,7 +83,7 @@ def run_study_command(args: argparse.Namespace) -> int:
         page = args.page or folder / "page.md"
         write_page(gather(recipe, cells, folder / "results"), folder, page)
         print(f"page  {page}")
-    except (ValueError, StudyError, ModuleNotFoundError) as error:
+    except (ValueError, WorkFailed, ModuleNotFoundError) as error:
         print(f"goal-kernels study: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -107,7 +107,8 @@ def _chosen(recipe: StudyRecipe, args: argparse.Namespace) -> list[Cell]:
 def _train(recipe: StudyRecipe, cells: list[Cell], folder: Path, jobs: int) -> None:
     """Make the data set where the study makes its own, then run what is left."""
     from goal_kernels.data.goalworld import generate_goalworld
-    from goal_kernels.training.study.runner import plan, run_study
+    from goal_kernels.training.study.jobs import plan
+    from goal_kernels.training.study.workers import run_stages
 
     if recipe.dataset:
         for place in sorted({cell.config["data"]["folder"] for cell in cells}):
@@ -115,7 +116,7 @@ def _train(recipe: StudyRecipe, cells: list[Cell], folder: Path, jobs: int) -> N
     stages = plan(recipe.name, cells, folder / "results", folder / "work")
     left = len(stages[-1])
     print(f"{recipe.name}: {len(cells)} cells, {len(cells) - left} finished", flush=True)
-    run_study(stages, jobs, _line_reporter())
+    run_stages(stages, jobs, _line_reporter())
 
 
 def _line_reporter() -> Callable[[int, int, str, float], None]:

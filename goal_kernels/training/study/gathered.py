@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from goal_kernels import list_elements
 from goal_kernels.training.compare.contestants import Contestant, find_baseline, group_runs
 from goal_kernels.training.compare.runs import run_of_cell
 from goal_kernels.training.compare.statistics import mean_and_deviation
@@ -43,8 +44,10 @@ class Gathered:
 
     @property
     def baseline(self) -> Contestant:
-        """What the page tests against. Raises: ValueError when it has no finished cell."""
-        return find_baseline(self.main, self.recipe.baseline or None)
+        """What the page tests against: the recipe's, or the best while that has no results."""
+        known = {contestant.label for contestant in self.main}
+        wanted = self.recipe.baseline
+        return find_baseline(self.main, wanted if wanted in known else None)
 
     def _contestants(self, groups: Sequence[str]) -> list[Contestant]:
         results = [result for result in self.results if result.header["group"] in groups]
@@ -92,8 +95,8 @@ def grid_of(contestants: Sequence[Contestant]) -> Grid | None:
         for contestant in contestants
         if "/" in contestant.label
     }
-    triplets = sorted({label.partition("/")[0] for label in rsums}, key=_registry_order("triplet"))
-    pairs = sorted({label.partition("/")[2] for label in rsums}, key=_registry_order("pair"))
+    triplets = sorted({label.partition("/")[0] for label in rsums}, key=registry_order("triplet"))
+    pairs = sorted({label.partition("/")[2] for label in rsums}, key=registry_order("pair"))
     if len(triplets) < 2 or len(pairs) < 2 or len(triplets) * len(pairs) != len(rsums):
         return None
     shared = sorted(set.intersection(*(set(by_seed) for by_seed in rsums.values())))
@@ -110,9 +113,7 @@ def grid_of(contestants: Sequence[Contestant]) -> Grid | None:
     return Grid(triplets, pairs, values)
 
 
-def _registry_order(kind: str) -> Callable[[str], int]:
-    """Sorts names of weights as the registry lists them, unknown ones last."""
-    from goal_kernels import list_elements
-
+def registry_order(kind: str) -> Callable[[str], int]:
+    """Sorts names of "triplet" or "pair" weights as the registry lists them, unknown ones last."""
     order = [element.name for element in list_elements(kind)]
     return lambda name: order.index(name) if name in order else len(order)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from goal_kernels.training.compare.contestants import Contestant
 from goal_kernels.training.compare.picture import COLOURS, INK, SOFT, dots, drawing
-from goal_kernels.training.study.gathered import Gathered
+from goal_kernels.training.study.gathered import Gathered, registry_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,47 @@ REFERENCE = "#7a7a7a"  # contestants that are no objectives: in every panel
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps [T] and values over seeds [S, T]."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What a picture of curves shows: a logged name, how its line looks and what it is called."""
+
+    name: str
+    style: str
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A picture of curves.
+
+    Attributes:
+        file: its name.
+        label: of the y axis.
+        lines: what is drawn for every contestant.
+        caption: what it shows.
+    """
+
+    file: str
+    label: str
+    lines: Sequence[Logged]
+    caption: str
+
+
+PANELS = (
+    Panels("curves.png", "rsum on dev", [Logged("val/rsum", "-")], "rsum on dev, training"),
+    Panels(
+        "mining.png",
+        "mean cosine in the batch",
+        [
+            Logged("mining/mean_positive", "-", "positives"),
+            Logged("mining/mean_hardest_negative", ":", "hardest negatives"),
+        ],
+        "positives and hardest negatives of the training batches",
+    ),
+)
+"""The pictures of curves; another logged number is a row."""
 
 
 def draw_all(gathered: Gathered, folder: Path) -> dict[str, str]:
@@ -37,17 +79,9 @@ def draw_all(gathered: Gathered, folder: Path) -> dict[str, str]:
         dots(axes[0, 0], gathered.main, [colours[c.label] for c in gathered.main])
         axes[0, 0].set_title(f"{title}: rsum on the test split")
     drawn["rsum.png"] = "rsum of every contestant, a dot a seed"
-    for file, label, names, what in (
-        ("curves.png", "rsum on dev", {"val/rsum": "-"}, "rsum on dev during training"),
-        (
-            "mining.png",
-            "mean cosine in the batch",
-            {"mining/mean_positive": "-", "mining/mean_hardest_negative": ":"},
-            "positives (solid) and hardest negatives (dotted) of the training batches",
-        ),
-    ):
-        if _draw_panels(gathered, folder / file, label, names):
-            drawn[file] = f"{what}, mean over seeds"
+    for panels in PANELS:
+        if _draw_panels(gathered, folder / panels.file, panels):
+            drawn[panels.file] = f"{panels.caption}, mean over seeds, from the end of the warm-up"
     for name, contestants in gathered.others.items():
         file = "-".join(name.split()) + ".png"
         _draw_pairs(gathered, folder / file, name, contestants)
@@ -57,9 +91,10 @@ def draw_all(gathered: Gathered, folder: Path) -> dict[str, str]:
 
 def _colours(contestants: Sequence[Contestant]) -> dict[str, str]:
     """A colour for each triplet weight, grey for what is no objective."""
-    heads = list(dict.fromkeys(sorted(_split(c.label)[0] for c in contestants if _is_objective(c))))
+    triplets = {_split(c.label)[0] for c in contestants if _is_objective(c)}
+    order = sorted(triplets, key=registry_order("triplet"))
     return {
-        c.label: COLOURS[heads.index(_split(c.label)[0]) % len(COLOURS)]
+        c.label: COLOURS[order.index(_split(c.label)[0]) % len(COLOURS)]
         if _is_objective(c)
         else REFERENCE
         for c in contestants
@@ -86,82 +121,82 @@ def curve(contestant: Contestant, name: str) -> Curve | None:
     return np.array(steps), np.array(values)
 
 
-def _draw_panels(gathered: Gathered, path: Path, label: str, names: Mapping[str, str]) -> bool:
+def _draw_panels(gathered: Gathered, path: Path, wanted: Panels) -> bool:
     """A panel for each pair weight, a colour for each triplet weight; False if nothing is logged.
 
-    Args:
-        gathered: the study.
-        path: of the picture.
-        label: of the y axis.
-        names: logged names, and the line style of each.
+    What comes before the end of the warm-up is the same for all, and left out.
     """
     contestants = gathered.main
-    if all(curve(c, name) is None for c in contestants for name in names):
+    if all(curve(c, line.name) is None for c in contestants for line in wanted.lines):
         return False
-    order = sorted(filter(_is_objective, contestants), key=lambda c: c.label)
-    panels = list(dict.fromkeys(_split(c.label)[1] for c in order)) or [""]
+    start = min(cell.warmup_steps for cell in gathered.cells if cell.group == _first(gathered))
+    objectives = [c for c in contestants if _is_objective(c)]
     references = [c for c in contestants if not _is_objective(c)]
+    pairs = sorted({_split(c.label)[1] for c in objectives}, key=registry_order("pair")) or [""]
     colours = _colours(contestants)
-    columns = min(PANEL_COLUMNS, len(panels) + 1)
-    rows = math.ceil((len(panels) + 1) / columns)  # one place is for the legend
+    columns = min(PANEL_COLUMNS, len(pairs) + 1)
+    rows = math.ceil((len(pairs) + 1) / columns)  # one place is for the legend
     with drawing(path, rows, columns, columns * PANEL_WIDTH, rows * PANEL_HEIGHT) as grid:
         places = list(grid.flat)
-        for axes, panel in zip(places, panels, strict=False):
-            members = [c for c in order if _split(c.label)[1] == panel]
+        for axes, pair in zip(places, pairs, strict=False):
+            members = [c for c in objectives if _split(c.label)[1] == pair]
             for contestant in [*references, *members]:
-                for name, style in names.items():
-                    _line(axes, contestant, name, style, colours[contestant.label])
-            axes.set_title(f"pair weight {panel}" if panel else "")
+                for line in wanted.lines:
+                    _line(axes, contestant, line, colours[contestant.label], start)
+            axes.set_title(f"pair weight {pair}" if pair else "")
             axes.grid()
             axes.set_xlabel("optimiser step")
-            axes.set_ylabel(label)
-        _same_limits(places[: len(panels)])
-        _shade_warmup(gathered, places[: len(panels)])
-        for axes in places[len(panels) :]:
+            axes.set_ylabel(wanted.label)
+        _same_limits(places[: len(pairs)])
+        for axes in places[len(pairs) :]:
             axes.axis("off")
-        shown = {_split(c.label)[0]: colours[c.label] for c in order}
-        shown |= {c.label: REFERENCE for c in references}
-        _legend(places[-1], shown)
+        _legend(places[-1], [*sorted(objectives, key=_triplet_order), *references], wanted.lines)
     return True
 
 
-def _line(axes: Axes, contestant: Contestant, name: str, style: str, colour: str) -> None:
-    """The mean over seeds, and where the style is solid the range of the seeds behind it."""
-    found = curve(contestant, name)
+def _triplet_order(contestant: Contestant) -> int:
+    return registry_order("triplet")(_split(contestant.label)[0])
+
+
+def _line(axes: Axes, contestant: Contestant, line: Logged, colour: str, start: int) -> None:
+    """The mean over seeds, and for dev metrics the range of the seeds behind it.
+
+    Lightning counts the steps of logged values from 0: the value at step t - 1 is after t steps.
+    """
+    found = curve(contestant, line.name)
     if found is None:
         return
-    steps, values = found
-    axes.plot(steps, values.mean(axis=0), style, color=colour, linewidth=1.6)
-    if len(values) > 1 and name.startswith("val/"):
+    steps, values = found[0] + 1, found[1]
+    steps, values = steps[steps >= start], values[:, steps >= start]
+    axes.plot(steps, values.mean(axis=0), line.style, color=colour, linewidth=1.6)
+    if len(values) > 1 and line.name.startswith("val/"):
         low, high = values.min(axis=0), values.max(axis=0)
-        axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.1, linewidth=0)
 
 
 def _same_limits(panels: Sequence[Axes]) -> None:
     limits = [axes.get_ylim() for axes in panels]
     for axes in panels:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        axes.margins(x=0.02)
-
-
-def _shade_warmup(gathered: Gathered, panels: Sequence[Axes]) -> None:
-    """A tint over the steps that every objective shares."""
-    steps = min(cell.warmup_steps for cell in gathered.cells if cell.group == _first(gathered))
-    if steps:
-        for axes in panels:
-            axes.axvspan(0, steps, color="#f0eee8", zorder=0, linewidth=0)
-            axes.set_xlim(left=0)
 
 
 def _first(gathered: Gathered) -> str:
     return gathered.recipe.groups[0].name
 
 
-def _legend(axes: Axes, colours: Mapping[str, str]) -> None:
-    """Names and colours of the lines, in a place of their own."""
-    for name, colour in colours.items():
+def _legend(axes: Axes, contestants: Sequence[Contestant], lines: Sequence[Logged]) -> None:
+    """What colours and line styles mean, in a place of its own."""
+    colours = _colours(contestants)
+    named = {
+        f"triplet weight {_split(c.label)[0]}" if _is_objective(c) else c.label: colours[c.label]
+        for c in contestants
+    }
+    for name, colour in named.items():
         axes.plot([], [], color=colour, linewidth=2.2, label=name)
-    axes.legend(loc="center left", title="triplet weight", alignment="left")
+    for line in lines:
+        if line.meaning:
+            axes.plot([], [], line.style, color=INK, linewidth=1.6, label=line.meaning)
+    axes.legend(loc="center left", alignment="left")
 
 
 def _draw_pairs(
@@ -193,7 +228,7 @@ def _draw_pairs(
         axes.plot([], [], "s", color=COLOURS[1], label=name)
         axes.plot([], [], "o", color=COLOURS[0], label=_first(gathered))
         axes.set_xlabel("rsum on the test split")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.9 / len(contestants)), ncols=3)
+        axes.figure.legend(loc="outside upper right", ncols=3)
 
 
 def plain_label(label: str, group: str) -> str:

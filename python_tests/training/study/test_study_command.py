@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from goal_kernels.cli import main
-from goal_kernels.training.study import runner
+from goal_kernels.training.study import jobs
 from goal_kernels.training.study.page import BEGIN, END
 from goal_kernels.training.study.results import read_result
 
@@ -36,13 +36,13 @@ def contents(folder: Path) -> dict[str, str]:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the cells that were trained, in order."""
     names: list[str] = []
-    really = runner.train_cell
+    really = jobs.train_cell
 
     def recorded(cell, warmup):
         names.append(cell.name)
         return really(cell, warmup)
 
-    monkeypatch.setattr(runner, "train_cell", recorded)
+    monkeypatch.setattr(jobs, "train_cell", recorded)
     return names
 
 
@@ -54,7 +54,7 @@ def test_a_killed_study_goes_on_where_it_was(
     assert len(trained) == CELLS
     trained.clear()
 
-    really = runner.write_result
+    really = jobs.write_result
 
     def killed(path: Path, *rest) -> None:
         if len(trained) == 3:
@@ -62,7 +62,7 @@ def test_a_killed_study_goes_on_where_it_was(
         really(path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "write_result", killed)
+        patch.setattr(jobs, "write_result", killed)
         with pytest.raises(Killed):
             main(["study", "--config", str(study_file), "--folder", str(parts)])
     assert len(contents(parts / "results")) == 2
@@ -79,15 +79,6 @@ def test_a_killed_study_goes_on_where_it_was(
     assert main(["study", "--config", str(study_file), "--folder", str(parts)]) == 0
     assert trained == []
     assert not (parts / "work").exists()  # nothing was left that needs a warm-up
-
-
-def test_two_jobs_give_the_same_results(study_file: Path, tmp_path: Path) -> None:
-    command = ["study", "--config", str(study_file), "--seeds", "1", "--folder"]
-    assert main([*command, str(tmp_path / "one")]) == 0
-    assert main([*command, str(tmp_path / "two"), "--jobs", "2"]) == 0
-    results = contents(tmp_path / "one" / "results")
-    assert len(results) == CELLS / 2
-    assert contents(tmp_path / "two" / "results") == results
 
 
 def test_the_page_is_made_of_the_results(study_file: Path, tmp_path: Path) -> None:

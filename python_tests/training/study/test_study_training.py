@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ import torch
 
 from goal_kernels.cli import main
 from goal_kernels.training.study.cell import Cell
+from goal_kernels.training.study.jobs import plan
 from goal_kernels.training.study.recipe import merged, read_study
-from goal_kernels.training.study.runner import plan
 from goal_kernels.training.study.training import (
     Warmup,
     can_branch,
@@ -92,6 +93,12 @@ def test_a_warmup_that_ends_inside_an_epoch_cannot_be_shared(cell: Cell, warmup:
         train_warmup(inside, warmup)
     assert not warmup.complete
     assert not list(warmup.checkpoint.parent.glob("*.partial"))
+
+
+def test_jobs_can_go_to_other_processes(study_file: Path, tmp_path: Path) -> None:
+    stages = plan("small", read_study(str(study_file)).cells(), tmp_path / "r", tmp_path / "w")
+    assert [len(stage) for stage in stages] == [2, 6]
+    assert pickle.loads(pickle.dumps(stages)) == stages
 
 
 def test_a_budget_of_steps_is_never_resumed_since_that_would_lose_some(

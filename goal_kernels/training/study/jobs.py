@@ -1,15 +1,11 @@
-"""Runs the cells of a study that are not finished, one after the other or in several processes."""
+"""What of a study is left to do: warm-ups that cells share, then the cells."""
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +18,6 @@ from goal_kernels.training.study.training import (
     train_cell,
     train_warmup,
 )
-
-Report = Callable[[int, int, str, float], None]
-"""Called with jobs done, jobs in all, what was just done, and the expected seconds left."""
-
-
-class StudyError(RuntimeError):
-    """A cell could not be run; its name and the reason. What was finished before is kept."""
 
 
 @dataclass(frozen=True)
@@ -100,61 +89,6 @@ def _shared_warmups(cells: Sequence[Cell], work: Path) -> dict[str, Warmup]:
         if cell.warmup_steps % lengths[decisive] == 0:
             shared[key] = Warmup(work / f"warmup-{key}.ckpt", work / f"warmup-{key}.json")
     return shared
-
-
-def run_study(stages: Sequence[Sequence[Job]], jobs: int, report: Report) -> None:
-    """Run the stages one after the other, `jobs` processes at a time.
-
-    Args:
-        stages: from `plan`.
-        jobs: worker processes; 1 works in this process.
-        report: told about every finished job.
-    Raises: StudyError at the first job that fails; results written before it are kept.
-    """
-    total = sum(len(stage) for stage in stages)
-    started, done = time.monotonic(), 0
-    with _workers(jobs if total > 1 else 1) as run_stage:
-        for stage in stages:
-            for job, outcome in run_stage(stage):
-                done += 1
-                left = (time.monotonic() - started) / done * (total - done)
-                report(done, total, f"{job.name}: {outcome}", left)
-
-
-Outcomes = Iterator[tuple[Job, str]]
-"""Jobs with what came out of them, in the order in which they finish."""
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator[Callable[[Sequence[Job]], Outcomes]]:
-    """What runs the jobs of one stage, in this process or in `jobs` others."""
-    if jobs == 1:
-        yield lambda stage: ((job, _told(job, job.run)) for job in stage)
-        return
-    # A fresh interpreter each: forking a process that has started threads can deadlock.
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
-
-    def run_stage(stage: Sequence[Job]) -> Outcomes:
-        waiting: dict[Future[str], Job] = {pool.submit(job.run): job for job in stage}
-        for finished in as_completed(waiting):
-            yield waiting[finished], _told(waiting[finished], finished.result)
-
-    try:
-        yield run_stage
-    finally:
-        # After a fault, jobs that run now are finished and kept; those that wait are dropped.
-        pool.shutdown(cancel_futures=True)
-
-
-def _told(job: Job, outcome: Callable[[], str]) -> str:
-    """`outcome()`, any fault of which names the job."""
-    try:
-        return outcome()
-    except Exception as error:
-        raise StudyError(
-            f"{job.name}: {type(error).__name__}: {error}; what was finished is kept, run the "
-            "same command again to go on"
-        ) from error
 
 
 EXPECTED_WARNINGS = (
