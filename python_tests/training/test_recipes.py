@@ -47,6 +47,8 @@ def parse():
     cli = ParserOnly(
         RetrievalModule,
         RetrievalDataModule,
+        resume=None,
+        typed=[],
         seed_everything_default=0,
         save_config_callback=None,
         auto_configure_optimizers=False,
