@@ -13,7 +13,6 @@ import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from goal_kernels.data.files import write_text
@@ -31,12 +30,13 @@ from goal_kernels.training.environment import begin_session, describe_environmen
 from goal_kernels.training.evaluation import Evaluation, read_oracle
 from goal_kernels.training.final_test import test_last_and_best
 from goal_kernels.training.finish import finish_run, print_outcome
-from goal_kernels.training.history_logger import HistoryLogger
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.lightning_options import (
     TRAINER_DEFAULTS,
     add_run_options,
+    as_list,
     config_text,
+    make_loggers,
     quieten,
     set_threads,
 )
@@ -172,13 +172,13 @@ class RetrievalCLI(LightningCLI):
         """The trainer, writing into a run folder for `fit` and `test`, else nowhere."""
         given = self._get(self.config_init, "trainer")
         fitting = self.config.subcommand == "fit"
-        callbacks = [*_as_list(given.callbacks)]
+        callbacks = [*as_list(given.callbacks)]
         stopwatch = Stopwatch()
         if given.enable_progress_bar is not False:
             callbacks += progress_callbacks(stopwatch)
         if fitting:
             callbacks = [stopwatch, *callbacks]
-        kwargs["plugins"] = [CheckedFiles(), *_as_list(given.plugins)]
+        kwargs["plugins"] = [CheckedFiles(), *as_list(given.plugins)]
         kwargs["enable_progress_bar"] = any(isinstance(c, RichProgressBar) for c in callbacks)
         kwargs["logger"] = kwargs["enable_checkpointing"] = False
         if self.config.subcommand in ("fit", "test") and not given.fast_dev_run:
@@ -188,7 +188,7 @@ class RetrievalCLI(LightningCLI):
                 self.best, self.points = BestCheckpoint(self.run), self._resume_points(self.run)
                 callbacks = [self.points, *callbacks, self.best, LearningRateMonitor()]
                 step = self.resumption.step if self.resumption else None
-                kwargs["logger"] = [*_loggers(self.run, step), *_as_list(given.logger)]
+                kwargs["logger"] = [*make_loggers(self.run, step), *as_list(given.logger)]
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         self.datamodule.pairs_per_device(trainer.world_size)  # refused before a process is started
         return trainer
@@ -316,21 +316,6 @@ class RetrievalCLI(LightningCLI):
             warmup_steps=self.model.loss.schedule.warmup_steps,
             **facts,
         )
-
-
-def _as_list(given: Any) -> list[Any]:
-    """What a configuration gives as one thing, several or none (also as a switch)."""
-    if given is None or isinstance(given, bool):
-        return []
-    return list(given) if isinstance(given, list) else [given]
-
-
-def _loggers(run: RunFolder, step: int | None) -> list[Logger]:
-    """The CSV that the report reads, and the same for TensorBoard, from a step on."""
-    return [
-        HistoryLogger(run.history),
-        TensorBoardLogger(run.path, name=None, version="logs", purge_step=step),
-    ]
 
 
 def run_training(

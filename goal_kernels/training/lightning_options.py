@@ -9,6 +9,10 @@ from typing import Any
 
 import torch
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+
+from goal_kernels.training.history_logger import HistoryLogger
+from goal_kernels.training.run_folder import RunFolder
 
 TRAINER_DEFAULTS = {
     "accelerator": "auto",
@@ -74,3 +78,18 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+
+
+def as_list(given: Any) -> list[Any]:
+    """What a configuration gives as one thing, several or none (also as a switch)."""
+    if given is None or isinstance(given, bool):
+        return []
+    return list(given) if isinstance(given, list) else [given]
+
+
+def make_loggers(run: RunFolder, step: int | None) -> list[Logger]:
+    """The CSV that the report reads, and the same for TensorBoard, from a step on."""
+    return [
+        HistoryLogger(run.history),
+        TensorBoardLogger(run.path, name=None, version="logs", purge_step=step),
+    ]

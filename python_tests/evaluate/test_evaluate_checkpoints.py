@@ -69,7 +69,7 @@ def test_other_data_of_the_same_kind(run: Path, tmp_path: Path) -> None:
         record = evaluated(tmp_path, run, "--data.folder", moved, "--data", "batch_size=7")
     finally:
         moved.rename(world)
-    assert "data.folder: expected a folder" in told
+    assert "data.folder: expected a dataset" in told
     assert record["protocols"] == evaluated(tmp_path, run)["protocols"]
 
 
@@ -95,9 +95,9 @@ def test_models_that_cannot_be_evaluated(
     torch.save({"state_dict": {}, "hyper_parameters": Path("x")}, unsafe)
     for words, arguments in {
         "was made for data of other sizes": [run, "--data.folder", other],
-        "no whole checkpoint": [torn],
+        "is torn or not a checkpoint": [torn],
         "it has no hyper-parameters": [strange],
-        "are never read": [unsafe],
+        "unpickling them could run code": [unsafe],
         "expected a run folder with": [tmp_path],
         "the splits ['dev', 'test', 'train']": [run, "--split", "valid"],
         "expected NAME=VALUE": [run, "--data", "batch_size"],
