@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from goal_kernels.training.study.packaged import study_names
 
@@ -77,31 +77,31 @@ def run_study_command(args: argparse.Namespace) -> int:
     try:
         recipe = read_study(args.config)
         folder = args.folder or Path("studies") / recipe.name
-        cells = _chosen(recipe, args)
+        overrides = {"data": {"folder": args.data_folder}} if args.data_folder else {}
+        cells = recipe.cells(overrides)
         if not args.page_only:
-            _train(recipe, cells, folder, args.jobs)
+            _train(recipe, _chosen(recipe, cells, args.seeds), folder, args.jobs)
         page = args.page or folder / "page.md"
         write_page(gather(recipe, cells, folder / "results"), folder, page)
         print(f"page  {page}")
+    except KeyboardInterrupt:
+        print("goal-kernels study: stopped; the same command goes on", file=sys.stderr)
+        return 130
     except (ValueError, WorkFailed, ModuleNotFoundError) as error:
         print(f"goal-kernels study: error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _chosen(recipe: StudyRecipe, args: argparse.Namespace) -> list[Cell]:
-    """The cells that the options ask for."""
-    overrides: dict[str, Any] = {}
-    if args.data_folder:
-        overrides = {"data": {"folder": args.data_folder}}
-    cells = recipe.cells(overrides)
-    if args.seeds:
-        cells = [cell for cell in cells if cell.seed in args.seeds]
-        if not cells:
-            raise ValueError(
-                f"--seeds: expected some of the study's {list(recipe.seeds)}, got {args.seeds}"
-            )
-    return cells
+def _chosen(recipe: StudyRecipe, cells: list[Cell], seeds: list[int] | None) -> list[Cell]:
+    """The cells of the given seeds, all when None."""
+    if seeds is None:
+        return cells
+    chosen = [cell for cell in cells if cell.seed in seeds]
+    if not chosen:
+        known = " ".join(map(str, recipe.seeds))
+        raise ValueError(f"--seeds: expected some of {known}, got {' '.join(map(str, seeds))}")
+    return chosen
 
 
 def _train(recipe: StudyRecipe, cells: list[Cell], folder: Path, jobs: int) -> None:
@@ -112,7 +112,10 @@ def _train(recipe: StudyRecipe, cells: list[Cell], folder: Path, jobs: int) -> N
 
     if recipe.dataset:
         for place in sorted({cell.config["data"]["folder"] for cell in cells}):
-            generate_goalworld(place, **recipe.dataset)
+            try:
+                generate_goalworld(place, **recipe.dataset)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"dataset: {error}") from error
     stages = plan(recipe.name, cells, folder / "results", folder / "work")
     left = len(stages[-1])
     print(f"{recipe.name}: {len(cells)} cells, {len(cells) - left} finished", flush=True)

@@ -91,8 +91,6 @@ def test_the_page_is_made_of_the_results(study_file: Path, tmp_path: Path) -> No
     assert text.startswith(f"# Mine\n\nBefore.\n{BEGIN}\n")
     assert text.endswith(f"{END}\nAfter.\n")
     assert "stale" not in text
-    assert main([*command, "--page-only"]) == 0
-    text = page.read_text()
     assert "**3 of 6 cells are finished.**" in text
     result = read_result(folder / "results" / "nca-sigmoid_ms-seed0.jsonl")
     row = next(line for line in text.splitlines() if line.startswith("| nca/sigmoid_ms |"))
@@ -114,6 +112,13 @@ def test_results_of_another_configuration_are_refused(
     assert main(command) == 2
     assert trained == []
     assert "another value of model.lr; give another --folder" in capsys.readouterr().err
+
+
+def test_seeds_that_the_study_does_not_have(
+    study_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", "--config", str(study_file), "--seeds", "5"]) == 2
+    assert "--seeds: expected some of 0 1, got 5" in capsys.readouterr().err
 
 
 def test_a_failing_cell_is_named_and_the_others_are_kept(
