@@ -99,7 +99,7 @@ def test_models_that_cannot_be_evaluated(
         "it has no hyper-parameters": [strange],
         "unpickling them could run code": [unsafe],
         "expected a run folder with": [tmp_path],
-        "the splits ['dev', 'test', 'train']": [run, "--split", "valid"],
+        "it has ['train', 'dev', 'test']": [run, "--split", "sideways"],
         "expected NAME=VALUE": [run, "--data", "batch_size"],
         "batch_size": [run, "--data", "batch_size=many"],
         "colour": [run, "--data", "colour=red"],
