@@ -10,21 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from bench.cases import LATENT_WIDTH, Effort
+from bench.cases import Effort
 from bench.contest import Samples, take_turns
+from bench.rank_inputs import RankCase, RankInputs, make_rank_inputs
 from bench.replay import ReplayClock
 from goal_kernels.backends import find_backend, verdicts
 from goal_kernels.backends.scores import RankCounts
 
 CLOCK = ReplayClock()
-TEXTS_PER_IMAGE = 5
 NAIVE = "naive"
 EFFORT = Effort(6.0, 3, 15)
 """The reference takes tens of seconds for the largest case."""
@@ -34,47 +33,12 @@ NAIVE_SLACK = 1e-2
 """Mean counts may be off by this share: float32 products misorder pairs that are nearly equal."""
 
 
-class RankCase(NamedTuple):
-    """N images of width D, 5 N texts."""
-
-    images: int
-    width: int
-
-    def __str__(self) -> str:
-        return f"ranks-{self.images}x{TEXTS_PER_IMAGE * self.images}x{self.width}"
-
-
 CASES = {
     "smoke": (RankCase(64, 32),),
     # The 1k and 5k test splits of the field.
     "quick": (RankCase(1000, 1024),),
     "full": (RankCase(1000, 1024), RankCase(5000, 1024)),
 }
-
-
-class RankInputs(NamedTuple):
-    """image [N, D], text [M, D] float32, rows of unit length; text_to_image int64 [M]."""
-
-    image: Tensor
-    text: Tensor
-    text_to_image: Tensor
-
-
-def make_rank_inputs(case: RankCase) -> RankInputs:
-    """Embeddings of a half-trained model, as `bench.cases.make_inputs`."""
-    generator = torch.Generator().manual_seed(case.images * 100_003 + case.width)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    owner = torch.arange(TEXTS_PER_IMAGE * case.images) // TEXTS_PER_IMAGE
-    latent = F.normalize(normal(case.images, LATENT_WIDTH), dim=1)
-    noise = F.normalize(normal(len(owner), LATENT_WIDTH), dim=1)
-    basis = normal(LATENT_WIDTH, case.width)
-    detail = 0.3 * LATENT_WIDTH**-0.5
-    image = latent @ basis + detail * normal(case.images, case.width)
-    text = (latent[owner] + noise) @ basis + detail * normal(len(owner), case.width)
-    return RankInputs(F.normalize(image, dim=1), F.normalize(text, dim=1), owner)
 
 
 def naive_counts(image: Tensor, text: Tensor, text_to_image: Tensor) -> tuple[Tensor, Tensor]:

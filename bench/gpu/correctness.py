@@ -23,7 +23,7 @@ import goal_kernels as gk
 from bench.cases import RELATIVE, Case
 from bench.contest import float32_precision
 from bench.gpu.contestants import context_of, make
-from bench.gpu.inputs import HALF_TRAINED, inputs_for, whole_numbers
+from bench.gpu.inputs import HALF_TRAINED, inputs_for
 from bench.gpu.judge import DeviceJudge
 from bench.gpu.kinds import Kind
 from bench.gpu.variants import Variant
@@ -31,9 +31,6 @@ from bench.gpu.verdicts import check_each, check_variants
 from goal_kernels.backends.answers import Mined
 from goal_kernels.statistics import MiningStatistics
 from goal_kernels.weights import DIRECTIONS
-
-CAPTIONS = 5
-"""Texts per image of the usual test sets."""
 
 SMOOTH = "nca/sigmoid"
 """Weights without a threshold, so that a bound of their slope bounds their error."""
@@ -180,22 +177,3 @@ def check_normalized(
             check_gradient(got, wanted, bound, name)
 
     return check_variants(names, tell, check)
-
-
-def check_ranks(
-    tell: Callable[[str], None], names: list[str], images: int, width: int, device: str
-) -> dict[str, Any]:
-    """Ranks of every backend that ranks: those of the reference, on exact integers with ties."""
-    texts = CAPTIONS * images
-    owner = torch.arange(texts, device=device) // CAPTIONS
-    image, text = (whole_numbers(n, width, seed=n).to(device) for n in (images, texts))
-    expected = gk.retrieval_ranks(image, text, owner, backend="reference")
-
-    def check(name: str) -> None:
-        found = gk.retrieval_ranks(image, text, owner, backend=name)
-        for side in ("i2t", "t2i"):
-            got, wanted = getattr(found, side), getattr(expected, side)
-            wrong = int((got != wanted).sum())
-            assert not wrong, f"{wrong} of {len(wanted)} ranks {side} differ"
-
-    return check_each(names, tell, check)

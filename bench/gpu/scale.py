@@ -23,7 +23,8 @@ class Scale:
     exact: shapes [N, M, D] of exact checks for the first of the kinds; exact_elsewhere: how many of
     them for the others, since every shape compiles anew. judged, sampled: sizes and kinds of these
     checks. stable: sizes of reruns and CUDA graphs. checked: the size where all objectives, ids and
-    normalised rows are checked. ranked_images: of a made-up test set. copied: bytes of the copy.
+    normalised rows are checked. ranked_images: of a made-up test set; ranked: images and width of
+    those whose ranks are timed. copied: bytes of the copy.
     """
 
     device: str
@@ -43,6 +44,7 @@ class Scale:
     stable: tuple[Size, ...]
     checked: Size
     ranked_images: int
+    ranked: tuple[Size, ...]
     reruns: int
     copied: int
 
@@ -83,6 +85,7 @@ REAL = Scale(
     stable=((2040, 512), (4096, 512)),
     checked=(777, 320),
     ranked_images=1000,
+    ranked=((5000, 1024), (25000, 512)),
     reruns=20,
     copied=1 << 30,
 )
@@ -105,6 +108,7 @@ DRY = Scale(
     stable=((12, 16),),
     checked=(8, 16),
     ranked_images=8,
+    ranked=((8, 16),),
     reruns=2,
     copied=1 << 20,
 )

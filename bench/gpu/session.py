@@ -20,6 +20,7 @@ from bench.gpu.sampler import Sampler
 from bench.gpu.speed_plan import (
     memory_plan,
     product_plan,
+    rank_plan,
     rival_check_plan,
     rival_plan,
     speed_plan,
@@ -71,6 +72,7 @@ STAGES = (
     Stage("products", 0.08, product_plan),
     Stage("correctness", 0.28, check_plan, parallel=True),
     Stage(SPEED, 0.30, speed_plan),
+    Stage("ranks", 0.04, rank_plan),
     Stage("memory", 0.04, memory_plan),
     Stage("rival checks", 0.05, rival_check_plan),
     Stage("rivals", 0.05, rival_plan),

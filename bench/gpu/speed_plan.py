@@ -22,7 +22,7 @@ from bench.gpu.planning import (
     title,
     training,
 )
-from bench.gpu.scale import Size
+from bench.gpu.scale import Scale, Size
 from goal_kernels.backends.cpu import CpuBackend
 
 OBJECTIVES = (PLAIN, RELATIVE)
@@ -51,10 +51,15 @@ def product_plan(state: State) -> list[Planned]:
     return open_to_all(jobs)
 
 
+def without_slow(scale: Scale, names: Iterable[str]) -> list[str]:
+    """Those that are there for their speed on this device."""
+    slow = {REFERENCE} if scale.device == "cpu" else {REFERENCE, CpuBackend.name}
+    return [name for name in names if name not in slow]
+
+
 def timed_variants(state: State, kind: Kind) -> list[str]:
     """Variants that are there for their speed on this device."""
-    slow = {REFERENCE} if state.scale.device == "cpu" else {REFERENCE, CpuBackend.name}
-    return [name for name in state.serving(kind) if name not in slow]
+    return without_slow(state.scale, state.serving(kind))
 
 
 def _with_graphs(state: State, names: Iterable[str]) -> list[str]:
@@ -108,6 +113,25 @@ def speed_plan(state: State) -> list[Planned]:
         names = _with_graphs(state, timed_variants(state, BFLOAT16))
         planned.append(_contest(state, names, gradients(PLAIN), (size, BFLOAT16)))
     return planned
+
+
+def rank_plan(state: State) -> list[Planned]:
+    """Ranks of test sets, beside their product."""
+    scale = state.scale
+    names = without_slow(scale, state.rankers)
+    jobs = []
+    for images, width in scale.ranked:
+        for dtype in ("bfloat16", "float32"):
+            arguments = {
+                "names": names,
+                "images": images,
+                "width": width,
+                "dtype": dtype,
+                "device": scale.device,
+                "seconds": scale.contest_seconds,
+            }
+            jobs.append(Job("rank times", f"ranks of {images}x{width} {dtype}", arguments))
+    return open_to_all(jobs)
 
 
 def _rival_names(state: State, objective: str, batch: int) -> list[str]:

@@ -14,6 +14,7 @@ from bench.gpu.kinds import Kind
 from bench.gpu.planning import Task
 from bench.gpu.results import Findings, Record
 from bench.gpu.targets import TARGETS, best_figures
+from bench.rank_inputs import TEXTS_PER_IMAGE
 from bench.table import ABSENT
 from bench.words import markdown_table
 
@@ -170,6 +171,21 @@ def apply_table(records: Iterable[Record], copy_gbs: float | None) -> str:
     return markdown_table(header, rows, 3) if rows else ""
 
 
+def rank_table(records: Iterable[Record]) -> str:
+    """Ranks of test sets: ms, TFLOP/s and multiples of the product."""
+    rows = []
+    for record in records:
+        if record.kind != "rank times":
+            continue
+        a, lanes = record.arguments, record.result.get("lanes", {})
+        size = f"{a['images']} × {TEXTS_PER_IMAGE * a['images']} × {a['width']}"
+        for name, f in lanes.items():
+            share = f"{f['p50'] / lanes[GEMM]['p50']:.2f}"
+            rows.append([size, a["dtype"], name, number(f["p50"]), number(f["tflops"]), share])
+    header = ["images × texts × D", "dtype", "contestant", "ms", "TFLOP/s", "of gemm"]
+    return markdown_table(header, rows, 3) if rows else ""
+
+
 def memory_table(records: Iterable[Record]) -> str:
     """Peak MiB beyond inputs and gradients."""
     rows = []
@@ -222,6 +238,7 @@ def render(found: Findings) -> str:
         note,
         *contest_tables(done),
         _section("Gradients alone", apply_table(done, found.environment.get("copy_gbs"))),
+        _section("Ranks", rank_table(done)),
         _section("Peak memory beyond inputs and gradients", memory_table(done)),
         _section("Checks", check_table(checks)),
     ]

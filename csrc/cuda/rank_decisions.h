@@ -84,11 +84,13 @@ GOAL_KERNELS_WARP void decide(const RankArguments& a, OpenPairs<Warp>& open, int
       const Long column = convert<std::int64_t>(fragment_column<Int>(giver, index)) + std::int64_t{block} * kTile;
       const Mask exists = (giver >= 0) & (row < scored.image.count) & (column < scored.text.count);
       const Mask wanted = exists & (load(scored.owner, column, exists, std::int64_t{0}) != row);
-      const auto product = Dots::of(scored.image, row, scored.text, column, wanted, scored.width);
-      const Float score = comparable<Warp>(convert<float>(product));
-      const Mask speaks = wanted & Dots::speaks(lane);
-      tally<Warp>(a.image_bars, a.image_counts, a.image.count, row, score, speaks);
-      tally<Warp>(a.text_bars, a.text_counts, a.text.count, column, score, speaks);
+      if (any(wanted)) {
+        const Float score =
+            comparable<Warp>(convert<float>(Dots::of(scored.image, row, scored.text, column, wanted, scored.width)));
+        const Mask speaks = wanted & Dots::speaks(lane);
+        tally<Warp>(a.image_bars, a.image_counts, scored.image.count, row, score, speaks);
+        tally<Warp>(a.text_bars, a.text_counts, scored.text.count, column, score, speaks);
+      }
       const Mask gave = ((Word(givers & ~left) >> convert<std::uint32_t>(lane)) & 1u) != 0u;
       bits = select(gave, bits & (bits - 1u), bits);
     }

@@ -117,7 +117,7 @@ class RankEpilogue {
   // 1 where negative. In bits, not by a comparison: there are fewer predicates than pairs.
   static GOAL_KERNELS_WARP Word sign(Float value) { return reinterpret<std::uint32_t>(value) >> 31u; }
 
-  // Similarities outside the matrix: below every centre, whose rows and columns start no pair.
+  // Products outside the matrix are 0, as are the centres there: all would be open, for `decide` to drop one by one.
   GOAL_KERNELS_WARP void clear_outside(Scores& score, int row_tile, int block) const {
     const Int lane = lane_anew<Warp>();
     const Int first_row = fragment_row<Int>(warp_, lane, 0) + row_tile * kTile;

@@ -25,7 +25,9 @@ from bench.gpu.inputs import (
 from bench.gpu.judge import DeviceJudge
 from bench.gpu.kinds import BFLOAT16, HIGH
 from goal_kernels import ops
+from goal_kernels.backends import BACKENDS
 from goal_kernels.backends.base import RELATIVE_KINDS, Pairing
+from goal_kernels.backends.cuda import CudaBackend
 from goal_kernels.backends.reference import ReferenceBackend
 
 STEP = Case(GOAL_LOSS, FORWARD_BACKWARD, RELATIVE, 40, 24, "float32")
@@ -193,3 +195,25 @@ def test_ranks_that_differ_are_caught(monkeypatch) -> None:
 
     monkeypatch.setattr(gk, "retrieval_ranks", off_by_one)
     assert "t2i" in check(quiet, ["wrong"], 9, 8, "cpu")["failures"]["wrong"]
+
+
+def test_ranks_in_cuda_are_checked_and_timed_beside_the_others(monkeypatch) -> None:
+    """Emulated, as a session on a GPU would."""
+    backend = CudaBackend(emulated=True)
+    if not backend.availability().ok:
+        pytest.skip(backend.availability().reason)
+    registered = (backend, *(b for b in BACKENDS if b.name != backend.name))
+    monkeypatch.setattr("goal_kernels.backends.BACKENDS", registered)
+    names = ["reference", "cuda"]
+    found = worker.load_function("ranks")(quiet, names, 9, 8, "cpu")
+    assert found["passed"] == names, found
+    times = worker.load_function("rank times")
+    found = times(quiet, names, 9, 8, "float32", "cpu", 0.0)
+    assert set(found["lanes"]) == {"gemm", *names}
+    assert all(figures["tflops"] > 0 for figures in found["lanes"].values())
+    count = backend.rank
+    monkeypatch.setattr(backend, "rank", lambda *i: count(*i)._replace(text_ties=-count(*i)[4] - 1))
+    found = times(quiet, names, 9, 8, "bfloat16", "cpu", 0.0)
+    assert found["passed"] == ["reference"]
+    assert "text_ties differ" in found["failures"]["cuda"]
+    assert "cuda" not in found["lanes"]

@@ -173,6 +173,8 @@ def test_the_tables_of_a_dry_run_say_what_they_are(dry_run) -> None:
         "crash: `crashed",
         "Targets",
         "Gradients alone",
+        "## Ranks",
+        "| 8 × 40 × 16 | bfloat16 | triton |",
         "Peak memory",
     ):
         assert part in report

@@ -36,6 +36,9 @@ pytestmark = pytest.mark.parametrize("device", ENGINES)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
+SIZES = ((3, 140, 5), (129, 300, 72), (270, 129, 32), (40, 200, 600), (130, 140, 1))
+
+
 def ranked(device: str, inputs: Inputs, programs: int = 0) -> RankCounts:
     return engine(device, programs).rank(*(x.to(device) for x in inputs))
 
@@ -57,11 +60,23 @@ def test_whole_numbers_against_literal_loops(device, case: Case, dtype) -> None:
 
 
 @dtypes
-@pytest.mark.parametrize("size", [(3, 140, 5), (129, 300, 72), (270, 129, 32), (40, 200, 600)])
+@pytest.mark.parametrize("size", SIZES)
 def test_against_float64_blocks(device, size, dtype) -> None:
-    """Ragged tiles, images without texts, widths of one k slice and of more than stay."""
+    """Ragged tiles, images without texts, widths of one k slice and of more than stay.
+
+    With one element a row, rounding to bfloat16 alone would reorder float32 scores.
+    """
     inputs = embeddings(*size, dtype)
     assert_equal(ranked(device, inputs), rank_blocks(*inputs))
+
+
+def test_positives_below_zero(device) -> None:
+    """What lies outside the matrix has products of 0, and beats nobody."""
+    image, text, owner = embeddings(130, 140, 40, torch.float16)
+    inputs = image, -text, owner
+    expected = rank_blocks(*inputs)
+    assert (expected.positive < 0).sum() > 100
+    assert_equal(ranked(device, inputs), expected)
 
 
 @pytest.mark.parametrize("programs", [1, 2, 5, 132])
