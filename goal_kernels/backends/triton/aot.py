@@ -1,7 +1,10 @@
 """Compile the Triton kernels ahead of time, without a GPU, and check what came out.
 
-    python -m goal_kernels.backends.triton.aot [--quick] [--arch 80 90 100] [--only NAME] [--jobs N]
+    python -m goal_kernels.backends.triton.aot [--quick | --every] [--arch 80 90 100] [--only NAME]
+                                               [--jobs N]
 
+sm_90 compiles everything that ships; the other architectures, whose kernels have the same source,
+every pair of words of the labels (sm_80) or every word (sm_100), unless asked for every variant.
 Prints one line per compiled variant: registers and spilled bytes per thread, shared memory per
 program, kind of matrix instruction, and of the loop over tiles the instructions, shuffles, local
 memory accesses and barriers. Exits with status 1 if a variant does not compile, exceeds its
@@ -16,6 +19,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import combinations
 from typing import Any
 
 from goal_kernels.backends.triton.aot_mine import mine_variants
@@ -43,12 +47,50 @@ HEADER = (
 )
 
 
-def variants(arch: int) -> Iterator[Variant]:
-    """The matrix of one architecture. float16 compiles to what bfloat16 does."""
-    for source in VARIANT_SOURCES:
-        for variant in source(arch):
-            if arch == FULL_ARCHITECTURE or not variant.label.startswith("fp16"):
-                yield variant
+COVERED = {80: 2, 100: 1}
+"""How many words of a label have to meet in a variant of other architectures than the full one."""
+
+
+def every_variant(arch: int) -> list[Variant]:
+    """All that ships for one architecture."""
+    return [variant for source in VARIANT_SOURCES for variant in source(arch)]
+
+
+def variants(arch: int) -> list[Variant]:
+    """The matrix of one architecture: no more of `every_variant` than tells something new.
+
+    float16 compiles to what bfloat16 does: one of each kernel, for the full architecture.
+    """
+    listed = every_variant(arch)
+    unlike = [variant for variant in listed if not variant.label.startswith("fp16")]
+    if arch == FULL_ARCHITECTURE:
+        return covering(listed, 1, unlike)
+    return covering(unlike, COVERED.get(arch, 1), [v for v in unlike if v.quick])
+
+
+def words(variant: Variant) -> list[str]:
+    """What tells a variant from others of its kernel."""
+    return sorted({*variant.label.replace("/", " ").split(), variant.size})
+
+
+def covering(listed: list[Variant], strength: int, chosen: list[Variant]) -> list[Variant]:
+    """The chosen ones and enough others that all words which meet in a variant meet in one of them.
+
+    strength: how many words at a time. Greedy: always the variant with the most new groups.
+    """
+
+    def groups(variant: Variant) -> set[tuple[str, ...]]:
+        return {(variant.kernel, *found) for found in combinations(words(variant), strength)}
+
+    found = {id(variant): groups(variant) for variant in listed}
+    missing = set().union(*found.values())
+    taken = {id(variant) for variant in chosen}
+    missing.difference_update(*(found[each] for each in taken))
+    while missing:
+        best = max(found, key=lambda each: len(found[each] & missing))
+        taken.add(best)
+        missing -= found[best]
+    return [variant for variant in listed if id(variant) in taken]
 
 
 def compile_all(listed: list[Variant], jobs: int) -> Iterator[Outcome]:
@@ -83,7 +125,9 @@ def describe(outcome: Outcome) -> str:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="only the heaviest of each kernel")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="only the heaviest of each kernel")
+    extent.add_argument("--every", action="store_true", help="all that ships, on each architecture")
     parser.add_argument("--arch", type=int, nargs="+", default=ARCHITECTURES, metavar="N")
     parser.add_argument("--only", default="", metavar="NAME", help="kernels whose name has NAME")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
@@ -101,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     listed = [
         variant
         for arch in options.arch
-        for variant in variants(arch)
+        for variant in (every_variant if options.every else variants)(arch)
         if options.only in variant.kernel and (variant.quick or not options.quick)
     ]
     if disassembler() is None:
