@@ -93,8 +93,6 @@ def triton_compile(variant: Variant) -> Any:
     import triton
     from triton.backends.compiler import GPUTarget
 
-    # Nobody debugs what is compiled here, and the same instructions are made sooner.
-    triton.knobs.compilation.disable_line_info = True
     target = GPUTarget("cuda", variant.arch, 32)
     options = {**variant.options, **LAUNCH_OPTIONS}
     return triton.compile(source_of(variant), target=target, options=options)
