@@ -212,7 +212,7 @@ def test_what_is_left_out_tells_nothing_new(arch: int) -> None:
     left_out = [variant for variant in every if variant not in listed]
     unlike = [variant for variant in left_out if not variant.label.startswith("fp16")]
     assert groups(unlike, aot.COVERED.get(arch, 1)) <= groups(listed, aot.COVERED.get(arch, 1))
-    assert arch != 90 or not unlike
+    assert arch != 90 or not any(variant.matrix for variant in unlike)
     assert all(variant in listed for variant in every if variant.quick)
     half = [variant for variant in every if variant.label.startswith("fp16")]
     if arch == 90:

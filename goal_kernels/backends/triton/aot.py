@@ -3,8 +3,10 @@
     python -m goal_kernels.backends.triton.aot [--quick | --every] [--arch 80 90 100] [--only NAME]
                                                [--jobs N]
 
-sm_90 compiles everything that ships; the other architectures, whose kernels have the same source,
-every pair of words of the labels (sm_80) or every word (sm_100), unless asked for every variant.
+For sm_90 every product that ships is compiled and, of the other kernels, variants that hold every
+pair of words of the labels; for sm_80 such variants of all kernels, for sm_100 variants that hold
+every word. --every leaves nothing out.
+
 Prints one line per compiled variant: registers and spilled bytes per thread, shared memory per
 program, kind of matrix instruction, and of the loop over tiles the instructions, shuffles, local
 memory accesses and barriers. Exits with status 1 if a variant does not compile, exceeds its
@@ -47,8 +49,8 @@ HEADER = (
 )
 
 
-COVERED = {80: 2, 100: 1}
-"""How many words of a label have to meet in a variant of other architectures than the full one."""
+COVERED = {80: 2, 90: 2, 100: 1}
+"""How many words of a label have to meet in a variant of an architecture; 1 for others."""
 
 
 def every_variant(arch: int) -> list[Variant]:
@@ -59,13 +61,14 @@ def every_variant(arch: int) -> list[Variant]:
 def variants(arch: int) -> list[Variant]:
     """The matrix of one architecture: no more of `every_variant` than tells something new.
 
-    float16 compiles to what bfloat16 does: one of each kernel, for the full architecture.
+    The full architecture has all products, whose registers and loops have limits close to what they
+    use. float16 compiles to what bfloat16 does: one of each kernel, for the full architecture.
     """
-    listed = every_variant(arch)
+    listed, full = every_variant(arch), arch == FULL_ARCHITECTURE
     unlike = [variant for variant in listed if not variant.label.startswith("fp16")]
-    if arch == FULL_ARCHITECTURE:
-        return covering(listed, 1, unlike)
-    return covering(unlike, COVERED.get(arch, 1), [v for v in unlike if v.quick])
+    chosen = [variant for variant in unlike if variant.quick or (full and variant.matrix)]
+    chosen = covering(unlike, COVERED.get(arch, 1), chosen)
+    return covering(listed, 1, chosen) if full else chosen
 
 
 def words(variant: Variant) -> list[str]:
