@@ -34,7 +34,7 @@ SHAPES = (
     Case(1, 1, 1, "one pair: no negative exists"),
     Case(2, 1, 8, "a row without a column"),
     Case(33, 47, 17, "one row above a tile, one column below three, two slices of the width"),
-    Case(150, 70, 5, "more rows than columns, ranges of 128 rows, several segments"),
+    Case(159, 70, 5, "one row below five tiles, ranges of 128 rows, several segments"),
     Case(64, 150, 16, "more columns than rows, every tile full"),
 )
 
