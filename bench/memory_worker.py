@@ -62,7 +62,7 @@ def _peak_cuda(contestant: Contestant) -> int:
 
 def extra_mib(name: str, case: Case) -> float:
     """Peak MiB beyond inputs and gradients."""
-    small = replace(case, batch=WARM_UP_BATCH)
+    small = replace(case, batch=min(WARM_UP_BATCH, case.batch))
     make_contestant(name, small, make_inputs(small)).run()
     contestant = make_contestant(name, case, make_inputs(case))
     peak = _peak_cuda if case.device == "cuda" else _peak_cpu

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interpreter_speed import quicken
 
 ROOT = str(Path(__file__).parent.parent)
 """Holds the package `bench`, which stands beside the library and is not installed."""
@@ -23,6 +24,11 @@ if not torch.cuda.is_available():
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(20260521)
+
+
+@pytest.fixture(autouse=True)
+def _quick_interpreter() -> None:
+    quicken()
 
 
 @pytest.fixture

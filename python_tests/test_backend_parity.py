@@ -91,8 +91,8 @@ def objectives_for(name: str, batch: int) -> tuple[gk.Objective, ...]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize("name", [b.name for b in BACKENDS])
 def test_every_objective(name, dtype, shape) -> None:
-    if interpreted(name) and shape == SHAPES[-1]:
-        pytest.skip("the interpreter covers every path with smaller shapes")
+    if interpreted(name) and (shape == SHAPES[-1] or (dtype.itemsize == 2 and shape != SHAPES[3])):
+        pytest.skip("python_tests/triton takes every path of the interpreted kernels")
     image, text = paired_batch(shape.batch, shape.width, dtype, seed=shape.batch)
     device = device_or_skip(name, dtype, shape.width)
     moved = image.to(device), text.to(device)
@@ -145,7 +145,7 @@ def test_reruns_are_bit_equal(name, pair) -> None:
     image, text = paired_batch(60, 33, torch.float32)
     objective = gk.Objective("nca", pair)
     first = run_backend(name, image, text, objective)
-    for _ in range(3):
+    for _ in range(1 if interpreted(name) else 3):
         again = run_backend(name, image, text, objective)
         assert torch.equal(first[2], again[2])
         assert torch.equal(first[3], again[3])

@@ -10,7 +10,6 @@ from bench.gpu.inputs import DATA, HALF_TRAINED
 from bench.gpu.jobs import Job
 from bench.gpu.kinds import BFLOAT16, FLOAT16, HIGH, HIGHEST, Kind
 from bench.gpu.planning import MINING, NO_SUMS, Planned, State, Task, open_to_all, title, training
-from goal_kernels import builtin_objectives
 from goal_kernels.backends.base import RELATIVE_KINDS
 
 UNSPLIT = (BFLOAT16, HIGHEST, FLOAT16)
@@ -59,8 +58,8 @@ def _judged(state: State) -> Iterator[Job]:
 
 def _objectives(state: State) -> Iterator[Job]:
     scale, kind = state.scale, BFLOAT16
-    for objective in builtin_objectives():
-        task = training(objective.name)
+    for objective in scale.objectives:
+        task = training(objective)
         arguments = {
             "names": state.serving(kind),
             "case": state.case(task, scale.checked, kind),

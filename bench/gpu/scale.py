@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.gpu.kinds import BFLOAT16, HIGH, HIGHEST, KINDS, Kind
+from goal_kernels import builtin_objectives
 
 Size = tuple[int, int]
 """B and D."""
@@ -22,9 +23,9 @@ class Scale:
     steps whose peak memory is measured.
     exact: shapes [N, M, D] of exact checks for the first of the kinds; exact_elsewhere: how many of
     them for the others, since every shape compiles anew. judged, sampled: sizes and kinds of these
-    checks. stable: sizes of reruns and CUDA graphs. checked: the size where all objectives, ids and
-    normalised rows are checked. ranked_images: of a made-up test set; ranked: images and width of
-    those whose ranks are timed. copied: bytes of the copy.
+    checks. stable: sizes of reruns and CUDA graphs. checked: the size where objectives, ids and
+    normalised rows are checked. objectives: names of those. ranked_images: of a made-up test set;
+    ranked: images and width of those whose ranks are timed. copied: bytes of the copy.
     """
 
     device: str
@@ -43,6 +44,7 @@ class Scale:
     sampled: tuple[tuple[Size, tuple[Kind, ...]], ...]
     stable: tuple[Size, ...]
     checked: Size
+    objectives: tuple[str, ...]
     ranked_images: int
     ranked: tuple[Size, ...]
     reruns: int
@@ -84,6 +86,7 @@ REAL = Scale(
     ),
     stable=((2040, 512), (4096, 512)),
     checked=(777, 320),
+    objectives=tuple(objective.name for objective in builtin_objectives()),
     ranked_images=1000,
     ranked=((5000, 1024), (25000, 512)),
     reruns=20,
@@ -94,19 +97,20 @@ DRY = Scale(
     device="cpu",
     workers=2,
     contest_seconds=0.0,
-    main=((12, 16),),
-    small=((8, 16),),
-    other_kinds=((HIGHEST, ((8, 16),)),),
-    rivals=((8, 16),),
+    main=((6, 16),),
+    small=((4, 16),),
+    other_kinds=((HIGHEST, ((4, 16),)),),
+    rivals=((4, 16),),
     compiling=False,
-    memory=((8, 16),),
+    memory=((4, 16),),
     exact=((19, 26, 24), (1, 2, 8)),
     exact_elsewhere=1,
     kinds=(BFLOAT16, HIGHEST),
-    judged=(((12, 16), (BFLOAT16, HIGHEST)),),
+    judged=(((6, 16), (BFLOAT16, HIGHEST)),),
     sampled=(((40, 16), (BFLOAT16,)),),
-    stable=((12, 16),),
+    stable=((6, 16),),
     checked=(8, 16),
+    objectives=("circle/linear_ms",),
     ranked_images=8,
     ranked=((8, 16),),
     reruns=2,

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 import torch
+from interpreter_speed import quicken
 
 from bench.gpu.jobs import FAILED, OK, WORK
 
@@ -54,7 +55,9 @@ def perform(kind: str, arguments: dict[str, Any], tell: Callable[[str], None]) -
     that has not shown yet this job's and not the next one's.
     """
     try:
-        result = load_function(kind)(tell, **arguments)
+        work = load_function(kind)
+        quicken()  # of use to a dry run, once Triton has been imported
+        result = work(tell, **arguments)
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
     except Exception as error:

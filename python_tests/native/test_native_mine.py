@@ -325,8 +325,9 @@ def test_float32_error_is_not_above_torch(backend) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_bit_equal_for_any_thread_count(backend, kind, dtype, set_threads) -> None:
-    image, text = random_pair(260, 330, 48, dtype)  # above the threshold for threads
-    ids = (tuple(i % 50 for i in range(260)), tuple(j % 60 for j in range(330)))
+    image, text = random_pair(180, 200, 32, dtype)  # just above the threshold for threads
+    assert 180 * 200 * 32 > 2**20
+    ids = (tuple(i % 50 for i in range(180)), tuple(j % 60 for j in range(200)))
     for question in (Question(kind, 0.05), Question(kind, 0.05, 10.0, None, *ids)):
         set_threads(1)
         serial = ask(backend, image, text, question)

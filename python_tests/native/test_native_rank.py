@@ -74,10 +74,12 @@ def test_against_every_pair(backend, size, dtype) -> None:
     assert_same(backend.rank(*inputs), counted(*inputs))
 
 
+@pytest.mark.parametrize("size", [(530, 2060, 3), (2060, 36, 3)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_many_chunks_and_blocks(backend, dtype) -> None:
-    """More rows than 64 micro-tiles, more columns than a block of 2048."""
-    inputs = embeddings(2100, 4200, 6, dtype)
+def test_many_chunks_and_blocks(backend, dtype, size) -> None:
+    """More columns than a block of 2048, and more rows than 16 chunks of a micro-tile; so many rows
+    that there are more chunks, 64 of them with the smallest micro-tiles."""
+    inputs = embeddings(*size, dtype)
     assert_same(backend.rank(*inputs), counted(*inputs))
 
 
@@ -95,18 +97,13 @@ def test_whole_numbers_tie_exactly(backend, dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_copies_far_apart_tie(backend, dtype) -> None:
-    image, text, owner = embeddings(500, 2500, 77, dtype)
-    image[499], text[2499], text[1200], owner[2499], owner[1200] = (
-        image[0],
-        text[0],
-        text[0],
-        499,
-        1,
-    )
-    owner[0] = 0
+    """In other micro-tiles, and beyond the 2048 columns of a block."""
+    image, text, owner = embeddings(70, 2100, 77, dtype)
+    image[69], text[2099], text[1200] = image[0], text[0], text[0]
+    owner[[0, 2099, 1200]] = torch.tensor([0, 69, 1])
     found = backend.rank(image, text, owner)
     assert_same(found, counted(image, text, owner))
-    assert found.text_ties[0] == found.text_ties[2499] == 1
+    assert found.text_ties[0] == found.text_ties[2099] == 1
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -209,13 +206,15 @@ def test_every_positive_is_nan(backend) -> None:
 
 
 def test_strided_inputs_and_thread_counts(backend, set_threads) -> None:
-    image, text, owner = embeddings(700, 1500, 150, seed=5)
+    """Just large enough for threads, with several micro-tiles each."""
+    image, text, owner = embeddings(200, 160, 60, seed=5)
+    assert 200 * 160 * 40 > 2**20
     set_threads(1)
-    expected = backend.rank(image[:, 20:].contiguous(), text[:, :130].contiguous(), owner)
-    columns_apart = text[:, :130].T.contiguous().T
+    expected = backend.rank(image[:, 20:].contiguous(), text[:, :40].contiguous(), owner)
+    columns_apart = text[:, :40].T.contiguous().T
     for threads in (1, 2, 3):
         set_threads(threads)
-        for other in (text[:, :130], columns_apart):
+        for other in (text[:, :40], columns_apart):
             found = backend.rank(image[:, 20:], other, owner)
             assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 

@@ -6,11 +6,13 @@ The full matrix is `python -m goal_kernels.backends.triton.aot`.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -22,20 +24,43 @@ from goal_kernels.backends.triton.aot_mine import tile_variant
 from goal_kernels.backends.triton.compile import Outcome
 from goal_kernels.backends.triton.configs import DTYPES, SMALL_LENGTH, mine_tile
 from goal_kernels.backends.triton.sass import Counts
-from goal_kernels.backends.triton.variant import Limits
+from goal_kernels.backends.triton.variant import Limits, Variant
 
 pytest.importorskip("triton")
 
 KERNELS = Path(aot.__file__).parent
 
-ONE_VARIANT = """
+CHANGED = """
+import contextlib, io, json, os
 from dataclasses import replace
 from goal_kernels.backends.triton import aot, compile
+
 variant = next(v for v in aot.variants(90) if v.quick and v.matrix == "wgmma")
-{change}
-aot.VARIANT_SOURCES = (lambda arch: iter([variant]),)
-raise SystemExit(aot.main(["--arch", "90", "--jobs", "1"]))
+pointer = next(name for name, kind in variant.arguments.items() if "*" in (kind or ""))
+disassembler, compile_all = compile.disassembler, aot.compile_all
+answers = {}
+
+
+def check(name, changed=variant, arguments=("--arch", "90", "--jobs", "1")):
+    aot.VARIANT_SOURCES = (lambda arch: iter([changed]),)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        status = aot.main(list(arguments))
+    answers[name] = status, printed.getvalue()
+
+
+check("not compilable", replace(variant, arguments={**variant.arguments, pointer: "i32"}))
+check("unknown argument", replace(variant, constants={**variant.constants, "BLOCK_ROW": 1}))
+check("nothing", arguments=["--only", "no_such_kernel"])
+aot.disassembler = compile.disassembler = lambda: None
+check("no cuobjdump")
+aot.disassembler = disassembler
+check("no cuobjdump, wrong", replace(variant, matrix="fma"))
+aot.compile_variant = os._exit
+aot.compile_all = lambda listed, jobs: compile_all([1, 1], 2)
+check("crash")
+print(json.dumps(answers))
 """
+"""What the check says of one variant, `variant`, after some changes."""
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -49,9 +74,12 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run_with(change: str) -> subprocess.CompletedProcess[str]:
-    """Check one variant, `variant`, after some change."""
-    return run("-c", ONE_VARIANT.format(change=change))
+@pytest.fixture(scope="module")
+def verdicts() -> dict[str, tuple[int, str]]:
+    """Exit status and output of every check of CHANGED, which share a process."""
+    done = run("-c", CHANGED)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_quick_matrix_compiles_in_several_processes() -> None:
@@ -69,51 +97,40 @@ def test_quick_matrix_compiles_in_several_processes() -> None:
         assert int(line[2]) > 100
 
 
-def test_a_kernel_that_does_not_compile_fails_the_check() -> None:
-    done = run_with(
-        'first = next(name for name, kind in variant.arguments.items() if "*" in (kind or ""))\n'
-        'variant = replace(variant, arguments={**variant.arguments, first: "i32"})'
-    )
-    assert done.returncode == 1
-    assert "FAILED: " in done.stdout
-    assert "1 compiled, 1 failed" in done.stdout
+def test_a_kernel_that_does_not_compile_fails_the_check(verdicts) -> None:
+    status, output = verdicts["not compilable"]
+    assert status == 1
+    assert "FAILED: " in output
+    assert "1 compiled, 1 failed" in output
 
 
-def test_an_argument_that_the_kernel_does_not_have_fails_the_check() -> None:
-    done = run_with('variant = replace(variant, constants={**variant.constants, "BLOCK_ROW": 1})')
-    assert done.returncode == 1
-    assert re.search("FAILED: TypeError: [a-z]+_kernel has no argument BLOCK_ROW\n", done.stdout)
+def test_an_argument_that_the_kernel_does_not_have_fails_the_check(verdicts) -> None:
+    status, output = verdicts["unknown argument"]
+    assert status == 1
+    assert re.search("FAILED: TypeError: [a-z]+_kernel has no argument BLOCK_ROW\n", output)
 
 
-def test_without_cuobjdump_it_compiles_and_says_what_it_cannot_check() -> None:
-    done = run_with("aot.disassembler = compile.disassembler = lambda: None")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "cuobjdump is missing" in done.stdout
-    assert re.search(r" even +\? +\? +\d+ +wgmma ", done.stdout)
-    wrong = run_with(
-        "compile.disassembler = lambda: None\nvariant = replace(variant, matrix='fma')"
-    )
-    assert wrong.returncode == 1
-    assert "FAILED: multiplies by 'wgmma', expected 'fma'" in wrong.stdout
+def test_without_cuobjdump_it_compiles_and_says_what_it_cannot_check(verdicts) -> None:
+    status, output = verdicts["no cuobjdump"]
+    assert status == 0, output
+    assert "cuobjdump is missing" in output
+    assert re.search(r" even +\? +\? +\d+ +wgmma ", output)
+    status, output = verdicts["no cuobjdump, wrong"]
+    assert status == 1
+    assert "FAILED: multiplies by 'wgmma', expected 'fma'" in output
 
 
-def test_a_compiler_that_crashes_fails_the_check() -> None:
-    code = (
-        "import os\nfrom goal_kernels.backends.triton import aot\n"
-        "compile_all, aot.compile_variant = aot.compile_all, os._exit\n"
-        "aot.compile_all = lambda listed, jobs: compile_all([1, 1], jobs)\n"
-        'raise SystemExit(aot.main(["--quick", "--arch", "90", "--jobs", "2"]))'
-    )
-    done = run("-c", code)
-    assert done.returncode == 1
-    assert "the compiler itself crashed" in done.stdout
-    assert "0 compiled, 1 failed" in done.stdout
+def test_a_compiler_that_crashes_fails_the_check(verdicts) -> None:
+    status, output = verdicts["crash"]
+    assert status == 1
+    assert "the compiler itself crashed" in output
+    assert "0 compiled, 1 failed" in output
 
 
-def test_nothing_to_compile_fails_the_check() -> None:
-    done = run("-m", "goal_kernels.backends.triton.aot", "--only", "no_such_kernel")
-    assert done.returncode == 1
-    assert "0 compiled" in done.stdout
+def test_nothing_to_compile_fails_the_check(verdicts) -> None:
+    status, output = verdicts["nothing"]
+    assert status == 1
+    assert "0 compiled" in output
 
 
 def test_interpreted_kernels_are_refused() -> None:
@@ -124,7 +141,7 @@ def test_interpreted_kernels_are_refused() -> None:
 
 def test_limits_are_enforced() -> None:
     limits = Limits(registers=128, stack=8, shared=4096, shuffles=24, local=0)
-    variant = replace(next(aot.variants(90)), limits=limits, matrix="wgmma")
+    variant = replace(aot.variants(90)[0], limits=limits, matrix="wgmma")
     loop = Counts(total=1000, shuffles=24, local=0, barriers=9, atomics=0, matrix=4)
     met = Outcome(variant, 1.0, 128, 8, 4096, "wgmma", loop)
     assert met.problems() == []
@@ -159,7 +176,7 @@ def jit_kernels() -> set[str]:
 
 @pytest.mark.parametrize("arch", aot.ARCHITECTURES)
 def test_the_matrix_holds_every_kernel(arch: int) -> None:
-    listed = list(aot.variants(arch))
+    listed = aot.variants(arch)
     assert len(set(map(repr, listed))) == len(listed)
     assert {variant.arch for variant in listed} == {arch}
     kernels = jit_kernels()
@@ -169,12 +186,37 @@ def test_the_matrix_holds_every_kernel(arch: int) -> None:
 
 
 def test_the_matrix_holds_every_shipped_configuration_of_mining() -> None:
-    listed = list(aot.variants(90))
+    every, listed = aot.every_variant(90), aot.variants(90)
     for dtype in DTYPES:
         for kind in RELATIVE_KINDS:
             for precision in PRECISIONS if dtype == torch.float32 else ("highest",):
                 for pairing in ("", "target+ids"):
-                    assert tile_variant(90, dtype, precision, kind, pairing, "even") in listed
+                    variant = tile_variant(90, dtype, precision, kind, pairing, "even")
+                    assert variant in every
+                    assert dtype == torch.float16 or variant in listed
+
+
+def groups(listed: list[Variant], strength: int) -> set[tuple[str, ...]]:
+    return {
+        (variant.kernel, *found)
+        for variant in listed
+        for found in combinations(aot.words(variant), strength)
+    }
+
+
+@pytest.mark.parametrize("arch", aot.ARCHITECTURES)
+def test_what_is_left_out_tells_nothing_new(arch: int) -> None:
+    """All but float16, which compiles to what bfloat16 does, meets whatever it meets elsewhere."""
+    every, listed = aot.every_variant(arch), aot.variants(arch)
+    assert set(map(repr, listed)) < set(map(repr, every))
+    left_out = [variant for variant in every if variant not in listed]
+    unlike = [variant for variant in left_out if not variant.label.startswith("fp16")]
+    assert groups(unlike, aot.COVERED.get(arch, 1)) <= groups(listed, aot.COVERED.get(arch, 1))
+    assert arch != 90 or not any(variant.matrix for variant in unlike)
+    assert all(variant in listed for variant in every if variant.quick)
+    half = [variant for variant in every if variant.label.startswith("fp16")]
+    if arch == 90:
+        assert {v.kernel for v in half} == {v.kernel for v in listed if v.label.startswith("fp16")}
 
 
 @pytest.mark.parametrize("kind", RELATIVE_KINDS)

@@ -47,9 +47,18 @@ def check(found: Forward, expected: Forward) -> None:
     check_lists(found.hardest.cpu())
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(
+    ("name", "dtype", "normalize"),
+    [
+        ("hinge/constant", torch.float32, False),
+        ("hinge/constant", torch.bfloat16, True),
+        ("circle/linear_ms", torch.float32, True),
+        ("circle/linear_ms", torch.bfloat16, False),
+        ("nca/sigmoid_ms", torch.float32, False),
+        ("nca/sigmoid_ms", torch.bfloat16, True),
+    ],
+    ids=str,
+)
 def test_against_the_stage_in_torch(backend, device, name, dtype, normalize) -> None:
     embeddings = [x.to(device) for x in unruly_batch(26, 9, dtype)]
     for ids in (None, caption_ids(26).to(device), torch.zeros(26, device=device).long()):

@@ -82,15 +82,20 @@ def test_a_list_that_fills_up_and_one_that_waits(backend, device, backlog, monke
     assert_equal(ranked(backend, device, image, text, owner), expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_collapsed_model_ties_everywhere(backend, device, dtype) -> None:
-    image = torch.full((70, 40), 0.3, dtype=dtype)
-    text = torch.full((130, 40), 0.7, dtype=dtype)
-    found = ranked(backend, device, image, text, torch.arange(130) // 2)
-    assert (found.image_ties[:65] == 128).all()
-    assert (found.image_better[65:] == 130).all()
-    assert (found.text_ties == 69).all()
-    assert found.text_better.count_nonzero() == found.image_better[:65].count_nonzero() == 0
+@pytest.mark.parametrize(
+    ("images", "texts", "dtype"),
+    [(20, 36, torch.float32), (20, 36, torch.float16), (70, 130, torch.bfloat16)],
+    ids=str,
+)
+def test_a_collapsed_model_ties_everywhere(backend, device, images, texts, dtype) -> None:
+    image = torch.full((images, 40), 0.3, dtype=dtype)
+    text = torch.full((texts, 40), 0.7, dtype=dtype)
+    found = ranked(backend, device, image, text, torch.arange(texts) // 2)
+    own = texts // 2
+    assert (found.image_ties[:own] == texts - 2).all()
+    assert (found.image_better[own:] == texts).all()
+    assert (found.text_ties == images - 1).all()
+    assert found.text_better.count_nonzero() == found.image_better[:own].count_nonzero() == 0
 
 
 @pytest.mark.parametrize("distance", [1e-8, 1e-7, 1e-6, 1e-5])

@@ -69,7 +69,7 @@ def test_nan_and_wide_ranges(backend, device, small_chunks, kind: str, strategy:
 def outcome(device, strategy: str, objective: str, dtype: torch.dtype, **options) -> list[Tensor]:
     """Loss and gradients of a batch that is normalised, by one strategy."""
     generator = torch.Generator().manual_seed(40)
-    image, text = torch.randn(2, 60, 20, generator=generator).to(device, dtype).requires_grad_()
+    image, text = torch.randn(2, 20, 20, generator=generator).to(device, dtype).requires_grad_()
     with use_strategy(strategy):
         loss = gk.goal_loss(image, text, objective, backend="triton", normalize=True, **options)
         return [loss.detach(), *torch.autograd.grad(loss, (image, text))]
@@ -99,7 +99,7 @@ def test_the_number_of_programs_changes_nothing(backend, device, kind: str, stra
     image, text = torch.randn(2, 200, 16, generator=generator).to(device, torch.bfloat16)
     relative = (kind, 0.0, 1.0)
     results = []
-    for programs in (1, 3, 64):
+    for programs in (1, 64):
         with use_strategy(strategy), use_programs(programs):
             results.append(mine(backend, image, text, relative=relative))
     for other in results[1:]:

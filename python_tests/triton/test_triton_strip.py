@@ -34,7 +34,7 @@ SHAPES = (
     Case(1, 1, 1, "one pair: no negative exists"),
     Case(2, 1, 8, "a row without a column"),
     Case(33, 47, 17, "one row above a tile, one column below three, two slices of the width"),
-    Case(150, 70, 5, "more rows than columns, ranges of 128 rows, several segments"),
+    Case(159, 70, 5, "one row below five tiles, ranges of 128 rows, several segments"),
     Case(64, 150, 16, "more columns than rows, every tile full"),
 )
 
@@ -147,8 +147,11 @@ def test_zeros_of_both_signs_tie(device, kind: str) -> None:
     check(run(image, text, DIAGONAL, Query(kind, -1.0, 1.0)), image, text)
 
 
-@pytest.mark.parametrize("kind", RELATIVE_KINDS)
-@pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
+@pytest.mark.parametrize(
+    ("tile", "kind"),
+    [*((tile, "linear") for tile in TILES.values()), (SMALL, "none"), (SMALL, "exponential")],
+    ids=str,
+)
 def test_the_first_nan_wins(device, tile: StripTile, kind: str) -> None:
     image, text = batch(Case(70, 90, 3, ""), device, seed=13)
     text[[20, 60, 89]] = math.nan
@@ -192,16 +195,21 @@ def test_no_overflow_for_any_slope(device, beta: float) -> None:
         check(run(image, text, DIAGONAL, Query("exponential", threshold, beta)), image, text)
 
 
-@pytest.mark.parametrize("kind", RELATIVE_KINDS)
-@pytest.mark.parametrize("threshold", [-1.0, -1e6], ids=["fixed", "resummed"])
+@pytest.mark.parametrize(
+    ("kind", "threshold"),
+    [("none", -1.0), *((k, t) for k in ("linear", "exponential") for t in (-1.0, -1e6))],
+)
 def test_the_grid_does_not_matter(device, nan_filled_memory, kind: str, threshold: float) -> None:
-    """Bit-equal for 1 to 100 programs, from workspaces that start as garbage."""
+    """Bit-equal for 1 to 100 programs, from workspaces that start as garbage.
+
+    Sums that start at a threshold so low are made again, as they would lose too much.
+    """
     generator = torch.Generator().manual_seed(15)
-    image, text = (torch.randn(n, 24, generator=generator).to(device) for n in (70, 100))
+    image, text = (torch.randn(n, 24, generator=generator).to(device) for n in (70, 50))
     query = Query(kind, threshold, 0.3)
     first = run(image, text, DIAGONAL, query).tensors()
     assert not any(t.isnan().any() for t in first if t.is_floating_point() and threshold > -10)
-    for programs in (1, 7, 100):
+    for programs in (1, 100):
         again = run(image, text, DIAGONAL, query._replace(programs=programs)).tensors()
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 

@@ -1,6 +1,11 @@
 """Compile the Triton kernels ahead of time, without a GPU, and check what came out.
 
-    python -m goal_kernels.backends.triton.aot [--quick] [--arch 80 90 100] [--only NAME] [--jobs N]
+    python -m goal_kernels.backends.triton.aot [--quick | --every] [--arch 80 90 100] [--only NAME]
+                                               [--jobs N]
+
+For sm_90 every product that ships is compiled and, of the other kernels, variants that hold every
+pair of words of the labels; for sm_80 such variants of all kernels, for sm_100 variants that hold
+every word. --every leaves nothing out.
 
 Prints one line per compiled variant: registers and spilled bytes per thread, shared memory per
 program, kind of matrix instruction, and of the loop over tiles the instructions, shuffles, local
@@ -16,6 +21,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import combinations
 from typing import Any
 
 from goal_kernels.backends.triton.aot_mine import mine_variants
@@ -43,12 +49,51 @@ HEADER = (
 )
 
 
-def variants(arch: int) -> Iterator[Variant]:
-    """The matrix of one architecture. float16 compiles to what bfloat16 does."""
-    for source in VARIANT_SOURCES:
-        for variant in source(arch):
-            if arch == FULL_ARCHITECTURE or not variant.label.startswith("fp16"):
-                yield variant
+COVERED = {80: 2, 90: 2, 100: 1}
+"""How many words of a label have to meet in a variant of an architecture; 1 for others."""
+
+
+def every_variant(arch: int) -> list[Variant]:
+    """All that ships for one architecture."""
+    return [variant for source in VARIANT_SOURCES for variant in source(arch)]
+
+
+def variants(arch: int) -> list[Variant]:
+    """The matrix of one architecture: no more of `every_variant` than tells something new.
+
+    The full architecture has all products, whose registers and loops have limits close to what they
+    use. float16 compiles to what bfloat16 does: one of each kernel, for the full architecture.
+    """
+    listed, full = every_variant(arch), arch == FULL_ARCHITECTURE
+    unlike = [variant for variant in listed if not variant.label.startswith("fp16")]
+    chosen = [variant for variant in unlike if variant.quick or (full and variant.matrix)]
+    chosen = covering(unlike, COVERED.get(arch, 1), chosen)
+    return covering(listed, 1, chosen) if full else chosen
+
+
+def words(variant: Variant) -> list[str]:
+    """What tells a variant from others of its kernel."""
+    return sorted({*variant.label.replace("/", " ").split(), variant.size})
+
+
+def covering(listed: list[Variant], strength: int, chosen: list[Variant]) -> list[Variant]:
+    """The chosen ones and enough others that all words which meet in a variant meet in one of them.
+
+    strength: how many words at a time. Greedy: always the variant with the most new groups.
+    """
+
+    def groups(variant: Variant) -> set[tuple[str, ...]]:
+        return {(variant.kernel, *found) for found in combinations(words(variant), strength)}
+
+    found = {id(variant): groups(variant) for variant in listed}
+    missing = set().union(*found.values())
+    taken = {id(variant) for variant in chosen}
+    missing.difference_update(*(found[each] for each in taken))
+    while missing:
+        best = max(found, key=lambda each: len(found[each] & missing))
+        taken.add(best)
+        missing -= found[best]
+    return [variant for variant in listed if id(variant) in taken]
 
 
 def compile_all(listed: list[Variant], jobs: int) -> Iterator[Outcome]:
@@ -83,7 +128,9 @@ def describe(outcome: Outcome) -> str:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="only the heaviest of each kernel")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="only the heaviest of each kernel")
+    extent.add_argument("--every", action="store_true", help="all that ships, on each architecture")
     parser.add_argument("--arch", type=int, nargs="+", default=ARCHITECTURES, metavar="N")
     parser.add_argument("--only", default="", metavar="NAME", help="kernels whose name has NAME")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
@@ -101,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     listed = [
         variant
         for arch in options.arch
-        for variant in variants(arch)
+        for variant in (every_variant if options.every else variants)(arch)
         if options.only in variant.kernel and (variant.quick or not options.quick)
     ]
     if disassembler() is None:

@@ -19,7 +19,7 @@ DIVISIBLE = [["tt.divisibility", 16]]
 
 
 class MachineCode(NamedTuple):
-    """What cuobjdump tells: registers and stack bytes per thread, and the listing."""
+    """What cuobjdump tells: registers and stack bytes per thread, and the listing if asked for."""
 
     registers: int
     stack: int
@@ -76,7 +76,7 @@ def compile_variant(variant: Variant) -> Outcome:
         return Outcome(variant, time.perf_counter() - started, error=text)
     seconds = time.perf_counter() - started
     shared = kernel.metadata.shared
-    code = machine_code(kernel.asm["cubin"])
+    code = machine_code(kernel.asm["cubin"], listed=bool(variant.matrix))
     if code is None:
         matrix = _matrix_of_ptx(kernel.asm["ptx"]) if variant.matrix else ""
         return Outcome(variant, seconds, shared=shared, matrix=matrix)
@@ -124,20 +124,20 @@ def source_of(variant: Variant) -> Any:
     return ASTSource(function, signature, constants, attributes)
 
 
-def machine_code(cubin: bytes) -> MachineCode | None:
-    """Read a cubin by cuobjdump; None where that is missing."""
+def machine_code(cubin: bytes, listed: bool = True) -> MachineCode | None:
+    """Read a cubin by cuobjdump; None where that is missing. listed: with its instructions."""
     tool = disassembler()
     if tool is None:
         return None
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [tool, "-res-usage", "-sass", file.name]
+        command = [tool, "-res-usage", *(["-sass"] if listed else []), file.name]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
     used = re.search(r"REG:(\d+) STACK:(\d+)", run.stdout)
     instructions = sass.parse(run.stdout)
-    if used is None or not instructions:
-        raise RuntimeError(f"cuobjdump -res-usage -sass printed nothing to read: {run.stderr!r}")
+    if used is None or (listed and not instructions):
+        raise RuntimeError(f"{' '.join(command)} printed nothing to read: {run.stderr!r}")
     return MachineCode(int(used[1]), int(used[2]), instructions)
 
 
