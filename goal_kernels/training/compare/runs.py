@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from goal_kernels.training.history import History, read_history
 from goal_kernels.training.run_folder import RunFolder
