@@ -51,12 +51,23 @@ def describe_environment(
         "git": git_state(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor_name(),
+        "processor": processor_name(),
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
     }
+
+
+def processor_name() -> str:
+    """Model of the processor, as Linux knows it; elsewhere what python says."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -126,17 +137,6 @@ def read_environment(run: RunFolder) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _processor_name() -> str:
-    """Model of the processor, as Linux knows it; elsewhere what python says."""
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

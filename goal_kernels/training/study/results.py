@@ -16,7 +16,7 @@ from goal_kernels.data.files import write_text
 from goal_kernels.training.environment import describe_environment
 from goal_kernels.training.history import History
 from goal_kernels.training.study.cell import Cell, canonical
-from goal_kernels.training.study.origin import describe_dataset, processor_name, source_commit
+from goal_kernels.training.study.origin import describe_dataset, machine_name, source_commit
 
 if TYPE_CHECKING:
     from goal_kernels.training.study.training import Trained  # which needs Lightning
@@ -59,7 +59,7 @@ def write_result(path: Path, study: str, cell: Cell, trained: Trained) -> None:
         "dataset": describe_dataset(Path(cell.config["data"]["folder"])),
         "environment": {
             **describe_environment(cell.seed, ["study", "--config", study]),
-            "processor": processor_name(),
+            "processor": machine_name(),
             "commit": source_commit(),
         },
     }
