@@ -76,3 +76,19 @@ def test_the_module_loads_without_a_driver_and_errors_have_names() -> None:
     arguments.parts = 1
     with pytest.raises(RuntimeError, match="prepare: cudaError"):
         kernels.prepare(arguments, 0)
+    for stage in ("mine", "score", "rank"):
+        arguments = getattr(kernels, stage.capitalize())()
+        arguments.image = arguments.text = (0, 1, 8)
+        arguments.width = 8
+        with pytest.raises(RuntimeError, match=r"cudaError\w+, "):
+            getattr(kernels, stage)(arguments, 0)
+
+
+def test_fields_are_checked() -> None:
+    arguments = native.load().cuda.Rank()
+    with pytest.raises(AttributeError, match="Rank has no field breadth"):
+        arguments.breadth = 8
+    with pytest.raises(TypeError, match=r"Rank\.width: a value of another type"):
+        arguments.width = "wide"
+    with pytest.raises(ValueError, match="operand: expected one of bfloat16, float16, got float64"):
+        arguments.operand = "float64"
