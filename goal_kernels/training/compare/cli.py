@@ -81,16 +81,22 @@ def _compare(args: argparse.Namespace) -> int:
         raise ValueError("runs: expected at least one finished run, got none")
     for remark in [*remarks, *warnings_about(contestants)]:
         print(f"warning: {remark}", file=sys.stderr)
-    table = make_table(contestants, find_baseline(contestants, args.baseline))
+    baseline = find_baseline(contestants, args.baseline)
+    table = make_table(contestants, baseline)
     # A table that a pipe folds at 80 characters is of no use to anybody.
     console = Console(width=None if sys.stdout.isatty() else 200)
     for shown in rich_tables(table):
         console.print(shown)
-    _write(args, contestants, table)
+    _write(args, contestants, baseline, table)
     return 0
 
 
-def _write(args: argparse.Namespace, contestants: Sequence[Contestant], table: Table) -> None:
+def _write(
+    args: argparse.Namespace,
+    contestants: Sequence[Contestant],
+    baseline: Contestant,
+    table: Table,
+) -> None:
     """The files that the options ask for."""
     from goal_kernels.data.files import write_text
     from goal_kernels.training.compare.picture import draw_comparison
@@ -107,5 +113,5 @@ def _write(args: argparse.Namespace, contestants: Sequence[Contestant], table: T
             write_text(path, text())
             print(f"{kind}  {path}")
     if args.png is not None:
-        draw_comparison(args.png, contestants, "rsum")
+        draw_comparison(args.png, contestants, baseline, "rsum on the test split")
         print(f"png  {args.png}")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goal_kernels.data.files import replacing
-from goal_kernels.training.compare.contestants import Contestant
+from goal_kernels.training.compare.contestants import Comparison, Contestant, compare_with
+from goal_kernels.training.compare.statistics import mean_and_deviation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,29 +62,56 @@ def drawing(path: Path, rows: int, columns: int, width: float, height: float) ->
             figure.savefig(partial, format="png", dpi=RESOLUTION)
 
 
-def draw_comparison(path: Path, contestants: Sequence[Contestant], title: str) -> None:
-    """Write the picture of the rsums of all contestants, the best on top."""
-    with drawing(path, 1, 1, 8.0, 1.4 + 0.27 * len(contestants)) as axes:
-        dots(axes[0, 0], contestants)
-        axes[0, 0].set_title(title)
-
-
-def dots(axes: Axes, contestants: Sequence[Contestant], colours: Sequence[str] = ()) -> None:
-    """A row for each contestant, the first on top: a dot a seed, a bar at the mean.
+def draw_comparison(
+    path: Path,
+    contestants: Sequence[Contestant],
+    baseline: Contestant,
+    title: str,
+    colours: Sequence[str] = (),
+) -> None:
+    """Write the picture of a comparison: rsums, and beside them differences within seeds.
 
     Args:
-        axes: to draw on.
-        contestants: in the order to show.
+        path: of the PNG.
+        contestants: in the order to show, the first on top.
+        baseline: what the differences are to.
+        title: heading.
         colours: one each; the first of `COLOURS` for all when empty.
     """
-    for place, contestant in enumerate(contestants):
-        colour = colours[place] if colours else COLOURS[0]
-        values = list(contestant.values("rsum").values())
-        mean, _ = contestant.summary("rsum")
-        axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.6, markersize=5)
+    colours = colours or [COLOURS[0]] * len(contestants)
+    tests = compare_with(baseline, contestants)
+    with drawing(path, 1, 2, 10.0, 1.4 + 0.27 * len(contestants)) as grid:
+        rsums, differences = grid[0]
+        for place, (contestant, colour) in enumerate(zip(contestants, colours, strict=True)):
+            values = contestant.values("rsum")
+            _row(rsums, place, list(values.values()), colour)
+            its = baseline.values("rsum")
+            if contestant.label != baseline.label:
+                _row(differences, place, [values[s] - its[s] for s in values if s in its], colour)
+                _whisker(differences, place, tests[contestant.label])
+        for axes in (rsums, differences):
+            axes.set_ylim(len(contestants) - 0.4, -0.6)
+            axes.tick_params(axis="y", length=0)
+            axes.grid(axis="x")
+        rsums.set_yticks(range(len(contestants)), [c.label for c in contestants])
+        differences.set_yticks([])
+        differences.axvline(0.0, color=INK, linewidth=1)
+        rsums.set_title(title)
+        rsums.set_xlabel("rsum\n(a dot a seed, the bar is their mean)")
+        differences.set_xlabel(
+            f"difference to {baseline.label}\n(same seed; 95 % interval of the mean)"
+        )
+
+
+def _row(axes: Axes, place: int, values: Sequence[float], colour: str) -> None:
+    """A dot for each value and a bar at their mean."""
+    if values:
+        axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.55, markersize=5)
+        mean, _ = mean_and_deviation(values)
         axes.plot([mean, mean], [place - 0.32, place + 0.32], color=INK, linewidth=1.8)
-    axes.set_yticks(range(len(contestants)), [contestant.label for contestant in contestants])
-    axes.set_ylim(len(contestants) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
-    axes.set_xlabel("rsum (a dot a seed, the bar is their mean)")
+
+
+def _whisker(axes: Axes, place: int, comparison: Comparison) -> None:
+    """The confidence interval of the mean difference, where there is one."""
+    if comparison.test is not None and comparison.test.interval is not None:
+        axes.plot(comparison.test.interval, [place, place], color=INK, linewidth=1.2)

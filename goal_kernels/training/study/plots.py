@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from goal_kernels.training.compare.contestants import Contestant
-from goal_kernels.training.compare.picture import COLOURS, INK, SOFT, dots, drawing
+from goal_kernels.training.compare.picture import COLOURS, INK, SOFT, draw_comparison, drawing
 from goal_kernels.training.study.gathered import Gathered, registry_order
 
 if TYPE_CHECKING:
@@ -75,10 +75,11 @@ def draw_all(gathered: Gathered, folder: Path) -> dict[str, str]:
     title = gathered.recipe.title or gathered.recipe.name
     drawn = {}
     colours = _colours(gathered.main)
-    with drawing(folder / "rsum.png", 1, 1, 8.0, 1.4 + 0.27 * len(gathered.main)) as axes:
-        dots(axes[0, 0], gathered.main, [colours[c.label] for c in gathered.main])
-        axes[0, 0].set_title(f"{title}: rsum on the test split")
-    drawn["rsum.png"] = "rsum of every contestant, a dot a seed"
+    ordered = [colours[contestant.label] for contestant in gathered.main]
+    draw_comparison(folder / "rsum.png", gathered.main, gathered.baseline, title, ordered)
+    drawn["rsum.png"] = (
+        "rsum of every contestant, and its difference to the baseline within each seed"
+    )
     for panels in PANELS:
         if _draw_panels(gathered, folder / panels.file, panels):
             drawn[panels.file] = f"{panels.caption}, mean over seeds, from the end of the warm-up"
@@ -159,7 +160,7 @@ def _triplet_order(contestant: Contestant) -> int:
 
 
 def _line(axes: Axes, contestant: Contestant, line: Logged, colour: str, start: int) -> None:
-    """The mean over seeds, and for dev metrics the range of the seeds behind it.
+    """The mean over seeds, which start too far apart for their range to show anything.
 
     Lightning counts the steps of logged values from 0: the value at step t - 1 is after t steps.
     """
@@ -169,9 +170,6 @@ def _line(axes: Axes, contestant: Contestant, line: Logged, colour: str, start: 
     steps, values = found[0] + 1, found[1]
     steps, values = steps[steps >= start], values[:, steps >= start]
     axes.plot(steps, values.mean(axis=0), line.style, color=colour, linewidth=1.6)
-    if len(values) > 1 and line.name.startswith("val/"):
-        low, high = values.min(axis=0), values.max(axis=0)
-        axes.fill_between(steps, low, high, color=colour, alpha=0.1, linewidth=0)
 
 
 def _same_limits(panels: Sequence[Axes]) -> None:
