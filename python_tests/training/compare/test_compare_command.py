@@ -47,7 +47,10 @@ def test_means_deviations_and_tests(runs: Path, capsys: pytest.CaptureFixture[st
     assert second["pairs"] == 3
     assert second["difference"] == pytest.approx(-11.0)
     assert second["p exact"] == 0.25  # all three differences of one sign: 2 / 2^3
-    assert second["interval low"] < -11 < second["interval high"]
+    # Differences within seeds -10, -20, -3; Student's t for two degrees of freedom is 4.3027.
+    reach = 4.3027 * (73 / 3) ** 0.5  # their variance is 73
+    assert second["interval low"] == pytest.approx(-11 - reach, abs=1e-3)
+    assert second["interval high"] == pytest.approx(-11 + reach, abs=1e-3)
     assert (chance["rsum"], chance["i2t R@5"], oracle["rsum"]) == (12.0, 2.0, 500.0)
 
 
