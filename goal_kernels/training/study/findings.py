@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from goal_kernels.training.compare.contestants import Comparison, Contestant, compare_with
-from goal_kernels.training.study.gathered import Gathered
+from goal_kernels.training.compare.statistics import PairedTest, holm, paired_test
+from goal_kernels.training.study.gathered import MARGINAL, Gathered, grid_of, plain_label
 
 LEVEL = 0.05  # of tests, after Holm's correction
 NEAR_CHANCE = 3.0  # an rsum below this many times chance is called untrained
@@ -21,6 +22,7 @@ def findings(gathered: Gathered) -> list[str]:
     sentences.append(
         f"Not told apart from the best, `{main[0].label}`, by the t-test: {_named(equal)}."
     )
+    sentences += _weights(gathered)
     sentences += [_untrained(name, group) for name, group in gathered.others.items()]
     return sentences
 
@@ -54,8 +56,54 @@ def _against(
         f"Better than `{baseline.label}` (t-test, Holm, {LEVEL}): {_named(better)}.",
         f"Worse than `{baseline.label}`: {_named(worse)}.",
         f"Not told apart from `{baseline.label}`: {_named(rest)}.",
-        f"By the exact test after Holm's correction: {_named(exact)}.",
+        f"By the exact test after Holm's correction: {_named(exact)}. " + _one_sided(others, tests),
     ]
+
+
+def _one_sided(others: Sequence[Contestant], tests: dict[str, Comparison]) -> str:
+    """For how many contestants the exact test found all it can find."""
+    known = [test for c in others if (test := tests[c.label].test) is not None]
+    most = [test for test in known if test.p_exact <= 2 / 2**test.pairs]
+    return (
+        f"For {len(most)} of {len(known)} the difference has one sign in all seeds, which is the "
+        "most it can see."
+    )
+
+
+def _weights(gathered: Gathered) -> list[str]:
+    """Each triplet and pair weight against the baseline's, averaged over the other kind."""
+    grid = grid_of(gathered.main)
+    triplet, _, pair = gathered.baseline.label.partition("/")
+    if grid is None or triplet not in grid.triplets or pair not in grid.pairs:
+        return []
+    kinds = (
+        ("triplet", "pair", triplet, {t: grid.values[t, MARGINAL] for t in grid.triplets}),
+        ("pair", "triplet", pair, {p: grid.values[MARGINAL, p] for p in grid.pairs}),
+    )
+    sentences = []
+    for kind, other, base, rsums in kinds:
+        names = [name for name in rsums if name != base]
+        tests = [
+            paired_test([rsums[name][seed] - value for seed, value in rsums[base].items()])
+            for name in names
+        ]
+        corrected = holm([1.0 if t.p_student is None else t.p_student for t in tests])
+        parts = [
+            f"`{name}` {test.difference:+.1f}" + _interval(test, p)
+            for name, test, p in zip(names, tests, corrected, strict=True)
+        ]
+        sentences.append(
+            f"Averaged over {other} weights, against {kind} weight `{base}`: {', '.join(parts)}."
+        )
+    return sentences
+
+
+def _interval(test: PairedTest, corrected: float) -> str:
+    """What is known of a mean difference, in brackets; "" for one seed."""
+    if test.interval is None:
+        return ""
+    low, high = test.interval
+    return f" ({low:+.1f} to {high:+.1f}, p {corrected:.3f} by t-test and Holm)"
 
 
 def _separates(comparison: Comparison) -> bool:
@@ -73,10 +121,10 @@ def _untrained(name: str, contestants: Sequence[Contestant]) -> str:
     for contestant in contestants:
         run = next(iter(contestant.runs.values()))
         if run.chance and contestant.summary("rsum")[0] <= NEAR_CHANCE * run.chance["rsum"]:
-            near.append(contestant.label.removesuffix(f", {name}"))
+            near.append(plain_label(contestant.label, name))
     return (
         f"{name.capitalize()}: {len(near)} of {len(contestants)} end within {NEAR_CHANCE:g} times "
-        f"the rsum of chance: {_named(near)}."
+        f"the rsum of chance" + (f": {_named(near)}." if len(near) < len(contestants) else ".")
     )
 
 

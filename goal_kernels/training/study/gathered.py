@@ -9,7 +9,6 @@ from pathlib import Path
 from goal_kernels import list_elements
 from goal_kernels.training.compare.contestants import Contestant, find_baseline, group_runs
 from goal_kernels.training.compare.runs import run_of_cell
-from goal_kernels.training.compare.statistics import mean_and_deviation
 from goal_kernels.training.study.cell import Cell
 from goal_kernels.training.study.recipe import StudyRecipe
 from goal_kernels.training.study.results import CellResult, is_finished, read_result, result_path
@@ -37,10 +36,21 @@ class Gathered:
 
     @property
     def others(self) -> dict[str, list[Contestant]]:
-        """Contestants of each group with seeds of its own, by the group's name, best first."""
-        names = [group.name for group in self.recipe.groups if group.seeds]
-        found = {name: self._contestants([name]) for name in names}
-        return {name: contestants for name, contestants in found.items() if contestants}
+        """Contestants of each group with seeds of its own, by the group's name.
+
+        They come in the order of their partners in `main`, then those without a partner.
+        """
+        rank = {contestant.label: place for place, contestant in enumerate(self.main)}
+        found = {}
+        for group in self.recipe.groups:
+            contestants = self._contestants([group.name]) if group.seeds else []
+            if contestants:
+                places = [
+                    rank.get(plain_label(c.label, group.name), len(rank)) for c in contestants
+                ]
+                order = sorted(range(len(places)), key=places.__getitem__)
+                found[group.name] = [contestants[place] for place in order]
+        return found
 
     @property
     def baseline(self) -> Contestant:
@@ -52,6 +62,11 @@ class Gathered:
     def _contestants(self, groups: Sequence[str]) -> list[Contestant]:
         results = [result for result in self.results if result.header["group"] in groups]
         return group_runs([run_of_cell(result) for result in results])[0]
+
+
+def plain_label(label: str, group: str) -> str:
+    """The objective of a contestant whose label ends with its group."""
+    return label.removesuffix(f", {group}")
 
 
 def gather(recipe: StudyRecipe, cells: Sequence[Cell], results: Path) -> Gathered:
@@ -73,13 +88,13 @@ class Grid:
 
     Attributes:
         triplets, pairs: weights, in order of appearance in the registry.
-        values: (mean, deviation) by (triplet, pair); `MARGINAL` stands for "all of them": the mean
+        values: rsum of each seed by (triplet, pair); `MARGINAL` stands for "all of them": the mean
             over that axis, taken within each seed.
     """
 
     triplets: Sequence[str]
     pairs: Sequence[str]
-    values: Mapping[tuple[str, str], tuple[float, float | None]]
+    values: Mapping[tuple[str, str], Mapping[int, float]]
 
 
 MARGINAL = "mean"
@@ -88,7 +103,7 @@ MARGINAL = "mean"
 def grid_of(contestants: Sequence[Contestant]) -> Grid | None:
     """The grid of the contestants that are objectives; None unless it is full and has two axes.
 
-    Seeds that some objective lacks are left out of the marginal means.
+    Seeds that some objective lacks are left out; None as well when there is no other.
     """
     rsums = {
         contestant.label: contestant.values("rsum")
@@ -100,16 +115,15 @@ def grid_of(contestants: Sequence[Contestant]) -> Grid | None:
     if len(triplets) < 2 or len(pairs) < 2 or len(triplets) * len(pairs) != len(rsums):
         return None
     shared = sorted(set.intersection(*(set(by_seed) for by_seed in rsums.values())))
+    if not shared:
+        return None
     values = {}
     for t in (*triplets, MARGINAL):
         for p in (*pairs, MARGINAL):
             rows = [t] if t != MARGINAL else triplets
             columns = [p] if p != MARGINAL else pairs
             chosen = [rsums[f"{row}/{column}"] for row in rows for column in columns]
-            seeds = sorted(chosen[0]) if len(chosen) == 1 else shared
-            if seeds:
-                per_seed = [sum(c[seed] for c in chosen) / len(chosen) for seed in seeds]
-                values[t, p] = mean_and_deviation(per_seed)
+            values[t, p] = {seed: sum(c[seed] for c in chosen) / len(chosen) for seed in shared}
     return Grid(triplets, pairs, values)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from goal_kernels.data.files import write_text
 from goal_kernels.training.compare.differences import warnings_about
 from goal_kernels.training.compare.runs import run_of_cell
+from goal_kernels.training.compare.statistics import mean_and_deviation
 from goal_kernels.training.compare.table import make_table, markdown
 from goal_kernels.training.study.findings import findings
-from goal_kernels.training.study.gathered import MARGINAL, Gathered, Grid, grid_of
-from goal_kernels.training.study.plots import draw_all, plain_label
+from goal_kernels.training.study.gathered import MARGINAL, Gathered, Grid, grid_of, plain_label
+from goal_kernels.training.study.plots import draw_all
 from goal_kernels.training.study.results import CellResult
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
@@ -157,11 +158,9 @@ def _grid_section(grid: Grid | None) -> str:
         return ""
 
     def text(triplet: str, pair: str) -> str:
-        mean, deviation = grid.values[triplet, pair]
+        mean, deviation = mean_and_deviation(list(grid.values[triplet, pair].values()))
         return f"{mean:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
 
-    if (MARGINAL, MARGINAL) not in grid.values:
-        return ""
     pairs = [*grid.pairs, MARGINAL]
     lines = ["| rsum | " + " | ".join(pairs) + " |", "|---|" + "--:|" * len(pairs)]
     for triplet in (*grid.triplets, MARGINAL):

@@ -12,7 +12,7 @@ import numpy as np
 
 from goal_kernels.training.compare.contestants import Contestant
 from goal_kernels.training.compare.picture import COLOURS, INK, SOFT, draw_comparison, drawing
-from goal_kernels.training.study.gathered import Gathered, registry_order
+from goal_kernels.training.study.gathered import Gathered, plain_label, registry_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -227,8 +227,3 @@ def _draw_pairs(
         axes.plot([], [], "o", color=COLOURS[0], label=_first(gathered))
         axes.set_xlabel("rsum on the test split")
         axes.figure.legend(loc="outside upper right", ncols=3)
-
-
-def plain_label(label: str, group: str) -> str:
-    """The objective of a contestant whose label ends with its group."""
-    return label.removesuffix(f", {group}")

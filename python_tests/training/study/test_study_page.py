@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from goal_kernels.training.compare.statistics import paired_test
 from goal_kernels.training.study.findings import findings
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, gather, grid_of
 from goal_kernels.training.study.page import page_text
@@ -99,12 +100,26 @@ def test_the_grid_averages_within_seeds(gathered: Gathered) -> None:
     assert (grid.triplets, grid.pairs) == (["nca", "hinge"], ["constant", "linear"])
     rsums = {c.label: np.array(list(c.values("rsum").values())) for c in gathered.main}
     nca = (rsums["nca/constant"] + rsums["nca/linear"]) / 2
-    assert grid.values["nca", MARGINAL] == pytest.approx((nca.mean(), nca.std(ddof=1)))
+    assert list(grid.values["nca", MARGINAL].values()) == pytest.approx(nca)
     every = sum(rsums.values()) / 4
-    assert grid.values[MARGINAL, MARGINAL] == pytest.approx((every.mean(), every.std(ddof=1)))
-    one = rsums["hinge/linear"]
-    assert grid.values["hinge", "linear"] == pytest.approx((one.mean(), one.std(ddof=1)))
+    assert list(grid.values[MARGINAL, MARGINAL].values()) == pytest.approx(every)
+    assert list(grid.values["hinge", "linear"].values()) == pytest.approx(rsums["hinge/linear"])
+    row = next(s for s in page_text(gathered, {}).splitlines() if s.startswith("| nca | "))
+    assert row.endswith(f" | {nca.mean():.1f} ± {nca.std(ddof=1):.1f} |")
     assert grid_of(gathered.main[:3]) is None
+
+
+def test_weights_are_compared_within_seeds_and_averaged_over_the_others(gathered: Gathered) -> None:
+    rsums = {c.label: np.array(list(c.values("rsum").values())) for c in gathered.main}
+    nca = (rsums["nca/constant"] + rsums["nca/linear"]) / 2
+    hinge = (rsums["hinge/constant"] + rsums["hinge/linear"]) / 2
+    test = paired_test((nca - hinge).tolist())
+    low, high = test.interval
+    expected = (
+        f"Averaged over pair weights, against triplet weight `hinge`: "
+        f"`nca` {test.difference:+.1f} ({low:+.1f} to {high:+.1f}, p {test.p_student:.3f} "
+    )
+    assert any(sentence.startswith(expected) for sentence in findings(gathered))
 
 
 def test_sentences_follow_from_the_numbers(gathered: Gathered) -> None:
