@@ -11,6 +11,7 @@ import yaml
 
 import goal_kernels as gk
 from goal_kernels.training.recipes import find_recipe
+from goal_kernels.training.recipes import merged as whole_configuration
 from goal_kernels.training.study.cell import Cell
 from goal_kernels.training.study.packaged import find_study
 
@@ -65,7 +66,7 @@ class StudyRecipe:
         Args:
             overrides: last changes to every configuration, e.g. {"data": {"folder": "my/folder"}}.
         """
-        given = _read_yaml(find_recipe(self.base))
+        given = whole_configuration(find_recipe(self.base))
         # The seed is the cell's own, and what names the run of `fit` means nothing here.
         base: dict[str, Any] = {name: given.get(name) or {} for name in SECTIONS}
         base["run"] = {"threads": base["run"].get("threads")}
