@@ -92,17 +92,20 @@ def merged(path: Path) -> dict[str, Any]:
     """The options of a configuration and of all it extends, without the block `recipe`."""
     together: dict[str, Any] = {}
     for file in files_of(path):
-        _merge(together, read_config(file))
+        together = overlaid(together, read_config(file))
     together.pop(CARD, None)
     return together
 
 
-def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for name, value in more.items():
-        if isinstance(value, Mapping) and isinstance(into.get(name), dict):
-            _merge(into[name], value)
-        else:
-            into[name] = dict(value) if isinstance(value, Mapping) else value
+def overlaid(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with `changes` laid over it, mapping by mapping; neither is modified."""
+    result = dict(config)
+    for name, value in changes.items():
+        old = result.get(name)
+        if isinstance(value, Mapping):
+            value = overlaid(old if isinstance(old, Mapping) else {}, value)
+        result[name] = value
+    return result
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from goal_kernels.training.lightning_options import quieten
 from goal_kernels.training.study.cell import Cell, canonical
 from goal_kernels.training.study.results import is_finished, result_path, write_result
 from goal_kernels.training.study.training import (
@@ -40,7 +40,9 @@ class Job:
 
     def run(self) -> str:
         """Train and write. Returns: what came out, in a few words."""
-        _quieten()
+        quieten()
+        # Said of every objective that fails, which a study is about; it is in the results.
+        warnings.filterwarnings("ignore", message="COLLAPSED.*")
         if self.target is None:
             assert self.warmup is not None  # a warm-up's job has a place for it
             train_warmup(self.cell, self.warmup)
@@ -89,19 +91,3 @@ def _shared_warmups(cells: Sequence[Cell], work: Path) -> dict[str, Warmup]:
         if cell.warmup_steps % lengths[decisive] == 0:
             shared[key] = Warmup(work / f"warmup-{key}.ckpt", work / f"warmup-{key}.json")
     return shared
-
-
-EXPECTED_WARNINGS = (
-    ".*does not have many workers.*",
-    ".*LeafSpec.*is deprecated",
-    ".*callbacks used to create the checkpoint.*",
-    # Said of every objective that fails, which is what the study is about; it is in the results.
-    "COLLAPSED.*",
-)
-
-
-def _quieten() -> None:
-    """Leave out what Lightning says in every cell."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 import goal_kernels as gk
-from goal_kernels.training.recipes import find_recipe
-from goal_kernels.training.recipes import merged as whole_configuration
+from goal_kernels.training.recipes import find_recipe, merged, overlaid
 from goal_kernels.training.study.cell import Cell
 from goal_kernels.training.study.packaged import find_study
 
@@ -66,7 +65,7 @@ class StudyRecipe:
         Args:
             overrides: last changes to every configuration, e.g. {"data": {"folder": "my/folder"}}.
         """
-        given = whole_configuration(find_recipe(self.base))
+        given = merged(find_recipe(self.base))
         # The seed is the cell's own, and what names the run of `fit` means nothing here.
         base: dict[str, Any] = {name: given.get(name) or {} for name in SECTIONS}
         base["run"] = {"threads": base["run"].get("threads")}
@@ -74,7 +73,7 @@ class StudyRecipe:
         for number, group in enumerate(self.groups):
             config = base
             for changes in (self.set, group.set, overrides or {}):
-                config = merged(config, changes)
+                config = overlaid(config, changes)
             for seed in group.seeds or self.seeds:
                 for objective in group.objectives or (None,):
                     cells.append(_cell(group, number == 0, objective, seed, config))
@@ -86,18 +85,7 @@ def _cell(group: Group, first: bool, objective: str | None, seed: int, config: d
     if objective is None:
         return Cell(group.name, group.name, seed, config)
     label = objective if first else f"{objective}, {group.name}"
-    return Cell(group.name, label, seed, merged(config, {"model": {"objective": objective}}))
-
-
-def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with `changes` laid over it, mapping by mapping; neither is modified."""
-    result = dict(config)
-    for name, value in changes.items():
-        old = result.get(name)
-        if isinstance(value, Mapping):
-            value = merged(old if isinstance(old, Mapping) else {}, value)
-        result[name] = value
-    return result
+    return Cell(group.name, label, seed, overlaid(config, {"model": {"objective": objective}}))
 
 
 def read_study(name: str) -> StudyRecipe:

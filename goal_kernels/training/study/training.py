@@ -17,8 +17,8 @@ import torch
 from goal_kernels.data.files import replacing, write_text
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.evaluation import read_oracle
-from goal_kernels.training.lightning_cli import TRAINER_DEFAULTS
 from goal_kernels.training.lightning_module import RetrievalModule
+from goal_kernels.training.lightning_options import TRAINER_DEFAULTS
 from goal_kernels.training.study.cell import Cell
 from goal_kernels.training.study.memory_logger import Columns, MemoryLogger
 

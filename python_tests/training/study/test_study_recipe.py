@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from goal_kernels import list_elements
+from goal_kernels.training.recipes import overlaid
 from goal_kernels.training.study.packaged import find_study, study_names
-from goal_kernels.training.study.recipe import all_objectives, merged, read_study
+from goal_kernels.training.study.recipe import all_objectives, read_study
 
 GOOD = {"name": "a", "base": "goalworld", "seeds": [0], "groups": [{"name": "g"}]}
 
@@ -87,7 +88,7 @@ def test_layers_of_a_configuration(tmp_path: Path) -> None:
 
 def test_merging_modifies_nothing() -> None:
     base = {"a": {"b": 1, "c": 2}}
-    assert merged(base, {"a": {"b": {"x": 3}}, "d": 4}) == {"a": {"b": {"x": 3}, "c": 2}, "d": 4}
+    assert overlaid(base, {"a": {"b": {"x": 3}}, "d": 4}) == {"a": {"b": {"x": 3}, "c": 2}, "d": 4}
     assert base == {"a": {"b": 1, "c": 2}}
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from goal_kernels.cli import main
+from goal_kernels.training.recipes import overlaid
 from goal_kernels.training.study.cell import Cell
 from goal_kernels.training.study.jobs import plan
-from goal_kernels.training.study.recipe import merged, read_study
+from goal_kernels.training.study.recipe import read_study
 from goal_kernels.training.study.training import (
     Warmup,
     can_branch,
@@ -41,10 +42,10 @@ def warmup(tmp_path: Path) -> Warmup:
 def test_a_branch_from_the_warmup_of_another_objective_equals_training_from_scratch(
     cell: Cell, warmup: Warmup, trainer: dict
 ) -> None:
-    cell = Cell("", "", cell.seed, merged(cell.config, {"trainer": trainer}))
+    cell = Cell("", "", cell.seed, overlaid(cell.config, {"trainer": trainer}))
     assert can_branch(cell)
     assert cell.warmup_steps % steps_per_epoch(cell) == 0
-    other = Cell("", "", cell.seed, merged(cell.config, {"model": {"objective": "hinge/linear"}}))
+    other = Cell("", "", cell.seed, overlaid(cell.config, {"model": {"objective": "hinge/linear"}}))
     assert other.warmup_key == cell.warmup_key
     train_warmup(other, warmup)
     assert warmup.complete
@@ -88,7 +89,7 @@ def test_the_digest_of_weights_sees_one_bit() -> None:
 
 def test_a_warmup_that_ends_inside_an_epoch_cannot_be_shared(cell: Cell, warmup: Warmup) -> None:
     assert steps_per_epoch(cell) == 4
-    inside = Cell("", "", 0, merged(cell.config, {"model": {"warmup_steps": 6}}))
+    inside = Cell("", "", 0, overlaid(cell.config, {"model": {"warmup_steps": 6}}))
     with pytest.raises(ValueError, match=r"model\.warmup_steps: expected .* got 6"):
         train_warmup(inside, warmup)
     assert not warmup.complete
@@ -104,7 +105,7 @@ def test_jobs_can_go_to_other_processes(study_file: Path, tmp_path: Path) -> Non
 def test_a_budget_of_steps_is_never_resumed_since_that_would_lose_some(
     cell: Cell, warmup: Warmup, tmp_path: Path
 ) -> None:
-    limited = Cell("", "limited", 1, merged(cell.config, {"trainer": {"max_steps": 10}}))
+    limited = Cell("", "limited", 1, overlaid(cell.config, {"trainer": {"max_steps": 10}}))
     assert not can_branch(limited)
     assert plan("", [limited, limited], tmp_path, tmp_path)[0] == []
     assert train_cell(limited, None).steps == 10
@@ -115,7 +116,7 @@ def test_a_budget_of_steps_is_never_resumed_since_that_would_lose_some(
 
 @pytest.mark.parametrize("section", ["data", "model"])
 def test_unknown_options_are_named(cell: Cell, section: str) -> None:
-    wrong = Cell("", "", 0, merged(cell.config, {section: {"wdth": 3}}))
+    wrong = Cell("", "", 0, overlaid(cell.config, {section: {"wdth": 3}}))
     with pytest.raises(ValueError, match=rf"{section}\.wdth: expected one of"):
         train_cell(wrong, None)
 
@@ -131,6 +132,6 @@ def test_unknown_options_are_named(cell: Cell, section: str) -> None:
     ],
 )
 def test_which_cells_share_a_warmup(cell: Cell, changes: dict, same: bool) -> None:
-    other = Cell("", "", cell.seed, merged(cell.config, {"model": changes}))
+    other = Cell("", "", cell.seed, overlaid(cell.config, {"model": changes}))
     assert (other.warmup_key == cell.warmup_key) is same
     assert Cell("", "", 0, cell.config).warmup_key != cell.warmup_key
