@@ -250,14 +250,19 @@ def _train(command: str, arguments: list[str]) -> int:
     except RecipeError as error:
         return _fail(str(error))
     from goal_kernels.training.checkpoints import CheckpointError
+    from goal_kernels.training.finite import NotFiniteError
     from goal_kernels.training.lightning_cli import ConfigurationError, run_training
     from goal_kernels.training.resume import ResumeError, RunFinished
+    from goal_kernels.training.run_folder import RunInUseError
     from goal_kernels.training.stopping import Stopped
 
     try:
         run_training(command, resolved, typed=arguments)
-    except (ConfigurationError, CheckpointError, ResumeError) as error:
+    except (ConfigurationError, CheckpointError, ResumeError, RunInUseError) as error:
         return _fail(str(error))
+    except NotFiniteError as error:
+        _fail(str(error))
+        return 1
     except RunFinished as finished:
         print(finished)
     except Stopped as stopped:

@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info
 
 from goal_kernels.training.checkpoints import CheckpointError, load_checkpoint
+from goal_kernels.training.finite import has_finite_weights
 from goal_kernels.training.run_folder import RunFolder
 
 MONITORED = "val/rsum"
@@ -43,6 +44,8 @@ class BestCheckpoint(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save if this is the best so far; of equals the earliest stays."""
         if trainer.sanity_checking or MONITORED not in trainer.callback_metrics:
+            return
+        if not has_finite_weights(pl_module):
             return
         rsum = float(trainer.callback_metrics[MONITORED])
         if self.record is not None and not rsum > self.record["rsum"]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from goal_kernels.training.run_folder import RunFolder, write_json
+from goal_kernels.training.run_folder import RunFolder, read_json, write_json
 
 RECORDED_PACKAGES = (
     "goal-kernels",
@@ -28,6 +28,12 @@ RECORDED_PACKAGES = (
     "torchvision",
     "transformers",
 )
+RECORDED = (
+    *("seed", "started", "command", "config_hash", "git", "python", "platform", "processor"),
+    *("processors", "threads", "gpus", "packages"),
+)
+"""What every record of a run holds; see `describe_environment`."""
+
 GIT_SECONDS = 10  # a repository that does not answer by then is recorded as none
 NOT_HASHED = ("run", "recipe", "seed_everything", "ckpt_path")  # they change no computation
 
@@ -126,13 +132,23 @@ def begin_session(run: RunFolder, arguments: Sequence[str], step: int) -> None:
 def end_session(run: RunFolder, step: int, how: str) -> None:
     """Note at which optimiser step the process that runs now ended, and how, in a few words."""
     environment = read_environment(run)
-    environment["sessions"][-1].update(to_step=step, ended=how)
-    write_json(run.environment, environment)
+    if sessions := environment.get("sessions"):
+        sessions[-1].update(to_step=step, ended=how)
+        write_json(run.environment, environment)
 
 
 def read_environment(run: RunFolder) -> dict[str, Any]:
-    """The record of a run."""
-    return json.loads(run.environment.read_text(encoding="utf-8"))
+    """The record of a run; empty, and said so, where the file is not there or not whole."""
+    try:
+        environment = read_json(run.environment)
+        if missing := [name for name in RECORDED if name not in environment]:
+            raise ValueError(f"{run.environment}: expected {missing[0]!r} in it, found none")
+        return environment
+    except FileNotFoundError:
+        print(f"{run.environment}: is not there; what it recorded is lost", flush=True)
+    except ValueError as error:
+        print(f"{error}; what it recorded is lost", flush=True)
+    return {}
 
 
 def _now() -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +41,32 @@ def read_history(path: Path) -> History:
     """Read a metrics CSV with a `step` column and one column for each logged name.
 
     Cells that are empty are skipped; a missing file is an empty history (an evaluation logs none).
+    Rows that hold anything else than numbers are left out, and a warning counts them.
     """
     values: dict[str, list[Point]] = {}
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                step = float(row["step"])
-                for name, text in row.items():
-                    if text and name not in FIRST_COLUMNS:
-                        values.setdefault(name, []).append((step, float(text)))
+    rows = read_rows(path)
+    damaged = 0
+    for row in rows:
+        try:
+            numbers = {name: float(text) for name, text in row.items() if text}
+            step = numbers["step"]
+        except (KeyError, TypeError, ValueError):
+            damaged += 1
+            continue
+        for name, number in numbers.items():
+            if name not in FIRST_COLUMNS:
+                values.setdefault(name, []).append((step, number))
+    if damaged:
+        warnings.warn(f"{path}: left out {damaged} of {len(rows)} rows, damaged", stacklevel=2)
     return History(values)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics CSV as text by column; none where there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="replace") as lines:
+        return list(csv.DictReader(line.replace("\0", "") for line in lines))
 
 
 class HistoryWriter:
@@ -58,13 +74,14 @@ class HistoryWriter:
 
     A row is written when a later step begins, so that the file never holds half of one. Columns
     stand in the order in which they were first logged; a new one rewrites the file. The state says
-    how much of the file belongs to it: a run that goes on from there drops what came later.
+    how much of the file belongs to it: a run that is resumed from there drops what came later.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] = []
         self.rows = 0
+        self.last_step = -1
         self._pending: dict[str, Any] = {}
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
@@ -86,13 +103,11 @@ class HistoryWriter:
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
         self.rows += 1
+        self.last_step = row["step"]
 
     def _kept_rows(self) -> list[dict[str, str]]:
         """The rows of the file that belong to this history."""
-        if not self.path.is_file():
-            return []
-        with self.path.open(newline="", encoding="utf-8") as lines:
-            return list(islice(csv.DictReader(lines), self.rows))
+        return [row for row in read_rows(self.path) if 0 <= _step(row) <= self.last_step]
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         """Replace the file by a header of the columns and these rows."""
@@ -103,18 +118,30 @@ class HistoryWriter:
         write_text(self.path, text.getvalue())
 
     def state_dict(self) -> dict[str, Any]:
-        """Number of rows and the columns so far; plain values."""
+        """Number of rows, step of the last one and the columns so far; plain values."""
         self.flush()
-        return {"rows": self.rows, "columns": list(self.columns)}
+        return {"rows": self.rows, "last_step": self.last_step, "columns": list(self.columns)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state: rows and columns that the file got later are dropped.
+        """Continue from a state: rows and columns that the file got later are dropped.
 
-        Rows that are no longer there (someone took the file away) stay lost; logging goes on.
+        Rows that are no longer there stay lost, which is said; logging continues.
         """
         self._pending = {}
-        self.rows, self.columns = state["rows"], list(state["columns"])
+        self.columns, self.last_step = list(state["columns"]), state["last_step"]
         kept = self._kept_rows()
         self.rows = len(kept)
+        if self.rows != state["rows"]:
+            print(
+                f"{self.path}: has {self.rows:,} of the {state['rows']:,} rows logged up to step "
+                f"{self.last_step:,}; the others are lost, curves will have a hole",
+                flush=True,
+            )
         if self.columns:
             self._rewrite(kept)
+
+
+def _step(row: Mapping[str, str]) -> int:
+    """The step of a row, -1 where it is none."""
+    text = row.get("step") or ""
+    return int(text) if text.isdecimal() else -1

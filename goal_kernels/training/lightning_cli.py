@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from goal_kernels.data.files import write_text
 from goal_kernels.training.best_checkpoint import BestCheckpoint
@@ -26,10 +28,16 @@ from goal_kernels.training.checkpoints import (
     look_into_checkpoint,
 )
 from goal_kernels.training.data_module import RetrievalDataModule
-from goal_kernels.training.environment import begin_session, describe_environment, end_session
+from goal_kernels.training.environment import (
+    begin_session,
+    describe_environment,
+    end_session,
+    read_environment,
+)
 from goal_kernels.training.evaluation import Evaluation, read_oracle
 from goal_kernels.training.final_test import test_last_and_best
 from goal_kernels.training.finish import finish_run, print_outcome
+from goal_kernels.training.finite import FiniteLoss, NotFiniteError
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.lightning_options import (
     TRAINER_DEFAULTS,
@@ -43,11 +51,20 @@ from goal_kernels.training.lightning_options import (
 from goal_kernels.training.local_weights import weights_follow
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.recipes import CARD
-from goal_kernels.training.resume import Resumption, choose_run, prepare_folder, resumed_arguments
+from goal_kernels.training.resume import (
+    AUTO,
+    Resumption,
+    choose_run,
+    prepare_folder,
+    resumed_arguments,
+)
 from goal_kernels.training.resume_loop import use_exact_epoch_loop
 from goal_kernels.training.resume_points import ResumePoints
 from goal_kernels.training.run_folder import RunFolder, create_run_folder, write_json
 from goal_kernels.training.stopping import Stopped, stopping_at_once
+
+ENDINGS = (Stopped, NotFiniteError)
+"""Exceptions that say how a training ended, as opposed to faults."""
 
 
 class ConfigurationError(ValueError):
@@ -58,7 +75,8 @@ class RetrievalCLI(LightningCLI):
     """Lightning's command line with a run folder, resuming, a test after `fit`, and a report.
 
     Args:
-        resume: folder of the run to go on with, None for another one.
+        resume: folder of the run to resume, None for another one.
+        held: keeps the lock of the run's folder.
         typed: command and arguments as the user wrote them, for the record.
         args, kwargs: see `LightningCLI`.
     """
@@ -70,9 +88,14 @@ class RetrievalCLI(LightningCLI):
     points: ResumePoints
 
     def __init__(
-        self, *args: Any, resume: RunFolder | None, typed: Sequence[str], **kwargs: Any
+        self,
+        *args: Any,
+        resume: RunFolder | None,
+        held: ExitStack,
+        typed: Sequence[str],
+        **kwargs: Any,
     ) -> None:
-        self.resume, self.typed = resume, typed
+        self.resume, self.held, self.typed = resume, held, typed
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -83,7 +106,8 @@ class RetrievalCLI(LightningCLI):
         """
         self.config = parser.parse_args(args)
         if self.config.subcommand == "fit":
-            self.resumption = choose_run(self.resume, self.options.run, self._resolved())
+            held = self.held if self._is_first else None
+            self.resumption = choose_run(self.resume, self.options.run, self._resolved(), held)
         else:
             self.options.verbose = False  # the table of `print_outcome` says it better
             if not self.options.ckpt_path:
@@ -140,10 +164,9 @@ class RetrievalCLI(LightningCLI):
                 super().instantiate_classes()
             self._check_checkpoints()
         except BaseException as error:
-            if self.run is not None and self.resumption is None and self._is_first:
-                self.run.path.rmdir()  # made for this run, which will not be
-            if isinstance(error, ValueError | TypeError):
-                raise ConfigurationError(str(error)) from error
+            self._discard()
+            if isinstance(error, ValueError | TypeError | MisconfigurationException):
+                raise ConfigurationError(" ".join(str(error).split())) from error
             raise
         use_exact_epoch_loop(self.trainer)
 
@@ -170,6 +193,7 @@ class RetrievalCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, writing into a run folder for `fit` and `test`, else nowhere."""
+        self.started = time.monotonic()
         given = self._get(self.config_init, "trainer")
         fitting = self.config.subcommand == "fit"
         callbacks = [*as_list(given.callbacks)]
@@ -186,7 +210,8 @@ class RetrievalCLI(LightningCLI):
             kwargs["default_root_dir"] = str(self.run.path)
             if fitting:
                 self.best, self.points = BestCheckpoint(self.run), self._resume_points(self.run)
-                callbacks = [self.points, *callbacks, self.best, LearningRateMonitor()]
+                finite = FiniteLoss(self.options.run.not_finite_losses)
+                callbacks = [finite, self.points, *callbacks, self.best, LearningRateMonitor()]
                 step = self.resumption.step if self.resumption else None
                 kwargs["logger"] = [*make_loggers(self.run, step), *as_list(given.logger)]
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
@@ -194,14 +219,22 @@ class RetrievalCLI(LightningCLI):
         return trainer
 
     def _run_folder(self) -> RunFolder:
-        """The folder of the run that is gone on with, or a new one.
+        """The folder of the resumed run, or a new one.
 
         Of several processes only the first makes it; it tells the others when they can talk.
         """
         if self.resumption is not None:
             return self.resumption.run
         root, name = Path(self.options.run.root), self.options.run.name
-        return create_run_folder(root, name) if self._is_first else RunFolder(root / name)
+        if not self._is_first:
+            return RunFolder(root / name)
+        adopt = self.config.subcommand == "fit" and self.options.run.resume == AUTO
+        return create_run_folder(root, name, self._record_start, self.held, adopt)
+
+    def _discard(self) -> None:
+        """Remove a folder that was made for this run, which trained nothing."""
+        if self.run is not None and self.resumption is None and self._is_first:
+            shutil.rmtree(self.run.path)
 
     @property
     def _is_first(self) -> bool:
@@ -222,18 +255,16 @@ class RetrievalCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Record what is about to run, or to go on."""
-        if self.resumption is None:
-            self._record_start()
-        elif self._is_first:
+        if self.run is None or not self._is_first:
+            return
+        if self.resumption is not None:
             prepare_folder(self.resumption)
-            write_text(self.resumption.run.config, self._config_text())
-            print(f"{self.resumption.run.path}: goes on at step {self.resumption.step:,}")
-        if self.run is not None and self._is_first:
-            begin_session(self.run, self.typed, self.resumption.step if self.resumption else 0)
-
-    def before_test(self) -> None:
-        """Record what is about to run."""
-        self._record_start()
+            if read_environment(self.run):
+                write_text(self.run.config, self._config_text())
+            else:
+                self._record_start(self.run)
+            print(f"{self.run.path}: resumed at step {self.resumption.step:,}")
+        begin_session(self.run, self.typed, self.resumption.step if self.resumption else 0)
 
     def fit(self, **kwargs: Any) -> None:
         """Train; what ends the training before its end is recorded, with the way to go on.
@@ -244,18 +275,20 @@ class RetrievalCLI(LightningCLI):
             self.trainer.fit(**kwargs)
         except BaseException as error:
             if self.run is not None and self._is_first:
-                how = str(error) if isinstance(error, Stopped) else type(error).__name__
+                how = str(error) if isinstance(error, ENDINGS) else type(error).__name__
                 end_session(self.run, max(self.points.saved_step, 0), how)
-                self._say_how_to_go_on(self.run)
+                self._say_how_to_resume(self.run)
+                if self.trainer.global_step == 0 and not isinstance(error, ENDINGS):
+                    self._discard()
             if isinstance(error, ValueError) and self.trainer.fit_loop.total_batch_idx < 0:
                 raise ConfigurationError(str(error)) from error
             raise
 
-    def _say_how_to_go_on(self, run: RunFolder) -> None:
-        """Name the command that resumes, where there is something to resume from."""
+    def _say_how_to_resume(self, run: RunFolder) -> None:
+        """Name the command that resumes, where there is a resume point."""
         if self.points.saved_step >= 0:
             print(
-                f"\nThe run can go on from step {self.points.saved_step:,}:\n"
+                f"\nThe run can be resumed from step {self.points.saved_step:,}:\n"
                 f"  goal-kernels fit --resume {run.path}",
                 file=sys.stderr,
                 flush=True,
@@ -291,16 +324,15 @@ class RetrievalCLI(LightningCLI):
         if self._is_first:
             print_outcome(self._outcome(self.model.evaluation, self.datamodule.dev_split))
 
-    def _record_start(self) -> None:
-        self.started = time.monotonic()
-        if self.run is None or not self._is_first:
-            return
-        write_text(self.run.config, self._config_text())
-        self.datamodule.write_vocabulary(self.run.path)
+    def _record_start(self, run: RunFolder) -> None:
+        """Write what the run is made of into its folder; the configuration last, so that a folder
+        with one has the rest too."""
+        self.datamodule.write_vocabulary(run.path)
         write_json(
-            self.run.environment,
+            run.environment,
             describe_environment(self.options.seed_everything, self.typed, self._resolved()),
         )
+        write_text(run.config, self._config_text())
 
     def _outcome(
         self, evaluation: Evaluation, split_name: str | None = None, **training: Any
@@ -333,15 +365,17 @@ def run_training(
     """
     quieten()
     resume, given = resumed_arguments(command, arguments)
-    RetrievalCLI(
-        RetrievalModule,
-        RetrievalDataModule,
-        resume=resume,
-        typed=[command, *(arguments if typed is None else typed)],
-        seed_everything_default=0,
-        save_config_callback=None,  # the run folder records the configuration
-        trainer_defaults=TRAINER_DEFAULTS,
-        auto_configure_optimizers=False,
-        parser_kwargs={"prog": "goal-kernels"},
-        args=[command, *given],
-    )
+    with ExitStack() as held:
+        RetrievalCLI(
+            RetrievalModule,
+            RetrievalDataModule,
+            resume=resume,
+            held=held,
+            typed=[command, *(arguments if typed is None else typed)],
+            seed_everything_default=0,
+            save_config_callback=None,  # the run folder records the configuration
+            trainer_defaults=TRAINER_DEFAULTS,
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": "goal-kernels"},
+            args=[command, *given],
+        )

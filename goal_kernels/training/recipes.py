@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+MOST_LEVELS = 64
+MOST_VALUES = 100_000
+"""Of a configuration, with what its aliases stand for; ours have 4 levels and some 150 values."""
+
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 CONFIG_OPTIONS = ("--config", "-c")
 CARD = "recipe"  # key of the block, and name of the option that takes it
@@ -45,16 +49,54 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a YAML file. Raises: RecipeError when it is no mapping."""
+    """The content of a YAML file.
+
+    Raises: FileNotFoundError; RecipeError when it is no mapping, not UTF-8, or so deep or so large
+        (also by aliases of aliases) that reading it would end the process or never end.
+    """
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--config: expected YAML in {path}, got {error}") from error
+        text = path.read_text(encoding="utf-8")
+        _check_extent(text)
+        content = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"--config: expected UTF-8 text in {path}, found other bytes at {error.start}; convert "
+            "it, for instance with `iconv -f latin1 -t utf-8`"
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"--config: expected YAML in {path}, got {reason}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"--config: expected options by name in {path}, got {content!r:.60}")
     return content
+
+
+def _check_extent(text: str) -> None:
+    """Raises: ValueError when a YAML text is deeper or larger than any configuration."""
+    import yaml
+
+    sizes: dict[str, int] = {}  # of what an anchor names, its aliases written out
+    open_values: list[list[Any]] = [["", 0]]  # anchor and size, outermost first
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_values.append([event.anchor, 1])
+            if len(open_values) > MOST_LEVELS:
+                raise ValueError(f"more than {MOST_LEVELS} levels of brackets or indentation")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_values.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            anchor, size = "", sizes.get(event.anchor, MOST_VALUES)  # unknown: refers to itself
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, size = event.anchor, 1
+        else:
+            continue
+        sizes[anchor or ""] = size
+        open_values[-1][1] += size
+        if open_values[-1][1] > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES:,} values, aliases written out")
 
 
 def files_of(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:

@@ -1,16 +1,16 @@
-"""Which run is gone on with, from where, and that nothing that matters was changed meanwhile."""
+"""Find the run to resume and its newest usable resume point; refuse changed settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from goal_kernels.training.checkpoints import look_into_checkpoint, newest_whole
-from goal_kernels.training.run_folder import RunFolder
+from goal_kernels.training.checkpoints import CheckpointError, look_into_checkpoint, newest_whole
+from goal_kernels.training.recipes import RecipeError, read_config
+from goal_kernels.training.run_folder import RunFolder, lock_run, read_json
 
 LATEST = "latest"
 AUTO = "auto"
@@ -34,12 +34,14 @@ CHANGEABLE = (
     "trainer.detect_anomaly",
 )
 
+RESUME_PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "resume"}
+"""Names that a checkpoint needs to be a resume point, with its step and epoch."""
 
 LIMITS = ("max_epochs", "max_steps", "max_time")
 
 
 class ResumeError(ValueError):
-    """The run cannot be gone on with."""
+    """The run cannot be resumed."""
 
 
 class RunFinished(Exception):
@@ -48,12 +50,12 @@ class RunFinished(Exception):
 
 @dataclass(frozen=True)
 class Resumption:
-    """A run to go on with.
+    """A run to resume.
 
     Attributes:
         run: its folder.
         checkpoint: the newest whole resume point, None when it was stopped before the first.
-        step: optimiser steps taken by then.
+        step, epoch: optimiser steps taken and epochs finished by then.
         longer: the training may now last longer (or less long) than when it was last run.
         damaged: newer resume points that cannot be used.
     """
@@ -61,12 +63,13 @@ class Resumption:
     run: RunFolder
     checkpoint: Path | None
     step: int
+    epoch: int = 0
     longer: bool = False
     damaged: tuple[Path, ...] = ()
 
 
 def find_run(name: str, root: Path) -> RunFolder:
-    """The folder of a run to go on with.
+    """The folder of a run to resume.
 
     Args:
         name: the folder, or "latest" for the one that was written to last.
@@ -97,33 +100,51 @@ def _last_written(run: RunFolder) -> float:
 
 
 def find_resume_point(run: RunFolder) -> Resumption:
-    """Where to go on: the newest resume point that is whole.
+    """The newest resume point that is whole and holds what a run needs.
 
-    Raises: ResumeError when there are resume points but none of them is whole.
+    Raises: ResumeError when there are resume points but none of them can be used.
     """
-    checkpoint, damaged = newest_whole((run.last, run.previous))
-    if checkpoint is None and damaged:
+    damaged: list[Path] = []
+    for path in (run.last, run.previous):
+        checkpoint, broken = newest_whole((path,))
+        damaged += broken
+        if checkpoint is not None:
+            if (place := _place_of(checkpoint)) is not None:
+                return Resumption(run, checkpoint, *place, damaged=tuple(damaged))
+            damaged.append(checkpoint)
+    if damaged:
         named = " and ".join(str(path) for path in damaged)
         raise ResumeError(
-            f"--resume: {named} cannot be used, their checksums do not match; start again with "
+            f"--resume: {named} cannot be used: torn, or no resume point; start again with "
             f"`goal-kernels fit --config {run.config}`"
         )
-    step = 0 if checkpoint is None else look_into_checkpoint(checkpoint)["global_step"]
-    return Resumption(run, checkpoint, step, damaged=tuple(damaged))
+    return Resumption(run, None, 0)
+
+
+def _place_of(checkpoint: Path) -> tuple[int, int] | None:
+    """(steps, epochs) behind a resume point, None when it is none: a part of it is not there."""
+    try:
+        held = look_into_checkpoint(checkpoint)
+    except CheckpointError:
+        return None
+    place = held.get("global_step"), held.get("epoch")
+    whole = set(held) >= RESUME_PARTS and all(isinstance(number, int) for number in place)
+    return place if whole else None  # type: ignore[return-value]
 
 
 def choose_run(
-    wanted: RunFolder | None, options: Any, config: Mapping[str, Any]
+    wanted: RunFolder | None, options: Any, config: Mapping[str, Any], held: ExitStack | None
 ) -> Resumption | None:
-    """The run to go on with, when there is one.
+    """The run to resume, when there is one; it stays locked.
 
     Args:
         wanted: the folder that `--resume` named, None without that option.
         options: those of the run: `resume` may be "auto" or None, `root` and `name` say where.
         config: the resolved configuration, plain values.
-    Returns: where to go on; None when a new run is to begin.
-    Raises: RunFinished; ResumeError when the configuration was changed, or when no resume point
-        of the run is whole.
+        held: keeps the lock of the folder; None in processes that another one leads.
+    Returns: where to resume; None when a new run is to begin.
+    Raises: RunFinished; RunInUseError; ResumeError when the configuration was changed or cannot be
+        read, or when no resume point of the run can be used.
     """
     if options.resume not in (None, AUTO):
         raise ResumeError(
@@ -132,20 +153,68 @@ def choose_run(
         )
     run = wanted
     if run is None and options.resume == AUTO:
-        named = RunFolder(Path(options.root) / options.name)
-        run = named if named.config.is_file() else None
+        run = _begun(RunFolder(Path(options.root) / options.name))
     if run is None:
         return None
-    recorded = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    if held is not None:
+        lock_run(run, held)
+    recorded = read_run_config(run)
     _check_unchanged(run, recorded, config)
     before, now = recorded["trainer"], config["trainer"]
     longer = any(before.get(limit) != now.get(limit) for limit in LIMITS)
-    if run.metrics.is_file() and not longer:
+    if not longer and _is_finished(run):
         raise RunFinished(
             f"{run.path}: is finished; its report is {run.report}. To train longer, raise "
             f"--trainer.max_epochs (it was {before.get('max_epochs')})"
         )
-    return replace(find_resume_point(run), longer=longer)
+    found = replace(find_resume_point(run), longer=longer)
+    for limit, done in (("max_epochs", found.epoch), ("max_steps", found.step)):
+        if 0 <= (now.get(limit) or 0) < done:
+            raise ResumeError(
+                f"trainer.{limit}: expected at least {done:,}, which {run.path} has been trained "
+                f"for, got {now[limit]:,}; raise it, or start another run"
+            )
+    return found
+
+
+def _begun(run: RunFolder) -> RunFolder | None:
+    """The run if it was begun: its configuration is written before anything is trained.
+
+    Raises: ResumeError when resume points lie there without one.
+    """
+    if run.config.is_file() and run.config.stat().st_size:
+        return run
+    if run.last.is_file() or run.previous.is_file():
+        raise ResumeError(
+            f"run.resume: {run.path} holds resume points but no {run.config.name}; put it back, "
+            "or choose another name with --run.name"
+        )
+    return None
+
+
+def _is_finished(run: RunFolder) -> bool:
+    """Whether the run has its final metrics, whole."""
+    try:
+        return bool(read_json(run.metrics))
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        print(f"{error}; the test is repeated", flush=True)
+        return False
+
+
+def read_run_config(run: RunFolder) -> dict[str, Any]:
+    """The recorded configuration of a run. Raises: ResumeError when it cannot be used."""
+    try:
+        recorded = read_config(run.config)
+        if not isinstance(recorded.get("trainer"), Mapping):
+            raise RecipeError("--config: expected a section `trainer`, found none")
+    except (OSError, RecipeError) as error:
+        raise ResumeError(
+            f"--resume: the configuration of {run.path} cannot be read ({error}); put "
+            f"{run.config.name} back, or start another run from the weights with --run.weights"
+        ) from error
+    return recorded
 
 
 def prepare_folder(resumption: Resumption) -> None:
@@ -169,6 +238,7 @@ def resumed_arguments(command: str, arguments: Sequence[str]) -> tuple[RunFolder
         return None, list(arguments)
     root, _ = _take_option("--run.root", kept)
     run = find_run(wanted, Path(root or DEFAULT_ROOT))
+    read_run_config(run)  # refused here in one sentence, before the parser of all options reads it
     return run, ["--config", str(run.config), *kept]
 
 

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from goal_kernels.training.checkpoints import CheckpointError
 from goal_kernels.training.data_module import RetrievalDataModule
+from goal_kernels.training.finite import NotFiniteError, has_finite_weights
 from goal_kernels.training.history_logger import HistoryLogger
 from goal_kernels.training.random_state import random_state, set_random_state
 from goal_kernels.training.resume_loop import loops_between_steps
@@ -100,6 +101,9 @@ class ResumePoints(Callback):
         )
 
     def _save(self, trainer: pl.Trainer) -> None:
+        """Save, unless the weights are not finite: the last finite resume point stays."""
+        if not has_finite_weights(trainer.lightning_module):
+            return
         record = {"tokenizer": _data(trainer).tokenizer.identity}
         trainer.save_checkpoint(
             self.run.last,
@@ -114,6 +118,8 @@ class ResumePoints(Callback):
         self.stop.ignore()
         self.finished = True
         self._save(trainer)
+        if self.saved_step < trainer.global_step:
+            raise NotFiniteError("failed: the weights that the training ended with are not finite")
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

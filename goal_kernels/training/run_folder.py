@@ -1,14 +1,31 @@
-"""The folder of one run: never shared with an older run, every file in it whole or absent."""
+"""The folder of one run: it appears whole, belongs to one process, and no file of it is half."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from goal_kernels.data.files import write_text
+from goal_kernels.data.files import umask, write_text
+
+try:
+    import fcntl
+except ImportError:  # no POSIX locks on this system: two processes can then use one folder
+    fcntl = None  # type: ignore[assignment]
+
+
+class RunInUseError(ValueError):
+    """Another process trains in the folder."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,11 @@ class RunFolder:
     def environment(self) -> Path:
         """Versions, machine, code, seed, command lines."""
         return self.path / "environment.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that trains; it says which one that is."""
+        return self.path / "lock"
 
     @property
     def checkpoints(self) -> Path:
@@ -63,25 +85,110 @@ class RunFolder:
         return self.path / "report.html"
 
 
-def create_run_folder(root: Path, name: str) -> RunFolder:
+def create_run_folder(
+    root: Path,
+    name: str,
+    fill: Callable[[RunFolder], None],
+    held: ExitStack,
+    adopt: bool = False,
+) -> RunFolder:
     """Make `root/name`, or `root/name-2`, `root/name-3`, ... when runs of that name exist.
 
-    Raises: ValueError when the name is empty or holds a path separator.
+    Nobody sees a folder without its first files: they are written under another name first.
+
+    Args:
+        fill: writes these files.
+        held: keeps the lock of the folder until it is closed.
+        adopt: take `root/name` as it is when it exists and is no run yet (a scheduler may have put
+            a file into it), instead of another name.
+    Raises: ValueError when the name is no plain one or the folder cannot be written.
     """
     if Path(name).name != name or name in ("", ".."):
         raise ValueError(
             f"run.name: expected a plain folder name, got {name!r}; use run.root for the place"
         )
-    for number in count(1):
-        path = root / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return RunFolder(path)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if adopt and (root / name).is_dir():
+            run = RunFolder(root / name)
+            lock_run(run, held)
+            fill(run)
+            return run
+        return _create_whole(root, name, fill, held)
+    except OSError as error:
+        raise ValueError(
+            f"run.root: expected a place where folders can be made, got {root} ({error.strerror}); "
+            "give another one with --run.root"
+        ) from error
+
+
+def _create_whole(
+    root: Path, name: str, fill: Callable[[RunFolder], None], held: ExitStack
+) -> RunFolder:
+    """Fill a hidden folder, lock it, and give it the first name that is free."""
+    hidden = RunFolder(Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=root)))
+    try:
+        # mkdtemp makes private folders; results are meant to be shared like any other file.
+        hidden.path.chmod(0o777 & ~umask())
+        lock_run(hidden, held)
+        fill(hidden)
+        for number in count(1):
+            path = root / (name if number == 1 else f"{name}-{number}")
+            try:
+                hidden.path.rename(path)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+            else:
+                return RunFolder(path)
+    except BaseException:
+        shutil.rmtree(hidden.path, ignore_errors=True)
+        raise
     raise AssertionError("unreachable: itertools.count never ends")
+
+
+def lock_run(run: RunFolder, held: ExitStack) -> None:
+    """Keep other processes from training in a folder until `held` is closed or this process ends.
+
+    The lock is the system's (POSIX record lock): it ends with the process, however that ends, and
+    processes that this one starts do not inherit it. Over NFS it needs a lock service there.
+
+    Raises: RunInUseError naming the process that has it.
+    """
+    if fcntl is None:
+        return
+    file = held.enter_context(run.lock.open("a+", encoding="utf-8"))
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise RunInUseError(
+            f"{run.path}: is being trained by {holder}; wait until that ends or stop it, or choose "
+            "another name with --run.name"
+        ) from error
+    file.truncate(0)
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {started}\n")
+    file.flush()
 
 
 def write_json(path: Path, record: Any) -> None:
     """Write a record as indented JSON, atomically; NaN and infinities are refused."""
     write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A record from a JSON file.
+
+    Raises: FileNotFoundError; ValueError naming the file when it holds no whole record.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: expected a whole JSON file, got one that does not parse"
+        ) from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected names with values, got {type(record).__name__}")
+    return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def parse():
         RetrievalModule,
         RetrievalDataModule,
         resume=None,
+        held=ExitStack(),
         typed=[],
         seed_everything_default=0,
         save_config_callback=None,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from argparse import Namespace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ from goal_kernels.training.environment import (
     git_state,
 )
 from goal_kernels.training.resume import (
+    RESUME_PARTS,
     ResumeError,
+    Resumption,
     RunFinished,
     choose_run,
     find_resume_point,
@@ -28,7 +33,13 @@ from goal_kernels.training.resume import (
     prepare_folder,
     resumed_arguments,
 )
-from goal_kernels.training.run_folder import RunFolder, create_run_folder, write_json
+from goal_kernels.training.run_folder import (
+    RunFolder,
+    RunInUseError,
+    create_run_folder,
+    lock_run,
+    write_json,
+)
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
@@ -39,10 +50,25 @@ CONFIG: dict[str, Any] = {
 
 
 def make_run(root: Path, name: str = "a") -> RunFolder:
-    run = create_run_folder(root, name)
-    run.config.write_text(yaml.safe_dump(CONFIG))
-    write_json(run.environment, describe_environment(0, ["fit"], CONFIG))
-    return run
+    def fill(run: RunFolder) -> None:
+        run.config.write_text(yaml.safe_dump(CONFIG))
+        write_json(run.environment, describe_environment(0, ["fit"], CONFIG))
+
+    with ExitStack() as held:
+        return create_run_folder(root, name, fill, held)
+
+
+def choose(wanted: RunFolder | None, given: Namespace, config: dict[str, Any]) -> Resumption | None:
+    with ExitStack() as held:
+        return choose_run(wanted, given, config, held)
+
+
+def save_point(run: RunFolder, step: int, **parts: Any) -> None:
+    """A resume point that has all parts, but nothing in them."""
+    empty: dict[str, Any] = {part: {} for part in RESUME_PARTS}
+    save_checkpoint(
+        {**empty, "global_step": step, "epoch": step // 4, **parts}, run.last, run.previous
+    )
 
 
 def options(run: RunFolder, resume: str | None = None) -> Namespace:
@@ -82,7 +108,7 @@ def test_a_changed_configuration_is_refused_by_name(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     changed = {**CONFIG, "model": {"lr": 0.02, "text": {"kind": "bert"}}}
     with pytest.raises(ResumeError) as refused:
-        choose_run(run, options(run), changed)
+        choose(run, options(run), changed)
     assert "model.lr was 0.01 and is now 0.02" in str(refused.value)
     assert "model.text.kind was 'bigru' and is now 'bert'" in str(refused.value)
     allowed = {
@@ -91,7 +117,7 @@ def test_a_changed_configuration_is_refused_by_name(tmp_path: Path) -> None:
         "trainer": {"max_epochs": 9, "max_steps": -1, "devices": 2},
         "model": {**CONFIG["model"], "new_option": 1},
     }
-    chosen = choose_run(run, options(run), allowed)
+    chosen = choose(run, options(run), allowed)
     assert chosen is not None
     assert chosen.longer
     assert (chosen.run, chosen.checkpoint, chosen.step) == (run, None, 0)
@@ -99,24 +125,24 @@ def test_a_changed_configuration_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_finished_run_says_so_and_can_be_made_longer(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    run.metrics.write_text("{}")
+    write_json(run.metrics, {"rsum": 1.0})
     with pytest.raises(RunFinished, match=r"is finished.*--trainer\.max_epochs \(it was 4\)"):
-        choose_run(run, options(run), CONFIG)
+        choose(run, options(run), CONFIG)
     longer = {**CONFIG, "trainer": {**CONFIG["trainer"], "max_epochs": 6}}
-    chosen = choose_run(run, options(run), longer)
+    chosen = choose(run, options(run), longer)
     assert chosen is not None
     assert chosen.longer
 
 
 def test_auto_resumes_what_was_begun_and_else_begins(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    chosen = choose_run(None, options(run, "auto"), CONFIG)
+    chosen = choose(None, options(run, "auto"), CONFIG)
     assert chosen is not None
     assert chosen.run == run
-    assert choose_run(None, options(RunFolder(tmp_path / "new"), "auto"), CONFIG) is None
-    assert choose_run(None, options(run), CONFIG) is None
+    assert choose(None, options(RunFolder(tmp_path / "new"), "auto"), CONFIG) is None
+    assert choose(None, options(run), CONFIG) is None
     with pytest.raises(ResumeError, match=r"run\.resume: expected `auto` or null, got 'yes'"):
-        choose_run(None, options(run, "yes"), CONFIG)
+        choose(None, options(run, "yes"), CONFIG)
 
 
 def test_a_damaged_resume_point_is_put_aside_and_the_one_before_is_used(
@@ -124,7 +150,7 @@ def test_a_damaged_resume_point_is_put_aside_and_the_one_before_is_used(
 ) -> None:
     run = make_run(tmp_path)
     for step in (3, 6):
-        save_checkpoint({"global_step": step}, run.last, run.previous)
+        save_point(run, step)
     run.last.write_bytes(run.last.read_bytes()[:-1])
     (run.checkpoints / ".last.ckpt.x.partial").write_bytes(b"half")
     found = find_resume_point(run)
@@ -135,7 +161,7 @@ def test_a_damaged_resume_point_is_put_aside_and_the_one_before_is_used(
         "previous.ckpt",
         "last.ckpt.damaged",
     }
-    save_checkpoint({"global_step": 5}, run.last, run.previous)
+    save_point(run, 5)
     assert load_checkpoint(run.previous)["global_step"] == 3
     run.last.write_bytes(b"x")
     run.previous.write_bytes(b"x")
@@ -162,3 +188,115 @@ def test_the_hash_of_a_configuration_leaves_seed_and_name_out() -> None:
 
 def test_the_commit_is_recorded_where_there_is_one(tmp_path: Path) -> None:
     assert git_state(tmp_path) is None
+
+
+def test_auto_takes_a_folder_that_is_no_run_yet_and_refuses_one_without_configuration(
+    tmp_path: Path,
+) -> None:
+    run = make_run(tmp_path)
+    run.config.unlink()
+    assert choose(None, options(run, "auto"), CONFIG) is None
+    with ExitStack() as held:
+        adopted = create_run_folder(tmp_path, "a", lambda _: None, held, adopt=True)
+    assert adopted == run
+    save_point(run, 3)
+    with pytest.raises(ResumeError, match=r"holds resume points but no config\.yaml; put it back"):
+        choose(None, options(run, "auto"), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "expected options by name"),
+        (b"trainer: {", "expected YAML"),
+        ("trainer: {a: é}".encode("utf-16"), "expected UTF-8"),
+        (b"model: {}", "expected a section `trainer`"),
+        (b"[" * 50_000, "more than 64 levels"),
+        (
+            b"a: &a [x, x, x, x, x, x, x, x, x]\n"
+            + b"".join(
+                b"%c: &%c [%s]\n" % (n + 1, n + 1, b", ".join([b"*%c" % n] * 9))
+                for n in range(ord("a"), ord("i"))
+            ),
+            "more than 100,000 values",
+        ),
+        (b"a: &a [*a]", "more than 100,000 values"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_one_sentence(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    run = make_run(tmp_path)
+    save_point(run, 3)
+    run.config.write_bytes(content)
+    with pytest.raises(ResumeError, match=f"cannot be read.*{said}.*put config.yaml back"):
+        resumed_arguments("fit", ["--resume", str(run.path)])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff", b"{}", b"[" * 100_000])
+def test_a_lost_environment_is_said_and_stops_nothing(
+    tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture
+) -> None:
+    run = make_run(tmp_path)
+    run.environment.unlink()
+    if content is not None:
+        run.environment.write_bytes(content)
+    begin_session(run, ["fit"], 0)
+    assert "environment.json" in capsys.readouterr().out
+    end_session(run, 1, "finished")
+
+
+def test_metrics_that_are_not_whole_are_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = make_run(tmp_path)
+    run.metrics.write_text('{"rsum": 1')
+    assert choose(run, options(run), CONFIG) is not None
+    assert "the test is repeated" in capsys.readouterr().out
+
+
+def test_a_whole_checkpoint_that_is_no_resume_point_is_put_aside(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    save_point(run, 3)
+    save_point(run, 6)
+    save_checkpoint({"state_dict": {}, "global_step": 9}, run.last)
+    found = find_resume_point(run)
+    assert (found.checkpoint, found.step, found.damaged) == (run.previous, 3, (run.last,))
+    save_point(run, 6, global_step="six")
+    with pytest.raises(ResumeError, match="torn, or no resume point"):
+        find_resume_point(RunFolder(run.path))
+
+
+def test_fewer_epochs_than_were_trained_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    save_point(run, 12)
+    shorter = {**CONFIG, "trainer": {**CONFIG["trainer"], "max_epochs": 2}}
+    with pytest.raises(ResumeError, match=r"trainer\.max_epochs: expected at least 3.*got 2"):
+        choose(run, options(run), shorter)
+
+
+HOLD = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from goal_kernels.training.run_folder import RunFolder, lock_run
+with ExitStack() as held:
+    lock_run(RunFolder(Path(sys.argv[1])), held)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_belongs_to_one_process_until_that_ends(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    command = [sys.executable, "-c", HOLD, str(run.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(
+            RunInUseError, match=rf"being trained by process {other.pid} on .*since"
+        ):
+            choose(run, options(run), CONFIG)
+        other.kill()
+    with ExitStack() as held:
+        lock_run(run, held)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,37 @@ import pytest
 from goal_kernels.training.environment import describe_environment
 from goal_kernels.training.history import read_history
 from goal_kernels.training.recipes import find_recipe, recipe_names, resolve_recipes
-from goal_kernels.training.run_folder import create_run_folder, write_json
+from goal_kernels.training.run_folder import RunFolder, create_run_folder, write_json
+
+
+def make(root: Path, name: str, fill: Callable[[RunFolder], None] = lambda _: None) -> RunFolder:
+    with ExitStack() as held:
+        return create_run_folder(root, name, fill, held)
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def look(run: RunFolder) -> None:
+        assert not (tmp_path / "demo").exists()
+        run.config.write_text("x")
+
+    assert make(tmp_path, "demo", look).config.read_text() == "x"
+
+    def fail(_: RunFolder) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, "other", fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match=r"run\.root: expected a place.*--run\.root"):
+        make(tmp_path / "file", "demo")
 
 
 def test_a_new_run_never_takes_an_older_runs_folder(tmp_path: Path) -> None:
-    paths = [create_run_folder(tmp_path / "runs", "demo").path for _ in range(3)]
+    paths = [make(tmp_path / "runs", "demo").path for _ in range(3)]
     assert [path.name for path in paths] == ["demo", "demo-2", "demo-3"]
     assert all(path.is_dir() for path in paths)
 
@@ -22,7 +50,7 @@ def test_a_new_run_never_takes_an_older_runs_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a/b", "..", "."])
 def test_bad_run_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"run\.name"):
-        create_run_folder(tmp_path, name)
+        make(tmp_path, name)
 
 
 def test_environment_is_json_with_seed_and_versions(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from goal_kernels.training.run_folder import RunFolder
 def settings_section(run: RunFolder) -> str:
     """Configuration and environment as recorded in the run folder."""
     environment = read_environment(run)
-    config = run.config.read_text(encoding="utf-8")
+    if not environment:
+        return "<section><h2>How it was made</h2><p>The record of it is lost.</p></section>"
+    config = run.config.read_text(encoding="utf-8", errors="replace")
     return (
         "<section><h2>How it was made</h2>"
         f"<p>Command: <code>{escape(' '.join(environment['command']))}</code></p>"

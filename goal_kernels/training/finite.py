@@ -1,0 +1,118 @@
+"""Ends a training whose loss is not finite, and says where that began."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from goal_kernels.data.split import PrecomputedSplit
+from goal_kernels.training.data import Batch
+
+LOOK_EVERY = 16  # steps between looks on a GPU, where a look waits for the device
+NAMED_ROWS = 8  # image rows that a message lists
+
+
+class NotFiniteError(Exception):
+    """The training failed: its loss or its weights are NaN or infinite."""
+
+
+class FiniteLoss(Callback):
+    """Raises `NotFiniteError` after so many steps in a row whose loss is not finite.
+
+    A gradient that is not finite and that mixed precision skips does not count: its loss is finite.
+
+    Args:
+        allowed: losses in a row that may be NaN or infinite.
+    Attributes:
+        in_a_row: steps up to now whose loss was not finite.
+    """
+
+    def __init__(self, allowed: int) -> None:
+        if allowed < 0:
+            raise ValueError(
+                f"run.not_finite_losses: expected a number >= 0, got {allowed}; it counts steps in "
+                "a row whose loss may be NaN or infinite"
+            )
+        self.allowed = allowed
+        self.in_a_row = 0
+        self._first: tuple[int, Tensor] | None = None  # step and image rows of its batch
+        self._unseen: list[tuple[int, Tensor, Tensor]] = []  # step, loss, image rows
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Keep the loss, and look at those that were kept when it is time to."""
+        self._unseen.append((trainer.global_step, outputs["loss"].detach(), batch.image_ids))
+        if pl_module.device.type == "cpu" or len(self._unseen) == LOOK_EVERY:
+            self._look(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A training that ends on a loss that is not finite has failed too."""
+        self._look(trainer)
+        if self.in_a_row:
+            raise self._failure(trainer)
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        unseen, self._unseen = self._unseen, []
+        if not unseen:
+            return
+        finite = torch.stack([loss for _, loss, _ in unseen]).isfinite().tolist()
+        for (step, _, rows), good in zip(unseen, finite, strict=True):
+            if good:
+                self.in_a_row, self._first = 0, None
+                continue
+            self.in_a_row += 1
+            self._first = self._first or (step, rows)
+            if self.in_a_row > self.allowed:
+                raise self._failure(trainer)
+
+    def _failure(self, trainer: pl.Trainer) -> NotFiniteError:
+        assert self._first is not None
+        step, rows = self._first
+        return NotFiniteError(
+            f"failed: the loss has not been finite since step {step:,} ({self.in_a_row} steps in a "
+            f"row; run.not_finite_losses allows {self.allowed}); {_cause(trainer, rows)}"
+        )
+
+
+def _cause(trainer: pl.Trainer, rows: Tensor) -> str:
+    """What is known of the first batch whose loss was not finite."""
+    images = np.unique(rows.cpu().numpy())
+    split = cast(Any, trainer).datamodule.split("train")
+    if isinstance(split, PrecomputedSplit):
+        broken = [
+            int(row)
+            for row in images
+            if not np.isfinite(np.asarray(split.features[row], dtype=np.float32)).all()
+        ]
+        if broken:
+            return (
+                f"its batch holds features that are not finite in float32: rows {_some(broken)} of "
+                f"the training images in {split.folder}; repair or remove them (`goal-kernels data "
+                "inspect` lists all)"
+            )
+    return (
+        f"its batch held the training images {_some(list(images))}, whose features are finite; "
+        "lower --model.lr or warm up longer (--model.warmup_steps)"
+    )
+
+
+def _some(rows: list[int]) -> str:
+    shown = ", ".join(str(row) for row in rows[:NAMED_ROWS])
+    return shown if len(rows) <= NAMED_ROWS else f"{shown} and {len(rows) - NAMED_ROWS} more"
+
+
+def has_finite_weights(module: torch.nn.Module) -> bool:
+    """Whether every parameter and every floating buffer is finite."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return all(bool(t.isfinite().all()) for t in tensors if t.is_floating_point())
