@@ -251,9 +251,10 @@ def _train(command: str, arguments: list[str]) -> int:
         return _fail(str(error))
     from goal_kernels.training.checkpoints import CheckpointError
     from goal_kernels.training.finite import NotFiniteError
-    from goal_kernels.training.lightning_cli import ConfigurationError, run_training
+    from goal_kernels.training.lightning_options import ConfigurationError
     from goal_kernels.training.resume import ResumeError, RunFinished
     from goal_kernels.training.run_folder import RunInUseError
+    from goal_kernels.training.run_training import run_training
     from goal_kernels.training.stopping import Stopped
 
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -27,7 +25,6 @@ from goal_kernels.training.checkpoints import (
     load_checkpoint,
     look_into_checkpoint,
 )
-from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.environment import (
     begin_session,
     describe_environment,
@@ -38,14 +35,12 @@ from goal_kernels.training.evaluation import Evaluation, read_oracle
 from goal_kernels.training.final_test import test_last_and_best
 from goal_kernels.training.finish import finish_run, print_outcome
 from goal_kernels.training.finite import FiniteLoss, NotFiniteError
-from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.lightning_options import (
-    TRAINER_DEFAULTS,
+    ConfigurationError,
     add_run_options,
     as_list,
     config_text,
     make_loggers,
-    quieten,
     set_threads,
 )
 from goal_kernels.training.local_weights import weights_follow
@@ -56,7 +51,6 @@ from goal_kernels.training.resume import (
     Resumption,
     choose_run,
     prepare_folder,
-    resumed_arguments,
 )
 from goal_kernels.training.resume_loop import use_exact_epoch_loop
 from goal_kernels.training.resume_points import ResumePoints
@@ -65,10 +59,6 @@ from goal_kernels.training.stopping import Stopped, stopping_at_once
 
 ENDINGS = (Stopped, NotFiniteError)
 """Exceptions that say how a training ended, as opposed to faults."""
-
-
-class ConfigurationError(ValueError):
-    """The configuration parses but names something that cannot be built."""
 
 
 class RetrievalCLI(LightningCLI):
@@ -165,8 +155,10 @@ class RetrievalCLI(LightningCLI):
             self._check_checkpoints()
         except BaseException as error:
             self._discard()
-            if isinstance(error, ValueError | TypeError | MisconfigurationException):
-                raise ConfigurationError(" ".join(str(error).split())) from error
+            if isinstance(error, MisconfigurationException):
+                raise ConfigurationError(f"trainer: {error}; see --trainer.accelerator") from error
+            if isinstance(error, ValueError | TypeError):
+                raise ConfigurationError(str(error)) from error
             raise
         use_exact_epoch_loop(self.trainer)
 
@@ -209,11 +201,15 @@ class RetrievalCLI(LightningCLI):
             self.run = self._run_folder()
             kwargs["default_root_dir"] = str(self.run.path)
             if fitting:
-                self.best, self.points = BestCheckpoint(self.run), self._resume_points(self.run)
-                finite = FiniteLoss(self.options.run.not_finite_losses)
+                chosen, resumed = self.options.run, self.resumption
+                self.points = ResumePoints(
+                    *(self.run, chosen.save_every_steps, chosen.save_every_minutes),
+                    longer=resumed is not None and resumed.longer,
+                )
+                self.best, finite = BestCheckpoint(self.run), FiniteLoss(chosen.not_finite_losses)
                 callbacks = [finite, self.points, *callbacks, self.best, LearningRateMonitor()]
-                step = self.resumption.step if self.resumption else None
-                kwargs["logger"] = [*make_loggers(self.run, step), *as_list(given.logger)]
+                loggers = make_loggers(self.run, resumed.step if resumed else None)
+                kwargs["logger"] = [*loggers, *as_list(given.logger)]
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         self.datamodule.pairs_per_device(trainer.world_size)  # refused before a process is started
         return trainer
@@ -232,19 +228,14 @@ class RetrievalCLI(LightningCLI):
         return create_run_folder(root, name, self._record_start, self.held, adopt)
 
     def _discard(self) -> None:
-        """Remove a folder that was made for this run, which trained nothing."""
+        """Remove the folder of a run that trained nothing."""
         if self.run is not None and self.resumption is None and self._is_first:
-            shutil.rmtree(self.run.path)
+            self.run.discard()
 
     @property
     def _is_first(self) -> bool:
         """Whether this is the process that writes."""
         return getattr(rank_zero_only, "rank", 0) == 0
-
-    def _resume_points(self, run: RunFolder) -> ResumePoints:
-        options = self.options.run
-        longer = self.resumption is not None and self.resumption.longer
-        return ResumePoints(run, options.save_every_steps, options.save_every_minutes, longer)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """What the trainer's method gets; the resume point takes the place of `ckpt_path`."""
@@ -277,22 +268,12 @@ class RetrievalCLI(LightningCLI):
             if self.run is not None and self._is_first:
                 how = str(error) if isinstance(error, ENDINGS) else type(error).__name__
                 end_session(self.run, max(self.points.saved_step, 0), how)
-                self._say_how_to_resume(self.run)
+                self.points.say_how_to_resume()
                 if self.trainer.global_step == 0 and not isinstance(error, ENDINGS):
                     self._discard()
             if isinstance(error, ValueError) and self.trainer.fit_loop.total_batch_idx < 0:
                 raise ConfigurationError(str(error)) from error
             raise
-
-    def _say_how_to_resume(self, run: RunFolder) -> None:
-        """Name the command that resumes, where there is a resume point."""
-        if self.points.saved_step >= 0:
-            print(
-                f"\nThe run can be resumed from step {self.points.saved_step:,}:\n"
-                f"  goal-kernels fit --resume {run.path}",
-                file=sys.stderr,
-                flush=True,
-            )
 
     def after_fit(self) -> None:
         """Test the last and the best checkpoint and report."""
@@ -347,35 +328,4 @@ class RetrievalCLI(LightningCLI):
             seed=self.options.seed_everything,
             warmup_steps=self.model.loss.schedule.warmup_steps,
             **facts,
-        )
-
-
-def run_training(
-    command: str, arguments: Sequence[str], typed: Sequence[str] | None = None
-) -> None:
-    """Run `fit`, `validate` or `test` with Lightning-style arguments.
-
-    Args:
-        command: "fit", "validate" or "test".
-        arguments: `--config recipe.yaml` and dotted overrides, e.g. `--model.lr 0.001`.
-        typed: the arguments as the user wrote them, for the record; `arguments` when None.
-    Raises: FileNotFoundError when data or a checkpoint is missing; ResumeError, RunFinished, see
-        `goal_kernels.training.resume`; Stopped when a signal ended it; CheckpointError when a
-        checkpoint cannot be read or written; SystemExit on bad options.
-    """
-    quieten()
-    resume, given = resumed_arguments(command, arguments)
-    with ExitStack() as held:
-        RetrievalCLI(
-            RetrievalModule,
-            RetrievalDataModule,
-            resume=resume,
-            held=held,
-            typed=[command, *(arguments if typed is None else typed)],
-            seed_everything_default=0,
-            save_config_callback=None,  # the run folder records the configuration
-            trainer_defaults=TRAINER_DEFAULTS,
-            auto_configure_optimizers=False,
-            parser_kwargs={"prog": "goal-kernels"},
-            args=[command, *given],
         )

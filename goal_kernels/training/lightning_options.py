@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
+from difflib import get_close_matches
 from inspect import signature
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from pytorch_lightning.cli import LightningArgumentParser
@@ -46,6 +48,41 @@ EXPECTED_WARNINGS = (
     # BatchNorm of a backbone, and blocks that are frozen.
     ".*in eval mode at the start of training.*",
 )
+
+
+UNKNOWN_OPTION = re.compile(r"(--|option '|key \")([a-z_]+(?:\.[\w-]+)*)", re.IGNORECASE)
+
+
+class ConfigurationError(ValueError):
+    """The configuration does not parse, or names something that cannot be built."""
+
+
+class OneLineParser(LightningArgumentParser):
+    """Tells a wrong option in one sentence with the nearest name, without the list of all."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises: ConfigurationError."""
+        text = " ".join(message.split())
+        known = sorted({name for parser in self._all_parsers() for name in parser._option_names()})
+        for prefix, name in UNKNOWN_OPTION.findall(text):
+            if name not in known and (near := _nearest(name, known)):
+                text += f"; did you mean {prefix if prefix == '--' else ''}{near}?"
+                break
+        raise ConfigurationError(f"{text} (all options: goal-kernels fit --help-all)") from ex
+
+    def _all_parsers(self) -> list[OneLineParser]:
+        """This one and those of its commands."""
+        commands = self._subcommands_action
+        return [self, *(commands.choices.values() if commands is not None else ())]
+
+    def _option_names(self) -> set[str]:
+        return {text[2:] for action in self._actions for text in action.option_strings}
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """The option that was probably meant: one spelled alike, or of the same last part elsewhere."""
+    same_end = [option for option in known if option.rpartition(".")[2] == name.rpartition(".")[2]]
+    return next(iter(get_close_matches(name, known, 1, 0.8) or same_end), None)
 
 
 def add_run_options(parser: LightningArgumentParser) -> None:

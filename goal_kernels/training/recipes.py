@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,10 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
     for path in (*([beside / name] if beside else []), Path(name), packaged):
         if path.is_file():
             return path
+    near = get_close_matches(name, recipe_names(), 1)
+    meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipe_names())}"
     raise FileNotFoundError(
-        f"--config: expected a YAML file or one of the packaged recipes "
-        f"({', '.join(recipe_names())}), got {name!r}; check the path or the name"
+        f"--config: expected a YAML file or a packaged recipe, got {name!r}; {meant}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from typing import Any, cast
 
@@ -120,6 +121,16 @@ class ResumePoints(Callback):
         self._save(trainer)
         if self.saved_step < trainer.global_step:
             raise NotFiniteError("failed: the weights that the training ended with are not finite")
+
+    def say_how_to_resume(self) -> None:
+        """Name the command that resumes, where there is a resume point."""
+        if self.saved_step >= 0:
+            print(
+                f"\nThe run can be resumed from step {self.saved_step:,}:\n"
+                f"  goal-kernels fit --resume {self.run.path}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

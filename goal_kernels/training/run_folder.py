@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from goal_kernels.data.files import umask, write_text
+from goal_kernels.data.layout import VOCABULARY
 
 try:
     import fcntl
@@ -48,6 +49,11 @@ class RunFolder:
     def lock(self) -> Path:
         """Locked by the process that trains; it says which one that is."""
         return self.path / "lock"
+
+    @property
+    def vocabulary(self) -> Path:
+        """The words of the run's tokenizer."""
+        return self.path / VOCABULARY
 
     @property
     def checkpoints(self) -> Path:
@@ -83,6 +89,15 @@ class RunFolder:
     def report(self) -> Path:
         """The page for people."""
         return self.path / "report.html"
+
+    def discard(self) -> None:
+        """Remove what a run writes; the folder too, unless others put something into it."""
+        for path in (self.config, self.environment, self.history, self.vocabulary, self.lock):
+            path.unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.path / "logs"):
+            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # not empty: a scheduler's own file, say
+            self.path.rmdir()
 
 
 def create_run_folder(

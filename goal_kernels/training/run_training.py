@@ -1,0 +1,44 @@
+"""`goal-kernels fit`, `validate` and `test` as one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from goal_kernels.training.data_module import RetrievalDataModule
+from goal_kernels.training.lightning_cli import RetrievalCLI
+from goal_kernels.training.lightning_module import RetrievalModule
+from goal_kernels.training.lightning_options import TRAINER_DEFAULTS, OneLineParser, quieten
+from goal_kernels.training.resume import resumed_arguments
+
+
+def run_training(
+    command: str, arguments: Sequence[str], typed: Sequence[str] | None = None
+) -> None:
+    """Run `fit`, `validate` or `test` with Lightning-style arguments.
+
+    Args:
+        command: "fit", "validate" or "test".
+        arguments: `--config recipe.yaml` and dotted overrides, e.g. `--model.lr 0.001`.
+        typed: the arguments as the user wrote them, for the record; `arguments` when None.
+    Raises: FileNotFoundError when data or a checkpoint is missing; ResumeError, RunFinished, see
+        `goal_kernels.training.resume`; Stopped when a signal ended it; CheckpointError when a
+        checkpoint cannot be read or written; SystemExit on bad options.
+    """
+    quieten()
+    resume, given = resumed_arguments(command, arguments)
+    with ExitStack() as held:
+        RetrievalCLI(
+            RetrievalModule,
+            RetrievalDataModule,
+            resume=resume,
+            held=held,
+            typed=[command, *(arguments if typed is None else typed)],
+            seed_everything_default=0,
+            save_config_callback=None,  # the run folder records the configuration
+            trainer_defaults=TRAINER_DEFAULTS,
+            auto_configure_optimizers=False,
+            parser_class=OneLineParser,
+            parser_kwargs={"prog": "goal-kernels"},
+            args=[command, *given],
+        )

@@ -1,0 +1,156 @@
+"""What a run does when something goes wrong: it says so in a sentence and loses nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("pytorch_lightning")
+
+from conftest import write_made_up_split
+from run_cases import before_training_step, fit, resume
+
+from goal_kernels.cli import main
+from goal_kernels.training.checkpoints import load_checkpoint
+from goal_kernels.training.compare.runs import read_runs
+from goal_kernels.training.lightning_module import RetrievalModule
+from goal_kernels.training.run_folder import RunFolder
+
+
+def spoil_weights_at(step: int):
+    def spoil(module: RetrievalModule) -> None:
+        if module.global_step == step:
+            with torch.no_grad():
+                next(module.parameters()).fill_(float("nan"))
+
+    return before_training_step(spoil)
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_last_finite_resume_point(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with spoil_weights_at(7):
+        assert fit(folder, tmp_path, "--run.not_finite_losses", "2") == 1
+    said = capsys.readouterr().err
+    assert "the loss has not been finite since step 8 (3 steps in a row" in said
+    assert "training images" in said
+    run = RunFolder(tmp_path / "run")
+    assert not run.metrics.exists()
+    for path in (run.last, run.best):
+        weights = load_checkpoint(path)["state_dict"].values()
+        assert all(bool(value.isfinite().all()) for value in weights)
+    assert load_checkpoint(run.last)["global_step"] == 6
+    (read,) = read_runs([run.path])
+    assert read.ending.endswith(
+        "whose features are finite; lower --model.lr or warm up longer (--model.warmup_steps)"
+    )
+    assert resume(run) == 0  # from the last finite step, without what spoiled the weights
+    assert run.metrics.exists()
+
+
+def test_a_training_that_ends_on_nan_has_failed_however_short(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with spoil_weights_at(15):
+        assert fit(folder, tmp_path) == 1
+    assert "not been finite since step 16" in capsys.readouterr().err
+
+
+def test_features_that_are_not_finite_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """NaN that appears in the file while the run trains."""
+    data = tmp_path / "data"
+    for name, images in (("train", 24), ("dev", 12), ("test", 12)):
+        write_made_up_split(data, name, images)
+    features = np.load(data / "train_ims.npy", mmap_mode="r+")
+
+    def spoil(module: RetrievalModule) -> None:
+        if module.global_step == 4:
+            features[5, 0, 0] = np.nan
+            features.flush()
+
+    with before_training_step(spoil):
+        status = fit(
+            *(data, tmp_path / "runs", "--run.not_finite_losses", "0"), "--data.min_count", "1"
+        )
+    assert status == 1
+    said = capsys.readouterr().err
+    assert "not finite in float32: rows 5 of the training images" in said
+    assert "data inspect" in said
+
+
+def test_a_fit_that_is_refused_at_its_first_batch_leaves_no_folder(
+    folder: Path, tmp_path: Path
+) -> None:
+    def fail(_: RetrievalModule) -> None:
+        raise ValueError("model: cannot be trained")
+
+    with before_training_step(fail), pytest.raises(ValueError, match="cannot be trained"):
+        fit(folder, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_auto_after_a_kill_before_the_first_file_uses_the_name_once(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "slurm.out").write_text("scheduler")
+    options = ("--run.resume", "auto", "--trainer.max_epochs", "1")
+    assert fit(folder, tmp_path, *options) == 0
+    trained = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    assert fit(folder, tmp_path, *options) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == trained
+    assert (tmp_path / "run" / "slurm.out").is_file()
+
+
+def test_a_log_with_a_hole_is_noticed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert fit(folder, tmp_path, "--trainer.max_epochs", "2") == 0
+    run = RunFolder(tmp_path / "run")
+    lines = run.history.read_text().splitlines(keepends=True)
+    run.history.write_text("".join(lines[:3] + lines[5:]))
+    run.metrics.unlink()
+    run.environment.unlink()
+    assert resume(run) == 0
+    said = capsys.readouterr().out
+    assert f"has {len(lines) - 3} of the {len(lines) - 1} rows" in said
+    assert json.loads(run.environment.read_text())["sessions"][0]["ended"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--model.lrr", "1"), "did you mean --model.lr?"),
+        (("--data.objective", "x"), "did you mean --model.objective?"),
+        (("--config", "goalworl"), "did you mean goalworld?"),
+        (("--model.lr", "abc"), 'key "model.lr"'),
+        (("--trainer.accelerator", "gpu"), "accelerator"),
+        (("--model.image.kind", "regionn"), "model.image.kind: expected"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    folder: Path, tmp_path: Path, given: tuple[str, ...], said: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert fit(folder, tmp_path / "runs", *given) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "runs" / "run").exists()
+
+
+def test_a_wrong_key_of_a_configuration_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tmp_path / "own.yaml"
+    config.write_text("model:\n  objectve: hinge/constant\n")
+    assert main(["fit", "--config", str(config)]) == 2
+    printed = capsys.readouterr().err
+    assert "did you mean model.objective?" in printed
+    assert printed.count("\n") == 1
