@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from goal_kernels.data.layout import VOCABULARY
+from goal_kernels.data.picture_files import need_pillow
 from goal_kernels.data.precomputed import refuse_unusable
 from goal_kernels.data.sources import Source, SourceOptions, open_source
 from goal_kernels.data.split import PrecomputedSplit, Split
@@ -27,7 +28,7 @@ from goal_kernels.training.data import (
     collate_texts,
     images_of,
 )
-from goal_kernels.training.images import PictureOptions, need_pillow
+from goal_kernels.training.images import PictureOptions
 from goal_kernels.training.options import DataSizes
 from goal_kernels.training.sampler import ShuffledSampler
 from goal_kernels.training.tokenizers import WORDS, Tokenizer, WordTokenizer, make_tokenizer

@@ -295,6 +295,18 @@ def test_pictures_are_looked_for_and_decoded(pictures: Path, capsys: pytest.Capt
     assert "--data.restval true --data.max_captions 0" in text
 
 
+def test_pictures_of_other_depths_are_named(pictures: Path, capsys: pytest.CaptureFixture) -> None:
+    from PIL import Image
+
+    files = sorted((pictures.parent / "images" / "train2014").iterdir())
+    for file in files[:2]:
+        Image.new("I;16", (8, 8), 300).save(file, "PNG")
+    status, text, _ = said(capsys, pictures)
+    assert status == 0
+    said_so = "2 image files with integers of 0 to 65535 scaled to 8 bits, the first"
+    assert f"{said_so} {files[0]}" in text
+
+
 def test_a_wrong_picture_folder(pictures: Path, capsys: pytest.CaptureFixture) -> None:
     status, text, _ = said(capsys, pictures, "--image-root", pictures.parent / "pictures")
     assert status == 1

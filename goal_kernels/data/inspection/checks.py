@@ -12,6 +12,7 @@ import numpy as np
 from goal_kernels.data.feature_rows import images_to_check, row_faults
 from goal_kernels.data.files import read_lines
 from goal_kernels.data.inspection.findings import Finding
+from goal_kernels.data.picture_files import decode_picture
 from goal_kernels.data.progress import Progress
 from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split
 from goal_kernels.data.vocabulary import tokenize
@@ -149,10 +150,14 @@ def check_pictures(split: Split, how: Thoroughness) -> Iterator[Finding]:
         )
         return
     broken = []
+    changed: dict[str, list[Path]] = {}  # by what was done to make them 8-bit RGB
     for done, row in enumerate(rows, 1):
-        reason = undecodable(split.file(row))
-        if reason:
-            broken.append(f"{split.file(row)} ({reason})")
+        try:
+            remark = decode_picture(split.file(row)).remark
+        except ValueError as error:
+            broken.append(f"{split.file(row)} ({error})")
+        else:
+            changed.setdefault(remark, []).append(split.file(row))
         how.progress(f"{split.name} images", done, len(rows))
     if broken:
         yield Finding(
@@ -161,18 +166,10 @@ def check_pictures(split: Split, how: Thoroughness) -> Iterator[Finding]:
             f"{_count(broken, 'image file')} that cannot be decoded, the first {broken[0]}; "
             "fetch them again",
         )
-
-
-def undecodable(path: Path) -> str | None:
-    """Why Pillow cannot decode the whole file; None when it can."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return str(error)
-    return None
+    for remark, files in changed.items():
+        if remark:
+            text = f"{_count(files, 'image file')} with {remark}, the first {files[0]}"
+            yield Finding("note", split.name, text)
 
 
 CHECKS: Sequence[Callable[[Split, Thoroughness], Iterator[Finding]]] = (
