@@ -52,6 +52,12 @@ class TextBatch(NamedTuple):
     words: Tensor
     image_ids: Tensor
 
+    def rows(self, index: Tensor) -> TextBatch:
+        """The captions at [b] int64, padded to the longest of them."""
+        longest = int(self.lengths[index].max())
+        tokens, words = self.tokens[index, :longest], self.words[index, :longest]
+        return TextBatch(tokens, self.lengths[index], words, self.image_ids[index])
+
 
 class Batch(NamedTuple):
     """B pairs: the fields of `ImageBatch` and `TextBatch`, matching row by row.
