@@ -127,12 +127,20 @@ class TextDataset(Dataset):
     """Every caption of a split once: (tokens, image row).
 
     Tokens lie in three arrays, which loader processes share; lists would be copied into each.
+
+    Attributes:
+        cut: number and words of each caption that has more words than the tokenizer reads.
     """
 
     def __init__(self, split: Split, tokenizer: Tokenizer) -> None:
         self.ids, self.words = array("i"), array("i")
+        self.cut: list[tuple[int, int]] = []
         ends = array("q", [0])
-        for caption in split.captions:
+        for number, caption in enumerate(split.captions):
+            if len(caption) > tokenizer.max_words:  # else there are not so many words
+                words = tokenizer.count_words(caption)
+                if words > tokenizer.max_words:
+                    self.cut.append((number, words))
             tokens = tokenizer.encode(caption)
             self.ids.extend(tokens.ids)
             self.words.extend(tokens.words)

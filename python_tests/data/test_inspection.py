@@ -253,6 +253,17 @@ def test_only_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
     assert "command" not in text
 
 
+def test_captions_longer_than_training_reads(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = put_precomputed(tmp_path, "train", 4, 1) / "train_caps.txt"
+    lines = path.read_text().splitlines()
+    lines[3] = "a dog, " * 1500
+    lines[5] = "dog " * 10**6
+    path.write_text("\n".join(lines) + "\n")
+    _, text, _ = said(capsys, tmp_path)
+    plain = " ".join(text.split())
+    assert "2 captions of more than 256 words, the first 3 (counted from 0) of 3,000:" in plain
+
+
 def test_what_cannot_be_read_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, message in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -178,6 +179,27 @@ def test_devices_share_the_batch(folder: Path) -> None:
         assert torch.equal(torch.cat(halves), whole)
     with pytest.raises(ValueError, match=r"data\.batch_size: expected a multiple of the 3 devices"):
         batches(0, 3)
+
+
+def test_long_captions_are_cut_and_named(folder: Path) -> None:
+    """A batch is no longer than the limit, and a run says which caption was."""
+    path = folder / "train_caps.txt"
+    lines = path.read_text().splitlines()
+    lines[7] = "disc " * 300
+    lines[9] = "disc " * 10**6
+    path.write_text("\n".join(lines) + "\n")
+    module = RetrievalDataModule(str(folder), batch_size=48)
+    with pytest.warns(
+        UserWarning, match=r"2 of the captions of train .* 256 words, caption 7 .* 300;"
+    ):
+        loader = module.train_dataloader()
+    assert max(batch.tokens.shape[1] for batch in loader) == 258
+    shorter = RetrievalDataModule(str(folder), batch_size=48, max_words=3)
+    with pytest.warns(UserWarning, match=r"first 3 words"):
+        assert {batch.tokens.shape[1] for batch in shorter.train_dataloader()} == {5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module.val_dataloader()
 
 
 # Datasets of strangers

@@ -40,10 +40,13 @@ def coordinates(width: int, height: int) -> Image.Image:
 class WholeCaption:
     """A tokenizer of one id a caption."""
 
-    mask_id, first_word_id, identity = 1, 2, "test"
+    mask_id, first_word_id, identity, max_words = 1, 2, "test", 9
 
     def encode(self, caption: str) -> Tokens:
         return Tokens([len(caption)], [0])
+
+    def count_words(self, caption: str) -> int:
+        return 1
 
     def __len__(self) -> int:
         return 9

@@ -15,7 +15,7 @@ from goal_kernels.data.inspection.findings import Finding
 from goal_kernels.data.picture_files import decode_picture
 from goal_kernels.data.progress import Progress
 from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split
-from goal_kernels.data.vocabulary import tokenize
+from goal_kernels.data.vocabulary import MAX_WORDS, count_words, number_said
 
 DECODED_PICTURES = 64  # of a split unless all are asked for; some 10 ms each
 SHOWN = 5  # examples in a finding
@@ -39,10 +39,20 @@ def check_captions(split: Split, _: Thoroughness) -> Iterator[Finding]:
             f"{_count(empty, 'caption')} empty, first {_first(empty)} (counted from 0): an empty "
             "caption matches nothing; write it or leave its line out",
         )
-    wordless = [i for i, text in enumerate(split.captions) if text and not tokenize(text)]
+    counts = [count_words(caption) for caption in split.captions]
+    wordless = [i for i, words in enumerate(counts) if split.captions[i] and not words]
     if wordless:
         text = f"{_count(wordless, 'caption')} without a word: {_first(wordless)}"
         yield Finding("note", split.name, text)
+    long = [i for i, words in enumerate(counts) if words > MAX_WORDS]
+    if long:
+        yield Finding(
+            "note",
+            split.name,
+            f"{_count(long, 'caption')} of more than {MAX_WORDS} words, the first {long[0]} "
+            f"(counted from 0) of {number_said(counts[long[0]])}: the first "
+            f"{MAX_WORDS} are read, --data.max_words N reads more",
+        )
     pairs = zip(split.image_of_caption.tolist(), split.captions, strict=True)
     repeated = len(split.captions) - len(set(pairs)) - max(0, len(empty) - 1)
     if repeated > 0:
