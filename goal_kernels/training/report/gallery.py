@@ -12,6 +12,7 @@ from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.report.pictures import Pictures
 
 SHOWN = 5  # results of a query
+SHOWN_CHARACTERS = 1000  # of a caption
 TEXT_QUERIES = 6
 IMAGE_QUERIES = 4
 MARKS = {
@@ -67,7 +68,7 @@ class Gallery:
         if owner not in dict(best):
             hits.append(self._hit(owner, float(scores[owner]), "missed"))
         return (
-            f'<article class="query"><p class="asked">“{escape(self.split.captions[caption])}”</p>'
+            f'<article class="query"><p class="asked">“{self._said(caption)}”</p>'
             f'<p class="note">{_placed("its image", scores, torch.tensor([owner]))}</p>'
             f'<ol class="hits">{"".join(hits)}</ol></article>'
         )
@@ -85,7 +86,7 @@ class Gallery:
         hits = "".join(
             f'<li class="{(verdict := self._verdict(caption, image))}">'
             f'<span class="mark">{MARKS[verdict]}</span>'
-            f'<span class="text">{escape(self.split.captions[caption])}</span>'
+            f'<span class="text">{self._said(caption)}</span>'
             f'<span class="score">{score:.2f}</span></li>'
             for caption, score in _best(scores)
         )
@@ -96,10 +97,15 @@ class Gallery:
             f'<ol class="ranked">{hits}</ol></div></article>'
         )
 
+    def _said(self, caption: int) -> str:
+        """A caption as the page shows it."""
+        whole = self.split.captions[caption]
+        return escape(whole[:SHOWN_CHARACTERS] + ("…" if len(whole) > SHOWN_CHARACTERS else ""))
+
     def _picture(self, image: int) -> str:
         """The picture of an image, or a card with its id where there is none."""
         first = int((self.evaluation.image_of_caption == image).nonzero()[0])
-        described = escape(self.split.captions[first])
+        described = self._said(first)
         uri = self.pictures.uri(image)
         if uri is None:
             return f'<div class="card">image {self.split.image_ids[image]}: {described}</div>'
