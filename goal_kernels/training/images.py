@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -184,6 +184,12 @@ class PictureDataset(Dataset):
         """
         generator = np.random.default_rng([self.seed, epoch, caption])
         return training_view(self._read(row), self.options, generator)
+
+    def training_images(
+        self, rows: Sequence[int], keys: Sequence[tuple[int, int]]
+    ) -> list[NDArray[np.float32]]:
+        """`training_image` of rows, each with its (epoch, caption)."""
+        return [self.training_image(row, *key) for row, key in zip(rows, keys, strict=True)]
 
     def _read(self, row: int) -> Image:
         return read_picture(Path(self.root, str(self.names[row])))
