@@ -211,13 +211,18 @@ def collate_images(images: Sequence[np.ndarray] | np.ndarray) -> ImageBatch:
 
 def collate_texts(captions: Sequence[tuple[Tokens, int]]) -> TextBatch:
     """Pad tokens to the longest caption of the batch."""
-    lengths = torch.tensor([len(tokens.ids) for tokens, _ in captions])
-    tokens = torch.zeros(len(captions), int(lengths.max()), dtype=torch.int64)
+    lengths = _integers([len(tokens.ids) for tokens, _ in captions])
+    tokens = torch.zeros(len(captions), int(lengths.max()), dtype=torch.int64, device="cpu")
     words = torch.full_like(tokens, NO_WORD)
     for row, (caption, _) in enumerate(captions):
-        tokens[row, : len(caption.ids)] = torch.tensor(caption.ids)
-        words[row, : len(caption.words)] = torch.tensor(caption.words)
-    return TextBatch(tokens, lengths, words, torch.tensor([image for _, image in captions]))
+        tokens[row, : len(caption.ids)] = _integers(caption.ids)
+        words[row, : len(caption.words)] = _integers(caption.words)
+    return TextBatch(tokens, lengths, words, _integers([image for _, image in captions]))
+
+
+def _integers(values: Sequence[int]) -> Tensor:
+    """int64 on the CPU, whatever torch's default device: a loader's batches are sent from there."""
+    return torch.tensor(values, dtype=torch.int64, device="cpu")
 
 
 def collate_pairs(pairs: Pairs | list[Pair]) -> Batch:

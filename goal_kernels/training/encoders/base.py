@@ -71,7 +71,8 @@ def rows_by_length(lengths: Tensor) -> list[Tensor]:
     Returns: rows [b] int64 on the device of the lengths, shorter captions first; one group unless
         a caption is more than `MOST_PADDING` times as long as the mean of its group.
     """
-    groups, left = [], torch.arange(len(lengths), device=lengths.device)
+    groups: list[Tensor] = []
+    left = torch.arange(len(lengths), device=lengths.device)
     while True:
         own = lengths[left]
         long = own * len(own) > MOST_PADDING * own.sum()

@@ -31,7 +31,7 @@ class Gallery:
         self.evaluation = outcome.evaluation
         self.split = outcome.split
         self.pictures = Pictures(outcome.split)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator("cpu").manual_seed(seed)
 
     def text_queries(self) -> str:
         """Captions, each with the five images ranked first."""
@@ -50,7 +50,8 @@ class Gallery:
         return len(self.evaluation.image_embeddings)
 
     def _draw(self, count: int, size: int) -> list[int]:
-        return torch.randperm(size, generator=self.generator)[:count].tolist()
+        order = torch.randperm(size, generator=self.generator, device="cpu")
+        return order[:count].tolist()
 
     def _verdict(self, caption: int, image: int) -> str:
         """Key of MARKS; without truth a miss is only known to be another image."""
@@ -69,7 +70,7 @@ class Gallery:
             hits.append(self._hit(owner, float(scores[owner]), "missed"))
         return (
             f'<article class="query"><p class="asked">“{self._said(caption)}”</p>'
-            f'<p class="note">{_placed("its image", scores, torch.tensor([owner]))}</p>'
+            f'<p class="note">{_placed("its image", scores, [owner])}</p>'
             f'<ol class="hits">{"".join(hits)}</ol></article>'
         )
 
@@ -118,7 +119,7 @@ def _best(scores: Tensor) -> Sequence[tuple[int, float]]:
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def _placed(what: str, scores: Tensor, right: Tensor) -> str:
+def _placed(what: str, scores: Tensor, right: Tensor | list[int]) -> str:
     """Where the best of the right answers [R] stands among all scores [N]."""
     place = 1 + int((scores > scores[right].max()).sum())
     return f"{what} is at place {place:,} of {len(scores):,}".capitalize()
