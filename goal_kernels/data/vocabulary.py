@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from goal_kernels.data.files import write_text
+from goal_kernels.data.treebank import treebank_words
 
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
 SPECIAL_WORDS = (PAD, START, END, UNKNOWN)
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 MIN_COUNT = 4  # times a word has to occur to get a number of its own; VSE++, SCAN
+MAX_WORDS = 256  # read of a caption; COCO's and Flickr30K's longest have fewer than 100
+CHARACTERS_A_WORD = 64  # on average at most, of a caption that is read
+MOST_COUNTED = 100_000  # words of a caption; what has more is no caption
 
 # Letters or digits, with apostrophes kept inside a word ("don't", "o'clock").
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_WORD_OR_MARK = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")
 
 
 def tokenize(text: str) -> list[str]:
@@ -29,21 +35,55 @@ def tokenize(text: str) -> list[str]:
     >>> tokenize("A mid-sized disc, isn't it?")
     ['a', 'mid', 'sized', 'disc', "isn't", 'it']
     """
-    return [word.replace("’", "'") for word in _WORD.findall(text.lower())]
+    return list(_letters(text))
+
+
+def _letters(text: str) -> Iterator[str]:
+    """The words of `tokenize`, one by one."""
+    return (found.group().replace("’", "'") for found in _WORD.finditer(text.lower()))
+
+
+LETTERS, TREEBANK = "letters", "treebank"
+RULES: Mapping[str, Callable[[str], Iterator[str]]] = {
+    LETTERS: _letters,
+    TREEBANK: treebank_words,
+}
+"""How captions are split into words: `tokenize`, or with punctuation as VSE++ and VSE-infinity."""
+
+
+def first_characters(caption: str, max_words: int) -> str:
+    """The part of a caption that can hold its first ``max_words`` words."""
+    return caption[: CHARACTERS_A_WORD * max_words]
+
+
+def count_words(caption: str, marks: bool = False) -> int:
+    """The words of a caption, with ``marks`` its punctuation too; at most ``MOST_COUNTED``."""
+    found = (_WORD_OR_MARK if marks else _WORD).finditer(caption)
+    return sum(1 for _ in islice(found, MOST_COUNTED))
+
+
+def number_said(words: int) -> str:
+    """A result of `count_words` in a message."""
+    return f"{words:,}{' or more' if words == MOST_COUNTED else ''}"
 
 
 class Vocabulary:
     """A two-way table between words and ids ``0 .. len - 1``.
 
     The first four ids are always ``<pad>`` 0, ``<start>`` 1, ``<end>`` 2 and ``<unk>`` 3. On disk
-    it is the JSON layout of SCAN: ``{"word2idx": {word: id}, "idx2word": {"id": word}, "idx": n}``.
+    it is the JSON layout of SCAN: ``{"word2idx": {word: id}, "idx2word": {"id": word}, "idx": n}``
+    and ``"rule"``, a key of ``RULES``: how captions are split into these words.
     """
 
-    def __init__(self, words: Iterable[str]) -> None:
+    def __init__(self, words: Iterable[str], rule: str = LETTERS) -> None:
         """Number ``words`` (the four special ones excluded) from 4 on, in the order given.
 
-        Raises ``ValueError`` when a word comes twice or is one of the special words.
+        Raises ``ValueError`` when a word comes twice or is one of the special words, or there is no
+        such rule.
         """
+        if rule not in RULES:
+            raise ValueError(f"rule: expected one of {sorted(RULES)}, got {rule!r}")
+        self.rule = rule
         self._words = (*SPECIAL_WORDS, *words)
         self._ids = {word: index for index, word in enumerate(self._words)}
         if len(self._ids) != len(self._words):
@@ -54,24 +94,32 @@ class Vocabulary:
             )
 
     @classmethod
-    def from_captions(cls, captions: Iterable[str], min_count: int = 1) -> Vocabulary:
+    def from_captions(
+        cls, captions: Iterable[str], min_count: int = 1, max_words: int = MAX_WORDS
+    ) -> Vocabulary:
         """Collect the words that ``captions`` use at least ``min_count`` times.
 
         Frequent words come first and words of equal frequency in alphabetical order, so the ids
         do not depend on the order of the captions. Pass training captions only: words counted on
         evaluation data leak it.
 
+        Of each caption the first ``max_words`` words count.
+
         Raises ``ValueError`` when ``min_count`` is below 1.
         """
         if min_count < 1:
             raise ValueError(f"min_count: expected 1 or more, got {min_count}")
-        counts = Counter(word for caption in captions for word in tokenize(caption))
+        none = cls(())
+        counts = Counter(w for caption in captions for w in none.split(caption, max_words))
         kept = [word for word, times in counts.items() if times >= min_count]
         return cls(sorted(kept, key=lambda word: (-counts[word], word)))
 
     @classmethod
-    def load(cls, path: str | Path) -> Vocabulary:
+    def load(cls, path: str | Path, rule: str | None = None) -> Vocabulary:
         """Read a vocabulary JSON file, also one written by SCAN or VSE-infinity.
+
+        ``rule`` is that of a file that does not name its own; when None, a file with the word "."
+        follows the Treebank's, since no other makes words of punctuation.
 
         Raises ``FileNotFoundError`` when there is none and ``ValueError`` when the file is a pickle
         or no JSON, the ids are not ``0 .. n - 1`` or the four special words are not the first.
@@ -102,7 +150,11 @@ class Vocabulary:
                 f"{path}: expected the first four words {SPECIAL_WORDS}, found {words[:4]}; "
                 "build the file again with Vocabulary.from_captions"
             )
-        return cls(words[len(SPECIAL_WORDS) :])
+        rule = table.get("rule", rule) or (TREEBANK if "." in table["word2idx"] else LETTERS)
+        try:
+            return cls(words[len(SPECIAL_WORDS) :], rule)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file, in full or not at all."""
@@ -110,21 +162,27 @@ class Vocabulary:
             "word2idx": self._ids,
             "idx2word": {str(index): word for index, word in enumerate(self._words)},
             "idx": len(self._words),
+            "rule": self.rule,
         }
         write_text(Path(path), json.dumps(table, ensure_ascii=False, indent=1) + "\n")
 
-    def encode(self, caption: str) -> list[int]:
-        """The ids of the words of ``caption`` between ``<start>`` and ``<end>``.
+    def split(self, caption: str, max_words: int = MAX_WORDS) -> list[str]:
+        """The first ``max_words`` words of a caption, in lower case, known or not."""
+        words = RULES[self.rule](first_characters(caption, max_words))
+        return list(islice(words, max_words))
+
+    def encode(self, caption: str, max_words: int = MAX_WORDS) -> list[int]:
+        """``<start>``, the ids of the first ``max_words`` words of ``caption``, and ``<end>``.
 
         Words not in the vocabulary become ``<unk>``; the list is never shorter than two.
         """
         unknown = self._ids[UNKNOWN]
-        inner = [self._ids.get(word, unknown) for word in tokenize(caption)]
+        inner = [self._ids.get(word, unknown) for word in self.split(caption, max_words)]
         return [self._ids[START], *inner, self._ids[END]]
 
     def unknown_share(self, captions: Iterable[str]) -> float:
         """The share of the words of ``captions`` that become ``<unk>``, in [0, 1]; 0 of none."""
-        words = [word for caption in captions for word in tokenize(caption)]
+        words = [word for caption in captions for word in self.split(caption)]
         return sum(word not in self._ids for word in words) / max(1, len(words))
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -155,10 +213,13 @@ class Vocabulary:
         return word in self._ids
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and self._words == other._words
+        return isinstance(other, Vocabulary) and (self._words, self.rule) == (
+            other._words,
+            other.rule,
+        )
 
     def __hash__(self) -> int:
-        return hash(self._words)
+        return hash((self._words, self.rule))
 
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} words)"

@@ -99,7 +99,7 @@ def encode_checkpoint(path: Path, options: Encoding) -> Encoded:
     return Encoded(
         image_embeddings=image,
         text_embeddings=text,
-        image_of_caption=torch.as_tensor(split.image_of_caption),
+        image_of_caption=torch.as_tensor(split.image_of_caption, device="cpu"),
         split=data.test_split,
         truth=split.truth,
         oracle=read_oracle(split.folder, data.test_split),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ def region_dropout(mask: Tensor, probability: float, generator: torch.Generator)
     Returns: [B, K] bool, a subset of `mask`. A sample that would be left empty keeps all it had.
     """
     _check_probability(probability)
-    drawn = torch.rand(mask.shape, generator=generator, device=mask.device)
+    drawn = _uniform(mask.shape, generator, mask.device)
     return _never_empty(mask & (drawn >= probability), mask)
 
 
@@ -41,8 +43,8 @@ def size_augmentation(mask: Tensor, probability: float, generator: torch.Generat
     Source: VSE-infinity, the size augmentation of its grid encoder.
     """
     _check_probability(probability)
-    share = torch.rand(mask.shape[0], 1, generator=generator, device=mask.device)  # [B, 1]
-    drawn = torch.rand(mask.shape, generator=generator, device=mask.device)
+    share = _uniform((mask.shape[0], 1), generator, mask.device)  # [B, 1]
+    drawn = _uniform(mask.shape, generator, mask.device)
     kept = (share <= WHOLE_SHARE) | (drawn >= probability * share)
     return _never_empty(mask & kept, mask)
 
@@ -70,7 +72,7 @@ def word_dropout(
     position = torch.arange(tokens.shape[1], device=device)
     valid = position < batch.lengths[:, None]  # [B, L]
     is_word = words != NO_WORD
-    drawn = torch.rand(tokens.shape, generator=generator, device=device) / max(probability, 1e-12)
+    drawn = _uniform(tokens.shape, generator, device) / max(probability, 1e-12)
     drawn = drawn.gather(1, _first_piece(words))
     random_words = torch.randint(
         sizes.first_word_id,
@@ -91,6 +93,11 @@ def word_dropout(
         words=words.masked_fill(~kept, NO_WORD).gather(1, order),
         image_ids=batch.image_ids,
     )
+
+
+def _uniform(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+    """U(0, 1) in float32, whatever the default: halves are too coarse for a probability."""
+    return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
 
 
 def _first_piece(words: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from goal_kernels.data.feature_rows import FeatureRows
 from goal_kernels.data.precomputed import open_split
+from goal_kernels.data.row_file import rows_of
 from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split
 from goal_kernels.training.images import PictureDataset, PictureOptions
 from goal_kernels.training.tokenizers import NO_WORD, Tokenizer, Tokens
@@ -26,6 +28,13 @@ class Pair(NamedTuple):
     image: np.ndarray
     tokens: Tokens
     image_id: int
+
+
+class Pairs(NamedTuple):
+    """Captions and their images: images [n, ...] or n of them, captions as tokens and row."""
+
+    images: Sequence[np.ndarray] | np.ndarray
+    captions: Sequence[tuple[Tokens, int]]
 
 
 class ImageBatch(NamedTuple):
@@ -51,6 +60,12 @@ class TextBatch(NamedTuple):
     lengths: Tensor
     words: Tensor
     image_ids: Tensor
+
+    def rows(self, index: Tensor) -> TextBatch:
+        """The captions at [b] int64, padded to the longest of them."""
+        longest = int(self.lengths[index].max())
+        tokens, words = self.tokens[index, :longest], self.words[index, :longest]
+        return TextBatch(tokens, self.lengths[index], words, self.image_ids[index])
 
 
 class Batch(NamedTuple):
@@ -82,19 +97,28 @@ class RegionDataset(Dataset):
 
     def __init__(self, split: PrecomputedSplit) -> None:
         self.split = split
+        features = split.features
+        self.places: Sequence[int] | np.ndarray = range(len(features))
+        if isinstance(features, FeatureRows):
+            self.places, features = features.row_of_image, features.stored
+        self.rows = rows_of(features)
 
     def __len__(self) -> int:
-        return len(self.split.features)
+        return len(self.places)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return self.split.features[row]
+        return self.__getitems__([row])[0]
 
-    def training_image(self, row: int, epoch: int, caption: int) -> np.ndarray:
-        """The same for every caption and epoch: what is dropped of it the model decides."""
-        return self[row]
+    def __getitems__(self, rows: Sequence[int]) -> np.ndarray:
+        """Rows at once, as a loader asks for them: [n, K, D]."""
+        return self.rows[[int(self.places[row]) for row in rows]]
+
+    def training_images(self, rows: Sequence[int], keys: Sequence[tuple[int, int]]) -> np.ndarray:
+        """The same for every epoch and caption: what is dropped of it the model decides."""
+        return self.__getitems__(rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickling a memory map copies what it maps; a loader process maps the file itself.
+        # Pickling a memory map copies what it maps; a loader process opens the file itself.
         return _reopen, (self.split.folder, self.split.name, len(self))
 
 
@@ -121,12 +145,20 @@ class TextDataset(Dataset):
     """Every caption of a split once: (tokens, image row).
 
     Tokens lie in three arrays, which loader processes share; lists would be copied into each.
+
+    Attributes:
+        cut: number and words of each caption that has more words than the tokenizer reads.
     """
 
     def __init__(self, split: Split, tokenizer: Tokenizer) -> None:
         self.ids, self.words = array("i"), array("i")
+        self.cut: list[tuple[int, int]] = []
         ends = array("q", [0])
-        for caption in split.captions:
+        for number, caption in enumerate(split.captions):
+            if len(caption) > tokenizer.max_words:  # else there are not so many words
+                words = tokenizer.count_words(caption)
+                if words > tokenizer.max_words:
+                    self.cut.append((number, words))
             tokens = tokenizer.encode(caption)
             self.ids.extend(tokens.ids)
             self.words.extend(tokens.words)
@@ -157,14 +189,19 @@ class PairDataset(Dataset):
         return len(self.texts)
 
     def __getitem__(self, key: tuple[int, int]) -> Pair:
-        epoch, caption = key
-        tokens, row = self.texts[caption]
-        return Pair(self.images.training_image(row, epoch, caption), tokens, row)
+        images, captions = self.__getitems__([key])
+        return Pair(images[0], *captions[0])
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Pairs:
+        """Pairs at once, as a loader asks for them."""
+        captions = [self.texts[caption] for _, caption in keys]
+        return Pairs(self.images.training_images([row for _, row in captions], keys), captions)
 
 
-def collate_images(images: Sequence[np.ndarray]) -> ImageBatch:
+def collate_images(images: Sequence[np.ndarray] | np.ndarray) -> ImageBatch:
     """Stack pictures [3, S, S], or regions [K, D], of which zero ones count as padding."""
-    stacked = torch.from_numpy(np.stack(images).astype(np.float32, copy=False))
+    array = images if isinstance(images, np.ndarray) else np.stack(images)
+    stacked = torch.from_numpy(array.astype(np.float32, copy=False))
     if stacked.dim() == PICTURE_BATCH_DIMS:
         return ImageBatch(stacked, None)
     mask = (stacked != 0).any(dim=2)  # [B, K]
@@ -174,17 +211,23 @@ def collate_images(images: Sequence[np.ndarray]) -> ImageBatch:
 
 def collate_texts(captions: Sequence[tuple[Tokens, int]]) -> TextBatch:
     """Pad tokens to the longest caption of the batch."""
-    lengths = torch.tensor([len(tokens.ids) for tokens, _ in captions])
-    tokens = torch.zeros(len(captions), int(lengths.max()), dtype=torch.int64)
+    lengths = _integers([len(tokens.ids) for tokens, _ in captions])
+    tokens = torch.zeros(len(captions), int(lengths.max()), dtype=torch.int64, device="cpu")
     words = torch.full_like(tokens, NO_WORD)
     for row, (caption, _) in enumerate(captions):
-        tokens[row, : len(caption.ids)] = torch.tensor(caption.ids)
-        words[row, : len(caption.words)] = torch.tensor(caption.words)
-    return TextBatch(tokens, lengths, words, torch.tensor([image for _, image in captions]))
+        tokens[row, : len(caption.ids)] = _integers(caption.ids)
+        words[row, : len(caption.words)] = _integers(caption.words)
+    return TextBatch(tokens, lengths, words, _integers([image for _, image in captions]))
 
 
-def collate_pairs(pairs: Sequence[Pair]) -> Batch:
+def _integers(values: Sequence[int]) -> Tensor:
+    """int64 on the CPU, whatever torch's default device: a loader's batches are sent from there."""
+    return torch.tensor(values, dtype=torch.int64, device="cpu")
+
+
+def collate_pairs(pairs: Pairs | list[Pair]) -> Batch:
     """Stack and pad pairs into a `Batch`."""
-    images = collate_images([pair.image for pair in pairs])
-    texts = collate_texts([(pair.tokens, pair.image_id) for pair in pairs])
-    return Batch(*images, *texts)
+    if isinstance(pairs, list):
+        captions = [(pair.tokens, pair.image_id) for pair in pairs]
+        pairs = Pairs([pair.image for pair in pairs], captions)
+    return Batch(*collate_images(pairs.images), *collate_texts(pairs.captions))

@@ -11,14 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from goal_kernels.data.layout import VOCABULARY
+from goal_kernels.data.picture_files import need_pillow
 from goal_kernels.data.precomputed import refuse_unusable
 from goal_kernels.data.sources import Source, SourceOptions, open_source
 from goal_kernels.data.split import PrecomputedSplit, Split
-from goal_kernels.data.vocabulary import MIN_COUNT, PICKLE_SUFFIXES, Vocabulary
+from goal_kernels.data.vocabulary import (
+    MAX_WORDS,
+    MIN_COUNT,
+    PICKLE_SUFFIXES,
+    Vocabulary,
+    number_said,
+)
 from goal_kernels.training.data import (
     PairDataset,
     TextDataset,
@@ -27,7 +34,7 @@ from goal_kernels.training.data import (
     collate_texts,
     images_of,
 )
-from goal_kernels.training.images import PictureOptions, need_pillow
+from goal_kernels.training.images import PictureOptions
 from goal_kernels.training.options import DataSizes
 from goal_kernels.training.sampler import ShuffledSampler
 from goal_kernels.training.tokenizers import WORDS, Tokenizer, WordTokenizer, make_tokenizer
@@ -54,6 +61,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         vocabulary: JSON file of the words. When None, the one that comes with the data, or else
             the words that training captions use `min_count` times.
         min_count: see `vocabulary`.
+        max_words: words read of a caption; a warning names those that have more.
         distinct_images: an image at most once a batch. Off in all papers; the loss masks captions
             of one image in any case.
         dev_split: split that selects the checkpoint, and that `validate` evaluates.
@@ -79,6 +87,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         tokenizer: str = WORDS,
         vocabulary: str | None = None,
         min_count: int = MIN_COUNT,
+        max_words: int = MAX_WORDS,
         distinct_images: bool = False,
         dev_split: str = "dev",
         test_split: str = "test",
@@ -101,7 +110,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.limits = {dev_split: dev_limit, "train": train_limit}
         self.tokenizer_name, self.vocabulary_file = tokenizer, vocabulary
-        self.min_count = min_count
+        self.min_count, self.max_words = min_count, max_words
         self.distinct_images = distinct_images
         self.dev_split, self.test_split = dev_split, test_split
         self.pictures = pictures
@@ -137,7 +146,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             if path.suffix not in PICKLE_SUFFIXES:
                 return Vocabulary.load(path)
         captions = self.source.open(self.source.find("train")).captions
-        built = Vocabulary.from_captions(captions, self.min_count)
+        built = Vocabulary.from_captions(captions, self.min_count, self.max_words)
         _say(
             f"vocabulary: none with the data, built one of {len(built)} words, those that train "
             f"captions use {self.min_count} times or more"
@@ -153,8 +162,8 @@ class RetrievalDataModule(pl.LightningDataModule):
     def tokenizer(self) -> Tokenizer:
         """From captions to token ids. Raises: ValueError when no word is known."""
         if self.tokenizer_name != WORDS:
-            return make_tokenizer(self.tokenizer_name, self.folder)
-        tokenizer = WordTokenizer(self.vocabulary)
+            return make_tokenizer(self.tokenizer_name, self.folder, self.max_words)
+        tokenizer = WordTokenizer(self.vocabulary, self.max_words)
         if len(tokenizer) <= tokenizer.first_word_id:
             raise ValueError(
                 f"data.min_count: expected words that come {self.min_count} times in the training "
@@ -222,9 +231,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         )
         batch_size = self.pairs_per_device(world_size)
         split = self.split("train")
-        pairs = PairDataset(
-            images_of(split, self.pictures, self.seed), TextDataset(split, self.tokenizer)
-        )
+        pairs = PairDataset(images_of(split, self.pictures, self.seed), self._texts(split))
         sampler = ShuffledSampler(
             len(pairs),
             self.seed,
@@ -262,12 +269,24 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
         )
         texts = DataLoader(
-            TextDataset(split, self.tokenizer),
+            self._texts(split),
             EVALUATION_BATCH,
             collate_fn=collate_texts,
             num_workers=self.num_workers,
         )
         return [images, texts]
+
+    def _texts(self, split: Split) -> TextDataset:
+        """The captions of a split; a warning when some are cut."""
+        texts = TextDataset(split, self.tokenizer)
+        if texts.cut:
+            number, words = texts.cut[0]
+            rank_zero_warn(
+                f"data.max_words: {len(texts.cut):,} of the captions of {split.name} are cut to "
+                f"their first {self.max_words} words, caption {number} (counted from 0) for "
+                f"instance, which has {number_said(words)}; --data.max_words N reads more"
+            )
+        return texts
 
 
 def _picture_options(given: Mapping[str, Any] | None) -> PictureOptions:

@@ -14,7 +14,7 @@ from goal_kernels.training.run_folder import RunFolder, write_json
 
 def print_outcome(outcome: Outcome) -> None:
     """Print the metrics beside chance and, where it is known, the oracle ceiling."""
-    table = Table(title=f"{outcome.split.name} split, recall in percent")
+    table = Table(title=f"{outcome.where}: recall in percent")
     columns = {
         "": None,
         outcome.objective.name: outcome.evaluation.metrics,

@@ -1,11 +1,10 @@
-"""From image files to tensors: decoding, the published crops and resizes, normalisation. Pillow."""
+"""From image files to tensors: the published crops and resizes, normalisation. Pillow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from goal_kernels.data.picture_files import read_picture
 from goal_kernels.data.split import PictureSplit
 
 if TYPE_CHECKING:
@@ -120,39 +120,6 @@ class PictureOptions:
         return CROPS[self.crops].size if self.size is None else self.size
 
 
-def need_pillow(argument: str) -> None:
-    """Raise ValueError when image files cannot be read here; ``argument`` is what asks for them."""
-    if find_spec("PIL") is None:
-        raise ValueError(
-            f"{argument}: image files need Pillow, which is not installed; "
-            "pip install 'goal-kernels[train]'"
-        )
-
-
-def read_picture(path: Path) -> Image:
-    """Decode an image file as RGB, turned as its camera says.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path}: no such image file; `goal-kernels data inspect` lists what is missing, "
-            "data.image_root says where files are"
-        ) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"{path}: cannot be decoded: {error}; `goal-kernels data inspect --all` finds all such "
-            "files"
-        ) from error
-
-
 def training_view(
     picture: Image, options: PictureOptions, generator: np.random.Generator
 ) -> NDArray[np.float32]:
@@ -217,6 +184,12 @@ class PictureDataset(Dataset):
         """
         generator = np.random.default_rng([self.seed, epoch, caption])
         return training_view(self._read(row), self.options, generator)
+
+    def training_images(
+        self, rows: Sequence[int], keys: Sequence[tuple[int, int]]
+    ) -> list[NDArray[np.float32]]:
+        """`training_image` of rows, each with its (epoch, caption)."""
+        return [self.training_image(row, *key) for row, key in zip(rows, keys, strict=True)]
 
     def _read(self, row: int) -> Image:
         return read_picture(Path(self.root, str(self.names[row])))

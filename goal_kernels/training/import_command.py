@@ -10,7 +10,9 @@ DESCRIPTION = """\
 Write the model in a checkpoint of VSE-infinity (regions or grids, BiGRU or BERT), or of VSE++ on
 precomputed features, as a checkpoint of this program, to be evaluated or to start from.
 
-The file is not run, only its tensors and options are read.
+The file is not run, only its tensors and options are read. Captions are split into words as the
+Penn Treebank does and the published code did, unless the vocabulary names another rule; a GRU
+model's vocabulary is written beside the checkpoint with the rule in it.
 
   goal-kernels import-checkpoint model_best.pth model.ckpt --tokenizer bert-base-uncased
   goal-kernels import-checkpoint model_best.pth model.ckpt --vocabulary f30k_precomp_vocab.json
@@ -36,19 +38,23 @@ def run_import(options: argparse.Namespace) -> int:
     import torch
 
     from goal_kernels.data.files import replacing
-    from goal_kernels.data.vocabulary import Vocabulary
+    from goal_kernels.data.vocabulary import TREEBANK, Vocabulary
     from goal_kernels.training.published_checkpoints import load_published
     from goal_kernels.training.tokenizers import Tokenizer, WordPieceTokenizer, WordTokenizer
 
-    if options.out.exists():
-        raise FileExistsError(f"out: expected a new file, {options.out} exists; remove it first")
+    words = options.out.with_suffix(".vocab.json")
+    for path in (options.out, words):
+        if path.exists():
+            raise FileExistsError(f"out: expected a new file, {path} exists; remove it first")
     bert = str(options.tokenizer) if options.tokenizer is not None else None
     try:
         tokenizer: Tokenizer
         if options.tokenizer is not None:
             tokenizer = WordPieceTokenizer(options.tokenizer)
+            data = {"tokenizer": str(options.tokenizer.resolve())}
         else:
-            tokenizer = WordTokenizer(Vocabulary.load(options.vocabulary))
+            tokenizer = WordTokenizer(Vocabulary.load(options.vocabulary, TREEBANK))
+            data = {"vocabulary": str(words.resolve())}
         model = load_published(options.checkpoint, tokenizer, bert)
     except ValueError as error:
         raise SystemExit(f"goal-kernels: error: {error}") from error
@@ -61,12 +67,18 @@ def run_import(options: argparse.Namespace) -> int:
     content = {
         "state_dict": {f"model.{name}": value for name, value in model.state_dict().items()},
         "hyper_parameters": described,
+        "datamodule_hyper_parameters": data,
+        "record": {"tokenizer": tokenizer.identity},
         "pytorch-lightning_version": WRITTEN_BY,
         "epoch": 0,
         "global_step": 0,
     }
+    if isinstance(tokenizer, WordTokenizer):
+        tokenizer.vocabulary.save(words)
     with replacing(options.out) as temporary:
         torch.save(content, temporary)
     print(f"model       {model.image.kind} images, {model.text.kind} captions")
+    if isinstance(tokenizer, WordTokenizer):
+        print(f"vocabulary  {words}, {tokenizer.identity}")
     print(f"checkpoint  {options.out}")
     return 0

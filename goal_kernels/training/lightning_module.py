@@ -116,7 +116,7 @@ class RetrievalModule(pl.LightningModule):
         self._texts: list[Tensor] = []
         self._image_ids: list[Tensor] = []
         self._steps = 0
-        self._collapsed_steps = torch.zeros((), dtype=torch.int64)
+        self._collapsed_steps = torch.zeros((), dtype=torch.int64, device="cpu")
         self._second_pass: Callable[[], None] | None = None
 
     def configure_model(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from goal_kernels.training.augmentation import word_dropout
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
+from goal_kernels.training.encoders.base import rows_by_length
 from goal_kernels.training.encoders.recurrent import RecurrentEncoder
 from goal_kernels.training.encoders.word_vectors import Coverage
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, choose
@@ -63,8 +64,15 @@ class VSE(nn.Module):
         return self.image_encoder(batch)
 
     def encode_texts(self, batch: TextBatch) -> Tensor:
-        """Embed captions: [B, embed_dim] float32, unit rows unless `normalize` is off."""
-        return self.text_encoder(batch)
+        """Embed captions: [B, embed_dim] float32, unit rows unless `normalize` is off.
+
+        Captions of very different lengths pass through the encoder in groups.
+        """
+        groups = rows_by_length(batch.lengths)
+        if len(groups) == 1:
+            return self.text_encoder(batch)
+        parts = [self.text_encoder(batch.rows(rows)) for rows in groups]
+        return torch.cat(parts)[torch.cat(groups).argsort()]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Embed the pairs of a batch.

@@ -66,6 +66,12 @@ class Outcome:
     checkpoints: Mapping[str, CheckpointResult] = field(default_factory=dict)
     selected: str | None = None
 
+    @property
+    def where(self) -> str:
+        """The evaluated split in words; they say so when it is the one that was trained on."""
+        seen = ", on which it was trained" if self.split.name == "train" else ""
+        return f"{self.split.name} split{seen}"
+
     def record(self) -> dict[str, Any]:
         """The content of `metrics.json`: recalls in percent, ranks from 1 as the field reports.
 

@@ -15,12 +15,13 @@ SOFTMAX_TEMPERATURE = 0.1  # VSE-infinity; below 1 so that sharp weights (max po
 POSITION_PERIOD = 10000.0  # longest wavelength of the sinusoidal code, the usual transformer value
 
 
-def position_code(length: int, width: int) -> Tensor:
+def position_code(length: int, width: int, device: torch.device | str | None = None) -> Tensor:
     """Sinusoidal code of positions 0..length-1.
 
     Args:
         length: number of positions, >= 1.
         width: even number of channels: sines in the even ones, cosines in the odd ones.
+        device: torch's default when None.
     Returns: [length, width] float32 in [-1, 1].
     Raises: ValueError if `width` is odd.
     """
@@ -28,8 +29,9 @@ def position_code(length: int, width: int) -> Tensor:
         raise ValueError(
             f"width: expected an even number of channels, got {width}; use {width + 1}"
         )
-    position = torch.arange(length, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(POSITION_PERIOD) / width))
+    position = torch.arange(length, dtype=torch.float32, device=device)[:, None]
+    channel = torch.arange(0, width, 2, dtype=torch.float32, device=device)
+    rate = torch.exp(channel * (-math.log(POSITION_PERIOD) / width))
     angle = position * rate  # [length, width / 2]
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
 
@@ -152,7 +154,7 @@ class GeneralizedPooling(Pooling):
     def _code(self, length: int) -> Tensor:
         """[length, width] position code; kept between calls and grown when a longer set comes."""
         if self.code.shape[0] < length:
-            self.code = position_code(length, self.width).to(self.code)
+            self.code = position_code(length, self.width, self.code.device).to(self.code)
         return self.code[:length]
 
     def weights(self, lengths: Tensor, size: int) -> Tensor:

@@ -8,7 +8,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from goal_kernels.data.vocabulary import SPECIAL_WORDS, UNKNOWN, Vocabulary
+from goal_kernels.data.vocabulary import (
+    LETTERS,
+    MAX_WORDS,
+    SPECIAL_WORDS,
+    UNKNOWN,
+    Vocabulary,
+    count_words,
+    first_characters,
+)
 from goal_kernels.training.optional import need
 
 NO_WORD = -1  # in `Tokens.words`, of special tokens and padding
@@ -42,26 +50,44 @@ class Tokenizer(Protocol):
     def identity(self) -> str:
         """Names the tokenizer in records of runs."""
 
+    @property
+    def max_words(self) -> int:
+        """Words of a caption that are encoded; the rest is left out."""
+
     def encode(self, caption: str) -> Tokens:
         """The tokens of a caption."""
+
+    def count_words(self, caption: str) -> int:
+        """How many words a caption has, those left out included; at most `MOST_COUNTED`."""
 
     def __len__(self) -> int:
         """Number of ids."""
 
 
 class WordTokenizer:
-    """One id a word, between <start> and <end>; <unk> also serves as the mask."""
+    """One id a word, between <start> and <end>; <unk> also serves as the mask.
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    Args:
+        vocabulary: knows the words, and how captions are split into them.
+        max_words: see `Tokenizer`.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, max_words: int = MAX_WORDS) -> None:
         self.vocabulary = vocabulary
+        self.max_words = _checked(max_words)
         self.mask_id = SPECIAL_WORDS.index(UNKNOWN)
         self.first_word_id = len(SPECIAL_WORDS)
-        self.identity = f"words ({len(vocabulary)} ids)"
+        rule = "" if vocabulary.rule == LETTERS else f"{vocabulary.rule} "
+        self.identity = f"{rule}words ({len(vocabulary)} ids)"
 
     def encode(self, caption: str) -> Tokens:
         """The ids of `Vocabulary.encode`, every word its own."""
-        ids = self.vocabulary.encode(caption)
+        ids = self.vocabulary.encode(caption, self.max_words)
         return Tokens(ids, [NO_WORD, *range(len(ids) - 2), NO_WORD])
+
+    def count_words(self, caption: str) -> int:
+        """See `Tokenizer.count_words`."""
+        return count_words(caption, marks=self.vocabulary.rule != LETTERS)
 
     def __len__(self) -> int:
         return len(self.vocabulary)
@@ -73,14 +99,16 @@ class WordPieceTokenizer:
     Args:
         folder: holds tokenizer.json, or vocab.txt and perhaps tokenizer_config.json, whose
             "do_lower_case" counts, true without it.
+        max_words: see `Tokenizer`; a punctuation mark is a word.
     Raises:
         FileNotFoundError: the folder holds neither; nothing is downloaded.
         ValueError: a file is unusable, or the ids are not those of a BERT.
         MissingPackageError: the tokenizers package is not installed.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, max_words: int = MAX_WORDS) -> None:
         self.folder = Path(folder)
+        self.max_words = _checked(max_words)
         self._tokenizer = _read_wordpieces(self.folder)
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         pieces = sorted(vocabulary, key=lambda piece: vocabulary[piece])
@@ -100,25 +128,31 @@ class WordPieceTokenizer:
 
     def encode(self, caption: str) -> Tokens:
         """The ids of a caption, cut to what a BERT can read; pieces of a word share its number."""
-        encoding = self._tokenizer.encode(caption)
+        encoding = self._tokenizer.encode(first_characters(caption, self.max_words))
         words = [NO_WORD if word is None else word for word in encoding.word_ids]
-        return Tokens(encoding.ids, words)
+        kept = [place for place, word in enumerate(words) if word < self.max_words]
+        return Tokens([encoding.ids[place] for place in kept], [words[place] for place in kept])
+
+    def count_words(self, caption: str) -> int:
+        """See `Tokenizer.count_words`."""
+        return count_words(caption, marks=True)
 
     def __len__(self) -> int:
         return self._size
 
 
-def make_tokenizer(name: str, folder: str | Path) -> Tokenizer:
+def make_tokenizer(name: str, folder: str | Path, max_words: int = MAX_WORDS) -> Tokenizer:
     """The tokenizer of that name.
 
     Args:
         name: "words", or a folder with a WordPiece vocabulary.
         folder: of the dataset, whose vocab.json "words" reads.
+        max_words: see `Tokenizer`.
     Raises: FileNotFoundError, ValueError naming the file and the remedy.
     """
     if name == WORDS:
-        return WordTokenizer(Vocabulary.load(Path(folder) / "vocab.json"))
-    return WordPieceTokenizer(name)
+        return WordTokenizer(Vocabulary.load(Path(folder) / "vocab.json"), max_words)
+    return WordPieceTokenizer(name, max_words)
 
 
 def _read_wordpieces(folder: Path) -> Any:
@@ -166,6 +200,12 @@ def _lower_case(folder: Path) -> bool:
         return bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
     except (json.JSONDecodeError, AttributeError) as error:
         raise ValueError(f"{_place(path)}: expected a JSON object: {error}") from error
+
+
+def _checked(max_words: int) -> int:
+    if max_words < 1:
+        raise ValueError(f"data.max_words: expected at least 1 word a caption, got {max_words}")
+    return max_words
 
 
 def _is_special(piece: str) -> bool:

@@ -253,6 +253,17 @@ def test_only_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
     assert "command" not in text
 
 
+def test_captions_longer_than_training_reads(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = put_precomputed(tmp_path, "train", 4, 1) / "train_caps.txt"
+    lines = path.read_text().splitlines()
+    lines[3] = "a dog, " * 1500
+    lines[5] = "dog " * 10**6
+    path.write_text("\n".join(lines) + "\n")
+    _, text, _ = said(capsys, tmp_path)
+    plain = " ".join(text.split())
+    assert "2 captions of more than 256 words, the first 3 (counted from 0) of 3,000:" in plain
+
+
 def test_what_cannot_be_read_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, message in (
@@ -293,6 +304,18 @@ def test_pictures_are_looked_for_and_decoded(pictures: Path, capsys: pytest.Capt
     assert f"1 image file missing, the first {files[2]}" in text
     assert f"1 image file that cannot be decoded, the first {files[1]}" in text
     assert "--data.restval true --data.max_captions 0" in text
+
+
+def test_pictures_of_other_depths_are_named(pictures: Path, capsys: pytest.CaptureFixture) -> None:
+    from PIL import Image
+
+    files = sorted((pictures.parent / "images" / "train2014").iterdir())
+    for file in files[:2]:
+        Image.new("I;16", (8, 8), 300).save(file, "PNG")
+    status, text, _ = said(capsys, pictures)
+    assert status == 0
+    said_so = "2 image files with integers of 0 to 65535 scaled to 8 bits, the first"
+    assert f"{said_so} {files[0]}" in text
 
 
 def test_a_wrong_picture_folder(pictures: Path, capsys: pytest.CaptureFixture) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from goal_kernels.data import Vocabulary, tokenize
+from goal_kernels.data.vocabulary import SPECIAL_WORDS
 
 
 @pytest.mark.parametrize(
@@ -92,3 +93,24 @@ def test_missing_file_and_bad_ids(tmp_path: Path) -> None:
         Vocabulary(["disc", "disc"])
     with pytest.raises(ValueError, match="distinct"):
         Vocabulary(["<unk>"])
+
+
+def test_a_vocabulary_knows_how_captions_are_split(tmp_path: Path) -> None:
+    """A file keeps its rule; one of other programs with the word "." follows the Treebank's."""
+    path = tmp_path / "vocab.json"
+    for words, fallback, expected in (
+        (["a", "."], None, "treebank"),
+        (["a", "b"], None, "letters"),
+        (["a", "b"], "treebank", "treebank"),
+    ):
+        ids = {word: index for index, word in enumerate((*SPECIAL_WORDS, *words))}
+        path.write_text(json.dumps({"word2idx": ids}))
+        loaded = Vocabulary.load(path, fallback)
+        assert loaded.rule == expected
+        loaded.save(path)
+        assert Vocabulary.load(path, "letters") == loaded
+    assert Vocabulary(["a", "."], "treebank").encode("a.") == [1, 4, 5, 2]
+    assert Vocabulary(["a", "."], "letters").encode("a.") == [1, 4, 2]
+    path.write_text(json.dumps({"word2idx": ids, "rule": "spaces"}))
+    with pytest.raises(ValueError, match=r"vocab\.json: rule: expected one of .*'spaces'"):
+        Vocabulary.load(path)

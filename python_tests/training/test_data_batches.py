@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from strangers import karpathy, put_picture, put_precomputed, put_scan_vocabulary
 
-from goal_kernels.data import Vocabulary, load_split
+from goal_kernels.data import Vocabulary, load_split, write_split
 from goal_kernels.training.data import (
     PairDataset,
     RegionDataset,
@@ -122,17 +124,32 @@ def test_loader_processes_map_the_file_themselves(folder: Path) -> None:
     assert isinstance(again.split.features, np.memmap)
 
 
+@pytest.mark.parametrize("repeats", [[1] * 12, [2] * 12, [1, 2] * 6])
+def test_a_file_cut_short_is_said_and_does_not_kill(tmp_path: Path, repeats: list[int]) -> None:
+    """Rows come from the file as they are stored; what is gone is an error, not SIGBUS."""
+    images = np.random.default_rng(0).random((12, 40, 30)).astype(np.float16)
+    folder, captions = tmp_path / "data", sum(repeats)
+    write_split(folder, "train", images.repeat(repeats, axis=0), ["a"] * captions)
+    dataset = RegionDataset(load_split(folder, "train"))
+    assert len(dataset) == 12
+    for row in range(12):
+        np.testing.assert_array_equal(dataset[row], images[row])
+    path = folder / "train_ims.npy"
+    os.truncate(path, path.stat().st_size // 2)
+    np.testing.assert_array_equal(dataset[0], images[0])
+    with pytest.raises(FileNotFoundError, match=r"train_ims\.npy: was cut short .* row \d+ is no"):
+        [dataset[row] for row in range(12)]
+
+
 def test_features_are_never_read_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch costs its own images, whatever the size of the split."""
     module = RetrievalDataModule(str(folder), batch_size=4)
     loader = module.train_dataloader()
     batches = iter(loader)
-    rows: list[object] = []
-    images = loader.dataset.images
-    read = type(images).__getitem__
-    monkeypatch.setattr(
-        type(images), "__getitem__", lambda s, row: rows.append(row) or read(s, row)
-    )
+    rows: list[int] = []
+    kind = type(loader.dataset.images)
+    read = kind.__getitems__
+    monkeypatch.setattr(kind, "__getitems__", lambda s, some: rows.extend(some) or read(s, some))
     next(batches)
     assert len(rows) == 4
 
@@ -178,6 +195,27 @@ def test_devices_share_the_batch(folder: Path) -> None:
         assert torch.equal(torch.cat(halves), whole)
     with pytest.raises(ValueError, match=r"data\.batch_size: expected a multiple of the 3 devices"):
         batches(0, 3)
+
+
+def test_long_captions_are_cut_and_named(folder: Path) -> None:
+    """A batch is no longer than the limit, and a run says which caption was."""
+    path = folder / "train_caps.txt"
+    lines = path.read_text().splitlines()
+    lines[7] = "disc " * 300
+    lines[9] = "disc " * 10**6
+    path.write_text("\n".join(lines) + "\n")
+    module = RetrievalDataModule(str(folder), batch_size=48)
+    with pytest.warns(
+        UserWarning, match=r"2 of the captions of train .* 256 words, caption 7 .* 300;"
+    ):
+        loader = module.train_dataloader()
+    assert max(batch.tokens.shape[1] for batch in loader) == 258
+    shorter = RetrievalDataModule(str(folder), batch_size=48, max_words=3)
+    with pytest.warns(UserWarning, match=r"first 3 words"):
+        assert {batch.tokens.shape[1] for batch in shorter.train_dataloader()} == {5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module.val_dataloader()
 
 
 # Datasets of strangers

@@ -94,14 +94,26 @@ def test_metrics_schema(metrics: dict) -> None:
             assert set(record[direction]) == {*RECALLS, "median_rank", "mean_rank"}
         total = sum(record[d][recall] for d in ("i2t", "t2i") for recall in RECALLS)
         assert record["rsum"] == pytest.approx(total)
-    assert metrics["split"] == "train"
+    assert metrics["split"] == "test"
     assert metrics["epochs"] == 8
     assert metrics["objective"]["name"] == "hinge/constant"
-    assert metrics["oracle"] is None  # the dataset records none for its training split
+    assert metrics["oracle"]["rsum"] > metrics["chance"]["rsum"]
 
 
-def test_the_model_learnt_the_tiny_set_by_heart(metrics: dict) -> None:
+def test_the_model_learnt_the_tiny_set_by_heart(run: Run) -> None:
+    """What 64 images can show: figures of the training split, which say that they are."""
+    last = run.path / "checkpoints" / "last.ckpt"
+    config = ("--config", str(run.path / "config.yaml"), "--run.name", "by_heart")
+    given = ("--data.test_split", "train", "--ckpt_path", str(last))
+    assert main(["test", *config, *given]) == 0
+    folder = run.path.parent / "by_heart"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["split"] == "train"
     assert metrics["rsum"] > metrics["chance"]["rsum"] + 250
+    page = (folder / "report.html").read_text()
+    assert "among 64 images of the train split, on which it was trained" in page
+    assert "<h2>Retrieval: train split, on which it was trained</h2>" in page
+    assert page.count('<li class="match">') >= 5
 
 
 def test_the_recorded_configuration_can_be_run_again(run: Run) -> None:
@@ -158,10 +170,10 @@ def test_the_report_shows_what_was_found(page: str, metrics: dict) -> None:
     assert len(audit.images) == 6 * 5 + page.count("its image</span>") + 4
     assert all(image["alt"] for image in audit.images)
     assert f"{metrics['t2i']['R@1']:.1f} %" in page
-    for heading in ("Retrieval", "Training", "Examples", "How it was made"):
+    assert "among 32 images of the test split (chance" in page
+    for heading in ("Retrieval: test split", "Training", "Examples", "How it was made"):
         assert f"<h2>{heading}</h2>" in page
     assert page.count("<figure>") == 10
-    assert page.count('<li class="match">') >= 5
     assert 'class="mark">✗ wrong' in page
 
 

@@ -17,7 +17,6 @@ from goal_kernels.training.images import (
     PictureDataset,
     PictureOptions,
     evaluation_view,
-    read_picture,
     training_view,
 )
 from goal_kernels.training.sampler import ShuffledSampler
@@ -41,10 +40,13 @@ def coordinates(width: int, height: int) -> Image.Image:
 class WholeCaption:
     """A tokenizer of one id a caption."""
 
-    mask_id, first_word_id, identity = 1, 2, "test"
+    mask_id, first_word_id, identity, max_words = 1, 2, "test", 9
 
     def encode(self, caption: str) -> Tokens:
         return Tokens([len(caption)], [0])
+
+    def count_words(self, caption: str) -> int:
+        return 1
 
     def __len__(self) -> int:
         return 9
@@ -151,30 +153,6 @@ def test_views_depend_on_seed_epoch_and_caption_alone(split: PictureSplit) -> No
     views = [images.training_image(0, *key) for key in ((0, 0), (0, 1), (1, 0))]
     views.append(PictureDataset(split, PictureOptions(size=16), 8).training_image(0, 0, 0))
     assert len({view.tobytes() for view in views}) == 4
-
-
-def test_grey_palette_and_turned_pictures_are_read(tmp_path: Path) -> None:
-    plain((9, 9, 9)).convert("L").save(tmp_path / "grey.png")
-    plain((200, 0, 0)).convert("P").save(tmp_path / "palette.gif")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: to be turned by a quarter
-    coordinates(20, 10).save(tmp_path / "turned.png", exif=exif)
-    for name, size in (("grey.png", (8, 6)), ("palette.gif", (8, 6)), ("turned.png", (10, 20))):
-        picture = read_picture(tmp_path / name)
-        assert (picture.mode, picture.size) == ("RGB", size)
-
-
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.jpg: no such image file.*inspect"):
-        read_picture(tmp_path / "none.jpg")
-    (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(ValueError, match=r"text\.jpg: cannot be decoded.*inspect --all"):
-        read_picture(tmp_path / "text.jpg")
-    put_picture(tmp_path / "torn.png", 1, (64, 64))
-    whole = (tmp_path / "torn.png").read_bytes()
-    (tmp_path / "torn.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"torn\.png: cannot be decoded"):
-        read_picture(tmp_path / "torn.png")
 
 
 def test_options_are_checked() -> None:

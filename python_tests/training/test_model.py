@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from goal_kernels.training.data import Batch
+from goal_kernels.training.data import Batch, TextBatch
 from goal_kernels.training.model import VSE, build_model
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options
 
@@ -54,6 +54,26 @@ def test_the_default_model_starts_and_computes_as_published_figures_were_made_wi
     torch.testing.assert_close(
         torch.stack(sums), torch.tensor(expected).double(), rtol=1e-5, atol=0
     )
+
+
+@pytest.mark.parametrize("text", [{"kind": "bigru"}, {"kind": "bert", "bert": "random:tiny"}])
+def test_one_long_caption_does_not_pad_the_others(text: dict) -> None:
+    """Captions of very different lengths are encoded in groups, and come back in their order."""
+    if text["kind"] == "bert":
+        pytest.importorskip("transformers")
+    model = some_model(0.0, **text).double().eval()
+    lengths = torch.tensor([4, 90, 3, 5, 70, 4, 4, 3, 2, 4, 5])
+    position = torch.arange(90).expand(11, -1)
+    tokens = torch.randint(4, 50, (11, 90)).where(position < lengths[:, None], 0)
+    batch = TextBatch(tokens, lengths, position, torch.arange(11))
+    padded = []
+    model.text_encoder.register_forward_pre_hook(
+        lambda _, given: padded.append(given[0].tokens.numel())
+    )
+    together = model.encode_texts(batch)
+    assert padded == [9 * 5, 2 * 90]
+    alone = [model.encode_texts(batch.rows(torch.tensor([row]))) for row in range(11)]
+    torch.testing.assert_close(together, torch.cat(alone))
 
 
 def test_double_precision_stays_double() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from goal_kernels.cli import main
-from goal_kernels.data import Vocabulary
+from goal_kernels.data import Vocabulary, write_split
+from goal_kernels.data.vocabulary import SPECIAL_WORDS
 from goal_kernels.training.data import ImageBatch, TextBatch
 from goal_kernels.training.model import VSE, build_model
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions
@@ -266,3 +268,34 @@ def test_the_command_writes_a_checkpoint_of_ours(
     with pytest.raises(SystemExit, match="cannot be read safely"):
         main(["import-checkpoint", *given])
     assert not (tmp_path / "other.ckpt").exists()
+
+
+def test_an_imported_model_reads_captions_as_the_published_code_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Punctuation and clitics are words, with the vocabulary written beside the checkpoint."""
+    words = ["a", "man", "is", "n't", "t-shirt", ",", ".", "in", "'s", "red"]
+    table = {"word2idx": {w: i for i, w in enumerate((*SPECIAL_WORDS, *words))}, "idx": 14}
+    (tmp_path / "f30k_precomp_vocab.json").write_text(json.dumps(table))
+    path = save(tmp_path / "best.pth", region_state(), gru_state(15, 2) | gpool())
+    given = [str(path), str(tmp_path / "new.ckpt")]
+    given += ["--vocabulary", str(tmp_path / "f30k_precomp_vocab.json")]
+    assert main(["import-checkpoint", *given]) == 0
+    assert "treebank words (14 ids)" in capsys.readouterr().out
+    stored = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    kept = Vocabulary.load(stored["datamodule_hyper_parameters"]["vocabulary"])
+    assert kept.split("A man's T-shirt, isn't in.") == [
+        *("a", "man", "'s", "t-shirt", ",", "is", "n't", "in", ".")
+    ]
+    folder = tmp_path / "data"
+    caption = "A man isn't in a red T-shirt, is a man."
+    for split in ("train", "dev", "test"):
+        write_split(folder, split, np.ones((3, 2, REGION_DIM), np.float32), [caption] * 3)
+    given = ["eval", str(tmp_path / "new.ckpt"), "--data.folder", str(folder)]
+    assert main([*given, "--json", str(tmp_path / "record.json")]) == 0
+    assert json.loads((tmp_path / "record.json").read_text())["captions"] == 3
+    capsys.readouterr()
+    Vocabulary(words, "letters").save(tmp_path / "letters.json")
+    assert main([*given, "--data", f"vocabulary={tmp_path / 'letters.json'}"]) != 0
+    told = capsys.readouterr().err
+    assert "expected those of the checkpoint, treebank words (14 ids), got words (14 ids)" in told

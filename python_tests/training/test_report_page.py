@@ -71,6 +71,14 @@ def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
     assert "&lt;i&gt;" in page
 
 
+def test_a_caption_of_megabytes_is_cut(tmp_path: Path) -> None:
+    outcome = make_outcome(tmp_path)
+    outcome.split.captions[0] = "z" * 10**6
+    page = report_page(outcome, make_run(tmp_path))
+    assert "z" * 1000 + "…" in page
+    assert len(page) < 100_000
+
+
 def test_marks_follow_the_truth(tmp_path: Path) -> None:
     also_true = [torch.tensor([i, i + 1] if i == 2 else [i]).numpy() for i in range(IMAGES)]
     gallery = Gallery(make_outcome(tmp_path, TruthRelation.from_rows(also_true, IMAGES)))

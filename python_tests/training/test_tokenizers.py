@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from goal_kernels.data import Vocabulary
+from goal_kernels.data.vocabulary import MAX_WORDS, MOST_COUNTED
 from goal_kernels.training.tokenizers import (
     LONGEST,
     NO_WORD,
@@ -63,8 +65,41 @@ def test_what_augmentation_needs_of_wordpieces(wordpieces: WordPieceTokenizer) -
     assert PIECES[wordpieces.first_word_id] == "!"  # the first that is neither special nor unused
 
 
+def test_words_beyond_the_limit_are_left_out(wordpieces: WordPieceTokenizer) -> None:
+    assert WordTokenizer(Vocabulary(["red"]), 2).encode("Red, red and red") == (
+        [1, 4, 4, 2],
+        [-1, 0, 1, -1],
+    )
+    pieces = WordPieceTokenizer(wordpieces.folder, max_words=2)
+    ids, words = pieces.encode("player playing red")
+    assert [PIECES[index] for index in ids] == [
+        *("[CLS]", "play", "##er", "play", "##ing", "[SEP]")
+    ]
+    assert words == [NO_WORD, 0, 0, 1, 1, NO_WORD]
+    assert pieces.count_words("player playing, red!") == 5
+    for make in (
+        lambda words: WordTokenizer(Vocabulary(["red"]), words),
+        lambda words: WordPieceTokenizer(wordpieces.folder, words),
+    ):
+        with pytest.raises(ValueError, match=r"data\.max_words: expected at least 1 word"):
+            make(0)
+
+
+@pytest.mark.parametrize("text", ["red " * 10**6, "!" * 4 * 10**6, "r" * 4 * 10**6])
+def test_a_file_that_is_no_caption_costs_little(wordpieces: WordPieceTokenizer, text: str) -> None:
+    """4 MB in one line: memory is not spent on its words."""
+    words = [WordTokenizer(Vocabulary(["red"], rule)) for rule in ("letters", "treebank")]
+    tracemalloc.start()
+    for tokenizer in (*words, wordpieces):
+        assert len(tokenizer.encode(text).ids) <= MAX_WORDS + 2
+        assert tokenizer.count_words(text) in (0, 1, MOST_COUNTED)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
+
+
 def test_captions_are_cut_to_what_bert_reads(wordpieces: WordPieceTokenizer) -> None:
-    ids, words = wordpieces.encode("red " * 600)
+    ids, words = WordPieceTokenizer(wordpieces.folder, 10_000).encode("red " * 600)
     assert len(ids) == len(words) == LONGEST
     assert PIECES[ids[-1]] == "[SEP]"
 

@@ -12,9 +12,10 @@ import numpy as np
 from goal_kernels.data.feature_rows import images_to_check, row_faults
 from goal_kernels.data.files import read_lines
 from goal_kernels.data.inspection.findings import Finding
+from goal_kernels.data.picture_files import decode_picture
 from goal_kernels.data.progress import Progress
 from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split
-from goal_kernels.data.vocabulary import tokenize
+from goal_kernels.data.vocabulary import MAX_WORDS, count_words, number_said
 
 DECODED_PICTURES = 64  # of a split unless all are asked for; some 10 ms each
 SHOWN = 5  # examples in a finding
@@ -38,10 +39,20 @@ def check_captions(split: Split, _: Thoroughness) -> Iterator[Finding]:
             f"{_count(empty, 'caption')} empty, first {_first(empty)} (counted from 0): an empty "
             "caption matches nothing; write it or leave its line out",
         )
-    wordless = [i for i, text in enumerate(split.captions) if text and not tokenize(text)]
+    counts = [count_words(caption) for caption in split.captions]
+    wordless = [i for i, words in enumerate(counts) if split.captions[i] and not words]
     if wordless:
         text = f"{_count(wordless, 'caption')} without a word: {_first(wordless)}"
         yield Finding("note", split.name, text)
+    long = [i for i, words in enumerate(counts) if words > MAX_WORDS]
+    if long:
+        yield Finding(
+            "note",
+            split.name,
+            f"{_count(long, 'caption')} of more than {MAX_WORDS} words, the first {long[0]} "
+            f"(counted from 0) of {number_said(counts[long[0]])}: the first "
+            f"{MAX_WORDS} are read, --data.max_words N reads more",
+        )
     pairs = zip(split.image_of_caption.tolist(), split.captions, strict=True)
     repeated = len(split.captions) - len(set(pairs)) - max(0, len(empty) - 1)
     if repeated > 0:
@@ -149,10 +160,14 @@ def check_pictures(split: Split, how: Thoroughness) -> Iterator[Finding]:
         )
         return
     broken = []
+    changed: dict[str, list[Path]] = {}  # by what was done to make them 8-bit RGB
     for done, row in enumerate(rows, 1):
-        reason = undecodable(split.file(row))
-        if reason:
-            broken.append(f"{split.file(row)} ({reason})")
+        try:
+            remark = decode_picture(split.file(row)).remark
+        except ValueError as error:
+            broken.append(f"{split.file(row)} ({error})")
+        else:
+            changed.setdefault(remark, []).append(split.file(row))
         how.progress(f"{split.name} images", done, len(rows))
     if broken:
         yield Finding(
@@ -161,18 +176,10 @@ def check_pictures(split: Split, how: Thoroughness) -> Iterator[Finding]:
             f"{_count(broken, 'image file')} that cannot be decoded, the first {broken[0]}; "
             "fetch them again",
         )
-
-
-def undecodable(path: Path) -> str | None:
-    """Why Pillow cannot decode the whole file; None when it can."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return str(error)
-    return None
+    for remark, files in changed.items():
+        if remark:
+            text = f"{_count(files, 'image file')} with {remark}, the first {files[0]}"
+            yield Finding("note", split.name, text)
 
 
 CHECKS: Sequence[Callable[[Split, Thoroughness], Iterator[Finding]]] = (

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from goal_kernels.training.data import ImageBatch, TextBatch
 
+MOST_PADDING = 3  # length of the longest caption encoded with others, over their mean length
+
 
 class Encoder(nn.Module):
     """An encoder of either side.
@@ -59,6 +61,25 @@ class TextEncoder(Encoder):
     def forward(self, batch: TextBatch) -> Tensor:
         """Encode captions: [B, embed_dim] float32."""
         raise NotImplementedError
+
+
+def rows_by_length(lengths: Tensor) -> list[Tensor]:
+    """Rows to encode together, so that one long caption does not pad all the others.
+
+    Args:
+        lengths: [B] integers.
+    Returns: rows [b] int64 on the device of the lengths, shorter captions first; one group unless
+        a caption is more than `MOST_PADDING` times as long as the mean of its group.
+    """
+    groups: list[Tensor] = []
+    left = torch.arange(len(lengths), device=lengths.device)
+    while True:
+        own = lengths[left]
+        long = own * len(own) > MOST_PADDING * own.sum()
+        if not long.any():
+            return [*groups, left]
+        groups.append(left[~long])
+        left = left[long]
 
 
 def start_as_published(linear: nn.Linear) -> None:

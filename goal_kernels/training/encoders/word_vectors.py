@@ -95,7 +95,7 @@ def _parse(path: Path, number: int, numbers: str, width: int) -> Tensor:
             f"{place}: expected {width} numbers (model.text.word_dim), got {len(parts)}; give "
             f"--model.text.word_dim {len(parts)} or another file"
         )
-    vector = torch.tensor([float(part) for part in parts])
+    vector = torch.tensor([float(part) for part in parts], dtype=torch.float32, device="cpu")
     if not vector.isfinite().all():
         raise ValueError(f"{place}: expected finite numbers, got NaN or infinity")
     return vector

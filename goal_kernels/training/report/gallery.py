@@ -12,6 +12,7 @@ from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.report.pictures import Pictures
 
 SHOWN = 5  # results of a query
+SHOWN_CHARACTERS = 1000  # of a caption
 TEXT_QUERIES = 6
 IMAGE_QUERIES = 4
 MARKS = {
@@ -30,7 +31,7 @@ class Gallery:
         self.evaluation = outcome.evaluation
         self.split = outcome.split
         self.pictures = Pictures(outcome.split)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator("cpu").manual_seed(seed)
 
     def text_queries(self) -> str:
         """Captions, each with the five images ranked first."""
@@ -49,7 +50,8 @@ class Gallery:
         return len(self.evaluation.image_embeddings)
 
     def _draw(self, count: int, size: int) -> list[int]:
-        return torch.randperm(size, generator=self.generator)[:count].tolist()
+        order = torch.randperm(size, generator=self.generator, device="cpu")
+        return order[:count].tolist()
 
     def _verdict(self, caption: int, image: int) -> str:
         """Key of MARKS; without truth a miss is only known to be another image."""
@@ -67,8 +69,8 @@ class Gallery:
         if owner not in dict(best):
             hits.append(self._hit(owner, float(scores[owner]), "missed"))
         return (
-            f'<article class="query"><p class="asked">“{escape(self.split.captions[caption])}”</p>'
-            f'<p class="note">{_placed("its image", scores, torch.tensor([owner]))}</p>'
+            f'<article class="query"><p class="asked">“{self._said(caption)}”</p>'
+            f'<p class="note">{_placed("its image", scores, [owner])}</p>'
             f'<ol class="hits">{"".join(hits)}</ol></article>'
         )
 
@@ -85,7 +87,7 @@ class Gallery:
         hits = "".join(
             f'<li class="{(verdict := self._verdict(caption, image))}">'
             f'<span class="mark">{MARKS[verdict]}</span>'
-            f'<span class="text">{escape(self.split.captions[caption])}</span>'
+            f'<span class="text">{self._said(caption)}</span>'
             f'<span class="score">{score:.2f}</span></li>'
             for caption, score in _best(scores)
         )
@@ -96,10 +98,15 @@ class Gallery:
             f'<ol class="ranked">{hits}</ol></div></article>'
         )
 
+    def _said(self, caption: int) -> str:
+        """A caption as the page shows it."""
+        whole = self.split.captions[caption]
+        return escape(whole[:SHOWN_CHARACTERS] + ("…" if len(whole) > SHOWN_CHARACTERS else ""))
+
     def _picture(self, image: int) -> str:
         """The picture of an image, or a card with its id where there is none."""
         first = int((self.evaluation.image_of_caption == image).nonzero()[0])
-        described = escape(self.split.captions[first])
+        described = self._said(first)
         uri = self.pictures.uri(image)
         if uri is None:
             return f'<div class="card">image {self.split.image_ids[image]}: {described}</div>'
@@ -112,7 +119,7 @@ def _best(scores: Tensor) -> Sequence[tuple[int, float]]:
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def _placed(what: str, scores: Tensor, right: Tensor) -> str:
+def _placed(what: str, scores: Tensor, right: Tensor | list[int]) -> str:
     """Where the best of the right answers [R] stands among all scores [N]."""
     place = 1 + int((scores > scores[right].max()).sum())
     return f"{what} is at place {place:,} of {len(scores):,}".capitalize()

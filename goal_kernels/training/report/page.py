@@ -49,7 +49,7 @@ def _header(name: str, outcome: Outcome) -> str:
     best = f", oracle {oracle['t2i']['R@1']:.1f} %" if oracle else ""
     facts = [
         f"objective {outcome.objective.name}",
-        f"data {outcome.split.folder.name}, split {outcome.split.name}",
+        f"data {outcome.split.folder.name}, {outcome.where}",
         f"{outcome.epochs} epochs" if outcome.epochs else "evaluation only",
         duration_text(outcome.seconds),
         f"seed {outcome.seed}",
@@ -62,7 +62,8 @@ def _header(name: str, outcome: Outcome) -> str:
     return (
         f'<header><p class="kicker">{escape(" · ".join(facts))}</p><h1>{name}</h1>'
         f'<p class="lead">A caption finds its own image first in <strong>{recall:.1f} %</strong> '
-        f"of cases, among {images:,} images (chance {chance['t2i']['R@1']:.2g} %{best}).</p>"
+        f"of cases, among {images:,} images of the {escape(outcome.where)} "
+        f"(chance {chance['t2i']['R@1']:.2g} %{best}).</p>"
         f'<ul class="tiles">{"".join(tiles)}</ul></header>'
     )
 
@@ -116,7 +117,8 @@ def _metrics_table(outcome: Outcome) -> str:
         for key, label in DIRECTIONS.items()
     )
     return (
-        '<section><h2>Retrieval</h2><div class="box scroll"><table class="results">'
+        f"<section><h2>Retrieval: {escape(outcome.where)}</h2>"
+        '<div class="box scroll"><table class="results">'
         f'<thead><tr><th scope="col">recall in %</th>{heads}</tr></thead><tbody>{body}</tbody>'
         f'</table></div>{_checkpoints(outcome)}<p class="note">Median rank: {ranks}. {note}</p>'
         "</section>"

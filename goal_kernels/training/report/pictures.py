@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from goal_kernels.data.picture_files import read_picture
 from goal_kernels.data.split import Split
 
 if TYPE_CHECKING:
@@ -34,18 +35,15 @@ class Pictures:
         picture = self._open(row)
         if picture is None:
             return None
-        picture = picture.convert("RGB")
         picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
         stored = BytesIO()
         picture.save(stored, "JPEG", quality=JPEG_QUALITY, optimize=True)
         return "data:image/jpeg;base64," + base64.b64encode(stored.getvalue()).decode("ascii")
 
     def _open(self, row: int) -> Image | None:
-        from PIL import Image
-
         path = self.split.picture(row)
         if path is not None:
-            return Image.open(path)
+            return read_picture(path)
         if self.split.scenes is None:
             return None
         from goal_kernels.data.goalworld.rendering import render_scene
