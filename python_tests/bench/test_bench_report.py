@@ -8,11 +8,9 @@ from dataclasses import fields
 
 import pytest
 
-from bench.noise import busy_warning, processor_share
-from bench.readme import BENCH_PART, markers, replace_between, update_readme
-from bench.records import Record, read_run
-from bench.report import main
-from bench.table import render, render_short, run_command
+from bench.report import BENCH_PART, main, markers, replace_between, update_readme
+from bench.results import Record, busy_warning, processor_share, read_run
+from bench.tables import render, render_short, run_command
 
 BEGIN, END = markers(BENCH_PART)
 

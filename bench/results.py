@@ -1,21 +1,59 @@
-"""Benchmark JSON of pytest-benchmark -> one tidy table, one row per figure, and its CSV."""
+"""Figures of a run: from samples to the benchmark JSON, from there to records and their CSV."""
 
 from __future__ import annotations
 
 import csv
 import json
+import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.contestants import EAGER, GEMM, GEMM_OUT
+import numpy as np
+
+from bench.cases import MINE, Case, Kind
+from bench.costs import case_cost, check_throughput, gemm_cost, product_flops
+from bench.lineup import EAGER, GEMM, GEMM_OUT, PRODUCTS, split_way
+from bench.machine import peak_gflops
 from goal_kernels.data.files import replacing
 
+if TYPE_CHECKING:
+    from bench.contest import ContestResult
+
+QUANTILES = (20, 50, 80)
 WALL_TIME = "wall_time"
 PEAK_MEMORY = "peak_memory"
 MACHINE_KEY = "goal_kernels"
 SHORT_COMMIT = 12
+
+
+def summary(values: list[float], unit: str) -> dict[str, Any]:
+    """p20, p50 and p80 of the values."""
+    low, middle, high = np.percentile(values, QUANTILES)
+    return {"unit": unit, "p20": float(low), "p50": float(middle), "p80": float(high)}
+
+
+def measure(case: Case, name: str, result: ContestResult) -> dict[str, Any]:
+    """Measurements and ratios of one method.
+
+    Raises: ImpossibleThroughputError when a figure is above what the device can do.
+    """
+    lane = result.lanes[name]
+    cost = gemm_cost(case) if split_way(name)[0] in PRODUCTS else case_cost(case)
+    gflops = [cost.flops / seconds / 1e9 for seconds in lane.wall]
+    throughput = summary(gflops, "GFLOP/s")
+    peak = peak_gflops(case.device, case.dtype, case.precision)
+    check_throughput(throughput["p80"], peak, f"{case} {name}")
+    return {
+        "measurements": {
+            "wall_time": summary([1e3 * s for s in lane.wall], "ms"),
+            "cpu_time": summary([1e3 * s for s in lane.busy], "ms"),
+            "throughput": throughput,
+            "bandwidth": summary([cost.bytes / s / 1e9 for s in lane.wall], "GB/s"),
+        },
+        "ratios": {to: result.ratio(name, to) for to in (GEMM, GEMM_OUT, EAGER)},
+    }
 
 
 class Situation(NamedTuple):
@@ -29,12 +67,29 @@ class Situation(NamedTuple):
     D: int
     B: int
 
+    @property
+    def job(self) -> str:
+        """What was done, as tables call it."""
+        if self.op == MINE:
+            return "mining alone"
+        return f"`{self.objective}`, {self.mode.replace('_', ' + ')}"
+
+    @property
+    def size(self) -> str:
+        """B × D."""
+        return f"{self.B} × {self.D}"
+
+    @property
+    def kind(self) -> Kind:
+        """How similarities were computed."""
+        return Kind(self.dtype, self.precision)
+
 
 @dataclass(frozen=True)
 class Record:
-    """One figure of one contestant in one case.
+    """One figure of one method in one case.
 
-    backend: a backend or a baseline. metric: wall_time and cpu_time [ms], throughput [GFLOP/s],
+    backend: the method. metric: wall_time and cpu_time [ms], throughput [GFLOP/s],
     bandwidth [GB/s], peak_memory [MiB]. p20, p50, p80: quantiles over the rounds. ratio_to_*: ratio
     of median wall times taken in turns in the same process, None for other metrics.
     """
@@ -150,3 +205,41 @@ def write_csv(records: Iterable[Record], path: Path) -> None:
         writer = csv.DictWriter(stream, [f.name for f in fields(Record)], lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: text(v) for k, v in asdict(r).items()} for r in records)
+
+
+LEAST_FLOPS = 5e8
+"""Smaller products do not keep all threads at work for long enough to tell."""
+
+LEAST_SHARE = 0.85
+"""A vendor product that has the machine for itself uses nearly all of its threads' time."""
+
+
+def processor_share(run: Run) -> float | None:
+    """Median of processor time / (elapsed time x threads) over the larger vendor products.
+
+    None on a GPU or when nothing was large enough. Well below 1: other work took the processor.
+    """
+    if run.machine["target"] == "cuda":
+        return None
+    found: dict[tuple[object, ...], dict[str, float]] = {}
+    for record in run.records:
+        large = product_flops(record.B, record.D) >= LEAST_FLOPS
+        if record.backend == GEMM_OUT and large:
+            found.setdefault(record.case, {})[record.metric] = record.p50
+    shares = [
+        times["cpu_time"] / (times["wall_time"] * run.machine["threads"])
+        for times in found.values()
+        if {"cpu_time", "wall_time"} <= set(times)
+    ]
+    return statistics.median(shares) if shares else None
+
+
+def busy_warning(run: Run) -> str:
+    """A sentence for the reader of a run made on a busy machine, empty otherwise."""
+    share = processor_share(run)
+    if share is None or share >= LEAST_SHARE:
+        return ""
+    return (
+        f"the machine was busy: X @ Y.T got only {share:.0%} of the processor time of its "
+        f"{run.machine['threads']} threads; run again when it is quiet before quoting a figure."
+    )
