@@ -218,6 +218,9 @@ class Inputs(NamedTuple):
 LATENT_WIDTH = 32
 """Rank of the shared part: negatives then spread by 1 / sqrt(32) = 0.18 at every D."""
 
+TEXTS_PER_IMAGE = 5
+"""Of the usual test sets, which ranks are counted in."""
+
 HUB_COUNT = 4
 """Hubs on either side; each is the hardest negative of about a quarter of the other side."""
 

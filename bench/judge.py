@@ -74,6 +74,7 @@ class Judge:
         self.step = 1 if batch <= LARGEST_COMPLETE else batch // SAMPLED
         self._whole = self.image @ self.text.T if batch <= WHOLE_BATCH else None
         self.positive = (self.image * self.text).sum(dim=1)
+        self._longest = (lengths[0].max() * lengths[1].max()).item() if case.normalize else 1.0
         self._cosine = (self.image.norm(dim=1).max() * self.text.norm(dim=1).max()).item()
         self._fine = similarity_bound(self.image, self.text, self.dtype)
         self._split = PRODUCT_ROUNDOFF[case.precision] if case.dtype == "float32" else 0.0
@@ -124,9 +125,11 @@ class Judge:
     def check_product(self, found: Tensor) -> None:
         """found: [B, B], X Y^T in the input dtype."""
         if self._passed_product is None or not torch.equal(found, self._passed_product):
+            error = self.error(stored=True)
             for rows, similarity, _ in self._blocks(0):
-                error = self.error(stored=True)
-                check_values(found[rows], similarity.cpu(), error, "similarity")
+                if self.lengths:  # the product is one of the rows as they were given
+                    similarity = similarity * self.lengths[0][rows] * self.lengths[1].T
+                check_values(found[rows], similarity.cpu(), error * self._longest, "similarity")
             self._passed_product = found.clone() if self._whole is not None else None
 
     def check_hardest(self, found: Hardest, stored: bool) -> None:

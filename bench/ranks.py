@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.cases import LATENT_WIDTH, Effort
+from bench.cases import LATENT_WIDTH, TEXTS_PER_IMAGE, Effort
 from bench.contest import ContestResult, Lane, Tell, make_clock, quiet, take_turns
 from bench.lineup import GEMM, REFERENCE
 from goal_kernels.backends import find_backend, verdicts
@@ -20,9 +20,6 @@ NAIVE = "naive"
 NAIVE_BLOCK = 1000
 NAIVE_SLACK = 1e-2
 """Mean counts may be off by this share: float32 products misorder pairs that are nearly equal."""
-
-TEXTS_PER_IMAGE = 5
-"""Of the usual test sets."""
 
 
 class RankCase(NamedTuple):

@@ -41,14 +41,16 @@ LARGE_PATIENCE = 240.0
 class Scale:
     """How large a session is.
 
-    first: the smallest contests. steps, large: of training steps. odd: B not a multiple of 16.
-    asked: where options, kinds of data and other kinds are tried. kinds: of products. checked: where
-    every objective is judged. judged, stable: further checks. parts: mining, forward and gradients
-    alone. ranked: images and width. rivals: torch.compile, pytorch-metric-learning. tests: files
-    of the test suite, with the options of pytest.
+    losses: the objectives that are timed. first: sizes of the smallest contests. steps, large: of
+    training steps. odd: with B not a multiple of 16. asked: where options, kinds of data and other
+    kinds are tried. kinds: of products. objectives: each is judged, at the size checked. judged,
+    stable: sizes of further checks. parts: of mining, forward and gradients alone. ranked: images
+    and width. rivals: sizes for torch.compile and pytorch-metric-learning. tests: files of the test
+    suite, with options of pytest.
     """
 
     device: str
+    losses: tuple[str, ...]
     first: tuple[Size, ...]
     steps: tuple[Size, ...]
     large: tuple[Size, ...]
@@ -68,6 +70,7 @@ class Scale:
 
 REAL = Scale(
     device="cuda",
+    losses=(PLAIN, RELATIVE, LINEAR),
     first=((128, 512), (1024, 512)),
     steps=(
         *((1024, 512), (4096, 512), (16384, 512), (2048, 512), (512, 512)),
@@ -79,7 +82,7 @@ REAL = Scale(
     kinds=(BFLOAT16, HIGH, HIGHEST, FLOAT16, MEDIUM),
     objectives=tuple(objective.name for objective in builtin_objectives()),
     checked=(777, 320),
-    judged=((2048, 512), (1000, 1024)),
+    judged=((777, 320), (2048, 512), (1000, 1024)),
     stable=((2040, 512), (4096, 512), (8192, 512)),
     parts=((4096, 512), (16384, 512), (65536, 512)),
     ranked=((5000, 1024), (25000, 512)),
@@ -97,20 +100,21 @@ REAL = Scale(
 
 DRY = Scale(
     device="cpu",
+    losses=(RELATIVE,),
     first=((6, 16),),
-    steps=(),
+    steps=((9, 16),),
     large=((6, 24),),
-    odd=(),
-    asked=((8, 16),),
-    kinds=(BFLOAT16, HIGHEST),
-    objectives=(LINEAR,),
+    odd=((7, 16),),
+    asked=((9, 16),),
+    kinds=(BFLOAT16,),
+    objectives=(),
     checked=(9, 16),
     judged=(),
-    stable=((9, 8),),
+    stable=((5, 8),),
     parts=((8, 8),),
     ranked=((8, 16),),
     rivals=((7, 8),),
-    tests=("python_tests/test_graphs.py -m gpu",),
+    tests=("python_tests/bench/test_bench_costs.py",),
     copied=1 << 20,
 )
 
@@ -132,40 +136,39 @@ def _environment(scale: Scale) -> Iterator[Job]:
 
 def _first(scale: Scale) -> Iterator[Job]:
     """A plain call, a captured one, graphed_loss and fullgraph, each compiled here first."""
-    return _contests("first", (_step(scale, s, o) for s in scale.first for o in (PLAIN, RELATIVE)))
+    return _contests("first", (_step(scale, s, o) for s in scale.first for o in scale.losses))
 
 
 def _tests(scale: Scale) -> Iterator[Job]:
-    yield Job("tests", "GPU tests", {"files": list(scale.tests)}, LARGE_PATIENCE)
+    yield Job("pytest_files", "GPU tests", {"files": list(scale.tests)}, LARGE_PATIENCE)
 
 
 def _checks(scale: Scale) -> Iterator[Job]:
     """Everything once against float64, and the same bits again."""
     cases = [_step(scale, scale.checked, objective) for objective in scale.objectives]
-    for size in (*scale.judged, scale.checked):
+    for size in scale.judged:
         for kind in scale.kinds:
-            cases += [_step(scale, size, objective, kind) for objective in (PLAIN, RELATIVE)]
+            cases += [_step(scale, size, objective, kind) for objective in scale.losses]
     for kind in scale.kinds:
         case = _step(scale, scale.checked, RELATIVE, kind)
         cases += [replace(case, ids="groups"), replace(case, normalize=True)]
         cases.append(replace(case, op=MINE, mode=FORWARD, objective=NO_OBJECTIVE))
     yield from _contests("checks", cases)
     for size in scale.stable:
-        for objective in (RELATIVE, PLAIN):
+        for objective in scale.losses:
             case = replace(_step(scale, size, objective), data=HUBS)
             yield Job("repeated", f"bit-equal-{case}", {"case": asdict(case)})
 
 
 def _steps(scale: Scale) -> Iterator[Job]:
-    objectives = (PLAIN, RELATIVE, LINEAR)
-    return _contests("steps", (_step(scale, s, o) for s in scale.steps for o in objectives))
+    return _contests("steps", (_step(scale, s, o) for s in scale.steps for o in scale.losses))
 
 
 def _options(scale: Scale) -> Iterator[Job]:
     """What may cost more than the plain case, beside it or at the size next to it."""
-    cases = [_step(scale, size, o) for size in scale.odd for o in (PLAIN, RELATIVE)]
+    cases = [_step(scale, size, o) for size in scale.odd for o in scale.losses]
     for size in scale.asked:
-        for objective in (PLAIN, RELATIVE):
+        for objective in scale.losses:
             case = _step(scale, size, objective)
             cases += [replace(case, ids=ids) for ids in ("shuffled", "sorted")]
             cases += [replace(case, normalize=True)]
@@ -175,7 +178,7 @@ def _options(scale: Scale) -> Iterator[Job]:
 
 
 def _large(scale: Scale) -> Iterator[Job]:
-    return _contests("large", (_step(scale, s, o) for s in scale.large for o in (PLAIN, RELATIVE)))
+    return _contests("large", (_step(scale, s, o) for s in scale.large for o in scale.losses))
 
 
 def _parts(scale: Scale) -> Iterator[Job]:
@@ -183,7 +186,7 @@ def _parts(scale: Scale) -> Iterator[Job]:
     for size in scale.parts:
         case = _step(scale, size)
         cases.append(replace(case, op=MINE, mode=FORWARD, objective=NO_OBJECTIVE))
-        cases += [replace(case, mode=FORWARD, objective=o) for o in (PLAIN, RELATIVE)]
+        cases += [replace(case, mode=FORWARD, objective=o) for o in scale.losses]
         cases.append(replace(case, op=GRADIENTS))
     return _contests("steps", cases)
 
