@@ -163,7 +163,7 @@ def _memory_table(records: list[Record]) -> str:
     for case, record in chosen:
         lanes, oom = record["result"]["lanes"], record["result"]["oom"]
         cells = [
-            f"{lanes[n]['mib']:.1f}" if n in lanes else "no memory" if n in oom else ABSENT
+            number(lanes[n]["mib"]) if n in lanes else "no memory" if n in oom else ABSENT
             for n in names
         ]
         rows.append([case.objective, f"{case.batch} × {case.width}", str(case.kind), *cells])
