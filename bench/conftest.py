@@ -95,7 +95,7 @@ def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
     machine_info["goal_kernels"] = {
-        **describe_machine(config.getoption("device")).as_dict(),
+        **describe_machine(config.getoption("device")),
         "precisions": list(chosen_suite(config).precisions),
         "suite": config.getoption("suite"),
         "selected": config.getoption("keyword"),

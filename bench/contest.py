@@ -248,7 +248,11 @@ def copies_of(inputs: Inputs, most: int = MOST_COPIES) -> list[Inputs]:
         return [inputs]
     size = sum(x.numel() * x.element_size() for x in inputs if x is not None)
     count = min(most, max(1, -(-CACHE_BYTES // size)))
-    return [Inputs(*(None if x is None else x.clone() for x in inputs)) for _ in range(count)]
+    ids = inputs.ids
+    return [
+        Inputs(inputs.image.clone(), inputs.text.clone(), None if ids is None else ids.clone())
+        for _ in range(count)
+    ]
 
 
 def make_lane(name: str, case: Case, judge: Judge) -> Lane:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,44 +50,23 @@ def peak_gflops(device: str, dtype: str, precision: str) -> float:
     return cpu_peak_gflops(cpu_flags(), torch.get_num_threads())
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What a reader needs to judge a figure."""
-
-    device: str
-    target: str
-    cores: int
-    threads: int
-    isa: str
-    torch: str
-    triton: str
-    python: str
-
-    def as_dict(self) -> dict[str, str | int]:
-        """For JSON."""
-        return asdict(self)
-
-
-def _installed(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Of a package, for people."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return "-"
+        return "not installed"
 
 
-def _native_isa() -> str:
-    return str(native.build_info()["isa"]) if native.status()[0] else "-"
-
-
-def describe_machine(device: str) -> Machine:
-    """This machine, as the benchmarks use it."""
-    return Machine(
-        device=device_name(device),
-        target=device,
-        cores=os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
-        isa=_native_isa(),
-        torch=torch.__version__,
-        triton=_installed("triton"),
-        python=platform.python_version(),
-    )
+def describe_machine(device: str) -> dict[str, Any]:
+    """This machine, as the benchmarks use it: what a reader needs to judge a figure."""
+    return {
+        "device": device_name(device),
+        "target": device,
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "isa": str(native.build_info()["isa"]) if native.status()[0] else "-",
+        "torch": torch.__version__,
+        "triton": installed_version("triton"),
+        "python": platform.python_version(),
+    }

@@ -99,13 +99,18 @@ class Pipeline(Method):
         judge.check_objective(objective, outcome, stored=True)
 
 
+def options_of(case: Case, ids: Tensor | None, backend: str) -> dict[str, Any]:
+    """Of a call of the library."""
+    options = {"backend": backend, "precision": case.precision}
+    return {**options, "image_ids": ids, "normalize": case.normalize}
+
+
 class Mining(Method):
     """`goal_kernels.mine` on one backend."""
 
     def __init__(self, case: Case, inputs: Inputs, backend: str) -> None:
         super().__init__(case, inputs)
-        self.options = {"backend": backend, "precision": case.precision}
-        self.options |= {"image_ids": self.ids, "normalize": case.normalize}
+        self.options = options_of(case, self.ids, backend)
 
     def run(self) -> gk.MinedPairs:
         return gk.mine(self.image, self.text, **self.options)
@@ -156,8 +161,7 @@ class Loss(Training):
 
     def __init__(self, case: Case, inputs: Inputs, backend: str) -> None:
         super().__init__(case, inputs)
-        self.options: dict[str, Any] = {"backend": backend, "precision": case.precision}
-        self.options |= {"image_ids": self.ids, "normalize": case.normalize}
+        self.options = options_of(case, self.ids, backend)
 
     def loss(self) -> Tensor:
         loss = gk.goal_loss(self.image, self.text, self.objective, **self.options)

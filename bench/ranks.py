@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -57,10 +58,9 @@ def make_rank_inputs(case: RankCase) -> RankInputs:
     detail = 0.3 * LATENT_WIDTH**-0.5
     image = latent @ basis + detail * normal(case.images, case.width)
     text = (latent[owner] + noise) @ basis + detail * normal(len(owner), case.width)
-    rows = (
-        F.normalize(x, dim=1).to(case.device, getattr(torch, case.dtype)) for x in (image, text)
-    )
-    return RankInputs(*rows, owner.to(case.device))
+    where = {"device": case.device, "dtype": getattr(torch, case.dtype)}
+    image, text = (F.normalize(x, dim=1).to(**where) for x in (image, text))
+    return RankInputs(image, text, owner.to(case.device))
 
 
 def naive_counts(image: Tensor, text: Tensor, text_to_image: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,8 @@ def _product(image: Tensor, text: Tensor, text_to_image: Tensor) -> Tensor:
     return image @ text.T
 
 
-class Ranker(NamedTuple):
+@dataclass
+class Ranker:
     """One way to rank, ready to run."""
 
     inputs: RankInputs
@@ -104,8 +105,8 @@ class Ranker(NamedTuple):
             for name, got, wanted in zip(found._fields, found, expected, strict=True):
                 assert name == "positive" or torch.equal(got, wanted), f"{name} differ"
         elif isinstance(found, tuple):
-            wanted = (expected.image_better, expected.text_better)
-            for counts, exact in zip(found, wanted, strict=True):
+            exacts = (expected.image_better, expected.text_better)
+            for counts, exact in zip(found, exacts, strict=True):
                 mean, right = counts.double().mean().item(), exact.double().mean().item()
                 assert abs(mean - right) <= NAIVE_SLACK * right, f"mean count {mean}, not {right}"
 

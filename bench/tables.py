@@ -30,7 +30,10 @@ Found = dict[str, Record]
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """A Markdown table whose first `left` columns hold words, the others numbers."""
+    """A Markdown table whose first `left` columns hold words, the others numbers; none if empty."""
+    rows = list(rows)
+    if not rows:
+        return ""
     rule = ["---"] * left + ["--:"] * (len(header) - left)
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 

@@ -193,10 +193,18 @@ class Session:
 
     def note(self, stage: str, job: Job, reply: Reply, start: float) -> None:
         """Keep and print what became of a job."""
-        record = {"stage": stage, "kind": job.kind, "title": job.title, "status": reply.status}
-        record |= {"arguments": job.arguments, "result": reply.result, "error": reply.error}
         now = time.monotonic()
-        record |= {"at": round(start - self.began, 3), "seconds": round(now - start, 3)}
+        record = {
+            "stage": stage,
+            "kind": job.kind,
+            "title": job.title,
+            "arguments": job.arguments,
+            "status": reply.status,
+            "result": reply.result,
+            "error": reply.error,
+            "at": round(start - self.began, 3),
+            "seconds": round(now - start, 3),
+        }
         self.journal.add(record)
         if reply.status == SKIPPED:
             return

@@ -167,7 +167,7 @@ def _memory_table(records: list[Record]) -> str:
             for n in names
         ]
         rows.append([case.objective, f"{case.batch} × {case.width}", str(case.kind), *cells])
-    return markdown_table(["objective", "B × D", "kind", *names], rows, 3) if rows else ""
+    return markdown_table(["objective", "B × D", "kind", *names], rows, 3)
 
 
 def _first_table(records: list[Record]) -> str:
@@ -181,24 +181,7 @@ def _first_table(records: list[Record]) -> str:
             row = [case.objective, f"{case.batch} × {case.width}", name, f"{lane['first_s']:.2f}"]
             rows.append([*row, number(host), number(1e3 * _time(lane))])
     header = ["objective", "B × D", "method", "first call s", "host µs", "step µs"]
-    return markdown_table(header, rows, 3) if rows else ""
-
-
-def _gradient_table(records: list[Record]) -> str:
-    """The gradients alone: GB/s of the rows they have to move."""
-    rows = [
-        [
-            f"{case.batch} × {case.width}",
-            name,
-            number(_time(lane)),
-            number(_time(lane, "bandwidth")),
-        ]
-        for case, record in _contests(records)
-        if case.op == GRADIENTS
-        for name, lane in record["result"]["lanes"].items()
-        if split_way(name)[0] not in BASELINES
-    ]
-    return markdown_table(["B × D", "method", "ms", "GB/s"], rows, 2) if rows else ""
+    return markdown_table(header, rows, 3)
 
 
 def _rank_table(records: Iterable[Record]) -> str:
@@ -212,7 +195,7 @@ def _rank_table(records: Iterable[Record]) -> str:
             for name, ms in lanes.items():
                 rows.append([size, dtype, name, number(ms), f"{ms / lanes[GEMM]:.2f}"])
     header = ["images × texts × D", "dtype", "method", "ms", "of gemm"]
-    return markdown_table(header, rows, 3) if rows else ""
+    return markdown_table(header, rows, 3)
 
 
 def _check_table(records: Iterable[Record]) -> str:
@@ -296,7 +279,6 @@ def render(head: dict[str, Any], records: list[Record]) -> str:
         NOTE,
         _section("First calls", _first_table(records)),
         *_contest_tables(records),
-        _section("Gradients alone", _gradient_table(records)),
         _section("Ranks", _rank_table(records)),
         _section("Peak memory beyond inputs and gradients, MiB", _memory_table(records)),
         _section("Checks", _check_table(records)),

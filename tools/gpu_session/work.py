@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, TextIO
 
@@ -50,7 +49,7 @@ from bench.lineup import (
     make_method,
     using,
 )
-from bench.machine import describe_machine
+from bench.machine import describe_machine, installed_version
 from bench.methods import Loss
 from bench.ranks import RankCase, hold_rank_contest
 from bench.results import measure
@@ -131,15 +130,10 @@ def _commit() -> str:
 def _properties() -> dict[str, Any]:
     """What torch knows about the GPU."""
     p = torch.cuda.get_device_properties(0)
-    free, total = torch.cuda.mem_get_info()
-    return {
-        "multiprocessors": p.multi_processor_count,
-        "capability": f"{p.major}.{p.minor}",
-        "memory_gib": round(total / 2**30, 1),
-        "free_gib": round(free / 2**30, 1),
-        "l2_mib": getattr(p, "L2_cache_size", 0) / 2**20,
-        "cuda": str(torch.version.cuda),
-    }
+    gib = [round(size / 2**30, 1) for size in torch.cuda.mem_get_info()]
+    found = {"multiprocessors": p.multi_processor_count, "capability": f"{p.major}.{p.minor}"}
+    found |= {"free_gib": gib[0], "memory_gib": gib[1], "cuda": str(torch.version.cuda)}
+    return {**found, "l2_mib": getattr(p, "L2_cache_size", 0) / 2**20}
 
 
 class _Copy:
@@ -165,21 +159,14 @@ def _copy_bandwidth(device: str, size: int, tell: Tell) -> float:
     return 2 * size / result.lanes["copy"].median / 1e9
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def describe(tell: Tell, device: str, copied: int) -> dict[str, Any]:
     """Everything a reader needs to judge a figure."""
     tell("machine")
-    found: dict[str, Any] = describe_machine(device).as_dict()
+    found = describe_machine(device)
     found |= _properties() if device == "cuda" else {}
     release = re.search(r"release ([\d.]+)", output_of("nvcc", "--version"))
     found |= {"nvidia_smi": smi_state(), "nvcc": release.group(1) if release else "-"}
-    found |= {"commit": _commit(), "rivals": {name: _version(name) for name in RIVALS}}
+    found |= {"commit": _commit(), "rivals": {name: installed_version(name) for name in RIVALS}}
     found["native"] = native.status()[1] or str(native.build_info().get("isa"))
     found["backends"] = {backend.name: verdict.reason for backend, verdict in verdicts()}
     tell("copy")
