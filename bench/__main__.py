@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.out or (LAST_RUN.with_name(partial) if partial else default_folder(run))
     written = write_report(run, folder)
     print(f"\n{render_short(run)}")
-    print(raw, written, sep="\n")
+    print(raw, *written, sep="\n")
     warning = busy_warning(run)
     if warning:
         print(f"python -m bench: {warning}", file=sys.stderr)

@@ -9,9 +9,10 @@ of pairs some always does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from comparators import (
@@ -81,9 +82,7 @@ class Judge:
         # Methods agree more often than not, and the same answer needs no second look.
         self._passed_product: Tensor | None = None
         self._passed_hardest: set[bytes] = set()
-        self._mined_at: dict[tuple[Objective, bytes, float], Mined] = {}
-        self._bounds_at: dict[tuple[Objective, bytes, float], tuple[Tensor, Tensor]] = {}
-        self._truth_at: dict[tuple[Objective, bytes], Truth] = {}
+        self._known: dict[tuple[object, ...], Any] = {}
 
     def error(self, stored: bool) -> float:
         """Bound on the error of a similarity: accumulation, factors, storage."""
@@ -161,7 +160,7 @@ class Judge:
             raise NotImplementedError(
                 f"relative sums are not checked above B = {LARGEST_COMPLETE}, so not timed"
             )
-        truth = self._truth(objective, given)
+        truth = self._once(self._truth, given, objective)
         summed = self._magnitudes[1] + SAFETY
         bound = SAFETY * batch * error + accumulate_epsilon(self.dtype) * batch * summed
         check_values(
@@ -169,22 +168,26 @@ class Judge:
         )
         if outcome.gradients is None:
             return
-        bounds = self._gradient_bounds(objective, truth, error)
+        bounds = self._once(self._gradient_bounds, given, objective, error)
         expected = (truth.grad_image, truth.grad_text)
         for side, name in enumerate(("grad_image", "grad_text")):
             parts = (outcome.gradients[side], expected[side], bounds[side])
             found, wanted, limit = (x[:: self.step].cpu() for x in parts)
             check_gradient(found, wanted, limit, name)
 
-    def _mined(self, objective: Objective, given: tuple[Tensor, Tensor], shift: float) -> Mined:
+    def _once(self, make: Callable[..., Any], given: tuple[Tensor, Tensor], *rest: Any) -> Any:
+        """`make(given, *rest)`, kept for the next method with the same indices."""
+        key = (make.__name__, _contents(given), *rest)
+        if key not in self._known:
+            self._known[key] = make(given, *rest)
+        return self._known[key]
+
+    def _mined(self, given: tuple[Tensor, Tensor], objective: Objective, shift: float) -> Mined:
         """Mined quantities at the given indices, the threshold lowered by `shift`."""
-        key = (objective, _contents(given), shift)
-        if key not in self._mined_at:
-            threshold = self.positive.min() - objective.epsilon - shift
-            query = RelativeQuery(objective.pair_element.relative, threshold, objective.beta)
-            row, column = (self._mined_side(side, given[side], query) for side in (0, 1))
-            self._mined_at[key] = Mined(*row[:2], *column[:2], *row[2:], *column[2:])
-        return self._mined_at[key]
+        threshold = self.positive.min() - objective.epsilon - shift
+        query = RelativeQuery(objective.pair_element.relative, threshold, objective.beta)
+        row, column = (self._mined_side(side, given[side], query) for side in (0, 1))
+        return Mined(*row[:2], *column[:2], *row[2:], *column[2:])
 
     def _mined_side(self, side: int, index: Tensor, query: RelativeQuery) -> tuple[Tensor, ...]:
         """Value, index, sum and count of every anchor of a side; no sums where none are wanted."""
@@ -200,18 +203,13 @@ class Judge:
         sums, counts = (torch.cat(part) for part in zip(*parts, strict=True))
         return value, index, sums, counts
 
-    def _truth(self, objective: Objective, given: tuple[Tensor, Tensor]) -> Truth:
+    def _truth(self, given: tuple[Tensor, Tensor], objective: Objective) -> Truth:
         """The float64 result given these indices."""
-        key = (objective, _contents(given))
-        if key not in self._truth_at:
-            mined = self._mined(objective, given, 0.0)
-            weighted = weigh(objective, self.positive, mined)
-            grads = self._apply(given, weighted[1:], self.image, self.text)
-            largest = self.positive.new_tensor(self._magnitudes[0])
-            unit = Truth(largest, self.positive, mined, weighted, *grads)
-            raw = self._raw(grads)
-            self._truth_at[key] = unit._replace(grad_image=raw[0], grad_text=raw[1])
-        return self._truth_at[key]
+        mined = self._once(self._mined, given, objective, 0.0)
+        weighted = weigh(objective, self.positive, mined)
+        grads = self._raw(self._apply(given, weighted[1:], self.image, self.text))
+        largest = self.positive.new_tensor(self._magnitudes[0])
+        return Truth(largest, self.positive, mined, weighted, *grads)
 
     def _raw(self, grads: tuple[Tensor, Tensor], bound: bool = False) -> tuple[Tensor, Tensor]:
         """Gradients of the raw rows from those of the normalised ones u = x / |x|, or a bound.
@@ -242,25 +240,16 @@ class Judge:
         return grads[0], grads[1]
 
     def _gradient_bounds(
-        self, objective: Objective, truth: Truth, error: float
+        self, given: tuple[Tensor, Tensor], objective: Objective, error: float
     ) -> tuple[Tensor, Tensor]:
         """Element-wise bounds of both gradients, [B, D] each."""
-        given = (truth.mined.row_index, truth.mined.column_index)
-        key = (objective, _contents(given), error)
-        if key not in self._bounds_at:
-            self._bounds_at[key] = self._make_gradient_bounds(objective, truth, error)
-        return self._bounds_at[key]
-
-    def _make_gradient_bounds(
-        self, objective: Objective, truth: Truth, error: float
-    ) -> tuple[Tensor, Tensor]:
+        truth = self._once(self._truth, given, objective)
         info = torch.finfo(self.dtype)
         nothing = torch.zeros_like(self.image)
         still = truth._replace(grad_image=nothing, grad_text=nothing)
         # The comparators' bound is linear in the error of a similarity, apart from rounding.
         bounds = gradient_bound(self.image, self.text, still, objective, self.dtype)
-        given = (truth.mined.row_index, truth.mined.column_index)
-        jumps = self._jumps(objective, given, error)
+        jumps = self._jumps(given, objective, error)
         spread = self._apply(given, jumps, self.image.abs(), self.text.abs())
         wider = [
             (bound - info.tiny) * (error / self._fine) + more
@@ -273,7 +262,7 @@ class Judge:
         )
 
     def _jumps(
-        self, objective: Objective, given: tuple[Tensor, Tensor], error: float
+        self, given: tuple[Tensor, Tensor], objective: Objective, error: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """How far the weights move when all that is at a threshold counts, or nothing: 3 x [B].
 
@@ -287,7 +276,7 @@ class Judge:
                 epsilon=max(0.0, objective.epsilon + shift),
                 margin=max(0.0, objective.margin + shift),
             )
-            mined = self._mined(objective, given, shift)
+            mined = self._once(self._mined, given, objective, shift)
             shifted.append([weigh(moved, self.positive, mined, d) for d in ("i2t", "t2i")])
         total = [torch.zeros_like(self.positive) for _ in range(3)]
         for few, many in zip(*shifted, strict=True):

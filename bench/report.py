@@ -11,7 +11,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from bench.machine import slug
 from bench.plot import training_steps, write_plot
@@ -60,33 +59,24 @@ def update_readme(path: Path, content: str, part: str = BENCH_PART) -> bool:
     return after != before
 
 
-class Written(NamedTuple):
-    """Where a report lies; no plot when no training step was timed."""
-
-    csv: Path
-    table: Path
-    plot: Path | None
-
-    def __str__(self) -> str:
-        return "\n".join(str(path) for path in self if path is not None)
-
-
 def default_folder(run: Run) -> Path:
     """The results folder of the device a run was made on."""
     return RESULTS / slug(run.machine["device"])
 
 
-def write_report(run: Run, folder: Path) -> Written:
-    """Write results.csv, table.md and plot.png into `folder`, each atomically."""
+def write_report(run: Run, folder: Path) -> list[Path]:
+    """Write results.csv, table.md and plot.png into `folder`, each atomically; where they lie.
+
+    There is no plot when no training step was timed.
+    """
     csv, table, plot = folder / "results.csv", folder / "table.md", folder / "plot.png"
     write_csv(run.records, csv)
-    text = "# Benchmark results\n\n" + render(run)
-    write_text(table, text)
+    write_text(table, "# Benchmark results\n\n" + render(run))
     if not training_steps(run):
         plot.unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
-        return Written(csv, table, None)
+        return [csv, table]
     write_plot(run, plot)
-    return Written(csv, table, plot)
+    return [csv, table, plot]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -110,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = read_run(options.json)
         written = write_report(run, options.out or default_folder(run))
-        print(written)
+        print(*written, sep="\n")
         if options.update_readme is not None:
             changed = update_readme(options.update_readme, render_short(run))
             print(f"{options.update_readme}: {'updated' if changed else 'already up to date'}")

@@ -25,6 +25,10 @@ QUANTILES = (20, 50, 80)
 WALL_TIME = "wall_time"
 PEAK_MEMORY = "peak_memory"
 MACHINE_KEY = "goal_kernels"
+COMPARED = (GEMM, GEMM_OUT, EAGER)
+SHARED = ("op", "backend", "mode", "objective", "dtype", "precision")
+"""Fields that a record has from its benchmark under the same name."""
+
 SHORT_COMMIT = 12
 
 
@@ -52,7 +56,7 @@ def measure(case: Case, name: str, result: ContestResult) -> dict[str, Any]:
             "throughput": throughput,
             "bandwidth": summary([cost.bytes / s / 1e9 for s in lane.wall], "GB/s"),
         },
-        "ratios": {to: result.ratio(name, to) for to in (GEMM, GEMM_OUT, EAGER)},
+        "ratios": {to: result.ratio(name, to) for to in COMPARED},
     }
 
 
@@ -143,31 +147,14 @@ def _commit(info: dict[str, Any]) -> str:
     return name[:SHORT_COMMIT] + ("-dirty" if info.get("dirty") else "")
 
 
-def _records(extra: dict[str, Any], common: dict[str, str]) -> Iterable[Record]:
+def _records(extra: dict[str, Any], common: dict[str, Any]) -> Iterable[Record]:
     """The records of one benchmark from its extra_info; `common` describes the run."""
-    ratios = extra["ratios"]
+    case: dict[str, Any] = {name: extra[name] for name in SHARED}
+    case |= {"B": extra["batch"], "D": extra["width"], "threads": extra["threads"]}
     for metric, values in extra["measurements"].items():
-        timed = ratios if metric == WALL_TIME else {}
-        yield Record(
-            op=extra["op"],
-            backend=extra["backend"],
-            mode=extra["mode"],
-            objective=extra["objective"],
-            B=extra["batch"],
-            D=extra["width"],
-            dtype=extra["dtype"],
-            precision=extra["precision"],
-            threads=extra["threads"],
-            metric=metric,
-            unit=values["unit"],
-            p20=values["p20"],
-            p50=values["p50"],
-            p80=values["p80"],
-            ratio_to_gemm=timed.get(GEMM),
-            ratio_to_gemm_out=timed.get(GEMM_OUT),
-            ratio_to_eager=timed.get(EAGER),
-            **common,
-        )
+        ratios = extra["ratios"] if metric == WALL_TIME else {}
+        compared: dict[str, Any] = {f"ratio_to_{to}": ratios.get(to) for to in COMPARED}
+        yield Record(**case, metric=metric, **values, **compared, **common)
 
 
 def read_run(path: Path) -> Run:
@@ -185,12 +172,8 @@ def read_run(path: Path) -> Run:
         )
     date = str(content["datetime"])[:10]
     commit = _commit(content.get("commit_info", {}))
-    common = {
-        "device": machine["device"],
-        "torch": machine["torch"],
-        "commit": commit,
-        "date": date,
-    }
+    common: dict[str, Any] = {"device": machine["device"], "torch": machine["torch"]}
+    common |= {"commit": commit, "date": date}
     records = tuple(r for extra in benchmarks for r in _records(extra, common))
     return Run(records, machine, date, commit)
 

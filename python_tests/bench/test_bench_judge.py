@@ -65,7 +65,7 @@ def test_blocks_say_what_the_matrix_says(objective, blocks_of_seven) -> None:
     hardest = Loss(case, inputs, "reference").hardest()
     given = (hardest.hardest_text, hardest.hardest_image)
     goal = gk.Objective.parse(objective)
-    found = judge._mined(goal, given, 0.0)
+    found = judge._mined(given, goal, 0.0)
     query = RelativeQuery(
         goal.pair_element.relative, judge.positive.min() - goal.epsilon, goal.beta
     )

@@ -151,7 +151,7 @@ def _checks(scale: Scale) -> Iterator[Job]:
             cases += [_step(scale, size, objective, kind) for objective in scale.losses]
     for kind in scale.kinds:
         case = _step(scale, scale.checked, RELATIVE, kind)
-        cases += [replace(case, ids="groups"), replace(case, normalize=True)]
+        cases.append(replace(case, ids="groups", normalize=True))
         cases.append(replace(case, op=MINE, mode=FORWARD, objective=NO_OBJECTIVE))
     yield from _contests("checks", cases)
     for size in scale.stable:
