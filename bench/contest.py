@@ -24,6 +24,7 @@ from bench.cases import Case, Effort, Inputs, Suite, make_inputs
 from bench.judge import Judge
 from bench.lineup import GRAPH, line_up, make_method, split_way, using
 from bench.memory import gradient_bytes, peak_cuda
+from bench.methods import Captured
 from goal_kernels.backends import BackendUnavailableError
 
 LEAST_SECONDS = 0.004
@@ -114,7 +115,7 @@ class Lane:
     """
 
     name: str
-    methods: Sequence[Any]
+    methods: list[Any]
     wall: list[float] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)
     calls: int = 1
@@ -270,11 +271,13 @@ def make_lane(name: str, case: Case, judge: Judge) -> Lane:
         method.verify(judge)
         if case.device == "cuda":
             pool = torch.cuda.graph_pool_handle()
-            captured = split_way(name)[1] == GRAPH
-            copies = copies_of(inputs, MOST_CALLS if captured else MOST_COPIES)
-            lane.methods = [make_method(name, case, copy, pool) for copy in copies]
-            for method in lane.methods:
+            lane.methods = []
+            for copy in copies_of(inputs, MOST_CALLS if split_way(name)[1] else MOST_COPIES):
+                method = make_method(name, case, copy, pool)
                 method.step()
+                if isinstance(method, Captured):
+                    method.results.clear()
+                lane.methods.append(method)
     return lane
 
 

@@ -60,6 +60,9 @@ WAYS = (GRAPH, GRAPHED_LOSS, FULLGRAPH)
 REFERENCE_LIMIT = 1024
 """Largest B at which the dense reference is timed; it is written to be read."""
 
+PRODUCT_LIMIT = 16384
+"""Largest B on a GPU of products that need more memory than the bare one."""
+
 RECOMPILE_LIMIT = 128
 """Above objectives x dtypes x precisions x (general, B = D, D = 256, ...) of one pipeline."""
 
@@ -162,10 +165,11 @@ def make_method(name: str, case: Case, inputs: Inputs, pool: Any = None) -> Meth
 
 
 def _baselines(case: Case, suite: Suite) -> Iterator[tuple[str, Verdict]]:
-    for name in (GEMM, GEMM_OUT):
-        yield name, Verdict(True)
+    yield GEMM, Verdict(True)
+    fits = case.device == "cpu" or case.batch <= PRODUCT_LIMIT
+    yield GEMM_OUT, Verdict(fits, f"it holds B x B for every copy; up to B = {PRODUCT_LIMIT}")
     if case.dtype != "float32" and case.device == "cuda":
-        yield GEMM_WIDE, Verdict(True)
+        yield GEMM_WIDE, Verdict(fits, f"its result is twice as large; up to B = {PRODUCT_LIMIT}")
     plain = case.op != GRADIENTS and not case.ids and not case.normalize
     unable = Verdict(False, "it has neither ids nor normalize, and no backward of its own")
     yield EAGER, Verdict(True) if plain else unable

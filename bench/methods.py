@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -200,15 +201,17 @@ class Gradients(Loss):
         judge.check_objective(self.objective, outcome, stored=False)
 
 
+@cache
+def _fullgraph() -> Callable[..., Any]:
+    """One for all copies of the inputs and all sizes, as in a user's program."""
+    return torch.compile(gk.goal_loss, fullgraph=True)
+
+
 class CompiledLoss(Loss):
-    """A user's loss function under torch.compile, without a break in its graph."""
+    """The call of the loss under torch.compile, without a break in its graph."""
 
-    def __init__(self, case: Case, inputs: Inputs, backend: str) -> None:
-        super().__init__(case, inputs, backend)
-        self.compiled = torch.compile(super().loss, fullgraph=True)
-
-    def loss(self) -> Tensor:
-        return self.compiled()
+    def loss(self) -> Any:
+        return _fullgraph()(self.image, self.text, self.case.objective, **self.options)
 
 
 class GraphedLoss(Loss):
@@ -240,7 +243,7 @@ class Captured(Method):
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, pool=pool):
             result = inner.run()
-        # What each replay writes anew.
+        # What each replay writes anew. Without these, graphs of the same pool share its memory.
         self.results = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
         self.results += [x.grad for x in (inner.image, inner.text) if x.grad is not None]
 

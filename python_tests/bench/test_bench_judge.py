@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import goal_kernels as gk
 from bench import judge as judging
+from bench import methods
 from bench.cases import (
     DATA,
     FORWARD_BACKWARD,
@@ -217,3 +219,50 @@ def test_a_suite_for_checks_takes_every_strategy_of_every_backend(monkeypatch) -
     assert "reference" not in names
     found = hold_contest(STEP, suite, without=[n for n in names if "tiled" not in n])
     assert list(found.lanes) == ["reference:tiled"]
+
+
+class FakeCuda:
+    """As much of torch.cuda as a capture needs; what a graph replays is for the test to say."""
+
+    def __getattr__(self, name: str):
+        return lambda *_, **__: self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_graph_that_does_not_read_its_inputs_is_caught(stale, monkeypatch) -> None:
+    monkeypatch.setattr(methods, "torch", FakeTorch())
+    inputs = make_inputs(STEP)
+    inner = Loss(STEP, inputs, "reference")
+    captured = methods.Captured(inner, None)
+    assert len(captured.results) == 3
+
+    def replay() -> None:
+        for static, value in zip(captured.results, [inner.step(), *grads(inner)], strict=True):
+            static.detach().copy_(value.detach())
+
+    captured.graph = SimpleNamespace(replay=(lambda: None) if stale else replay)
+    if not stale:
+        captured.verify(Judge(STEP, inputs))
+        assert torch.equal(inner.image, inputs.image)
+        return
+    with pytest.raises(AssertionError, match="of the replay differs"):
+        captured.verify(Judge(STEP, inputs))
+
+
+def grads(method: Loss) -> tuple[torch.Tensor, torch.Tensor]:
+    return method.image.grad, method.text.grad
+
+
+class FakeTorch:
+    """torch with a GPU that is none."""
+
+    cuda = FakeCuda()
+
+    def __getattr__(self, name: str):
+        return getattr(torch, name)

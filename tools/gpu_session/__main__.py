@@ -145,7 +145,7 @@ def worker_environment(device: str, cache: str) -> dict[str, str]:
     environment.pop("TRITON_INTERPRET", None)
     if device == "cpu":
         return {**environment, "TRITON_INTERPRET": "1"}
-    return {**environment, "TRITON_CACHE_DIR": cache}
+    return {**environment, "TRITON_CACHE_DIR": cache, "TORCHINDUCTOR_CACHE_DIR": cache}
 
 
 class Session:
