@@ -224,23 +224,14 @@ def release_memory() -> None:
 
 
 @lru_cache(maxsize=1)
-def _inputs(case: Case) -> Inputs:
-    return make_inputs(case)
+def _situation(case: Case) -> tuple[Inputs, Judge]:
+    inputs = make_inputs(case)
+    return inputs, Judge(case, inputs)
 
 
-@lru_cache(maxsize=1)
-def _judge(case: Case) -> Judge:
-    return Judge(case, _inputs(case))
-
-
-def _situation(case: Case) -> Case:
-    """What the embeddings depend on; neighbours that differ in objective or mode share the rest."""
-    return replace(case, op="", mode="", objective="")
-
-
-def judge_for(case: Case) -> Judge:
-    """The judge of a case, kept for its neighbours."""
-    return _judge(_situation(case))
+def situation_of(case: Case) -> tuple[Inputs, Judge]:
+    """Embeddings and judge, kept for neighbours that differ in operation, mode and objective."""
+    return _situation(replace(case, op="", mode="", objective=""))
 
 
 def copies_of(inputs: Inputs, most: int = MOST_COPIES) -> list[Inputs]:
@@ -256,9 +247,9 @@ def copies_of(inputs: Inputs, most: int = MOST_COPIES) -> list[Inputs]:
     ]
 
 
-def make_lane(name: str, case: Case, judge: Judge) -> Lane:
+def make_lane(name: str, case: Case) -> Lane:
     """A method that has run once and passed its check. Raises: whatever it does wrong."""
-    inputs = _inputs(_situation(case))
+    inputs, judge = situation_of(case)
     with using(name):
         start = time.perf_counter()
         method = make_method(name, case, inputs)
@@ -348,6 +339,6 @@ def hold_contest(
             elif name not in without:
                 tell(name)
                 with result.attempt(name):
-                    result.lanes[name] = make_lane(name, case, judge_for(case))
+                    result.lanes[name] = make_lane(name, case)
         take_turns(result, suite.effort, make_clock(case.device), tell)
     return result

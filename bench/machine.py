@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +16,9 @@ import torch
 from bench.costs import cpu_peak_gflops, gpu_peak_gflops
 from goal_kernels import native
 
+ROOT = Path(__file__).parent.parent
 CPUINFO = Path("/proc/cpuinfo")
+QUERY_SECONDS = 10.0
 
 
 def _cpuinfo(field: str) -> str:
@@ -48,6 +51,24 @@ def peak_gflops(device: str, dtype: str, precision: str) -> float:
     if device == "cuda":
         return gpu_peak_gflops(device_name(device), dtype, precision)
     return cpu_peak_gflops(cpu_flags(), torch.get_num_threads())
+
+
+def output_of(*command: str) -> str:
+    """What a program prints; empty when it is missing or fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=QUERY_SECONDS, cwd=ROOT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def commit() -> str:
+    """Short commit id, marked when tracked files have changes, or "unversioned"."""
+    name = output_of("git", "rev-parse", "--short=12", "HEAD")
+    dirty = output_of("git", "status", "--porcelain", "--untracked-files=no")
+    return name + "-dirty" * bool(dirty) if name else "unversioned"
 
 
 def installed_version(package: str) -> str:

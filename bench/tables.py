@@ -70,8 +70,6 @@ def job_table(records: Iterable[Record], op: str) -> str:
     """
     records = [r for r in records if r.op == op]
     timed, weighed = by_case(records, WALL_TIME), by_case(records, PEAK_MEMORY)
-    if not records:
-        return ""
     backends = backend_names(records)
     floor = GEMM_OUT if op == MINE else GEMM
     names = (GEMM, GEMM_OUT, EAGER, COMPILED, METRIC_LEARNING, *backends)
@@ -147,8 +145,6 @@ def _places(figures: Sequence[Figure]) -> str:
 
 def target_table(verdicts: Sequence[Verdict]) -> str:
     """Limit, the two worst figures and whether it holds, as Markdown; empty without verdicts."""
-    if not verdicts:
-        return ""
     words = {True: "met", False: "**missed**", None: "not measured"}
     rows = [
         [

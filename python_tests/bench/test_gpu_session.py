@@ -18,6 +18,7 @@ import torch
 
 from bench.cases import FORWARD_BACKWARD, GOAL_LOSS, PLAIN, RELATIVE, Case
 from bench.lineup import strategies
+from bench.machine import output_of
 from goal_kernels.backends import BACKENDS
 from tools.gpu_session import __main__ as command
 from tools.gpu_session import work
@@ -27,7 +28,7 @@ from tools.gpu_session.watchdog import CRASHED, CUT, FAILED, OK, SKIPPED, TIMED_
 
 ROOT = Path(__file__).parent.parent.parent
 SOON = 60.0
-HEAD = {"command": "a command", "date": "2026-01-01", "dry_run": False}
+HEAD = {"command": "a command", "date": "2026-01-01", "commit": "0123", "dry_run": False}
 STEP = Case(GOAL_LOSS, FORWARD_BACKWARD, PLAIN, 4096, 512, "bfloat16", device="cuda")
 
 
@@ -132,8 +133,9 @@ def test_no_made_up_figures_among_the_results(tmp_path) -> None:
     assert not chosen.is_relative_to(ROOT)
     chosen.rmdir()
     command.Journal(tmp_path / "x.jsonl", {**HEAD, "dry_run": True})
-    with pytest.raises(ValueError, match="of a dry session"):
-        command.Journal(tmp_path / "x.jsonl", HEAD)
+    for key, value in (("dry_run", False), ("commit", "4567")):
+        with pytest.raises(ValueError, match=f"has {key} .*; choose another folder"):
+            command.Journal(tmp_path / "x.jsonl", {**HEAD, "dry_run": True, key: value})
 
 
 def test_the_journal_goes_on_after_a_torn_line(tmp_path) -> None:
@@ -149,8 +151,10 @@ def test_the_journal_goes_on_after_a_torn_line(tmp_path) -> None:
     assert not again.has("first", str(STEP))
     assert not again.has("steps", "hung")
     again.add({**record(), "title": "hung"})
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [HEAD, *again.records]
     assert again.has("steps", "hung")
+    assert command.Journal(path, HEAD).records == again.records
+    assert [r["status"] for r in again.records] == [OK, OK]  # the last record of a job counts
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [HEAD, *again.records]
 
 
 COMMAND = [sys.executable, "-m", "tools.gpu_session", "--dry-run", "--out"]
@@ -319,7 +323,7 @@ def test_the_clock_is_read_where_it_can_be(state, tmp_path, monkeypatch) -> None
     monkeypatch.setenv("PATH", f"{tmp_path}")
     expected = {"clocks.sm": "1980", "power.draw": ""} if state else {}
     assert work.smi_state(("clocks.sm", "power.draw")) == expected
-    assert work.output_of("no-such-program") == ""
+    assert output_of("no-such-program") == ""
 
 
 def test_reruns_and_ranks_that_differ_are_caught(monkeypatch) -> None:

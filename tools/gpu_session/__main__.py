@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from bench.machine import slug
+from bench.machine import commit, slug
 from goal_kernels.data.files import write_text
 from tools.gpu_session.plan import BUILD, DRY, REAL, STAGES, Scale, Size, plan
 from tools.gpu_session.report import failed, render
@@ -60,34 +60,38 @@ FAULT_PATIENCE = 2.0
 class Journal:
     """The session and its records, a line of JSON each, appended as they come.
 
-    Raises: ValueError when the file is of a session of the other kind (dry or real).
+    Of a job that was done again the last record counts. Raises: ValueError when the file is of
+    another commit, or of the other kind of session (dry or real).
     """
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.records: list[dict[str, Any]] = []
-        self.head = head
-        if path.exists():
-            lines = path.read_text().split("\n")[:-1]  # what follows the last end was torn
-            whole = [json.loads(line) for line in lines]
-            if whole and whole[0]["dry_run"] != head["dry_run"]:
-                kind = "real" if head["dry_run"] else "dry"
-                raise ValueError(f"--out: {path} is of a {kind} session; choose another folder")
-            self.records = whole[1:]
-        text = "".join(json.dumps(x) + "\n" for x in (head, *self.records))
-        write_text(path, text)
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last was torn
+        before, *records = [json.loads(line) for line in lines] or [head]
+        for key in ("dry_run", "commit"):
+            if before[key] != head[key]:
+                raise ValueError(
+                    f"--out: {path} has {key} {before[key]}, this is {head[key]}; choose another "
+                    "folder, or delete the file to start anew"
+                )
+        self._records = {(r["stage"], r["title"]): r for r in records}
+        write_text(path, "".join(json.dumps(x) + "\n" for x in (head, *self.records)))
         self._stream = path.open("a")
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The last one of every job."""
+        return list(self._records.values())
 
     def add(self, record: dict[str, Any]) -> None:
         """Keep a record."""
-        self.records.append(record)
+        self._records[record["stage"], record["title"]] = record
         self._stream.write(json.dumps(record) + "\n")
         self._stream.flush()
 
     def has(self, stage: str, title: str) -> bool:
         """Whether a job has been done well."""
-        key = (stage, title, OK)
-        return any((r["stage"], r["title"], r["status"]) == key for r in self.records)
+        return self._records.get((stage, title), {}).get("status") == OK
 
 
 def build_commands() -> tuple[Sequence[str], ...]:
@@ -289,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     command = shlex.join(["python", "-m", "tools.gpu_session", *given])
     date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
-    head = {"command": command, "date": date, "dry_run": options.dry_run}
+    head = {"command": command, "date": date, "commit": commit(), "dry_run": options.dry_run}
     try:
         folder = choose_folder(options.out, options.dry_run)
         journal = Journal(folder / f"{NAME}.jsonl", head)

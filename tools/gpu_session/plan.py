@@ -65,7 +65,6 @@ class Scale:
     ranked: tuple[Size, ...]
     rivals: tuple[Size, ...]
     tests: tuple[str, ...]
-    copied: int = 1 << 30
 
 
 REAL = Scale(
@@ -115,7 +114,6 @@ DRY = Scale(
     ranked=((8, 16),),
     rivals=((7, 8),),
     tests=("python_tests/bench/test_bench_costs.py",),
-    copied=1 << 20,
 )
 
 
@@ -130,8 +128,7 @@ def _contests(suite: str, cases: Iterable[Case]) -> Iterator[Job]:
 
 
 def _environment(scale: Scale) -> Iterator[Job]:
-    arguments = {"device": scale.device, "copied": scale.copied}
-    yield Job("describe", "environment", arguments)
+    yield Job("describe", "environment", {"device": scale.device})
 
 
 def _first(scale: Scale) -> Iterator[Job]:

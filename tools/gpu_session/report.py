@@ -86,8 +86,7 @@ def _provenance(head: dict[str, Any], records: Iterable[Record]) -> str:
         *(f"{word} {e[key]}" for word, key in (("SMs", "multiprocessors"),) if key in e),
         *(f"{field} {value}" for field, value in smi.items() if value and field != "name"),
         *(f"{word} {e.get(word, '?')}" for word in ("torch", "triton", "nvcc", "python")),
-        f"commit `{e.get('commit', '?')}`, {head['date']}, `{head['command']}`",
-        f"copy within the device {number(e.get('copy_gbs'))} GB/s",
+        f"commit `{head['commit']}`, {head['date']}, `{head['command']}`",
         *(f"{name} {state}" for name, state in rivals.items()),
         *(f"no {name}: {_line(why)}" for name, why in e.get("backends", {}).items() if why),
     ]
@@ -203,11 +202,10 @@ def _check_table(records: Iterable[Record]) -> str:
     counts: dict[str, list[int]] = {}
     for record in records:
         result = record["result"]
-        right = [*result.get("lanes", ()), *result.get("passed", ())]
-        for column, names in enumerate(
-            (right, *(result.get(p, ()) for p in ("failures", "refused", "oom")))
+        for column, parts in enumerate(
+            (("lanes", "passed"), ("failures",), ("refused",), ("oom",))
         ):
-            for name in names:
+            for name in [name for part in parts for name in result.get(part, ())]:
                 counts.setdefault(name, [0, 0, 0, 0])[column] += 1
     rows = [[name, *map(str, count)] for name, count in sorted(counts.items())]
     return markdown_table(["method", "right", "failed", "refused", "no memory"], rows, 1)

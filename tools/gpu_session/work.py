@@ -29,14 +29,11 @@ from bench.cases import Case, Effort, Suite, make_inputs
 from bench.contest import (
     ERROR_LENGTH,
     ContestResult,
-    Lane,
     Tell,
     describe_error,
     device_is_lost,
     float32_precision,
     hold_contest,
-    make_clock,
-    take_turns,
 )
 from bench.costs import ImpossibleThroughputError
 from bench.lineup import (
@@ -49,7 +46,7 @@ from bench.lineup import (
     make_method,
     using,
 )
-from bench.machine import describe_machine, installed_version
+from bench.machine import describe_machine, installed_version, output_of
 from bench.methods import Loss
 from bench.ranks import RankCase, hold_rank_contest
 from bench.results import measure
@@ -61,8 +58,6 @@ RERUNS = 20
 PROGRAM_COUNTS = (132, 66, 17, 1)
 """Grids that results must not depend on: a whole H100, half of it, a prime, a single one."""
 
-COPY_ROUNDS = Effort(1.0, 3, 15)
-QUERY_SECONDS = 10.0
 SMI_FIELDS = (
     "name",
     "driver_version",
@@ -95,17 +90,6 @@ SUITES = {
 """Effort and methods of contests."""
 
 
-def output_of(*command: str) -> str:
-    """What a program prints; empty when it is missing or fails."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=QUERY_SECONDS, cwd=ROOT, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
 def smi_state(fields: Sequence[str] = SMI_FIELDS) -> dict[str, str]:
     """What nvidia-smi says about the GPU, field by field, for not every version knows all."""
     if shutil.which("nvidia-smi") is None:
@@ -120,13 +104,6 @@ def smi_state(fields: Sequence[str] = SMI_FIELDS) -> dict[str, str]:
     return {field: query(field) for field in fields}
 
 
-def _commit() -> str:
-    """Short commit id, marked when tracked files have changes, or "unversioned"."""
-    name = output_of("git", "rev-parse", "--short=12", "HEAD")
-    dirty = output_of("git", "status", "--porcelain", "--untracked-files=no")
-    return name + "-dirty" * bool(dirty) if name else "unversioned"
-
-
 def _properties() -> dict[str, Any]:
     """What torch knows about the GPU."""
     p = torch.cuda.get_device_properties(0)
@@ -136,41 +113,16 @@ def _properties() -> dict[str, Any]:
     return {**found, "l2_mib": getattr(p, "L2_cache_size", 0) / 2**20}
 
 
-class _Copy:
-    """Reads and writes a block of the device's memory."""
-
-    def __init__(self, size: int, device: str) -> None:
-        self.source = torch.ones(size, dtype=torch.uint8, device=device)
-        self.target = torch.empty_like(self.source)
-
-    def reset(self) -> None:
-        """It leaves nothing behind."""
-
-    def run(self) -> Tensor:
-        return self.target.copy_(self.source)
-
-    step = run
-
-
-def _copy_bandwidth(device: str, size: int, tell: Tell) -> float:
-    """GB/s of copying within the device's memory: bytes read and bytes written."""
-    result = ContestResult({"copy": Lane("copy", [_Copy(size, device)])})
-    take_turns(result, COPY_ROUNDS, make_clock(device), tell)
-    return 2 * size / result.lanes["copy"].median / 1e9
-
-
-def describe(tell: Tell, device: str, copied: int) -> dict[str, Any]:
+def describe(tell: Tell, device: str) -> dict[str, Any]:
     """Everything a reader needs to judge a figure."""
     tell("machine")
     found = describe_machine(device)
     found |= _properties() if device == "cuda" else {}
     release = re.search(r"release ([\d.]+)", output_of("nvcc", "--version"))
     found |= {"nvidia_smi": smi_state(), "nvcc": release.group(1) if release else "-"}
-    found |= {"commit": _commit(), "rivals": {name: installed_version(name) for name in RIVALS}}
+    found |= {"rivals": {name: installed_version(name) for name in RIVALS}}
     found["native"] = native.status()[1] or str(native.build_info().get("isa"))
     found["backends"] = {backend.name: verdict.reason for backend, verdict in verdicts()}
-    tell("copy")
-    found["copy_gbs"] = _copy_bandwidth(device, copied, tell)
     return found
 
 
