@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cases import DEFAULT_SUITE, PRECISIONS, SUITES
-from bench.noise import busy_warning
-from bench.records import read_run
 from bench.report import BENCH, LAST_RUN, default_folder, write_report
-from bench.table import render_short
+from bench.results import busy_warning, read_run
+from bench.tables import render_short
 
 EPILOG = """\
-Every contestant of a case (X @ Y.T alone, eager torch, torch.compile, pytorch-metric-learning, the
+Every method of a case (X @ Y.T alone, eager torch, torch.compile, pytorch-metric-learning, the
 backends) is checked against float64 and then timed in turns with the others. What is written: the
 raw JSON, a tidy CSV, a Markdown table of every case and of the targets, and a plot. Leave the
 machine alone while it runs.
@@ -71,7 +70,7 @@ def pytest_command(options: argparse.Namespace, raw: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and report; pytest's exit status, which is not 0 when a contestant failed."""
+    """Measure and report; pytest's exit status, which is not 0 when a method failed."""
     options = make_parser().parse_args(arguments)
     # Only a complete run may replace published results.
     partial = "smoke" if options.suite == "smoke" else "selected" if options.expression else ""
@@ -89,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.out or (LAST_RUN.with_name(partial) if partial else default_folder(run))
     written = write_report(run, folder)
     print(f"\n{render_short(run)}")
-    print(raw, written, sep="\n")
+    print(raw, *written, sep="\n")
     warning = busy_warning(run)
     if warning:
         print(f"python -m bench: {warning}", file=sys.stderr)

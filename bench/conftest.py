@@ -1,10 +1,10 @@
-"""Options, parametrisation, and the fixture that holds the contests."""
+"""Options, parametrisation, and the fixture that holds the contests of benchmarks."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,8 +22,7 @@ from bench.cases import (
     objective_cases,
 )
 from bench.contest import ContestResult, hold_contest
-from bench.contestants import COMPILED, GEMM, GEMM_OUT
-from bench.lineup import entrants
+from bench.lineup import COMPILED, PRODUCTS, line_up
 from bench.machine import describe_machine
 
 PLANS: dict[str, Callable[[Suite, str], Iterator[Case]]] = {
@@ -32,7 +31,7 @@ PLANS: dict[str, Callable[[Suite, str], Iterator[Case]]] = {
     "memory": memory_cases,
 }
 DEFAULT_THREADS = 2
-UNWEIGHED = (GEMM, GEMM_OUT, COMPILED)
+UNWEIGHED = (*PRODUCTS, COMPILED)
 """Not in the memory plan: products make no gradients, and compiling needs more than the step."""
 
 
@@ -68,35 +67,35 @@ def plan(config: pytest.Config, name: str) -> list[Case]:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Who is not measured here, and why."""
+    """Which methods are not measured here, and why."""
     refused = {
         f"{name}: {verdict.reason}"
         for case in plan(config, "objective")
-        for name, verdict in entrants(case, chosen_suite(config))
+        for name, verdict in line_up(case, chosen_suite(config))
         if not verdict.ok
     }
     return [f"not measured: {line}" for line in sorted(refused)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per case and contestant; those of one case follow one another."""
-    if "contestant" not in metafunc.fixturenames:
+    """One benchmark per case and method; those of one case follow one another."""
+    if "method" not in metafunc.fixturenames:
         return
-    name = metafunc.module.__name__.rpartition("bench_")[2]
+    name = metafunc.function.__name__.removeprefix("bench_")
     pairs = [
-        pytest.param(case, contestant, id=f"{case}-{contestant}")
+        pytest.param(case, method, id=f"{case}-{method}")
         for case in plan(metafunc.config, name)
-        for contestant, verdict in entrants(case, chosen_suite(metafunc.config))
-        if verdict.ok and (name != "memory" or contestant not in UNWEIGHED)
+        for method, verdict in line_up(case, chosen_suite(metafunc.config))
+        if verdict.ok and (name != "memory" or method not in UNWEIGHED)
     ]
-    metafunc.parametrize(("case", "contestant"), pairs)
+    metafunc.parametrize(("case", "method"), pairs)
 
 
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
     machine_info["goal_kernels"] = {
-        **describe_machine(config.getoption("device")).as_dict(),
+        **describe_machine(config.getoption("device")),
         "precisions": list(chosen_suite(config).precisions),
         "suite": config.getoption("suite"),
         "selected": config.getoption("keyword"),
@@ -105,16 +104,6 @@ def pytest_benchmark_update_machine_info(
 
 @pytest.fixture(scope="session")
 def contest(request: pytest.FixtureRequest) -> Callable[[Case], ContestResult]:
-    """The contest of a case, held once when its first contestant is asked for."""
+    """The contest of a case, held once when its first method is asked for."""
     suite = chosen_suite(request.config)
     return lru_cache(maxsize=1)(lambda case: hold_contest(case, suite))
-
-
-@pytest.fixture
-def describe(request: pytest.FixtureRequest) -> Callable[[Case, str], dict[str, Any]]:
-    """The fields that every record shares."""
-
-    def fields(case: Case, contestant: str) -> dict[str, Any]:
-        return {**asdict(case), "backend": contestant, "threads": torch.get_num_threads()}
-
-    return fields

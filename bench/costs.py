@@ -1,16 +1,16 @@
 """What a case costs at least, as formulas, and what a device can do at most.
 
-Costs are those of the job, not of an implementation, so throughputs of contestants compare like
-their times: a contestant that does more than it must shows a lower figure.
+Costs are those of the job, not of an implementation, so throughputs of methods compare like
+their times: a method that does more than it must shows a lower figure.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.cases import GOAL_LOSS, RELATIVE, Case
+from bench.cases import GOAL_LOSS, GRADIENTS, RELATIVE, Case
 
-ELEMENT_BYTES = {"float32": 4, "bfloat16": 2}
+ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SCALAR_BYTES = 4
 INDEX_BYTES = 8
 RELATIVE_FLOPS = 4
@@ -41,10 +41,15 @@ def case_cost(case: Case) -> Cost:
     Backward. Each of the 2 B gradient rows is a sum of a mined, a positive and, on average, one
     scattered row, each scaled: 3 multiplications and 2 additions per element, 5 * 2 B D. Bytes:
     read X and Y once more, write both gradients, 4 B D e.
+
+    Gradients alone. Of each side three rows are read and one is written per pair, 8 B D e: what a
+    gather moves when no row is found in a cache.
     """
     pairs = case.batch * case.batch
     elements = 2 * case.batch * case.width  # of both embeddings
     size = ELEMENT_BYTES[case.dtype]
+    if case.op == GRADIENTS:
+        return Cost(5 * elements, 4 * elements * size)
     flops = product_flops(case.batch, case.width)
     traffic = elements * size + 2 * case.batch * (SCALAR_BYTES + INDEX_BYTES)
     if case.op == GOAL_LOSS and case.objective == RELATIVE:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import device_name
-from bench.readme import DEMO_PART, update_readme
+from bench.report import DEMO_PART, update_readme
 from goal_kernels.data.files import write_text
 
 RESULT = Path(__file__).parent / "results" / "goalworld.json"

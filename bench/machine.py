@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import asdict, dataclass
+import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench.costs import cpu_peak_gflops, gpu_peak_gflops
 from goal_kernels import native
 
+ROOT = Path(__file__).parent.parent
 CPUINFO = Path("/proc/cpuinfo")
+QUERY_SECONDS = 10.0
 
 
 def _cpuinfo(field: str) -> str:
@@ -50,44 +53,41 @@ def peak_gflops(device: str, dtype: str, precision: str) -> float:
     return cpu_peak_gflops(cpu_flags(), torch.get_num_threads())
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What a reader needs to judge a figure."""
-
-    device: str
-    target: str
-    cores: int
-    threads: int
-    isa: str
-    torch: str
-    triton: str
-    python: str
-
-    def as_dict(self) -> dict[str, str | int]:
-        """For JSON."""
-        return asdict(self)
+def output_of(*command: str) -> str:
+    """What a program prints; empty when it is missing or fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=QUERY_SECONDS, cwd=ROOT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _installed(package: str) -> str:
+def commit() -> str:
+    """Short commit id, marked when tracked files have changes, or "unversioned"."""
+    name = output_of("git", "rev-parse", "--short=12", "HEAD")
+    dirty = output_of("git", "status", "--porcelain", "--untracked-files=no")
+    return name + "-dirty" * bool(dirty) if name else "unversioned"
+
+
+def installed_version(package: str) -> str:
+    """Of a package, for people."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return "-"
+        return "not installed"
 
 
-def _native_isa() -> str:
-    return str(native.build_info()["isa"]) if native.status()[0] else "-"
-
-
-def describe_machine(device: str) -> Machine:
-    """This machine, as the benchmarks use it."""
-    return Machine(
-        device=device_name(device),
-        target=device,
-        cores=os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
-        isa=_native_isa(),
-        torch=torch.__version__,
-        triton=_installed("triton"),
-        python=platform.python_version(),
-    )
+def describe_machine(device: str) -> dict[str, Any]:
+    """This machine, as the benchmarks use it: what a reader needs to judge a figure."""
+    return {
+        "device": device_name(device),
+        "target": device,
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "isa": str(native.build_info()["isa"]) if native.status()[0] else "-",
+        "torch": torch.__version__,
+        "triton": installed_version("triton"),
+        "python": platform.python_version(),
+    }

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cases import FORWARD_BACKWARD, GOAL_LOSS
-from bench.contestants import BASELINES, EAGER, GEMM, GEMM_OUT, REFERENCE
-from bench.records import PEAK_MEMORY, WALL_TIME, Record, Run
-from bench.words import kind_name
+from bench.cases import FORWARD_BACKWARD, GOAL_LOSS, Kind
+from bench.lineup import BASELINES, EAGER, GEMM, GEMM_OUT, REFERENCE
+from bench.results import PEAK_MEMORY, WALL_TIME, Record, Run
 from goal_kernels.data.files import replacing
 
 if TYPE_CHECKING:
@@ -21,9 +20,6 @@ DOTS_PER_INCH = 130
 TICKS_PER_DECADE = (1.0, 2.0, 5.0)
 LEAST_COLUMNS = 3
 """The row below the objectives: over eager once per objective, and memory."""
-
-Kind = tuple[str, str]
-"""dtype and precision."""
 
 Points = list[tuple[int, float]]
 """(B, ratio) in order of B."""
@@ -38,7 +34,11 @@ def training_steps(run: Run) -> list[Record]:
 
 
 def _kinds(records: Iterable[Record]) -> list[Kind]:
-    return sorted({(r.dtype, r.precision) for r in records})
+    return sorted({r.case.kind for r in records})
+
+
+def _plain(kind: Kind) -> str:
+    return str(kind).replace("`", "")
 
 
 def _objectives(records: Iterable[Record]) -> list[str]:
@@ -46,7 +46,7 @@ def _objectives(records: Iterable[Record]) -> list[str]:
 
 
 def _curves(records: Iterable[Record], baseline: str) -> dict[str, Points]:
-    """contestant -> ratios to a baseline; neither the products nor the reference compete."""
+    """Method -> ratios to a baseline; neither the products nor the reference compete."""
     curves: dict[str, Points] = {}
     for record in sorted(records, key=lambda r: (r.backend, r.B)):
         ratio = record.ratio_to(baseline)
@@ -76,11 +76,11 @@ def _draw_over_eager(axes: Axes, steps: Iterable[Record], objective: str) -> Non
     """The library's backends over eager torch, one curve per backend and kind."""
     curves = {}
     chosen = [r for r in steps if r.objective == objective]
-    for dtype, precision in _kinds(chosen):
-        same = [r for r in chosen if (r.dtype, r.precision) == (dtype, precision)]
+    for kind in _kinds(chosen):
+        same = [r for r in chosen if r.case.kind == kind]
         for name, points in _curves(same, EAGER).items():
             if name not in BASELINES:
-                curves[f"{name}, {kind_name(dtype, precision).replace('`', '')}"] = points
+                curves[f"{name}, {_plain(kind)}"] = points
     _draw_ratios(axes, curves, _colours(curves), "eager")
     axes.set_title(f"{objective}: over eager torch")
     axes.legend(fontsize="small")
@@ -128,11 +128,9 @@ def _draw_upper(
     panels = figure.subplots(len(objectives), columns, squeeze=False)
     for row, objective in zip(panels, objectives, strict=True):
         for axes, kind in zip(row, kinds, strict=False):
-            chosen = [
-                r for r in steps if (r.objective, (r.dtype, r.precision)) == (objective, kind)
-            ]
+            chosen = [r for r in steps if (r.objective, r.case.kind) == (objective, kind)]
             _draw_ratios(axes, _curves(chosen, GEMM), colours, "X @ Y.T")
-            axes.set_title(f"{objective}, {kind_name(*kind).replace('`', '')}")
+            axes.set_title(f"{objective}, {_plain(kind)}")
         for axes in row[len(kinds) :]:
             axes.set_axis_off()
     lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}

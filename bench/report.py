@@ -11,13 +11,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from bench.machine import slug
 from bench.plot import training_steps, write_plot
-from bench.readme import update_readme
-from bench.records import Run, read_run, write_csv
-from bench.table import render, render_short
+from bench.results import Run, read_run, write_csv
+from bench.tables import render, render_short
 from goal_kernels.data.files import write_text
 
 BENCH = Path(__file__).parent
@@ -25,15 +23,40 @@ RESULTS = BENCH / "results"
 LAST_RUN = BENCH / "out" / "last.json"
 
 
-class Written(NamedTuple):
-    """Where a report lies; no plot when no training step was timed."""
+BENCH_PART = "bench"
+DEMO_PART = "demo"
 
-    csv: Path
-    table: Path
-    plot: Path | None
 
-    def __str__(self) -> str:
-        return "\n".join(str(path) for path in self if path is not None)
+def markers(part: str) -> tuple[str, str]:
+    """The comments that enclose a generated part."""
+    return f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
+
+
+def replace_between(text: str, content: str, name: str, part: str = BENCH_PART) -> str:
+    """`text` with what stands between the markers of `part` replaced by `content`.
+
+    Raises: ValueError naming the file when there is not exactly one of each, in this order.
+    """
+    begin, end = markers(part)
+    first, last = text.find(begin), text.find(end)
+    if text.count(begin) != 1 or text.count(end) != 1 or last < first:
+        raise ValueError(
+            f"{name}: expected one line {begin} and after it one line {end}, found "
+            f"{text.count(begin)} and {text.count(end)}; add them where the table belongs."
+        )
+    return text[: first + len(begin)] + "\n" + content.strip() + "\n" + text[last:]
+
+
+def update_readme(path: Path, content: str, part: str = BENCH_PART) -> bool:
+    """Replace a generated part of the file at `path`; whether that changed anything.
+
+    Raises: ValueError as `replace_between`; OSError when the file cannot be read or written.
+    """
+    before = path.read_text()
+    after = replace_between(before, content, str(path), part)
+    if after != before:
+        write_text(path, after)
+    return after != before
 
 
 def default_folder(run: Run) -> Path:
@@ -41,17 +64,19 @@ def default_folder(run: Run) -> Path:
     return RESULTS / slug(run.machine["device"])
 
 
-def write_report(run: Run, folder: Path) -> Written:
-    """Write results.csv, table.md and plot.png into `folder`, each atomically."""
+def write_report(run: Run, folder: Path) -> list[Path]:
+    """Write results.csv, table.md and plot.png into `folder`, each atomically; where they lie.
+
+    There is no plot when no training step was timed.
+    """
     csv, table, plot = folder / "results.csv", folder / "table.md", folder / "plot.png"
     write_csv(run.records, csv)
-    text = "# Benchmark results\n\n" + render(run)
-    write_text(table, text)
+    write_text(table, "# Benchmark results\n\n" + render(run))
     if not training_steps(run):
         plot.unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
-        return Written(csv, table, None)
+        return [csv, table]
     write_plot(run, plot)
-    return Written(csv, table, plot)
+    return [csv, table, plot]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -75,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = read_run(options.json)
         written = write_report(run, options.out or default_folder(run))
-        print(written)
+        print(*written, sep="\n")
         if options.update_readme is not None:
             changed = update_readme(options.update_readme, render_short(run))
             print(f"{options.update_readme}: {'updated' if changed else 'already up to date'}")

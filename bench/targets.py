@@ -10,22 +10,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from bench.cases import FORWARD, FORWARD_BACKWARD, GOAL_LOSS, MINE, NATIVE, PLAIN, RELATIVE
-from bench.contestants import EAGER, GEMM, GEMM_OUT
-from bench.records import WALL_TIME, Record, Situation
-from bench.words import job_name, kind_name, markdown_table, size_name
+from bench.cases import (
+    BFLOAT16,
+    FORWARD,
+    FORWARD_BACKWARD,
+    GOAL_LOSS,
+    HIGH,
+    HIGHEST,
+    MINE,
+    PLAIN,
+    RELATIVE,
+    Kind,
+)
+from bench.lineup import EAGER, GEMM, GEMM_OUT
+from bench.results import WALL_TIME, Record, Situation
 
 BACKEND = "cpu"
 BATCHES = (4096, 8192)
 WIDTH = 1024
 """Sizes of the targets that do not speak of every size."""
-
-SHOWN_FIGURES = 2
-"""Of each target: one per size, or the worst two of those that hold everywhere."""
-
-BFLOAT16 = ("bfloat16", NATIVE)
-HIGHEST = ("float32", "highest")
-HIGH = ("float32", "high")
 
 Records = Mapping[Situation, Record]
 """Wall times of the backend."""
@@ -43,17 +46,17 @@ Measure = Callable[[Records], Iterator[Figure]]
 
 @dataclass(frozen=True)
 class Target:
-    """An upper limit of a ratio for one kind, a (dtype, precision); how to read it off a run."""
+    """An upper limit of a ratio for one kind, and how to read it off a run."""
 
     name: str
-    kind: tuple[str, str]
+    kind: Kind
     limit: float
     measure: Measure
 
     @property
     def title(self) -> str:
         """Name and kind."""
-        return f"{self.name}, {kind_name(*self.kind)}"
+        return f"{self.name}, {self.kind}"
 
 
 class Verdict(NamedTuple):
@@ -76,6 +79,10 @@ def _sized(records: Records, op: str, mode: str, objective: str | None = None) -
             yield record
 
 
+def _size(case: Situation) -> str:
+    return case.size
+
+
 def _figures(
     records: Iterable[Record], baseline: str, where: Callable[[Situation], str]
 ) -> Iterator[Figure]:
@@ -87,12 +94,12 @@ def _figures(
 
 def mining_over_product(records: Records) -> Iterator[Figure]:
     """Mining over the product into existing memory."""
-    return _figures(_sized(records, MINE, FORWARD), GEMM_OUT, size_name)
+    return _figures(_sized(records, MINE, FORWARD), GEMM_OUT, _size)
 
 
 def step_over(baseline: str, records: Records) -> Iterator[Figure]:
     """A training step that needs only mining, over a baseline."""
-    return _figures(_sized(records, GOAL_LOSS, FORWARD_BACKWARD, PLAIN), baseline, size_name)
+    return _figures(_sized(records, GOAL_LOSS, FORWARD_BACKWARD, PLAIN), baseline, _size)
 
 
 def relative_over_plain(records: Records) -> Iterator[Figure]:
@@ -105,15 +112,15 @@ def relative_over_plain(records: Records) -> Iterator[Figure]:
         plain = records.get(record.case._replace(objective=PLAIN))
         above, below = record.ratio_to_gemm_out, plain.ratio_to_gemm_out if plain else None
         if above is not None and below is not None:
-            yield Figure(size_name(record.case), above / below)
+            yield Figure(record.case.size, above / below)
 
 
 def anything_over_eager(records: Records) -> Iterator[Figure]:
     """Every job at every size over eager torch."""
-    return _figures(records.values(), EAGER, lambda case: f"{size_name(case)} ({job_name(case)})")
+    return _figures(records.values(), EAGER, lambda case: f"{case.size} ({case.job})")
 
 
-def _each(name: str, measure: Measure, limits: Mapping[tuple[str, str], float]) -> list[Target]:
+def _each(name: str, measure: Measure, limits: Mapping[Kind, float]) -> list[Target]:
     return [Target(name, kind, limit, measure) for kind, limit in limits.items()]
 
 
@@ -138,45 +145,7 @@ def judge_targets(records: Sequence[Record]) -> list[Verdict]:
     timed = {r.case: r for r in records if r.backend == BACKEND and r.metric == WALL_TIME}
     verdicts = []
     for target in TARGETS if timed else ():
-        chosen = {c: r for c, r in timed.items() if (c.dtype, c.precision) == target.kind}
+        chosen = {c: r for c, r in timed.items() if c.kind == target.kind}
         figures = sorted(target.measure(chosen), key=lambda figure: -figure.ratio)
         verdicts.append(Verdict(target, tuple(figures)))
     return verdicts
-
-
-def _places(figures: Sequence[Figure]) -> str:
-    return ", ".join(f"{figure.ratio:.2f} at {figure.where}" for figure in figures)
-
-
-def target_table(verdicts: Sequence[Verdict]) -> str:
-    """Limit, the two worst figures and whether it holds, as Markdown; empty without verdicts."""
-    if not verdicts:
-        return ""
-    words = {True: "met", False: "**missed**", None: "not measured"}
-    rows = [
-        [
-            v.target.title,
-            words[v.met],
-            _places(v.figures[:SHOWN_FIGURES]),
-            f"{v.target.limit:.2f}",
-            str(len(v.figures)),
-        ]
-        for v in verdicts
-    ]
-    header = [f"time of `{BACKEND}`: what / over what", "", "worst measured", "limit", "cases"]
-    return markdown_table(header, rows, 3)
-
-
-def target_sentence(verdicts: Sequence[Verdict]) -> str:
-    """How many of the measured targets hold, and the missed ones; empty when none was measured."""
-    measured = [v for v in verdicts if v.figures]
-    if not measured:
-        return ""
-    missed = [
-        f"{v.target.title}: {_places(v.figures[:1])} (limit {v.target.limit:.2f})"
-        for v in measured
-        if not v.met
-    ]
-    met = f"{len(measured) - len(missed)} of {len(measured)}"
-    count = f"Targets of the `{BACKEND}` kernels (`bench/targets.py`) that are met: {met}."
-    return f"{count} Missed: {'; '.join(missed)}." if missed else count

@@ -10,7 +10,7 @@ import torch
 
 import goal_kernels as gk
 from bench.cases import FORWARD_BACKWARD, GOAL_LOSS, Case
-from bench.memory_worker import _peak_cpu, extra_mib_apart
+from bench.memory import extra_mib_apart, peak_cpu
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc"
@@ -47,5 +47,5 @@ def test_ranks_of_40000_texts_need_less_than_20_megabytes() -> None:
     def rank() -> None:
         gk.retrieval_ranks(image, text, owner, backend="cpu")
 
-    extra = _peak_cpu(SimpleNamespace(run=rank)) / 2**20
+    extra = peak_cpu(SimpleNamespace(run=rank)) / 2**20
     assert extra < 20, f"{extra:.0f} MiB"

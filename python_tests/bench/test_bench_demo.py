@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import bench.demo as demo
-from bench.readme import DEMO_PART, markers
+from bench.report import DEMO_PART, markers
 
 
 def metrics(base: float) -> dict:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
-from bench.noise import busy_warning, processor_share
-from bench.readme import BENCH_PART, markers, replace_between, update_readme
-from bench.records import Record, read_run
-from bench.report import main
-from bench.table import render, render_short, run_command
+from bench.report import BENCH_PART, main, markers, replace_between, update_readme
+from bench.results import Record, busy_warning, processor_share, read_run
+from bench.tables import (
+    job_table,
+    render,
+    render_short,
+    run_command,
+    select_short,
+    target_table,
+)
+from bench.targets import judge_targets
 
 BEGIN, END = markers(BENCH_PART)
 
@@ -192,3 +199,29 @@ def test_a_file_that_is_no_run_is_refused(tmp_path, capsys) -> None:
     assert "found 0 results" in capsys.readouterr().err
     assert main([str(tmp_path / "absent.json")]) == 2
     assert not (tmp_path / "out").exists()
+
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def committed_records() -> list[Record]:
+    """Of the results that lie beside the harness."""
+    kinds = {"B": int, "D": int, "threads": int, **dict.fromkeys(("p20", "p50", "p80"), float)}
+
+    def value(name: str, text: str):
+        if name.startswith("ratio"):
+            return float(text) if text else None
+        return kinds.get(name, str)(text)
+
+    with (ROOT / "bench" / "results" / "amd-epyc" / "results.csv").open() as stream:
+        return [
+            Record(**{k: value(k, v) for k, v in row.items()}) for row in csv.DictReader(stream)
+        ]
+
+
+def test_committed_tables_are_what_the_committed_figures_render_to() -> None:
+    records = committed_records()
+    for op in ("mine", "goal_loss"):
+        assert job_table(select_short(records), op) in (ROOT / "README.md").read_text()
+    table = ROOT / "bench" / "results" / "amd-epyc" / "table.md"
+    assert target_table(judge_targets(records)) in table.read_text()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bench.cases import FORWARD, FORWARD_BACKWARD, GOAL_LOSS, MINE, NO_OBJECTIVE, PLAIN, RELATIVE
-from bench.records import Record
-from bench.table import job_table
-from bench.targets import TARGETS, Verdict, judge_targets, target_sentence, target_table
+from bench.results import Record
+from bench.tables import job_table, target_sentence, target_table
+from bench.targets import TARGETS, Verdict, judge_targets
 
 KINDS = (("bfloat16", "highest"), ("float32", "highest"), ("float32", "high"))
 

@@ -1,210 +1,166 @@
-"""The GPU session as a whole: what it writes, a dry run with faults in it, and its end."""
+"""The GPU session: plan, report, journal, and a dry run with faults in it that is interrupted."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench import gpu_session
 from bench.cases import FORWARD_BACKWARD, GOAL_LOSS, PLAIN, RELATIVE, Case
-from bench.gpu import (
-    gates,
-    session,
-)
-from bench.gpu.inputs import (
-    HALF_TRAINED,
-)
-from bench.gpu.jobs import OK, SKIPPED, WORK, Job
-from bench.gpu.kinds import BFLOAT16, HIGHEST
-from bench.gpu.planning import NO_SUMS, State, training
-from bench.gpu.results import Findings, Journal, Record, read_findings
-from bench.gpu.rounds import ProcessorClock
-from bench.gpu.scale import DRY
-from bench.gpu.tables import render
-from bench.gpu.targets import TARGETS, Target, best_figures
-from goal_kernels.backends.triton import strategies
+from bench.lineup import strategies
+from bench.machine import output_of
+from goal_kernels.backends import BACKENDS
+from tools.gpu_session import __main__ as command
+from tools.gpu_session import work
+from tools.gpu_session.plan import DRY, REAL, STAGES, plan
+from tools.gpu_session.report import failed, render
+from tools.gpu_session.watchdog import CRASHED, CUT, FAILED, OK, SKIPPED, TIMED_OUT, Job, Watched
 
 ROOT = Path(__file__).parent.parent.parent
+SOON = 60.0
+HEAD = {"command": "a command", "date": "2026-01-01", "commit": "0123", "dry_run": False}
+STEP = Case(GOAL_LOSS, FORWARD_BACKWARD, PLAIN, 4096, 512, "bfloat16", device="cuda")
 
 
-def contest(batch, width, objective=PLAIN, **times) -> Record:
-    case = asdict(Case(GOAL_LOSS, FORWARD_BACKWARD, objective, batch, width, "bfloat16"))
-    lanes = {
-        name.replace("__", "@").replace("_", ":"): {"p20": ms, "p50": ms, "p80": ms}
-        for name, ms in times.items()
-    }
-    arguments = {"case": case, "data": HALF_TRAINED, "names": list(lanes)}
-    return Record("speed", "contest", "a contest", arguments, OK, 0.0, 1.0, {"lanes": lanes})
+def quiet(name: str) -> None:
+    """Nobody watches."""
 
 
-def test_targets_take_the_fastest_variant_over_the_replayed_product() -> None:
-    records = [
-        contest(4096, 512, gemm=1, gemm__graph=2.0, triton_strip__graph=5.0, triton_tile__graph=6),
-        contest(4096, 1024, gemm__graph=1.0, triton__graph=3.0, cuda__graph=1.7, triton=0.1),
-        contest(1024, 512, cuda__graph=0.029, gemm__graph=0.004),
-        contest(4096, 512, RELATIVE, gemm__graph=2.0, triton_strip__graph=8.0),
-    ]
-    by_target = {(t.backend, t.batch, t.width): best_figures(t, records) for t in TARGETS}
-    found = by_target["triton", 4096, None]
-    assert [(f.name, f.width, f.objective, f.value) for f in found] == [
-        ("triton:strip", 512, PLAIN, 2.5),
-        ("triton", 1024, PLAIN, 3.0),
-        ("triton:strip", 512, RELATIVE, 4.0),
-    ]
-    assert [f.value for f in by_target["cuda", 4096, 1024]] == [1.7]
-    assert by_target["cuda", 4096, 512] == []
-    assert [f.value for f in by_target["cuda", 1024, None]] == [29.0]
-    report = render(Findings("a command", "2026-01-01", 460.0, False, records=records))
-    assert (
-        "| triton | hinge/constant | triton:strip | 4096 | 512 | met | 2.5 | 2.8 x GEMM |" in report
+def lane(ms: float, ratio: float | None = None, mib: float | None = None) -> dict:
+    measurements = {name: {"p50": ms} for name in ("wall_time", "cpu_time", "bandwidth")}
+    return {"measurements": measurements, "ratios": {"gemm": ratio}, "first_s": 1.5, "mib": mib}
+
+
+def record(case: Case = STEP, stage: str = "steps", clock: str = "", **lanes) -> dict:
+    """A contest's; names of methods with __ for @ and _ for a colon."""
+    named = {n.replace("__", "@").replace("_", ":"): x for n, x in lanes.items()}
+    result = {"lanes": named, "failures": {}, "refused": {}, "oom": {"eager": "no memory"}}
+    result["load"] = {"clocks.sm": clock}
+    what = {"kind": "contest", "title": str(case), "arguments": {"case": asdict(case)}}
+    return {"stage": stage, "status": OK, "error": "", "result": result, **what}
+
+
+def test_targets_take_the_fastest_strategy_over_the_replayed_product() -> None:
+    plain = record(
+        gemm__graph=lane(2.0, 1.0),
+        triton_strip__graph=lane(5.0, 2.5, 3.0),
+        triton_tile__graph=lane(6.0, 3.0),
+        triton_strip=lane(5.5, 1.5),
+        cuda__graph=lane(4.6, 2.3),
     )
-    assert "| triton | hinge/constant | triton | 4096 | 1024 | **missed** | 3 |" in report
-    assert "| cuda | – | – | 16384 | any | not measured |" in report
+    ids = record(replace(STEP, ids="shuffled"), triton_strip=lane(6.0, 1.8))
+    report = render(HEAD, [plain, ids])
+    for row in (
+        "| triton | hinge/constant, B = 4096 | triton:strip@graph | met | 2.50 | 2.8 |",
+        "| hopper | hinge/constant, B = 4096 | cuda@graph | **missed** | 2.30 | 2.2 |",
+        "| hopper | B = 65536 | – | not measured | – | 1.12 |",
+        "| shuffled ids | hinge/constant, B = 4096, over plain | triton:strip | **missed** | 1.2",
+        "| 4096 × 512 | bfloat16 | shuffled ids | – | – | 6 (1.80) | – | – |",
+    ):
+        assert row in report, report
     assert "mean nothing" not in report
 
 
-def test_the_targets_are_those_of_the_design() -> None:
-    assert Target("triton", 16384, None, 1.6) in TARGETS
-    assert {t.limit for t in TARGETS if t.backend == "cuda"} == {2.2, 1.8, 1.25, 1.12, 30.0}
+def test_a_report_says_what_ran_out_of_memory_and_when_the_clock_fell() -> None:
+    records = [
+        record(clock="1980", stage="first", eager=lane(9.0, 9.0, 300.0), gemm=lane(1.0, 1.0)),
+        record(replace(STEP, objective=RELATIVE), clock="1900", auto=lane(2.0, 2.0, 1.25)),
+        {**record(), "kind": "fault", "status": SKIPPED, "title": "late", "result": {}},
+    ]
+    report = render(HEAD, records)
+    assert "| 4096 × 512 ⚠ | bfloat16 |  | 2 (2.00) |" in report
+    assert "| 4096 × 512 | bfloat16 |  | 9 (9.00) | 1 |" in report
+    assert "| hinge/constant | 4096 × 512 | eager | 1.50 | 9000 | 9000 |" in report
+    assert "| nca/sigmoid_ms | 4096 × 512 | bfloat16 | no memory | 1.25 |" in report
+    assert "- out of memory forward_backward-nca/sigmoid_ms-4096x512-bfloat16, eager:" in report
+    assert "- skipped: late" in report
 
 
-def test_the_journal_holds_every_record_before_the_end(tmp_path) -> None:
-    journal = Journal(tmp_path, Findings("a command", "2026-01-01", 9.0, True))
-    record = contest(64, 32, gemm=1.0)
-    journal.add(record)
-    assert json.loads(journal.path.read_text()) == asdict(record)
-    journal.findings.environment["device"] = "A Device 7"
-    path = journal.close()
-    assert path == tmp_path / "a-device-7" / "gpu_session.json"
-    assert not journal.path.exists()
-    assert read_findings(path) == journal.findings
+def test_the_plan_has_what_was_never_measured() -> None:
+    jobs = {stage: plan(stage, REAL) for stage in STAGES}
+    assert len({(s, j.title) for s in jobs for j in jobs[s]}) == sum(map(len, jobs.values()))
+    timed = [Case(**j.arguments["case"]) for s in jobs for j in jobs[s] if j.kind == "contest"]
+    steps = [c for c in timed if c.op == GOAL_LOSS and c.backward]
+    assert {c.batch for c in steps} >= {128, 1000, 4096, 10001, 65536, 262144, 1048576}
+    assert {c.width for c in steps} >= {256, 512, 1024}
+    assert {c.ids for c in steps} == {"", "sorted", "shuffled", "groups"}
+    assert any(c.normalize for c in steps)
+    assert {str(c.kind) for c in steps} == {str(kind) for kind in REAL.kinds}
+    assert {c.objective for c in steps} >= {PLAIN, RELATIVE, "circle/linear_ms"}
+    assert len({c.objective for c in steps}) == 20
+    assert {c.op for c in timed} == {"goal_loss", "mine", "gradients"}
+    assert {j.arguments["suite"] for s in jobs for j in jobs[s] if j.kind == "contest"} == set(
+        work.SUITES
+    )
+    first = [Case(**job.arguments["case"]) for job in jobs["first"]]
+    assert max(c.batch for c in first) <= 1024
+    some = plan("steps", REAL, [(4096, 512)])
+    assert {(j.arguments["case"]["batch"], j.arguments["case"]["width"]) for j in some} == {
+        (4096, 512)
+    }
+    for files in REAL.tests:
+        assert (ROOT / files.split()[0]).exists()
 
 
-def test_no_made_up_figures_among_the_results() -> None:
-    with pytest.raises(ValueError, match="dry run"):
-        gpu_session.choose_folder(ROOT / "bench" / "results", dry_run=True)
-    with pytest.raises(ValueError, match="dry run"):
-        gpu_session.choose_folder(ROOT / "bench" / "results" / "x", dry_run=True)
-    chosen = gpu_session.choose_folder(None, dry_run=True)
+def test_every_kind_of_job_has_a_function() -> None:
+    for scale in (REAL, DRY):
+        assert {job.kind for stage in STAGES for job in plan(stage, scale)} < set(work.WORK)
+
+
+def test_options_are_checked() -> None:
+    assert command.parse_sizes("4096x512,128x64") == [(4096, 512), (128, 64)]
+    assert command.parse_stages("large,build") == ["build", "large"]
+    for parse, text in ((command.parse_sizes, "4096"), (command.parse_stages, "small")):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"got '{text}'"):
+            parse(text)
+
+
+def test_no_made_up_figures_among_the_results(tmp_path) -> None:
+    for folder in (command.RESULTS, command.RESULTS / "x"):
+        with pytest.raises(ValueError, match="dry run"):
+            command.choose_folder(folder, dry_run=True)
+    chosen = command.choose_folder(None, dry_run=True)
     assert not chosen.is_relative_to(ROOT)
     chosen.rmdir()
-    assert gpu_session.choose_folder(None, dry_run=False) == ROOT / "bench" / "results"
+    command.Journal(tmp_path / "x.jsonl", {**HEAD, "dry_run": True})
+    for key, value in (("dry_run", False), ("commit", "4567")):
+        with pytest.raises(ValueError, match=f"has {key} .*; choose another folder"):
+            command.Journal(tmp_path / "x.jsonl", {**HEAD, "dry_run": True, key: value})
 
 
-SCRIPT = [sys.executable, str(ROOT / "bench" / "gpu_session.py")]
+def test_the_journal_goes_on_after_a_torn_line(tmp_path) -> None:
+    path = tmp_path / "deep" / "x.jsonl"
+    journal = command.Journal(path, HEAD)
+    journal.add(record(gemm=lane(1.0)))
+    journal.add({**record(), "title": "hung", "status": TIMED_OUT})
+    with path.open("a") as stream:
+        stream.write('{"stage": "st')
+    again = command.Journal(path, HEAD)
+    assert again.records == journal.records
+    assert again.has("steps", str(STEP))
+    assert not again.has("first", str(STEP))
+    assert not again.has("steps", "hung")
+    again.add({**record(), "title": "hung"})
+    assert again.has("steps", "hung")
+    assert command.Journal(path, HEAD).records == again.records
+    assert [r["status"] for r in again.records] == [OK, OK]  # the last record of a job counts
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [HEAD, *again.records]
 
 
-@pytest.fixture(scope="module")
-def dry_run(tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Findings, str]:
-    """One dry run with every fault in it: the process, its findings, its tables."""
-    folder = tmp_path_factory.mktemp("session")
-    environment = {**os.environ, session.FAULTS_VARIABLE: "hang,crash,error"}
-    environment.pop("PYTHONPATH", None)  # it has to find itself
-    done = subprocess.run(
-        [*SCRIPT, "--dry-run", "--out", str(folder)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    paths = sorted(folder.glob("*/*"))
-    assert [p.name for p in paths] == ["gpu_session.json", "gpu_session.md"], done.stderr
-    return done, read_findings(paths[0]), paths[1].read_text()
+COMMAND = [sys.executable, "-m", "tools.gpu_session", "--dry-run", "--out"]
 
 
-def test_a_dry_run_does_everything_and_says_what_broke(dry_run) -> None:
-    done, found, _ = dry_run
-    assert done.returncode == 1, done.stdout + done.stderr
-    bad = [record for record in found.records if record.bad]
-    assert [record.title for record in bad] == ["faults on purpose"], done.stdout
-    failures = bad[0].result["failures"]
-    assert set(failures) == {"hang", "crash", "error"}
-    assert bad[0].result["passed"] == ["sound"]
-    assert {record.status for record in found.records} == {OK}
-    done_kinds = {record.kind for record in found.records}
-    assert done_kinds == set(WORK)
-    assert found.seconds < found.budget
-    assert found.environment["copy_gbs"] > 0
-
-
-WITHOUT_HIGHEST = {"triton:strip", "triton:chunks"}
-"""Tensor cores have no full float32 precision."""
-
-
-def test_a_dry_run_times_only_the_checked(dry_run) -> None:
-    _, found, _ = dry_run
-    contests = [r for r in found.records if r.kind == "contest"]
-    backends = {n for n, why in found.environment["variants"].items() if not why[str(BFLOAT16)]}
-    assert {f"triton:{name}" for name in strategies()} <= backends
-    for record in contests:
-        unfit = WITHOUT_HIGHEST if "`highest`" in record.title else set()
-        assert set(record.barred) == unfit
-        assert set(record.result["lanes"]) == set(record.arguments["names"]) - unfit
-        for figures in record.result["lanes"].values():
-            assert 0 < figures["p20"] <= figures["p50"] <= figures["p80"]
-            assert len(figures["samples"]) >= ProcessorClock.least_rounds
-    passed = {
-        (name, *gates.job_kind(Job(r.kind, r.title, r.arguments)))
-        for r in found.records
-        if r.stage == "correctness"
-        for name in r.result["passed"]
-    }
-    for name in backends:
-        assert (name, *BFLOAT16) in passed
-        assert ((name, *HIGHEST) in passed) == (name not in WITHOUT_HIGHEST)
-
-
-def test_the_tables_of_a_dry_run_say_what_they_are(dry_run) -> None:
-    _, _, report = dry_run
-    assert "Dry run on a processor: the figures mean nothing." in report
-    for part in (
-        "hang: `timed out",
-        "crash: `crashed",
-        "Targets",
-        "Gradients alone",
-        "## Ranks",
-        "| 8 × 40 × 16 | bfloat16 | triton |",
-        "Peak memory",
-    ):
-        assert part in report
-    assert "| met |" not in report
-    assert "missed" not in report
-
-
-def test_a_request_to_end_leaves_results_and_no_process(tmp_path) -> None:
-    process = subprocess.Popen(
-        [*SCRIPT, "--dry-run", "--out", str(tmp_path)],
-        env={**os.environ, "MARK": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    for line in process.stdout:
-        if "exact integers" in line:
-            break
-    assert any(str(tmp_path) in found for found in _environments("bench.gpu.worker"))
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == gpu_session.INTERRUPTED, output
-    found = read_findings(next(tmp_path.glob("*/gpu_session.json")))
-    assert found.interrupted
-    assert "exact integers" in "".join(record.title for record in found.records)
-    assert "The session was interrupted." in next(tmp_path.glob("*/*.md")).read_text()
-    assert not any(str(tmp_path) in found for found in _environments("bench.gpu.worker"))
-
-
-def _environments(part: str) -> list[str]:
+def environments(part: str) -> list[str]:
     """Environments of the running processes whose command line has `part` in it."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -214,24 +170,210 @@ def _environments(part: str) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def dry_run(tmp_path_factory) -> tuple[str, list[dict], str]:
+    """A dry run with every fault in it, interrupted, and again: its output, records and report."""
+    folder = tmp_path_factory.mktemp("session")
+    environment = {**os.environ, command.FAULTS_VARIABLE: "hang,crash,error", "MARK": str(folder)}
+    environment.pop("PYTHONPATH", None)  # it has to find itself
+    interrupted = subprocess.Popen(
+        [*COMMAND, str(folder)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in interrupted.stdout:
+        if "environment" in line and " ok" in line:
+            break
+    assert any(str(folder) in found for found in environments("tools.gpu_session.work"))
+    interrupted.send_signal(signal.SIGTERM)
+    output, _ = interrupted.communicate(timeout=SOON)
+    assert interrupted.returncode == command.INTERRUPTED, output
+    assert not any(str(folder) in found for found in environments("tools.gpu_session.work"))
+    assert sorted(p.name for p in folder.iterdir()) == ["gpu_session.jsonl", "gpu_session.md"]
+    done = subprocess.run(
+        [*COMMAND, str(folder)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = (folder / "gpu_session.jsonl").read_text().splitlines()
+    report = (folder / "gpu_session.md").read_text()
+    return done.stdout, [json.loads(line) for line in lines[1:]], report
+
+
+def test_a_dry_run_goes_on_and_does_everything_and_says_what_broke(dry_run) -> None:
+    output, records, report = dry_run
+    titles = [(r["stage"], r["title"]) for r in records if r["status"] == OK]
+    assert len(titles) == len(set(titles))  # `environment` was not done again
+    wanted = {(stage, job.title) for stage in STAGES for job in plan(stage, DRY)}
+    assert set(titles) == {*wanted, ("first", "faults on purpose")}
+    assert {record["kind"] for record in records} == set(work.WORK)
+    bad = [record for record in records if failed(record)]
+    assert [record["title"] for record in bad] == ["faults on purpose"], output
+    assert set(bad[0]["result"]["failures"]) == {"hang", "crash", "error"}
+    assert bad[0]["result"]["passed"] == ["sound"]
+    for part in (
+        "mean nothing",
+        "hang: `timed out",
+        "crash: `crashed",
+        "## Ranks",
+        "not installed",
+    ):
+        assert part in report
+    assert "| met |" not in report
+    assert "missed" not in report
+
+
+def test_a_dry_run_times_what_passed_and_checks_every_strategy(dry_run) -> None:
+    _, records, _ = dry_run
+    contests = [record for record in records if record["kind"] == "contest"]
+    checked = [set(r["result"]["lanes"]) for r in contests if r["stage"] == "checks"]
+    named = {b.name for b in BACKENDS if b.availability().ok and b.name != "cuda"}
+    for lanes in checked:
+        assert {"gemm", "auto"} < lanes
+        assert named <= {name.partition(":")[0] for name in lanes}
+    assert any(":" in name for name in set.union(*checked))
+    repeated = next(r for r in records if r["kind"] == "repeated")
+    assert {name.partition(":")[0] for name in repeated["result"]["passed"]} == named
+    for record in contests:
+        for figures in record["result"]["lanes"].values():
+            times = figures["measurements"]["wall_time"]
+            assert 0 < times["p20"] <= times["p50"] <= times["p80"]
+            assert figures["first_s"] > 0
+
+
 def test_no_time_means_skipping_and_saying_so(tmp_path) -> None:
-    findings = Findings("a command", "2026-01-01", 0.0, True)
-    journal = Journal(tmp_path, findings)
+    journal = command.Journal(tmp_path / "x.jsonl", HEAD)
     lines: list[str] = []
-    session.Session(State(DRY), journal, 0.0, lines.append).run(build=False)
-    journal.close()
-    assert {record.status for record in findings.records} == {SKIPPED}
-    assert not findings.failed
-    assert "skipped, no time: environment" in render(findings)
+    command.Session(journal, DRY, 0.0, lines.append).run(["environment", "ranks"], [])
+    assert {record["status"] for record in journal.records} == {SKIPPED}
+    assert not any(map(failed, journal.records))
+    assert "skipped: environment; ranks of" in render(HEAD, journal.records)
 
 
 def test_without_a_gpu_it_says_what_to_do(capsys, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu_session.main([]) == 2
+    assert command.main([]) == 2
     assert "--dry-run" in capsys.readouterr().out
 
 
-def test_training_names_its_sums() -> None:
-    assert training(PLAIN).relative == NO_SUMS
-    assert training(RELATIVE).relative == "exponential"
-    assert training("nca/linear_ms").relative == "linear"
+@pytest.fixture
+def watched():
+    one = Watched(command.worker_environment("cpu", ""))
+    yield one
+    one.close()
+
+
+def fault(*names: str, patience: float = 2.0) -> Job:
+    return Job("fault", "on purpose", {"names": list(names)}, patience)
+
+
+def test_the_end_of_a_stage_cuts_a_job_short(watched) -> None:
+    end = time.monotonic() + SOON
+    assert watched.run(fault("sound"), end).result == {"passed": ["sound"]}
+    failure = watched.run(fault("error"), end)
+    assert (failure.status, failure.at) == (FAILED, "error")
+    assert watched.starts == 1  # an ordinary error is no reason for another process
+    assert watched.run(fault("hang", patience=SOON), time.monotonic() + 0.5).status == CUT
+
+
+def test_a_lost_device_ends_the_process(monkeypatch) -> None:
+    monkeypatch.setattr(work, "device_is_lost", lambda: True)
+    reply = work.perform("fault", {"names": ["error"]}, quiet)
+    assert reply["fatal"]
+    assert reply["status"] == FAILED
+    lines = []
+
+    class Channel:
+        def write(self, line: str) -> None:
+            lines.append(json.loads(line))
+
+        def flush(self) -> None:
+            pass
+
+    job = json.dumps(asdict(fault("error"))) + "\n"
+    work.serve([job, job], Channel())
+    assert [m for m in lines if "status" in m] == [reply]
+
+
+def test_a_process_that_says_it_is_lost_counts_as_crashed() -> None:
+    script = (
+        "import json; print(json.dumps({'at': ''})); input(); print(json.dumps({'at': 'x'}));"
+        "print(json.dumps({'status': 'failed', 'result': {}, 'error': 'gone', 'fatal': True}))"
+    )
+    one = Watched(os.environ, (sys.executable, "-c", script))
+    reply = one.run(fault("x"), time.monotonic() + SOON)
+    one.close()
+    assert (reply.status, reply.at, reply.error) == (CRASHED, "x", "gone")
+
+
+@pytest.mark.parametrize("state", [["1980", "650.5"], []])
+def test_the_clock_is_read_where_it_can_be(state, tmp_path, monkeypatch) -> None:
+    if state:
+        script = tmp_path / "nvidia-smi"
+        script.write_text('#!/bin/sh\ncase "$*" in\n*clocks.sm*) echo 1980;;\n*) exit 1;;\nesac\n')
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    expected = {"clocks.sm": "1980", "power.draw": ""} if state else {}
+    assert work.smi_state(("clocks.sm", "power.draw")) == expected
+    assert output_of("no-such-program") == ""
+
+
+def test_reruns_and_ranks_that_differ_are_caught(monkeypatch) -> None:
+    case = asdict(replace(STEP, batch=24, width=16, device="cpu"))
+    outcome, taken = work.Loss.outcome, []
+
+    def unsteady(method):
+        taken.append(outcome(method))
+        if len(taken) == 2:
+            taken[-1].gradients[0][0, 0] += 1e-2
+        return taken[-1]
+
+    monkeypatch.setattr(work.Loss, "outcome", unsteady)
+    others = [b.name for b in BACKENDS if b.name != "reference"]
+    others += [f"{b.name}:{name}" for b in BACKENDS for name in strategies(b.name)]
+    found = work.repeated(quiet, case, without=[*others, "auto"])
+    assert "rerun 1: grad_image differ" in found["failures"]["reference"]
+
+    from goal_kernels.backends.cpu import CpuBackend
+
+    rank = CpuBackend.rank
+    assert "cpu" in work.ranks(quiet, [9, 8, "float32", "cpu"])["lanes"]
+    monkeypatch.setattr(
+        CpuBackend, "rank", lambda *i: rank(*i)._replace(text_ties=rank(*i).text_ties + 1)
+    )
+    found = work.ranks(quiet, [9, 8, "float32", "cpu"])
+    assert found["failures"] == {"cpu": "text_ties differ"}
+    assert "cpu" not in found["lanes"]
+
+
+def test_a_failing_test_file_is_told(tmp_path) -> None:
+    bad = tmp_path / "test_bad.py"
+    bad.write_text("def test_it():\n    assert 0, 'it is bad'\n")
+    found = work.pytest_files(quiet, ["gone", str(bad)], without=["gone"])
+    assert found["passed"] == []
+    assert "it is bad" in found["failures"][str(bad)]
+
+
+def test_a_build_that_fails_or_hangs_says_so(monkeypatch) -> None:
+    def commands(*scripts: str) -> None:
+        found = tuple((sys.executable, "-c", script) for script in scripts)
+        monkeypatch.setattr(command, "build_commands", lambda: found)
+
+    emulation = "import os; assert os.environ['GOAL_KERNELS_EMULATION'] == 'OFF'"
+    commands("raise SystemExit('too old')", emulation)
+    assert command.build(SOON).status == OK
+    commands("raise SystemExit('too old')", "import time; time.sleep(99)")
+    start = time.monotonic()
+    reply = command.build(1.0)
+    assert time.monotonic() < start + 20
+    assert reply.status == FAILED
+    assert "too old" in reply.error
+    assert "not done" in reply.error

@@ -13,22 +13,58 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.jobs import CRASHED, CUT, TIMED_OUT, Job, Reply
-
 ROOT = Path(__file__).parent.parent.parent
-COMMAND = (sys.executable, "-m", "bench.gpu.worker")
-OVER = "the session was over"
+COMMAND = (sys.executable, "-m", "tools.gpu_session.work")
+
+OK = "ok"
+FAILED = "failed"
+TIMED_OUT = "timed out"
+CRASHED = "crashed"
+CUT = "cut short"
+SKIPPED = "skipped"
+BAD = (FAILED, TIMED_OUT, CRASHED)
+"""What makes the session fail. A job cut short or skipped for lack of time does not."""
+
+PATIENCE = 60.0
+"""Seconds without a sign of life after which a job counts as hung: several compilations."""
+
 START_PATIENCE = 120.0
 """Seconds that a process has to import everything, on a cold disk too."""
 
 END_PATIENCE = 15.0
 """Seconds that the driver has to clean up after a process that was killed."""
 
+OVER = "the time of its stage was over"
 LOG_TAIL = 2000
 """Characters of the process's log that explain a crash."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work for the worker.
+
+    kind: name of a function in `work`. arguments: JSON values for it; "without" lists methods to
+    leave out. patience: seconds between signs of life.
+    """
+
+    kind: str
+    title: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    patience: float = PATIENCE
+
+
+@dataclass
+class Reply:
+    """What became of a job. at: the method at work last. error: empty when all is well."""
+
+    status: str
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    at: str = ""
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
@@ -50,8 +86,7 @@ class Watched:
         self._command = command
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed by close
-        self._retired = False
+        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - as long as we live
         self.starts = 0
 
     def _start(self) -> subprocess.Popen[str]:
@@ -82,14 +117,7 @@ class Watched:
         self.starts += 1
         return process
 
-    def _next(self, patience: float) -> dict[str, Any] | None:
-        """The next message; None when the process has ended. Raises: queue.Empty."""
-        line = self._lines.get(timeout=max(0.0, patience))
-        message: dict[str, Any] | None = None if line is None else json.loads(line)
-        return message
-
     def _log_tail(self) -> str:
-        self._log.flush()
         size = os.fstat(self._log.fileno()).st_size
         data = os.pread(self._log.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
         return data.decode(errors="replace").strip()
@@ -100,24 +128,11 @@ class Watched:
             end_group(self._process)
             self._process = None
 
-    def retire(self) -> None:
-        """End the process for good, from any thread: a job in flight is cut short."""
-        self._retired = True
-        self.close()
-
     def run(self, job: Job, end: float) -> Reply:
         """Do one job; never raises for what the job does.
 
         end: `time.monotonic` at which all is over, whatever the job is at.
         """
-        started = time.monotonic()
-        reply = self._exchange(job, end)
-        reply.start, reply.end = started, time.monotonic()
-        return reply
-
-    def _exchange(self, job: Job, end: float) -> Reply:
-        if self._retired:
-            return Reply(CUT, error=OVER)
         at, patience = "", job.patience
         process = self._process
         try:
@@ -125,7 +140,7 @@ class Watched:
                 process = self._start()
                 self._await(START_PATIENCE, end)
             assert process.stdin is not None
-            process.stdin.write(json.dumps(job.as_dict()) + "\n")
+            process.stdin.write(json.dumps(asdict(job)) + "\n")
             process.stdin.flush()
             while True:
                 message = self._await(patience, end)
@@ -141,10 +156,8 @@ class Watched:
         except (EOFError, BrokenPipeError, json.JSONDecodeError):
             assert process is not None
             self.close()
-            if self._retired:
-                return Reply(CUT, error=OVER, at=at)
-            code, tail = process.returncode, self._log_tail()
-            return Reply(CRASHED, error=f"the process ended with status {code}: {tail}", at=at)
+            error = f"the process ended with status {process.returncode}: {self._log_tail()}"
+            return Reply(CRASHED, error=error, at=at)
         if message.pop("fatal"):
             self.close()
             return Reply(CRASHED, message["result"], message["error"], at)
@@ -152,7 +165,24 @@ class Watched:
 
     def _await(self, patience: float, end: float) -> dict[str, Any]:
         """The next message. Raises: queue.Empty when it takes too long, EOFError at the end."""
-        message = self._next(min(patience, end - time.monotonic()))
-        if message is None:
+        line = self._lines.get(timeout=max(0.0, min(patience, end - time.monotonic())))
+        if line is None:
             raise EOFError
+        message: dict[str, Any] = json.loads(line)
         return message
+
+    def run_without_culprits(self, job: Job, end: float) -> Reply:
+        """Run a job; record a method that breaks the process as failed and retry without it."""
+        culprits: dict[str, str] = {}
+        while True:
+            reply = self.run(job, end)
+            if reply.status not in BAD or not reply.at or reply.at in culprits:
+                break
+            culprits[reply.at] = f"{reply.status}: {reply.error}"
+            job = replace(job, arguments={**job.arguments, "without": list(culprits)})
+            if time.monotonic() >= end:
+                reply = Reply(CUT, error=OVER)
+                break
+        if culprits:
+            reply.result.setdefault("failures", {}).update(culprits)
+        return reply

@@ -1,4 +1,4 @@
-"""One contestant in a process of its own: how much memory a step needs at its peak.
+"""How much memory a step needs at its peak: one method in a process of its own.
 
 Prints MiB beyond what was there before the step (inputs among it) and beyond the gradients it
 leaves behind. Only the first step of a process tells: later ones find the buffers that the first
@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from bench.cases import Case, make_inputs
-from bench.contestants import GEMM, GEMM_OUT, Contestant
-from bench.lineup import make_contestant
+from bench.lineup import PRODUCTS, make_method, split_way
+from bench.methods import Method
 
 TIME_LIMIT_SECONDS = 300
 WARM_UP_BATCH = 64
@@ -42,33 +42,38 @@ def _status_bytes(field: str) -> int:
     return int(found.group(1)) * 1024
 
 
-def _peak_cpu(contestant: Contestant) -> int:
+def peak_cpu(method: Method) -> int:
     """Bytes of resident memory above the start, while one step runs."""
     Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     before = _status_bytes("VmRSS")
-    contestant.run()
+    method.run()
     return _status_bytes("VmHWM") - before
 
 
-def _peak_cuda(contestant: Contestant) -> int:
+def peak_cuda(method: Method) -> int:
     """Bytes of allocated device memory above the start, while one step runs."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    contestant.run()
+    method.run()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
+
+
+def gradient_bytes(name: str, case: Case) -> int:
+    """Of the gradients that a step leaves behind."""
+    if not case.backward or split_way(name)[0] in PRODUCTS:
+        return 0
+    return 2 * case.batch * case.width * case.torch_dtype.itemsize
 
 
 def extra_mib(name: str, case: Case) -> float:
     """Peak MiB beyond inputs and gradients."""
     small = replace(case, batch=min(WARM_UP_BATCH, case.batch))
-    make_contestant(name, small, make_inputs(small)).run()
-    contestant = make_contestant(name, case, make_inputs(case))
-    peak = _peak_cuda if case.device == "cuda" else _peak_cpu
-    makes_gradients = case.backward and name not in (GEMM, GEMM_OUT)
-    gradients = 2 * case.batch * case.width * case.torch_dtype.itemsize * makes_gradients
-    return max(0, peak(contestant) - gradients) / 2**20
+    make_method(name, small, make_inputs(small)).run()
+    method = make_method(name, case, make_inputs(case))
+    peak = peak_cuda if case.device == "cuda" else peak_cpu
+    return max(0, peak(method) - gradient_bytes(name, case)) / 2**20
 
 
 def extra_mib_apart(name: str, case: Case, threads: int) -> float:
@@ -76,7 +81,7 @@ def extra_mib_apart(name: str, case: Case, threads: int) -> float:
 
     Raises: RuntimeError with what the process said when it failed.
     """
-    command = [sys.executable, "-m", "bench.memory_worker", name, json.dumps(asdict(case))]
+    command = [sys.executable, "-m", "bench.memory", name, json.dumps(asdict(case))]
     done = subprocess.run(
         command,
         cwd=Path(__file__).parent.parent,
@@ -92,14 +97,14 @@ def extra_mib_apart(name: str, case: Case, threads: int) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure the contestant and the case given as JSON."""
+    """Measure the method and the case given as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("contestant", help="name of a backend or baseline")
+    parser.add_argument("method", help="its name")
     parser.add_argument("case", help="fields of bench.cases.Case as a JSON object")
     options = parser.parse_args(arguments)
     case = Case(**json.loads(options.case))
     torch.set_float32_matmul_precision(case.precision)
-    print(extra_mib(options.contestant, case))
+    print(extra_mib(options.method, case))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.cases import DEFAULT_SUITE, FORWARD, FORWARD_BACKWARD, GOAL_LOSS, MINE, SUITES
-from bench.contestants import (
+from bench.lineup import (
     BASELINES,
     COMPILED,
     EAGER,
@@ -14,18 +14,28 @@ from bench.contestants import (
     METRIC_LEARNING,
     REFERENCE,
 )
-from bench.noise import busy_warning
-from bench.records import PEAK_MEMORY, WALL_TIME, Record, Run, Situation
-from bench.targets import judge_targets, target_sentence, target_table
-from bench.words import job_name, kind_name, markdown_table, size_name
+from bench.results import PEAK_MEMORY, WALL_TIME, Record, Run, Situation, busy_warning
+from bench.targets import BACKEND, Figure, Verdict, judge_targets
 
 ABSENT = "–"
 SHORT_BATCH = 1024
 """The README's table has the largest batch, and this one for the size of everyday training."""
 
 
+SHOWN_FIGURES = 2
+"""Of each target: one per size, or the worst two of those that hold everywhere."""
+
 Found = dict[str, Record]
-"""Contestant -> record of one metric in one case."""
+"""Method -> record of one metric in one case."""
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
+    """A Markdown table whose first `left` columns hold words, the others numbers; none if empty."""
+    rows = list(rows)
+    if not rows:
+        return ""
+    rule = ["---"] * left + ["--:"] * (len(header) - left)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
 def by_case(records: Iterable[Record], metric: str) -> dict[Situation, Found]:
@@ -37,11 +47,11 @@ def by_case(records: Iterable[Record], metric: str) -> dict[Situation, Found]:
 
 
 def backend_names(records: Iterable[Record]) -> list[str]:
-    """The library's backends among the contestants, without the reference, in order of name."""
+    """The library's backends among the methods, without the reference, in order of name."""
     return sorted({r.backend for r in records} - {*BASELINES, REFERENCE})
 
 
-def _number(value: float | None, pattern: str = "{:.3g}") -> str:
+def number(value: float | None, pattern: str = "{:.3g}") -> str:
     """Three digits, without an exponent for large times."""
     if value is None:
         return ABSENT
@@ -49,19 +59,17 @@ def _number(value: float | None, pattern: str = "{:.3g}") -> str:
 
 
 def _median(found: Found, name: str) -> str:
-    return _number(found[name].p50 if name in found else None)
+    return number(found[name].p50 if name in found else None)
 
 
 def job_table(records: Iterable[Record], op: str) -> str:
-    """Median ms and peak MiB of every contestant of one op, and each backend over the baselines.
+    """Median ms and peak MiB of every method of one op, and each backend over the baselines.
 
     A backend is compared with what its job can do at best: mining with the product into existing
     memory, a loss with the product as users write it. Empty text when the op was not measured.
     """
     records = [r for r in records if r.op == op]
     timed, weighed = by_case(records, WALL_TIME), by_case(records, PEAK_MEMORY)
-    if not records:
-        return ""
     backends = backend_names(records)
     floor = GEMM_OUT if op == MINE else GEMM
     names = (GEMM, GEMM_OUT, EAGER, COMPILED, METRIC_LEARNING, *backends)
@@ -73,12 +81,12 @@ def job_table(records: Iterable[Record], op: str) -> str:
     rows = []
     for case in sorted({*timed, *weighed}):
         found, extra = timed.get(case, {}), weighed.get(case, {})
-        row = [job_name(case), kind_name(case.dtype, case.precision), size_name(case)]
+        row = [case.job, str(case.kind), case.size]
         row += [_median(found, name) for name in clocked]
         for backend in backends:
             for base in (floor, EAGER):
                 record = found.get(backend)
-                row.append(_number(record.ratio_to(base) if record else None, "{:.2f}"))
+                row.append(number(record.ratio_to(base) if record else None, "{:.2f}"))
         rows.append(row + [_median(extra, name) for name in scaled])
     return markdown_table(header, rows, 3)
 
@@ -107,7 +115,7 @@ def provenance(run: Run) -> str:
         f"Measured on {run.date} on {machine['device']} ({machine['cores']} cores, "
         f"{machine['threads']} threads, native kernels: {machine['isa']}) with torch "
         f"{machine['torch']}, Python {machine['python']}, commit `{run.commit}`, by "
-        f"`{run_command(run)}`. Medians of rounds taken in turns; every contestant passed a "
+        f"`{run_command(run)}`. Medians of rounds taken in turns; every method passed a "
         "float64 check of the same case first. float32 with torch's word for the precision "
         f"of products, which the baselines follow too. `{GEMM}`: `X @ Y.T` alone; "
         f"`{GEMM_OUT}`: the same into existing memory; `{EAGER}`: the vectorised torch "
@@ -129,6 +137,42 @@ def run_command(run: Run) -> str:
     if machine["selected"]:
         options += f" -k '{machine['selected']}'"
     return f"python -m bench{options} --threads {machine['threads']}"
+
+
+def _places(figures: Sequence[Figure]) -> str:
+    return ", ".join(f"{figure.ratio:.2f} at {figure.where}" for figure in figures)
+
+
+def target_table(verdicts: Sequence[Verdict]) -> str:
+    """Limit, the two worst figures and whether it holds, as Markdown; empty without verdicts."""
+    words = {True: "met", False: "**missed**", None: "not measured"}
+    rows = [
+        [
+            v.target.title,
+            words[v.met],
+            _places(v.figures[:SHOWN_FIGURES]),
+            f"{v.target.limit:.2f}",
+            str(len(v.figures)),
+        ]
+        for v in verdicts
+    ]
+    header = [f"time of `{BACKEND}`: what / over what", "", "worst measured", "limit", "cases"]
+    return markdown_table(header, rows, 3)
+
+
+def target_sentence(verdicts: Sequence[Verdict]) -> str:
+    """How many of the measured targets hold, and the missed ones; empty when none was measured."""
+    measured = [v for v in verdicts if v.figures]
+    if not measured:
+        return ""
+    missed = [
+        f"{v.target.title}: {_places(v.figures[:1])} (limit {v.target.limit:.2f})"
+        for v in measured
+        if not v.met
+    ]
+    met = f"{len(measured) - len(missed)} of {len(measured)}"
+    count = f"Targets of the `{BACKEND}` kernels (`bench/targets.py`) that are met: {met}."
+    return f"{count} Missed: {'; '.join(missed)}." if missed else count
 
 
 def _document(run: Run, records: Sequence[Record], targets: str) -> str:

@@ -1,4 +1,4 @@
-"""pytorch-metric-learning as a contestant: the same hinge, put together from its parts."""
+"""pytorch-metric-learning as a method: the same hinge, put together from its parts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pytorch_metric_learning.miners import BatchHardMiner
 from pytorch_metric_learning.reducers import SumReducer
 from torch import Tensor
 
-from bench.baselines import Hardest
 from bench.cases import Case, Inputs
-from bench.contestants import Training
+from bench.eager import Hardest
+from bench.methods import Training
 
 if TYPE_CHECKING:
-    from bench.gate import Judge
+    from bench.judge import Judge
 
 
 class MetricLearning(Training):

@@ -1,16 +1,18 @@
 """The competitor: what a good user writes today in plain torch, with the matrix in full.
 
 No Python loop, no second product in the backward, gradients by gather and index_add. It is spared
-the bookkeeping of autograd, which the contestants of the library pay for.
+the bookkeeping of autograd, which the library's methods pay for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from bench.cases import NO_OBJECTIVE
 from goal_kernels import Objective
 from goal_kernels.backends.base import accumulate_dtype
 
@@ -62,8 +64,16 @@ def hardest_only(image: Tensor, text: Tensor) -> Hardest:
     return mine(image, text)[1]
 
 
+def pipeline(objective: str, mode: str) -> Callable[..., object]:
+    """The pipeline of a case: (image, text) [B, D] -> Hardest, Forward or Step."""
+    if objective == NO_OBJECTIVE:
+        return hardest_only
+    function: Callable[..., object] = getattr(EagerPipeline(Objective.parse(objective)), mode)
+    return function
+
+
 class Outcome(NamedTuple):
-    """What any contestant answers: hardest negatives, 0-d value, gradients [B, D] if made."""
+    """What any method answers: hardest negatives, 0-d value, gradients [B, D] if made."""
 
     hardest: Hardest
     value: Tensor

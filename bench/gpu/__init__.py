@@ -1,1 +1,0 @@
-"""The parts of `bench/gpu_session.py`: build, verify and measure on a GPU within minutes."""
