@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from goal_kernels.data.split import PictureSplit
+from goal_kernels.extras import install
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -124,8 +125,7 @@ def need_pillow(argument: str) -> None:
     """Raise ValueError when image files cannot be read here; ``argument`` is what asks for them."""
     if find_spec("PIL") is None:
         raise ValueError(
-            f"{argument}: image files need Pillow, which is not installed; "
-            "pip install 'goal-kernels[train]'"
+            f"{argument}: image files need Pillow, which is not installed; {install('train')}"
         )
 
 

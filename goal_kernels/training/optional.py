@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+from goal_kernels.extras import install
+
 
 class MissingPackageError(ValueError):
     """An option asks for a package that is not installed."""
@@ -19,6 +21,5 @@ def need(package: str, extra: str, argument: str) -> ModuleType:
         return import_module(package)
     except ImportError as error:
         raise MissingPackageError(
-            f"{argument}: needs {package}, which cannot be imported ({error}); "
-            f"pip install 'goal-kernels[{extra}]'"
+            f"{argument}: needs {package}, which cannot be imported ({error}); {install(extra)}"
         ) from error

@@ -15,6 +15,7 @@ from goal_kernels.data.inspection.findings import Finding
 from goal_kernels.data.progress import Progress
 from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split
 from goal_kernels.data.vocabulary import tokenize
+from goal_kernels.extras import install
 
 DECODED_PICTURES = 64  # of a split unless all are asked for; some 10 ms each
 SHOWN = 5  # examples in a finding
@@ -145,7 +146,7 @@ def check_pictures(split: Split, how: Thoroughness) -> Iterator[Finding]:
         yield Finding(
             "note",
             split.name,
-            "image files were not decoded: that needs Pillow, pip install 'goal-kernels[train]'",
+            f"image files were not decoded: that needs Pillow, {install('train')}",
         )
         return
     broken = []
