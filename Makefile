@@ -28,6 +28,7 @@ help:
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(SOURCES)
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"setup needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
 	@$(SAY) "setup 1/3: Python environment in $(VENV) (seconds)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(SAY) "setup 2/3: newest pip (seconds)"

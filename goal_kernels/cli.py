@@ -10,7 +10,7 @@ from importlib import import_module
 from textwrap import fill
 from typing import Any, NamedTuple, NoReturn
 
-from goal_kernels.extras import MissingExtraError, install, require
+from goal_kernels.extras import install, require
 from goal_kernels.parser import Parser
 from goal_kernels.terminal import spell_out
 
@@ -25,6 +25,8 @@ Start here, nothing is downloaded:
 EPILOG = """\
 `goal-kernels COMMAND --help` explains each command.
 Training needs the extra: {install}
+Exit status: 0; 2 when something given is wrong or missing; 1 after an error that is ours, whose
+traceback is kept in a file (GOAL_KERNELS_TRACEBACK=1 prints it); 130 after Ctrl-C.
 """
 
 FIT_EPILOG = """\
@@ -109,9 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who was reading, `head` for instance, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (*UNUSABLE_FILES, MissingExtraError) as error:
-        return _fail(str(error))
     except Exception as error:
+        if isinstance(error, UNUSABLE_FILES) or type(error).__module__.startswith("goal_kernels."):
+            return _fail(str(error))  # errors of our own are meant for who reads them
         from goal_kernels.failures import explain
 
         return _fail(explain(given, error), 1)
@@ -265,21 +267,15 @@ def _train(command: str, arguments: list[str]) -> int:
         print(_training_help(command))
         return 0
     require(command, "train", *TRAINING_MODULES)
-    from goal_kernels.training.recipes import RecipeError, resolve_recipes
+    from goal_kernels.training.recipes import resolve_recipes
 
-    try:
-        resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
-    except RecipeError as error:
-        return _fail(str(error))
-    from goal_kernels.training.checkpoints import CheckpointError
-    from goal_kernels.training.lightning_cli import ConfigurationError, run_training
-    from goal_kernels.training.resume import ResumeError, RunFinished
+    resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
+    from goal_kernels.training.lightning_cli import run_training
+    from goal_kernels.training.resume import RunFinished
     from goal_kernels.training.stopping import Stopped
 
     try:
         run_training(command, resolved, typed=arguments)
-    except (ConfigurationError, CheckpointError, ResumeError) as error:
-        return _fail(str(error))
     except RunFinished as finished:
         print(finished)
     except Stopped as stopped:
