@@ -7,12 +7,16 @@ STAMP := $(VENV)/.installed
 SOURCES := $(wildcard csrc/*.cpp csrc/*/*)
 DATA ?= data/goalworld
 RUNS ?= runs
+JOBS ?= auto
+SAY := printf '\n== %s\n'
+# A person sees what is fetched; a log gets errors alone.
+QUIET := $(shell test -t 2 || echo --quiet)
 
 .PHONY: help setup demo test lint aot oldest-triton sanitize bench clean
 
 help:
 	@echo "make demo   set up, generate the embedded dataset, train, evaluate, write a report"
-	@echo "make test   set up and run every test"
+	@echo "make test   set up and run every test, on as many cores as there are or JOBS=N"
 	@echo "make bench  set up and run the benchmarks; results go to bench/results/"
 	@echo "make lint   check formatting, lint and types"
 	@echo "make aot    compile every Triton kernel ahead of time for sm_80, sm_90 and sm_100"
@@ -24,33 +28,45 @@ help:
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(SOURCES)
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"setup needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
+	@$(SAY) "setup 1/3: Python environment in $(VENV) (seconds)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(SAY) "setup 2/3: newest pip (seconds)"
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(SAY) "setup 3/3: some 90 packages, torch the largest, and the C++ kernels, which are compiled (3 to 5 minutes, longer on a slow line; a minute when only the kernels changed)"
+	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: setup
+	@$(SAY) "demo 1/2: the dataset GoalWorld, generated in $(DATA) (half a minute)"
 	$(BIN)/goal-kernels data synth --folder $(DATA)
+	@$(SAY) "demo 2/2: training, test and report, in $(RUNS) (6 minutes on two cores)"
 	$(BIN)/goal-kernels fit --config goalworld --data.folder $(DATA) --run.root $(RUNS)
 
 test: setup
-	$(BIN)/python -m pytest
+	@$(SAY) "every test, on $(JOBS) cores at once (5 minutes on two cores)"
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 16 --dist worksteal
 
 lint: setup
+	@$(SAY) "formatting, lint and types (a minute)"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 aot: setup
+	@$(SAY) "every Triton kernel compiled for three architectures (2 minutes on two cores)"
 	$(BIN)/python -m goal_kernels.backends.triton.aot
 
 oldest-triton: setup
+	@$(SAY) "Triton checks with the oldest Triton (3 minutes)"
 	.ci/oldest-triton $(BIN)/python
 
 sanitize: setup
+	@$(SAY) "native tests under sanitizers (4 minutes)"
 	.ci/sanitize $(BIN)/python
 
 bench: setup
+	@$(SAY) "the benchmarks (5 minutes)"
 	$(BIN)/python -m bench
 
 clean:

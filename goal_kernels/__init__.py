@@ -1,36 +1,44 @@
 """goal_kernels: fused kernels for gradient-space image-text retrieval objectives.
 
-Importing costs torch and nothing else: native code, Triton and the training driver are loaded when
-first used.
+Importing costs next to nothing: torch is loaded with the first name that is used, native code,
+Triton and the training driver when something needs them. `import goal_kernels.ops` registers the
+operators, for programs that load an exported graph and use nothing else.
 """
 
 from __future__ import annotations
 
-from goal_kernels.backends import BackendUnavailableError
-from goal_kernels.backends.explain import available_backends, explain_backend
-from goal_kernels.functional import MinedPairs, goal_loss, goal_loss_from_similarity, mine
-from goal_kernels.graphs import GraphedLoss, graphed_loss
-from goal_kernels.modules import GOALLoss
-from goal_kernels.objective import Objective, builtin_objectives
-from goal_kernels.registry import (
-    Element,
-    Parameter,
-    list_elements,
-    register_pair,
-    register_triplet,
-)
-from goal_kernels.retrieval import (
-    RetrievalRanks,
-    chance_metrics,
-    fold_metrics,
-    rank_histogram,
-    recall_at_k,
-    relevance_metrics,
-    retrieval_metrics,
-    retrieval_ranks,
-    similarity_ranks,
-)
-from goal_kernels.statistics import MiningStatistics
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from goal_kernels import elements  # noqa: F401, the registry is never without them
+
+if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run time
+    from goal_kernels.backends import BackendUnavailableError
+    from goal_kernels.backends.explain import available_backends, explain_backend
+    from goal_kernels.functional import MinedPairs, goal_loss, goal_loss_from_similarity, mine
+    from goal_kernels.graphs import GraphedLoss, graphed_loss
+    from goal_kernels.modules import GOALLoss
+    from goal_kernels.objective import Objective, builtin_objectives
+    from goal_kernels.registry import (
+        Element,
+        Parameter,
+        list_elements,
+        register_pair,
+        register_triplet,
+    )
+    from goal_kernels.retrieval import (
+        RetrievalRanks,
+        chance_metrics,
+        fold_metrics,
+        rank_histogram,
+        recall_at_k,
+        relevance_metrics,
+        retrieval_metrics,
+        retrieval_ranks,
+        similarity_ranks,
+    )
+    from goal_kernels.statistics import MiningStatistics
 
 __version__ = "0.1.0"
 
@@ -63,3 +71,32 @@ __all__ = [
     "retrieval_ranks",
     "similarity_ranks",
 ]
+
+_HOMES = (
+    "backends",
+    "backends.explain",
+    "functional",
+    "graphs",
+    "modules",
+    "objective",
+    "registry",
+    "retrieval",
+    "statistics",
+)
+"""Modules that hold the names of `__all__`."""
+
+
+def __getattr__(name: str) -> Any:
+    """A name of `__all__` or a module of the package, which is imported now."""
+    if name in __all__:
+        for home in _HOMES:
+            found = vars(import_module(f"goal_kernels.{home}"))
+            globals().update({each: found[each] for each in __all__ if each in found})
+        return globals()[name]
+    if not name.startswith("_") and find_spec(f"goal_kernels.{name}") is not None:
+        return import_module(f"goal_kernels.{name}")
+    raise AttributeError(f"module 'goal_kernels' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

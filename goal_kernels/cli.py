@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
+
+from goal_kernels.extras import install, require
+from goal_kernels.parser import Parser
+from goal_kernels.terminal import spell_out
 
 DESCRIPTION = """\
 Image-text retrieval with gradient-space objectives (GOAL).
@@ -22,7 +24,9 @@ Start here, nothing is downloaded:
 
 EPILOG = """\
 `goal-kernels COMMAND --help` explains each command.
-Training needs the extra: pip install 'goal-kernels[train]'
+Training needs the extra: {install}
+Exit status: 0; 2 when something given is wrong or missing; 1 after an error that is ours, whose
+traceback is kept in a file (GOAL_KERNELS_TRACEBACK=1 prints it); 130 after Ctrl-C.
 """
 
 FIT_EPILOG = """\
@@ -81,6 +85,13 @@ TRAINING_COMMANDS = {
     "test": "evaluate a checkpoint on the test split, write metrics.json and report.html",
 }
 TRAINING_MODULES = ("pytorch_lightning", "jsonargparse", "rich", "tensorboard", "PIL")
+UNUSABLE_FILES = (
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,25 +99,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Args:
         arguments: without the program's name; those of the process when None.
-    Returns: the exit status: 0, or 2 when files or extras are missing. Bad options exit with 2.
+    Returns: the exit status: 0; 2 when options, files or extras are not there or cannot be used;
+        130 after Ctrl-C; 1 after an error that nobody foresaw. Bad options exit with 2.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    spell_out()
     try:
-        if given and given[0] in TRAINING_COMMANDS:
-            return _train(given[0], given[1:])
-        chosen = _parser().parse_args(given)
-        return chosen.run(chosen)
-    except (FileNotFoundError, FileExistsError) as error:
-        return _fail(str(error))
+        return _dispatch(given)
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # who was reading, `head` for instance, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if isinstance(error, UNUSABLE_FILES) or type(error).__module__.startswith("goal_kernels."):
+            return _fail(str(error))  # errors of our own are meant for who reads them
+        from goal_kernels.failures import explain
+
+        return _fail(explain(given, error), 1)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = 2) -> int:
     """Say what went wrong in one line and return the exit status for it."""
     print(f"goal-kernels: error: {message}", file=sys.stderr)
-    return 2
+    return status
 
 
 class Command(NamedTuple):
@@ -154,7 +170,6 @@ COMMANDS = (
         "table of runs: mean ± std over seeds, paired tests",
         "training.compare.cli:add_compare_arguments",
         "training.compare.cli:run_compare",
-        trains=True,
     ),
     Command(
         "study",
@@ -191,36 +206,38 @@ COMMANDS = (
 GROUPS = {"data": "make, inspect and convert datasets"}
 
 
-def _parser() -> argparse.ArgumentParser:
-    """The parser of every command; those of training are listed here and parsed by Lightning."""
+def _dispatch(given: list[str]) -> int:
+    """Run the command that the arguments begin with, or list what there is."""
+    if given and given[0] in TRAINING_COMMANDS:
+        return _train(given[0], given[1:])
+    for command in COMMANDS:
+        words = command.words.split(" ")
+        if given[: len(words)] == words:
+            return _run(command, given[len(words) :])
+    return _list_commands(given)
+
+
+def _list_commands(given: list[str]) -> NoReturn:
+    """Help, version, or what is wrong with arguments that name no command."""
     from goal_kernels import __version__
 
-    parser = argparse.ArgumentParser(
-        "goal-kernels",
-        description=DESCRIPTION,
-        epilog=EPILOG,
+    group = given[0] if given and given[0] in GROUPS else ""
+    summaries = {**TRAINING_COMMANDS, **{c.words: c.summary for c in COMMANDS}, **GROUPS}
+    parser = Parser(
+        f"goal-kernels {group}".rstrip(),
+        description=GROUPS[group] if group else DESCRIPTION,
+        epilog=None if group else EPILOG.format(install=install("train")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"goal-kernels {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, summary in TRAINING_COMMANDS.items():
-        commands.add_parser(name, help=summary)
-    places = {"": commands}
-    for command in COMMANDS:
-        group, _, name = command.words.rpartition(" ")
-        if group not in places:
-            inner = commands.add_parser(group, help=GROUPS[group])
-            places[group] = inner.add_subparsers(metavar="KIND", required=True)
-        own = places[group].add_parser(
-            name,
-            help=command.summary,
-            description=command.summary,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        if command.add is not None:
-            _named(command.add)(own)
-        own.set_defaults(run=partial(_run, command))
-    return parser
+    if not group:
+        parser.add_argument("--version", action="version", version=f"goal-kernels {__version__}")
+    listed = parser.add_subparsers(metavar="KIND" if group else "COMMAND", required=True)
+    for words, summary in summaries.items():
+        above, _, name = words.rpartition(" ")
+        if above == group:
+            listed.add_parser(name, help=summary, add_help=False)
+    parser.parse_all(given[1:] if group else given)
+    parser.error("expected the command first")
 
 
 def _named(place: str) -> Callable[..., Any]:
@@ -229,10 +246,18 @@ def _named(place: str) -> Callable[..., Any]:
     return getattr(import_module(f"goal_kernels.{module}"), function)
 
 
-def _run(command: Command, chosen: argparse.Namespace) -> int:
-    """Run a command, unless an extra that it needs is missing."""
-    if command.trains and (missing := _missing_extra(command.words)):
-        return _fail(missing)
+def _run(command: Command, arguments: list[str]) -> int:
+    """Parse the arguments of a command and run it. Raises: MissingExtraError."""
+    parser = Parser(
+        f"goal-kernels {command.words}",
+        description=command.summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if command.add is not None:
+        _named(command.add)(parser)
+    chosen = parser.parse_all(arguments)
+    if command.trains:
+        require(command.words, "train", *TRAINING_MODULES)
     return _named(command.run)(chosen)
 
 
@@ -241,42 +266,24 @@ def _train(command: str, arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(_training_help(command))
         return 0
-    if missing := _missing_extra(command):
-        return _fail(missing)
-    from goal_kernels.training.recipes import RecipeError, resolve_recipes
+    require(command, "train", *TRAINING_MODULES)
+    from goal_kernels.training.recipes import resolve_recipes
 
-    try:
-        resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
-    except RecipeError as error:
-        return _fail(str(error))
-    from goal_kernels.training.checkpoints import CheckpointError
+    resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
     from goal_kernels.training.finite import NotFiniteError
-    from goal_kernels.training.lightning_options import ConfigurationError
-    from goal_kernels.training.resume import ResumeError, RunFinished
-    from goal_kernels.training.run_folder import RunInUseError
+    from goal_kernels.training.resume import RunFinished
     from goal_kernels.training.run_training import run_training
     from goal_kernels.training.stopping import Stopped
 
     try:
         run_training(command, resolved, typed=arguments)
-    except (ConfigurationError, CheckpointError, ResumeError, RunInUseError) as error:
-        return _fail(str(error))
     except NotFiniteError as error:
-        _fail(str(error))
-        return 1
+        return _fail(str(error), 1)
     except RunFinished as finished:
         print(finished)
     except Stopped as stopped:
         return stopped.exit_status
     return 0
-
-
-def _missing_extra(command: str) -> str | None:
-    """What to install before a command that trains can run; None when all is there."""
-    missing = [module for module in TRAINING_MODULES if find_spec(module) is None]
-    if not missing:
-        return None
-    return f"{command} needs {', '.join(missing)}: pip install 'goal-kernels[train]'"
 
 
 def _training_help(command: str) -> str:
@@ -294,8 +301,7 @@ def _training_help(command: str) -> str:
 
 def print_objectives(_: argparse.Namespace) -> int:
     """Print the registered elements: name, alias, equation, hyper-parameters."""
-    from goal_kernels import list_elements
-    from goal_kernels.registry import PARAMETERS
+    from goal_kernels.registry import PARAMETERS, list_elements
 
     print("An objective is TRIPLET/PAIR, for instance nca/sigmoid_ms. It pulls an anchor to its")
     print("positive with weight T P+ and pushes it from its hardest negative with weight T P-.")

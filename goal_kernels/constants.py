@@ -42,3 +42,10 @@ A healthy batch spreads its gaps by several hundredths of a cosine, at any stage
 
 RESCORE_ELEMENTS = 1 << 22
 """Elements of one temporary when similarities of given pairs are computed: 16 MiB in fp32."""
+
+ARGSORT = "argsort"
+TIE_RULES = ("expected", "optimistic", "pessimistic", ARGSORT)
+"""What the rank among equal scores may be, see docs/evaluation.md."""
+
+RELATIVE_KINDS = ("none", "linear", "exponential")
+"""What the similarities of an anchor's other pairs may enter a weight as. Paper, `_ms`."""

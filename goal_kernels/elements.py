@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from goal_kernels import constants
 from goal_kernels.registry import Element, register_element
+
+if TYPE_CHECKING:  # methods of tensors are enough, so that `goal-kernels objectives` needs no torch
+    from torch import Tensor
 
 INFINITY = math.inf
 
 
 def _triplet_constant(positive: Tensor, negative: Tensor) -> Tensor:
-    return torch.ones_like(positive)
+    return positive.new_ones(positive.shape)
 
 
 def _triplet_nca(positive: Tensor, negative: Tensor, tau: float) -> Tensor:
-    return torch.sigmoid(-tau * (positive - negative))
+    return (-tau * (positive - negative)).sigmoid()
 
 
 def _circle_argument(positive: Tensor, negative: Tensor) -> Tensor:
@@ -33,17 +34,17 @@ def _circle_argument(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def _triplet_circle(positive: Tensor, negative: Tensor, tau: float) -> Tensor:
-    return torch.sigmoid(-tau * _circle_argument(positive, negative))
+    return (-tau * _circle_argument(positive, negative)).sigmoid()
 
 
 def _triplet_hinge(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     violated = margin + negative - positive
     # NaN must stay NaN: the comparison alone would call it satisfied.
-    return torch.where(violated.isnan(), violated, (violated > 0).to(violated.dtype))
+    return violated.where(violated.isnan(), (violated > 0).to(violated.dtype))
 
 
 def _pair_constant(positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.ones_like(positive), torch.ones_like(negative)
+    return positive.new_ones(positive.shape), negative.new_ones(negative.shape)
 
 
 def _pair_linear(positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +54,7 @@ def _pair_linear(positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
 def _pair_sigmoid(
     positive: Tensor, negative: Tensor, alpha: float, beta: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    return torch.sigmoid(-alpha * (positive - lam)), torch.sigmoid(beta * (negative - lam))
+    return (-alpha * (positive - lam)).sigmoid(), (beta * (negative - lam)).sigmoid()
 
 
 def _pair_linear_ms(
@@ -71,14 +72,14 @@ def _pair_sigmoid_ms(
     beta: float,
     lam: float,
 ) -> tuple[Tensor, Tensor]:
-    weight_positive = 1.0 / (torch.exp(alpha * (positive - lam)) + relative_positive)
-    weight_negative = 1.0 / (torch.exp(-beta * (negative - lam)) + relative_negative)
+    weight_positive = 1.0 / ((alpha * (positive - lam)).exp() + relative_positive)
+    weight_negative = 1.0 / ((-beta * (negative - lam)).exp() + relative_negative)
     return weight_positive, weight_negative
 
 
 def _softplus(z: Tensor) -> Tensor:
     """log(1 + exp z), exact in float64 also for large z (torch's softplus switches to z there)."""
-    return torch.logaddexp(z, torch.zeros_like(z))
+    return z.logaddexp(z.new_zeros(z.shape))
 
 
 def _potential_nca(positive: Tensor, negative: Tensor, tau: float) -> Tensor:
@@ -90,7 +91,7 @@ def _potential_circle(positive: Tensor, negative: Tensor, tau: float) -> Tensor:
 
 
 def _potential_hinge(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
-    return torch.relu(margin + negative - positive)
+    return (margin + negative - positive).relu()
 
 
 def _potential_constant(positive: Tensor, negative: Tensor) -> Tensor:

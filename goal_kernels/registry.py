@@ -12,12 +12,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from goal_kernels import constants
-from goal_kernels.backends.base import RELATIVE_KINDS
+from goal_kernels.constants import RELATIVE_KINDS
+
+if TYPE_CHECKING:  # the registry can be listed without torch
+    from torch import Tensor
 
 INFINITY = math.inf
 

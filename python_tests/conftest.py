@@ -8,6 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the machine, and OpenMP reads this when torch is imported. Tests of threads ask
+    # for more themselves.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from interpreter_speed import quicken
 

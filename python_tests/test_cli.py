@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from goal_kernels import __version__, cli, list_elements
+from goal_kernels import __version__, cli, extras, list_elements
 from goal_kernels.backends import backend_names
 
 
@@ -63,11 +68,106 @@ def test_backends_says_what_can_run(capsys: pytest.CaptureFixture) -> None:
         assert name in out
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing"], ["data"], ["objectives", "--what"]])
-def test_wrong_usage_exits_with_two(capsys: pytest.CaptureFixture, arguments: list[str]) -> None:
-    status, _, err = run(capsys, *arguments)
-    assert status == 2
-    assert "usage" in err
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "goal-kernels: error: the following arguments are required: COMMAND;"),
+        (["data"], "goal-kernels data: error: the following arguments are required: KIND;"),
+        (["comapre", "runs"], "(did you mean compare?); `goal-kernels --help` lists all"),
+        (["data", "inspct"], "(did you mean inspect?); `goal-kernels data --help` lists all"),
+        (["eval", "--protocl", "all"], "(did you mean --protocol?); `goal-kernels eval --help`"),
+        (["eval", "--tie=argsort", "--strickt"], "(did you mean --strict?)"),
+        (["eval", "--protocol", "cocok"], "expected one of plain, f30k, coco-1k, coco-5k, all"),
+        (["objectives", "--what"], "unrecognized arguments: --what; `goal-kernels objectives"),
+        (["--", "objectives"], "`goal-kernels --help` lists all"),
+    ],
+)
+def test_mistyped_words_are_one_line_with_the_nearest(
+    capsys: pytest.CaptureFixture, arguments: list[str], words: str
+) -> None:
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+LIGHT = [
+    ["--version"],
+    ["--help"],
+    ["objectives"],
+    ["recipes"],
+    ["data", "--help"],
+    ["data", "synth", "--help"],
+    ["eval", "--help"],
+    ["compare", "--help"],
+    ["fit", "--help"],
+]
+
+
+def test_what_only_prints_does_not_load_torch() -> None:
+    """One process for all: what none of them loaded, no single one did."""
+    program = f"""
+import contextlib, io, sys
+from goal_kernels.cli import main
+for arguments in {LIGHT}:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        assert main(arguments) == 0, arguments
+    assert out.getvalue(), arguments
+    loaded = {{"torch", "pytorch_lightning", "rich", "matplotlib", "PIL"}} & set(sys.modules)
+    assert not loaded, (arguments, loaded)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("of\nthe interior"), MemoryError(), RecursionError("too deep")]
+)
+def test_an_error_nobody_foresaw_is_one_sentence_and_a_record(
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: Exception,
+) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "print_objectives", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    status, out, err = run(capsys, "objectives")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(
+        f"goal-kernels: error: `goal-kernels objectives` failed, {type(error).__name__}: "
+    )
+    [record] = tmp_path.iterdir()
+    assert str(record) in err
+    for text in (err, record.read_text()):
+        assert (str(error).split() or [""])[-1] in text
+    assert "Traceback (most recent call last)" in record.read_text()
+    assert f"torch {torch.__version__}" in record.read_text()
+    monkeypatch.setenv("GOAL_KERNELS_TRACEBACK", "1")
+    status, _, err = run(capsys, "objectives")
+    assert status == 1
+    assert "Traceback (most recent call last)" in err
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_interrupt_is_quiet(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "print_objectives", interrupt)
+    assert run(capsys, "objectives") == (130, "", "")
+
+
+def test_a_file_that_cannot_be_used_is_named(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    sims = tmp_path / "sims.npy"
+    np.save(sims, np.eye(4, dtype=np.float32))
+    status, _, err = run(capsys, "eval", str(sims), "--json", str(sims / "below" / "x.json"))
+    assert (status, err.count("\n")) == (2, 1)
+    assert str(sims) in err
 
 
 def test_unknown_recipe_names_the_known_ones(capsys: pytest.CaptureFixture) -> None:
@@ -80,10 +180,38 @@ def test_unknown_recipe_names_the_known_ones(capsys: pytest.CaptureFixture) -> N
 def test_a_missing_extra_names_the_remedy(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "rich" else name)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "rich" else name)
     status, _, err = run(capsys, "fit", "--config", "goalworld")
     assert status == 2
-    assert err == "goal-kernels: error: fit needs rich: pip install 'goal-kernels[train]'\n"
+    root = Path(extras.__file__).parent.parent
+    assert err == f"goal-kernels: error: fit needs rich: pip install -e '{root}[train]'\n"
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        ({"url": "file://HERE", "dir_info": {}}, "pip install 'HERE[train]'"),
+        (
+            {"url": "https://a.b/c.git", "vcs_info": {"vcs": "git", "commit_id": "12ab"}},
+            "pip install 'goal-kernels[train] @ git+https://a.b/c.git@12ab'",
+        ),
+        (
+            {"url": "file:///w/goal_kernels-1.whl", "archive_info": {}},
+            "pip install 'goal-kernels[train] @ file:///w/goal_kernels-1.whl'",
+        ),
+        ({"url": "file://HERE/gone", "dir_info": {}}, "pip install '.[train]' in the folder of"),
+        ({}, "pip install '.[train]' in the folder of"),
+    ],
+)
+def test_an_installed_copy_names_where_it_came_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, origin: dict, command: str
+) -> None:
+    here = tmp_path / "with space"
+    here.mkdir()
+    given = {k: v.replace("HERE", str(here)) if k == "url" else v for k, v in origin.items()}
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "site" / "goal_kernels" / "extras.py"))
+    monkeypatch.setattr(extras, "_origin", lambda: given)
+    assert extras.install("train").startswith(command.replace("HERE", str(here)))
 
 
 @pytest.mark.parametrize(

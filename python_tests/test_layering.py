@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 
 LAYERS = (
-    {"constants", "operators", "backends.scores", "backends.answers"},
+    {"constants", "operators", "backends.scores", "backends.answers", "extras", "terminal"},
     {"backends.base", "native", "backends.reference_rank", "backends.rank_bars"},
     {"registry", "pairs", "normalization", "backends.arguments"},
     {"elements", "reference", "backends.composed"},
@@ -27,6 +27,7 @@ LAYERS = (
     {"distributed.gather"},
     {"distributed.loss", "distributed.batch_norm"},
     {"distributed"},
+    {"parser", "failures"},
     {"training*", "data*", "evaluate*", "cli", "__main__"},
 )
 """From the bottom up: a module imports from strictly lower layers only."""

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from goal_kernels.backends.answers import Forward, Found, GradientTerms, Mined, Weighted
 from goal_kernels.backends.scores import RankCounts
+from goal_kernels.constants import RELATIVE_KINDS as RELATIVE_KINDS
 
-RELATIVE_KINDS = ("none", "linear", "exponential")
 PRECISIONS = ("highest", "high", "medium")
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from goal_kernels.extras import install
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -29,8 +31,7 @@ def need_pillow(argument: str) -> None:
     """Raise ValueError when image files cannot be read here; ``argument`` is what asks for them."""
     if find_spec("PIL") is None:
         raise ValueError(
-            f"{argument}: image files need Pillow, which is not installed; "
-            "pip install 'goal-kernels[train]'"
+            f"{argument}: image files need Pillow, which is not installed; {install('train')}"
         )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from goal_kernels.constants import TIE_RULES
 from goal_kernels.evaluate.protocols import ALL, PROTOCOLS
-from goal_kernels.retrieval.ranks import TIE_RULES
 
 DESCRIPTION = """\
 Evaluate image-text retrieval: recall at 1, 5 and 10, ranks, rsum, and what truth is known for.

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +25,13 @@ from goal_kernels.evaluate.inputs import (
     embeddings_member,
     read_member,
 )
-from goal_kernels.evaluate.pictures import require_matplotlib, write_histogram
+from goal_kernels.evaluate.pictures import write_histogram
 from goal_kernels.evaluate.protocols import choose_protocols
 from goal_kernels.evaluate.results import Question, describe_broken, evaluate_member
-from goal_kernels.evaluate.tables import histogram_text, markdown, show, tables
+from goal_kernels.evaluate.tables import histogram_text, markdown, tables
 from goal_kernels.evaluate.truth_files import read_truth
+from goal_kernels.extras import MissingExtraError, require
+from goal_kernels.terminal import show
 from goal_kernels.training.checkpoints import CheckpointError
 from goal_kernels.training.evaluation import read_oracle
 
@@ -41,11 +42,10 @@ ARRAY_FILES = (".npy", ".npz")
 MISTAKES = (
     ValueError,
     FileNotFoundError,
-    ModuleNotFoundError,
+    MissingExtraError,
     BackendUnavailableError,
     CheckpointError,
 )
-MODEL_MODULES = ("pytorch_lightning", "jsonargparse")
 
 
 def run_eval(args: argparse.Namespace) -> int:
@@ -94,7 +94,7 @@ def _models(args: argparse.Namespace) -> list[Path]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse combinations that mean nothing. Raises: ValueError, ModuleNotFoundError."""
+    """Refuse combinations that mean nothing. Raises: ValueError, MissingExtraError."""
     models = _models(args)
     if not args.inputs and not args.embeddings:
         raise ValueError("INPUT: expected a run, a checkpoint, or saved arrays; see --help")
@@ -107,12 +107,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.split is not None and not models and args.folder is None:
         raise ValueError("--split: expected a model as INPUT, or --data.folder that has the split")
     if args.plot is not None or args.output is not None:
-        require_matplotlib()
-    missing = [module for module in MODEL_MODULES if models and find_spec(module) is None]
-    if missing:
-        raise ModuleNotFoundError(
-            f"{models[0]}: a model needs {', '.join(missing)}: pip install 'goal-kernels[train]'"
-        )
+        require("a plot", "plots", "matplotlib")
+    if models:
+        require(f"{models[0]}: a model", "train", "pytorch_lightning", "jsonargparse")
 
 
 def _named_split(args: argparse.Namespace) -> PrecomputedSplit | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +9,18 @@ import numpy as np
 
 from goal_kernels.data.files import replacing
 from goal_kernels.evaluate.results import DIRECTIONS, shares
+from goal_kernels.extras import require
 
 NAMES = {"i2t": "image to text", "t2i": "text to image"}
 COLOURS = {"i2t": "#0072b2", "t2i": "#d55e00"}  # told apart by readers with any colour vision
 
 
-def require_matplotlib() -> None:
-    """Raises: ModuleNotFoundError that names the extra when matplotlib is missing."""
-    if find_spec("matplotlib") is None:
-        raise ModuleNotFoundError("a plot needs matplotlib: pip install 'goal-kernels[plots]'")
-
-
 def write_histogram(path: Path, record: dict[str, Any]) -> None:
     """Write a PNG: share of queries by rank, one panel a protocol, both directions.
 
-    Raises: as `require_matplotlib`.
+    Raises: MissingExtraError when matplotlib is missing.
     """
-    require_matplotlib()
+    require("a plot", "plots", "matplotlib")
     from matplotlib.figure import Figure
 
     protocols = record["protocols"]

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Sequence
 from typing import Any
 
 from goal_kernels.evaluate.results import DIRECTIONS, shares
+from goal_kernels.terminal import Table
 
 RECALLS = ("R@1", "R@5", "R@10")
 BAR = 22  # characters of the longest bar of a histogram
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, names of columns (the first names the rows), rows of as many cells."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
@@ -91,40 +81,6 @@ def _bar(share: float, longest: float) -> str:
     return f"{share:5.1f} % {'#' * round(BAR * share / longest)}".ljust(8 + BAR)
 
 
-def markdown(found: list[Table]) -> str:
+def markdown(found: Sequence[Table]) -> str:
     """Tables in Markdown."""
-    parts = []
-    for table in found:
-        lines = [table.columns, ["---", *["--:"] * (len(table.columns) - 1)], *table.rows]
-        parts.append(
-            "\n".join(f"| {' | '.join(cell.strip() for cell in line)} |" for line in lines)
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def plain(table: Table) -> str:
-    """A table in aligned columns."""
-    lines = [table.columns, *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.columns))]
-    rows = [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in lines
-    ]
-    return "\n".join([table.title, *(f"  {row}" for row in rows)])
-
-
-def show(found: list[Table]) -> None:
-    """Print tables: drawn when a person watches and rich is there, aligned text otherwise."""
-    if sys.stdout.isatty() and find_spec("rich") is not None:
-        from rich.console import Console
-        from rich.table import Table as Drawn
-
-        for table in found:
-            drawn = Drawn(title=table.title, title_justify="left")
-            for number, column in enumerate(table.columns):
-                drawn.add_column(column, justify="right" if number else "left", no_wrap=not number)
-            for row in table.rows:
-                drawn.add_row(*row)
-            Console().print(drawn)
-    else:
-        print("\n\n".join(plain(table) for table in found))
+    return "\n".join(table.markdown() for table in found)

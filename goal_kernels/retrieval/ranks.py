@@ -10,11 +10,9 @@ from torch import Tensor
 
 from goal_kernels import checks
 from goal_kernels.backends.scores import RankCounts, best_positives, comparable
+from goal_kernels.constants import ARGSORT, TIE_RULES
 from goal_kernels.retrieval.scores import EmbeddingScores, Scores, as_scores
 from goal_kernels.retrieval.sorting import sorted_ranks
-
-ARGSORT = "argsort"
-TIE_RULES = ("expected", "optimistic", "pessimistic", ARGSORT)
 
 
 class Standing(NamedTuple):

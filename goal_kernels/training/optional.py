@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from types import ModuleType
+
+from goal_kernels.extras import install
 
 
 class MissingPackageError(ValueError):
@@ -19,6 +22,10 @@ def need(package: str, extra: str, argument: str) -> ModuleType:
         return import_module(package)
     except ImportError as error:
         raise MissingPackageError(
-            f"{argument}: needs {package}, which cannot be imported ({error}); "
-            f"pip install 'goal-kernels[{extra}]'"
+            f"{argument}: needs {package}, which cannot be imported ({error}); {install(extra)}"
+        ) from error
+    except RuntimeError as error:  # how a torchvision says so that was made for another torch
+        raise MissingPackageError(
+            f"{argument}: needs {package}, whose import failed beside torch "
+            f"{version('torch')} ({error}); install the {package} that was made for this torch"
         ) from error

@@ -9,7 +9,7 @@ import pytest
 import torch
 from made_up import evaluated, refused
 
-from goal_kernels import cli
+from goal_kernels import cli, extras
 from goal_kernels.data.goalworld.dataset import generate_goalworld
 
 pytest.importorskip("pytorch_lightning")
@@ -111,7 +111,7 @@ def test_models_that_cannot_be_evaluated(
 def test_a_missing_extra_names_the_remedy(
     run: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from goal_kernels.evaluate import cli as module
-
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-    assert "pip install 'goal-kernels[train]'" in refused(capsys, run)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    assert f"a model needs pytorch_lightning, jsonargparse: {extras.install('train')}" in refused(
+        capsys, run
+    )

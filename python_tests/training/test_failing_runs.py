@@ -18,6 +18,7 @@ from goal_kernels.cli import main
 from goal_kernels.training.checkpoints import load_checkpoint
 from goal_kernels.training.compare.runs import read_runs
 from goal_kernels.training.lightning_module import RetrievalModule
+from goal_kernels.training.optional import MissingPackageError, need
 from goal_kernels.training.run_folder import RunFolder
 
 
@@ -154,3 +155,16 @@ def test_a_wrong_key_of_a_configuration_is_one_line(
     printed = capsys.readouterr().err
     assert "did you mean model.objective?" in printed
     assert printed.count("\n") == 1
+
+
+def test_a_package_made_for_another_torch_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_vision.py").write_text(
+        "raise RuntimeError('operator odd::nms does not exist')"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        MissingPackageError, match=r"model\.image: needs odd_vision.*nms.*this torch"
+    ):
+        need("odd_vision", "grid", "model.image")

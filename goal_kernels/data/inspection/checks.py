@@ -16,6 +16,7 @@ from goal_kernels.data.picture_files import decode_picture
 from goal_kernels.data.progress import Progress
 from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split
 from goal_kernels.data.vocabulary import MAX_WORDS, count_words, number_said
+from goal_kernels.extras import install
 
 DECODED_PICTURES = 64  # of a split unless all are asked for; some 10 ms each
 SHOWN = 5  # examples in a finding
@@ -156,7 +157,7 @@ def check_pictures(split: Split, how: Thoroughness) -> Iterator[Finding]:
         yield Finding(
             "note",
             split.name,
-            "image files were not decoded: that needs Pillow, pip install 'goal-kernels[train]'",
+            f"image files were not decoded: that needs Pillow, {install('train')}",
         )
         return
     broken = []

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from goal_kernels.extras import MissingExtraError, require
+from goal_kernels.terminal import show
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -57,19 +60,19 @@ def run_compare(args: argparse.Namespace) -> int:
     """Print the comparison and write what is asked for; 0, or 2 after an explained error."""
     try:
         return _compare(args)
-    except (ValueError, ModuleNotFoundError) as error:
+    except (ValueError, MissingExtraError) as error:
         print(f"goal-kernels compare: error: {error}", file=sys.stderr)
         return 2
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from goal_kernels.training.compare.contestants import find_baseline, group_runs
     from goal_kernels.training.compare.differences import warnings_about
     from goal_kernels.training.compare.runs import read_runs
-    from goal_kernels.training.compare.table import make_table, rich_tables
+    from goal_kernels.training.compare.table import make_table, shown_tables
 
+    if args.png is not None:
+        require("--png", "plots", "matplotlib")
     runs = read_runs(args.runs, args.checkpoint)
     for run in runs:
         if not run.trained:
@@ -83,10 +86,7 @@ def _compare(args: argparse.Namespace) -> int:
         print(f"warning: {remark}", file=sys.stderr)
     baseline = find_baseline(contestants, args.baseline)
     table = make_table(contestants, baseline)
-    # A table that a pipe folds at 80 characters is of no use to anybody.
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    for shown in rich_tables(table):
-        console.print(shown)
+    show(shown_tables(table))
     _write(args, contestants, baseline, table)
     return 0
 
@@ -100,10 +100,10 @@ def _write(
     """The files that the options ask for."""
     from goal_kernels.data.files import write_text
     from goal_kernels.training.compare.picture import draw_comparison
-    from goal_kernels.training.compare.table import csv_text, markdown, records
+    from goal_kernels.training.compare.table import csv_text, records, whole_table
 
     texts = {
-        "markdown": lambda: markdown(table),
+        "markdown": lambda: whole_table(table).markdown(),
         "csv": lambda: csv_text(table),
         "json": lambda: json.dumps(records(table), indent=2, allow_nan=False) + "\n",
     }

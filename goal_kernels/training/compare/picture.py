@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goal_kernels.data.files import replacing
+from goal_kernels.extras import require
 from goal_kernels.training.compare.contestants import Comparison, Contestant, compare_with
 from goal_kernels.training.compare.statistics import mean_and_deviation
 
@@ -44,14 +45,10 @@ def drawing(path: Path, rows: int, columns: int, width: float, height: float) ->
         path: of the file, replaced whole.
         rows, columns: of the grid, yielded as a 2-d array of axes.
         width, height: of the picture, inches.
-    Raises: ModuleNotFoundError naming the extra when matplotlib is missing.
+    Raises: MissingExtraError when matplotlib is missing.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "a picture needs matplotlib: pip install 'goal-kernels[plots]'"
-        ) from error
+    require("a picture", "plots", "matplotlib")
+    import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):

@@ -6,8 +6,9 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from goal_kernels.terminal import Table as Shown
 from goal_kernels.training.compare.contestants import (
     COLUMNS,
     Comparison,
@@ -15,9 +16,6 @@ from goal_kernels.training.compare.contestants import (
     column,
     compare_with,
 )
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 TESTED = ("Δ rsum", "95 % interval", "p exact", "p t-test")
 """Columns of the test against the baseline; both p-values after Holm's correction."""
@@ -103,35 +101,29 @@ def heads() -> list[str]:
     return ["", "seeds", *COLUMNS, *TESTED]
 
 
-def markdown(table: Table) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(heads()) + " |", "|---|" + "--:|" * (len(heads()) - 1)]
-    lines += ["| " + " | ".join(cells(row, table.baseline)) + " |" for row in table.rows]
-    return "\n".join(lines) + "\n"
+def whole_table(table: Table) -> Shown:
+    """Everything in one table, for Markdown."""
+    return Shown("", heads(), [cells(row, table.baseline) for row in table.rows])
 
 
-def rich_tables(table: Table) -> list[RichTable]:
+def shown_tables(table: Table) -> list[Shown]:
     """Two tables for the terminal, since one would be too wide: recalls, and the tests."""
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    recalls = RichTable(title="Recall in percent, mean ± standard deviation over seeds")
-    tests = RichTable(
-        title=f"rsum against {escape(table.baseline)}, p-values after Holm's correction"
-    )
-    last = len(COLUMNS) + 2  # columns of `cells` before the tests: label, seeds, recalls
-    for shown, columns in (
-        (recalls, range(last)),
-        (tests, [0, 1, last - 1, *range(last, len(heads()))]),
-    ):
-        for place in columns:
-            shown.add_column(heads()[place], justify="right" if place else "left")
-        for row in table.rows:
-            texts = cells(row, table.baseline)
-            if row.seeds or shown is recalls:
-                chosen = [escape(texts[place]) for place in columns]
-                shown.add_row(*chosen, style="" if row.seeds else "dim")
-    return [recalls, tests]
+    whole = whole_table(table)
+    last = len(COLUMNS) + 2  # cells before the tests: label, seeds, recalls
+    tested = [0, 1, last - 1, *range(last, len(heads()))]
+    contestants = [line for row, line in zip(table.rows, whole.rows, strict=True) if row.seeds]
+    return [
+        Shown(
+            "Recall in percent, mean ± standard deviation over seeds",
+            whole.columns[:last],
+            [line[:last] for line in whole.rows],
+        ),
+        Shown(
+            f"rsum against {table.baseline}, p-values after Holm's correction",
+            [whole.columns[place] for place in tested],
+            [[line[place] for place in tested] for line in contestants],
+        ),
+    ]
 
 
 def records(table: Table) -> list[dict[str, Any]]:

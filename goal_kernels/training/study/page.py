@@ -12,7 +12,7 @@ from goal_kernels.data.files import write_text
 from goal_kernels.training.compare.differences import warnings_about
 from goal_kernels.training.compare.runs import run_of_cell
 from goal_kernels.training.compare.statistics import mean_and_deviation
-from goal_kernels.training.compare.table import make_table, markdown
+from goal_kernels.training.compare.table import make_table, whole_table
 from goal_kernels.training.study.findings import findings
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, Grid, grid_of, plain_label
 from goal_kernels.training.study.plots import draw_all
@@ -148,7 +148,7 @@ def _main_table(gathered: Gathered) -> str:
         f"Percent, mean ± standard deviation over seeds; rsum is the sum of the six recalls. Tests "
         f"are paired by seed, against `{table.baseline}`, and corrected by Holm for "
         f"{len(gathered.main) - 1} comparisons. With {most} seeds the exact test cannot give less "
-        f"than {2 / 2**most:.4g} before the correction.\n\n{markdown(table)}"
+        f"than {2 / 2**most:.4g} before the correction.\n\n{whole_table(table).markdown()}"
     )
 
 

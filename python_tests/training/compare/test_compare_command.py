@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("yaml")
-pytest.importorskip("rich")
-
 from made_runs import metrics, write_run
 
 from goal_kernels.cli import main
@@ -178,6 +177,27 @@ def test_a_damaged_file_is_named(
     (runs / "hinge-constant-0" / damage).write_text("{[")
     assert main(["compare", str(runs)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_table_needs_no_extra_and_no_sign_beyond_ascii(runs: Path) -> None:
+    program = f"""
+import sys
+for extra in ("rich", "pytorch_lightning", "jsonargparse", "matplotlib", "PIL", "tensorboard"):
+    sys.modules[extra] = None  # as if it were not installed
+from goal_kernels.cli import main
+assert main(["compare", {str(runs)!r}]) == 0
+sys.exit(main(["compare", {str(runs)!r}, "--png", "x.png"]))
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 2
+    assert "320.0 +- 11.1" in done.stdout
+    assert "d rsum" in done.stdout
+    [line] = done.stderr.splitlines()
+    assert "--png needs matplotlib: pip install" in line
+    assert "[plots]" in line
 
 
 def test_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
