@@ -118,9 +118,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _INSPECT
     parser.epilog = _INSPECT_EPILOG.format(formats=describe_formats())
     _add_source_arguments(parser)
-    parser.add_argument(
-        "--all", action="store_true", help="read every feature, decode every image file"
-    )
+    parser.add_argument("--all", action="store_true", help="decode every image file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
@@ -134,6 +132,9 @@ def run_inspect(args: argparse.Namespace) -> int:
         return _fail("inspect", error)
     text = json.dumps(inspection.record(), indent=2) if args.json else describe(inspection)
     print(text)
+    problems = len(inspection.of_level("problem"))
+    if problems:
+        print(f"goal-kernels data inspect: problems found: {problems}", file=sys.stderr)
     return inspection.status
 
 

@@ -136,7 +136,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         for path in self.source.vocabulary_files():
             if path.suffix not in PICKLE_SUFFIXES:
                 return Vocabulary.load(path)
-        captions = self.source.open(self.source.find("train")).captions
+        captions = self.source.open("train").captions
         built = Vocabulary.from_captions(captions, self.min_count)
         _say(
             f"vocabulary: none with the data, built one of {len(built)} words, those that train "
@@ -180,7 +180,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             split, or its files do not fit together.
         """
         if name not in self.splits:
-            split = self.source.open(self.source.find(name), self.limits.get(name))
+            split = self.source.open(name, self.limits.get(name))
             if isinstance(split, PrecomputedSplit):
                 refuse_unusable(split)
             else:

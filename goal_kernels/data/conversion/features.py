@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from goal_kernels.data.arrays import open_array
 from goal_kernels.data.feature_rows import blocks_of
 from goal_kernels.data.files import replacing
 from goal_kernels.data.layout import FEATURES
@@ -38,7 +39,7 @@ class FeatureStream:
 def stream_of_split(split: PrecomputedSplit) -> FeatureStream:
     """The features of a split as they are stored, repeated rows once."""
     features = split.features
-    stored = np.load(split.folder / f"{split.name}{FEATURES}", mmap_mode="r", allow_pickle=False)
+    stored = open_array(split.folder / f"{split.name}{FEATURES}")
     shape = features.shape if stored.ndim == 3 else (features.shape[0], features.shape[2])
 
     def blocks() -> Iterator[NDArray[np.floating]]:

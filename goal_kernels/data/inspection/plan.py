@@ -36,7 +36,7 @@ def make_plan(source: Source, splits: Mapping[str, Split], inspection: Inspectio
         f"Trains on {len(train.captions):,} pairs of {len(train.image_ids):,} images, "
         f"{len(train.captions) // batch_size:,} steps of {batch_size} an epoch."
     )
-    _plan_pictures(train, source, inspection, options)
+    _plan_pictures(train, splits, source, inspection, options)
     text = f"Chooses the checkpoint on the {len(dev.image_ids):,} images of {dev.name}"
     if len(dev.image_ids) > DEV_IMAGES:
         text += f"; published figures choose on the first {DEV_IMAGES}"
@@ -45,19 +45,29 @@ def make_plan(source: Source, splits: Mapping[str, Split], inspection: Inspectio
     _plan_test(splits, dev, inspection, options)
     recipe = _recipe(source.path, "grid" if isinstance(train, PictureSplit) else "region")
     given = [f"--data.{name} {shlex.quote(_written(value))}" for name, value in options.items()]
+    if isinstance(train, PictureSplit):
+        given.append("--model.image.weights null")
     inspection.command = " ".join([f"goal-kernels fit --config {recipe}", *given])
 
 
 def _plan_pictures(
-    train: Split, source: Source, inspection: Inspection, options: dict[str, object]
+    train: Split,
+    splits: Mapping[str, Split],
+    source: Source,
+    inspection: Inspection,
+    options: dict[str, object],
 ) -> None:
     """What a source of image files needs said, also where a recipe says something else."""
     if not isinstance(train, PictureSplit):
         return
     inspection.plan.append(
-        "Images go through a backbone; give its weights with --model.image.weights FILE."
+        "Images go through a backbone, which needs pip install 'goal-kernels[train,grid]'. As the "
+        "command stands it starts from random weights; published models start from trained ones: "
+        "--model.image.weights FILE."
     )
-    options |= {"image_root": train.image_root, "restval": source.options.restval}
+    roots = {split.image_root for split in splits.values() if isinstance(split, PictureSplit)}
+    root = roots.pop() if len(roots) == 1 else None  # else each split's is found again
+    options |= {"image_root": root, "restval": source.options.restval}
     changed = source.options.changed() - {*options, "columns"}
     options |= {name: getattr(source.options, name) for name in sorted(changed)}
     options |= {f"columns.{name}": header for name, header in source.options.columns.items()}
@@ -87,4 +97,6 @@ def _recipe(path: Path, kind: str) -> str:
 
 def _written(value: object) -> str:
     """A value as the command line has it."""
+    if value is None:
+        return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
