@@ -33,7 +33,7 @@ Examples
   goal-kernels data inspect my_pictures --column image=file --column caption=text
   goal-kernels data inspect data/coco/precomp --all --json > inspection.json
 
-Exit status: 0 all is well, 1 problems were found, 2 it cannot be read at all.
+Exit status: 0 all is well, 1 problems were found, 2 there is no dataset of a known format.
 """
 
 _CONVERT = """\
@@ -123,7 +123,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_inspect(args: argparse.Namespace) -> int:
-    """Print the inspection; 0 fine, 1 problems found, 2 cannot be read."""
+    """Print the inspection; 0 fine, 1 problems found, 2 no dataset there."""
     try:
         source = _open(args)
         with progress_line() as progress:

@@ -257,7 +257,7 @@ def test_only_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
 def test_what_cannot_be_read_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, message in (
-        ([tmp_path / "none"], "found nothing there"),
+        ([tmp_path / "none"], "found nothing at"),
         ([tmp_path / "empty"], "recognised none"),
         ([put_precomputed(tmp_path, "train", 2, 1), "--restval"], "not an option of format"),
         ([tmp_path, "--column", "image"], "expected NAME=HEADER"),

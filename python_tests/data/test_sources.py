@@ -19,7 +19,7 @@ from strangers import (
 
 from goal_kernels.data import Vocabulary, open_source
 from goal_kernels.data.sources import FORMATS, SourceOptions
-from goal_kernels.data.sources.table import deal_out, place_of, split_at
+from goal_kernels.data.sources.table import place_of, split_at
 from goal_kernels.data.split import PictureSplit, PrecomputedSplit
 
 
@@ -168,9 +168,7 @@ def test_what_a_karpathy_json_lacks_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"image 0: expected .*sentences"):
         open_source(path).names()
     write_json(path, {"images": [{"filename": "a", "sentences": [{"raw": "x"}], "cocoid": "b"}]})
-    with pytest.raises(
-        ValueError, match=r"image 0: expected .*integer ids.*an integer of 64 bits, found 'b'"
-    ):
+    with pytest.raises(ValueError, match="image 0: id: expected an integer of 64 bits, found 'b'"):
         open_source(path).names()
     write_json(path, {"annotations": []})
     with pytest.raises(ValueError, match="a list 'images'"):
@@ -260,7 +258,7 @@ def test_tables_with_splits(tmp_path: Path, delimiter: str) -> None:
     assert source.open("train").captions == ["one, two; three | four\tfive", "seven"]
     assert source.open("train").image_ids.tolist() == [5]
     assert source.open("dev").names == ["b.jpg"]
-    assert source.remarks() == ["3 rows were read from 4 lines, the first of them the header"]
+    assert source.remarks() == ["rows read: 3, from 4 lines with the header"]
 
 
 def test_flickr_tables_on_the_web(tmp_path: Path) -> None:
@@ -330,7 +328,7 @@ def test_a_named_column_has_to_be_there(tmp_path: Path) -> None:
 
 
 def test_nothing_recognised_lists_the_formats(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nothing there"):
+    with pytest.raises(FileNotFoundError, match="found nothing at"):
         open_source(tmp_path / "none")
     with pytest.raises(ValueError, match="recognised none") as error:
         open_source(tmp_path)

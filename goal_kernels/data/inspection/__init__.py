@@ -25,13 +25,17 @@ def inspect_source(
         everything: decode every picture, not a sample of many.
         progress: called with (stage, done, total).
 
-    Returns: the inspection; what is wrong with a split is a finding in it, not an exception.
-    Raises: ValueError or OSError when the file that lists the splits cannot be read.
+    Returns: the inspection; what is wrong with the data is a finding in it, not an exception.
     """
     inspection = Inspection(str(source.path), source.format, source.summary)
     how = Thoroughness(everything, progress)
     splits: dict[str, Split] = {}
-    for name in source.names():
+    try:
+        names = source.names()
+    except ValueError as error:
+        inspection.findings.append(Finding("problem", None, str(error)))
+        return inspection
+    for name in names:
         try:
             split = source.open(name)
             inspection.splits.append(facts_of(split))

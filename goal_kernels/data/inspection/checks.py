@@ -70,7 +70,7 @@ def check_captions(split: Split, _: Thoroughness) -> Iterator[Finding]:
             level,
             split.name,
             f"{_count(broken, 'caption')} with a line break, first {_first(broken)} (counted from "
-            "0): are they several, under line ends of two kinds?",
+            "0): is one several that were joined?",
         )
     damaged = [i for i, caption in enumerate(split.captions) if REPLACEMENT in caption]
     if damaged:

@@ -42,7 +42,7 @@ def open_source(
     try:
         if not path.exists():
             link = ", the link there leads nowhere" if path.is_symlink() else ""
-            raise FileNotFoundError(f"expected a dataset at {path}, found nothing there{link}")
+            raise FileNotFoundError(f"expected a dataset, found nothing at {path}{link}")
         for source in FORMATS.values() if format is None else (FORMATS[format],):
             found = source.recognise(path)
             if found is not None:

@@ -80,15 +80,15 @@ class KarpathySource(PictureSource):
             name = str(Path(entry.get("filepath", "")) / entry["filename"])
             captions = [sentence["raw"] for sentence in entry["sentences"]]
             ids = [sentence.get("sentid") for sentence in entry["sentences"]]
-            caption_ids = None if None in ids else [parse_integer(i, where) for i in ids]
             given = entry.get("cocoid", entry.get("imgid"))
-            identifier = None if given is None else parse_integer(given, where)
             "".join(captions)  # all of them texts
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{where}: expected 'filename', 'sentences' with 'raw', and integer ids where "
-                f"there are any; {error!r} in {str(entry)[:80]}"
+                f"{where}: expected 'filename' and 'sentences' with texts 'raw'; {error!r} in "
+                f"{str(entry)[:80]}; write the image anew or leave it out"
             ) from error
+        caption_ids = None if None in ids else [parse_integer(i, f"{where}: sentid") for i in ids]
+        identifier = None if given is None else parse_integer(given, f"{where}: id")
         if not captions:
             raise ValueError(f"{where} ({name}): expected sentences, found none; leave it out")
         return ImageRecord(name, captions, identifier, caption_ids)

@@ -86,26 +86,30 @@ class DelimitedText:
                 cells, is_open = cells_of(text, self.delimiter)
                 before = last
             if any(cell.strip() for cell in cells):
-                self._check(cells, place)
+                self._check(cells, place, last)
                 yield Row(cells, place + 1, last + 1)
             place = last + 1
 
-    def _check(self, cells: Sequence[str], place: int) -> None:
+    def _check(self, cells: Sequence[str], place: int, last: int) -> None:
+        """Raise ``ValueError`` when the cells of these lines are no row of the table."""
         where = f"{self.path}: line {place + 1}"
-        if len(cells) != self.width:
-            remedy = (
-                "tab-separated text has no quoting, so take tabs out of the texts"
-                if self.delimiter == TAB
-                else f"put a text that holds {self.delimiter!r} in double quotes, with no space "
-                "before them and marks inside doubled"
-            )
-            raise ValueError(
-                f"{where}: expected {self.width} columns, found {len(cells)}; {remedy}"
-            )
-        if any("\r" in cell for cell in cells):
+        if any("\r" in line for line in self.lines[place : last + 1]):
             raise ValueError(
                 f"{where}: expected one kind of line ends, found a carriage return within the "
                 "line; save the file with line feeds alone, for instance with `dos2unix -c mac`"
+            )
+        if len(cells) != self.width:
+            if len(cells) > self.width and not any(cells[self.width :]):
+                remedy = f"take {self.delimiter!r} off the end of the line"
+            elif self.delimiter == TAB:
+                remedy = "tab-separated text has no quoting, so take tabs out of the texts"
+            else:
+                remedy = (
+                    f"put a text that holds {self.delimiter!r} in double quotes, with no space "
+                    "before them and marks inside doubled"
+                )
+            raise ValueError(
+                f"{where}: expected {self.width} columns, found {len(cells)}; {remedy}"
             )
 
     def _last_line(self, place: int, before: int) -> int:

@@ -161,7 +161,7 @@ class TableSource(PictureSource):
         found = []
         if broken:
             found.append(
-                f"{len(broken):,} captions have a line break, the first in line {broken[0]}: are "
+                f"captions with a line break: {len(broken):,}, the first in line {broken[0]}; are "
                 "they rows that quotation marks have joined? Write each caption in one line"
             )
         return [*found, *self._small_splits()]
@@ -185,8 +185,7 @@ class TableSource(PictureSource):
         """How many rows were read, and how the images were dealt out."""
         content, options = self._read, self.options
         remarks = [
-            f"{len(content.rows):,} rows were read from {content.lines:,} lines, the first of them "
-            "the header"
+            f"rows read: {len(content.rows):,}, from {content.lines:,} lines with the header"
         ]
         if content.given:
             return remarks + renamings(row.given for row in content.rows)
