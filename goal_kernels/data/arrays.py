@@ -115,7 +115,7 @@ def _read_header(stream: IO[bytes], where: str) -> Header:
         raise ValueError(
             f"{where}: expected numbers, found pickled Python objects, which could run any code "
             "and are not read; in the program that wrote it save the array alone, "
-            "np.save(path, array), not a list of differently long ones or a dict"
+            "np.save(path, sims) instead of np.save(path, {'npts': npts, 'sims': sims})"
         )
     count = 1
     for length in shape:

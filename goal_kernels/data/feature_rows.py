@@ -91,23 +91,32 @@ def row_faults(
         features: [N, K, D].
         progress: called with (images done, images in all).
     """
-    images = np.arange(len(features))
-    broken, zero = [images[:0]], [images[:0]]
-    for part in blocks_of(images, features):
+    broken, zero = [], []
+    for part in blocks_of(features):
         block = features[part]
         with np.errstate(over="ignore"):
             block = block.astype(np.float32) if block.dtype.itemsize > 4 else block
-        broken.append(part[~np.isfinite(block).all(axis=(1, 2))])
-        suspects = part[~block[:, 0].any(axis=1)]  # seldom any: the rest is read for these alone
-        zero.append(np.array([i for i in suspects if not block[i - part[0]].any()], dtype=np.int64))
-        progress(int(part[-1]) + 1, len(images))
-    return np.concatenate(broken), np.concatenate(zero)
+        broken.append(part.start + np.flatnonzero(~_are_finite(block)))
+        suspects = np.flatnonzero(~block[:, 0].any(axis=1))  # few: the rest is read for these alone
+        zero += [part.start + row for row in suspects if not block[row].any()]
+        progress(part.start + len(block), len(features))
+    return np.concatenate(broken), np.array(zero, dtype=np.int64)
 
 
-def blocks_of(images: NDArray[np.int64], features: Features) -> list[NDArray[np.int64]]:
-    """``images`` cut into parts whose features take some ten megabytes."""
+def _are_finite(block: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which rows of [rows, K, D], float16 or float32, are finite throughout."""
+    flat = block.reshape(len(block), -1)
+    if flat.dtype.itemsize > 2:
+        return np.isfinite(flat).all(axis=1)
+    # Halves are tested one by one, their bits in bulk: all of the exponent are set in NaN and inf.
+    bits = flat.view(flat.dtype.str.replace("f", "u")) & 0x7FFF
+    return bits.max(axis=1) < 0x7C00
+
+
+def blocks_of(features: Features) -> list[slice]:
+    """Parts of axis 0 of [N, K, D] whose features take some ten megabytes."""
     block = max(1, _BLOCK_BYTES // image_bytes(features))
-    return np.split(images, range(block, len(images), block)) if len(images) else []
+    return [slice(start, start + block) for start in range(0, len(features), block)]
 
 
 def image_bytes(features: Features) -> int:

@@ -148,7 +148,9 @@ def parse_json(text: str, where: str) -> Any:
             "be read; write it again"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{where}: expected JSON; {error}; download or write it again") from error
+        raise ValueError(
+            f"{where}: expected JSON, found text that is none ({error}); download or write it again"
+        ) from error
 
 
 def _line_at(content: bytes, place: int) -> int:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goal_kernels import BackendUnavailableError
+from goal_kernels.data.arrays import open_array
 from goal_kernels.data.files import replacing, write_text
 from goal_kernels.data.precomputed import PrecomputedSplit, load_split
 from goal_kernels.data.truth_relation import TruthRelation
-from goal_kernels.evaluate.arrays import read_array, read_index
+from goal_kernels.evaluate.arrays import read_index
 from goal_kernels.evaluate.inputs import (
     EMBEDDINGS,
     Alignment,
@@ -174,7 +175,7 @@ def _read_members(
             members.append(read_member(path, alignment))
     for image, text in args.embeddings:
         name = f"{image} and {text}"
-        members.append(embeddings_member(name, read_array(image), read_array(text), alignment))
+        members.append(embeddings_member(name, open_array(image), open_array(text), alignment))
     return members
 
 

@@ -127,9 +127,10 @@ def test_broken_features_are_counted(tmp_path: Path, features: np.ndarray, value
     assert len(load_split(tmp_path, "dev", limit=2).features) == 2
 
 
-def test_every_row_of_many_blocks_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_rows, "_BLOCK_BYTES", 100)
-    features = np.ones((101, 2, 3), dtype=np.float32)
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8"])
+def test_every_row_of_many_blocks_is_read(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    features = np.ones((101, 2, 3), dtype=dtype)
+    monkeypatch.setattr(feature_rows, "_BLOCK_BYTES", 4 * features[0].nbytes)
     features[[1, 50, 51], 1, 2] = np.nan, np.inf, -np.inf
     features[[7, 100]] = 0
     features[9, 0] = 0  # a region of padding

@@ -211,3 +211,12 @@ def test_many_open_marks_take_no_longer(tmp_path: Path) -> None:
 def test_shares_are_numbers() -> None:
     with pytest.raises(ValueError, match="dev_share, test_share"):
         SourceOptions(dev_share=float("nan"))
+
+
+@pytest.mark.parametrize(("times", "said"), [(1, True), (4, False)])
+def test_the_command_makes_rare_words_known(tmp_path: Path, times: int, said: bool) -> None:
+    """`fit` refuses a vocabulary without a word, as few captions have it by default."""
+    names = [f"{split}{i}" for split in ("train", "dev") for i in range(4)]
+    rows = [f"{name}.png,{name if times == 1 else 'same'},{name[:-1]}" for name in names]
+    source = table(tmp_path, "\n".join(["image,caption,split", *rows]))
+    assert ("--data.min_count 1" in inspect_source(source).command) == said

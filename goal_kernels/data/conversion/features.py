@@ -43,8 +43,9 @@ def stream_of_split(split: PrecomputedSplit) -> FeatureStream:
     shape = features.shape if stored.ndim == 3 else (features.shape[0], features.shape[2])
 
     def blocks() -> Iterator[NDArray[np.floating]]:
-        for part in blocks_of(np.arange(len(features)), features):
-            yield features[part].reshape(len(part), *shape[1:])
+        for part in blocks_of(features):
+            block = features[part]
+            yield block.reshape(len(block), *shape[1:])
 
     return FeatureStream(shape, features.dtype, blocks)
 

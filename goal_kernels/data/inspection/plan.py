@@ -10,10 +10,12 @@ from goal_kernels.data.inspection.findings import Inspection
 from goal_kernels.data.sources import Source
 from goal_kernels.data.sources.base import DEV_NAMES
 from goal_kernels.data.split import PictureSplit, Split
+from goal_kernels.data.vocabulary import MIN_COUNT, SPECIAL_WORDS, Vocabulary
 from goal_kernels.training.recipes import recipe_names
 
 BATCH_SIZE = 128  # of the recipes
 DEV_IMAGES = 1000  # the checkpoints of VSE++, SCAN and VSE-infinity are chosen on so many
+FEW_CAPTIONS = 1000  # in more of them some words do come often enough
 PICTURE_WORKERS = 4  # decoding takes longer than a step
 
 
@@ -37,6 +39,12 @@ def make_plan(source: Source, splits: Mapping[str, Split], inspection: Inspectio
         f"{len(train.captions) // batch_size:,} steps of {batch_size} an epoch."
     )
     _plan_pictures(train, splits, source, inspection, options)
+    if (
+        len(train.captions) < FEW_CAPTIONS
+        and not source.vocabulary_files()
+        and len(Vocabulary.from_captions(train.captions, MIN_COUNT)) == len(SPECIAL_WORDS)
+    ):
+        options["min_count"] = 1  # else not one word would be known
     text = f"Chooses the checkpoint on the {len(dev.image_ids):,} images of {dev.name}"
     if len(dev.image_ids) > DEV_IMAGES:
         text += f"; published figures choose on the first {DEV_IMAGES}"
