@@ -232,12 +232,12 @@ def test_odd_vocabularies(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_half_a_surrogate_pair(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """It becomes U+FFFD, is told, and can be written and printed; a whole pair stays."""
-    entries = [{"image": "\ud83d.png", "caption": ["a \ud83d dog", "a \U0001f415"]}]
+    """It becomes U+FFFD, like NUL, is told, can be written and printed; a whole pair stays."""
+    entries = [{"image": "\ud83d\0.png", "caption": ["a \ud83d dog", "a \U0001f415"]}]
     (tmp_path / "x_train.json").write_text(json.dumps(entries))
     split = open_source(tmp_path).open("train")
     assert split.captions == ["a \ufffd dog", "a \U0001f415"]
-    assert split.image_names == ["\ufffd.png"]
+    assert split.image_names == ["\ufffd\ufffd.png"]
     assert main(["data", "inspect", str(tmp_path)]) == 1
     assert "1 caption with U+FFFD, first 0" in " ".join(capsys.readouterr().out.split())
     assert main(["data", "convert", str(tmp_path), str(tmp_path / "out"), "--min-count", "1"]) == 0

@@ -95,10 +95,12 @@ def convert(
     folder = Path(folder)
     names = [source.find(split) for split in options.splits] or source.names()
     held_out = [name for name in names if name in DEV_NAMES]
-    if not names or len(held_out) > 1:
+    if not names:
+        raise ValueError(f"{source.path}: expected images with captions, found none at all")
+    if len(held_out) > 1:
         raise ValueError(
-            f"{source.path}: expected splits to convert and one of {DEV_NAMES}, found "
-            f"{held_out or 'no image with a caption'}; name the splits with --splits"
+            f"{source.path}: expected one split to call dev, found {held_out}; name those to "
+            "convert with --splits"
         )
     vocabulary = _vocabulary(source, options)
     _prepare(folder, source, options.overwrite)

@@ -78,7 +78,7 @@ def check_captions(split: Split, _: Thoroughness) -> Iterator[Finding]:
             "note",
             split.name,
             f"{_count(damaged, 'caption')} with U+FFFD, first {_first(damaged)} (counted from 0), "
-            "in place of a character that was lost or of half a surrogate pair in JSON",
+            "in place of a character that was lost, or of NUL or half a surrogate pair in JSON",
         )
     wordless = [i for i, text in enumerate(split.captions) if text and not tokenize(text)]
     if wordless:

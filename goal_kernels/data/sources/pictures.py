@@ -15,7 +15,7 @@ from goal_kernels.data.sources.base import Source
 from goal_kernels.data.split import PICTURE_FOLDERS, REPLACEMENT, PictureSplit
 
 PROBED_NAMES = 200
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass
@@ -24,8 +24,8 @@ class ImageRecord:
 
     Attributes:
         name: its file, relative to the image root or absolute.
-        captions: its captions, at least one; stripped of surrounding white space. Half of a
-            surrogate pair, which JSON may hold, becomes U+FFFD here and in the name.
+        captions: its captions, at least one; stripped of surrounding white space. NUL and half of a
+            surrogate pair, which JSON may hold, become U+FFFD here and in the name.
         image_id: the id that the source gives it.
         caption_ids: an id a caption, or none at all.
     """
@@ -36,8 +36,8 @@ class ImageRecord:
     caption_ids: list[int] | None = None
 
     def __post_init__(self) -> None:
-        self.name = _LONE_SURROGATE.sub(REPLACEMENT, self.name)
-        self.captions = [_LONE_SURROGATE.sub(REPLACEMENT, text).strip() for text in self.captions]
+        self.name = _UNWRITABLE.sub(REPLACEMENT, self.name)
+        self.captions = [_UNWRITABLE.sub(REPLACEMENT, text).strip() for text in self.captions]
 
 
 class PictureSource(Source):
