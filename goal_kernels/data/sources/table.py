@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -35,29 +34,25 @@ KNOWN_HEADERS = {
 
 
 class _Row(NamedTuple):
-    """One row: its line from 1, image, caption, id; its split as it is read and as it is given."""
+    """One row: its line from 1, the image with one caption, the word for its split or None."""
 
     line: int
-    image: str
-    caption: str
-    image_id: int | None
-    split: str
-    given: str
-
-    def record(self) -> ImageRecord:
-        """The image with this one caption."""
-        return ImageRecord(self.image, [self.caption], self.image_id)
+    record: ImageRecord
+    split: str | None
 
 
-@dataclass
-class _Content:
-    """A table: number of lines, whether it has splits, rows, records by split, broken captions."""
+class _Content(NamedTuple):
+    """What a table holds.
+
+    lines, rows: how many. broken: the first lines of captions with a line break. words: those for
+    splits, None without a column of them. by_split: the images.
+    """
 
     lines: int
-    given: bool
-    rows: list[_Row] = field(default_factory=list)
-    by_split: dict[str, list[ImageRecord]] = field(default_factory=dict)
-    broken: list[int] = field(default_factory=list)
+    rows: int
+    broken: list[int]
+    words: set[str] | None
+    by_split: dict[str, list[ImageRecord]]
 
 
 class TableSource(PictureSource):
@@ -102,15 +97,18 @@ class TableSource(PictureSource):
                     "give them different headers and name one with columns"
                 )
         text = DelimitedText(self.path, lines, delimiter, len(header), columns["image"])
-        content = _Content(lines=len(lines), given="split" in columns)
-        content.rows = [self._row(row, columns) for row in text.rows()]
-        content.broken = [row.line for row in content.rows if "\n" in row.caption]
-        records = group_by_image((row.record() for row in content.rows), self.path)
+        rows = [self._row(row, columns) for row in text.rows()]
+        broken = [row.line for row in rows if "\n" in row.record.captions[0]]
+        splits = self._splits(rows)
+        records = group_by_image((row.record for row in rows), self.path)
         cut_captions(records, self.options.max_captions or 0)
-        splits = self._splits(content, [record.name for record in records])
+        by_split: dict[str, list[ImageRecord]] = {}
         for record in records:
-            content.by_split.setdefault(splits[record.name], []).append(record)
-        return content
+            by_split.setdefault(splits[record.name], []).append(record)
+        words = {row.split for row in rows if row.split is not None}
+        return _Content(
+            len(lines), len(rows), broken, words if "split" in columns else None, by_split
+        )
 
     def _row(self, row: Row, columns: Mapping[str, int]) -> _Row:
         """The cells of a row that are needed, checked."""
@@ -118,27 +116,27 @@ class TableSource(PictureSource):
         cells = {name: row.cells[column].strip() for name, column in columns.items()}
         if not cells["image"]:
             raise ValueError(f"{where}: expected the name of an image, found none; write it there")
-        given, split, number = "", "", None
+        number = None
         if "image_id" in columns:
             number = parse_integer(cells["image_id"], f"{where}: image_id")
-        if "split" in columns:
-            given = row.cells[columns["split"]]
-            split = fold_split(given, where)
-        return _Row(row.first, cells["image"], cells["caption"], number, split, given)
+        record = ImageRecord(cells["image"], [cells["caption"]], number)
+        return _Row(row.first, record, row.cells[columns["split"]] if "split" in columns else None)
 
-    def _splits(self, content: _Content, names: Sequence[str]) -> dict[str, str]:
+    def _splits(self, rows: Sequence[_Row]) -> dict[str, str]:
         """The split of each image, by name."""
         options = self.options
-        if not content.given:
-            return deal_out(names, options.split_seed, options.dev_share, options.test_share)
         splits: dict[str, str] = {}
-        for row in content.rows:
-            if splits.setdefault(row.image, row.split) != row.split:
+        for row in rows:
+            name, where = row.record.name, f"{self.path}: line {row.line}"
+            split = "" if row.split is None else fold_split(row.split, where)
+            if splits.setdefault(name, split) != split:
                 raise ValueError(
-                    f"{self.path}: line {row.line}: image {row.image!r}: expected one split, found "
-                    f"{splits[row.image]!r} and {row.split!r}; give all rows of an image the same"
+                    f"{where}: image {name!r}: expected one split, found {splits[name]!r} and "
+                    f"{split!r}; give all rows of an image the same"
                 )
-        return splits
+        if any(splits.values()):
+            return splits
+        return deal_out(splits, options.split_seed, options.dev_share, options.test_share)
 
     def stored_names(self) -> list[str]:
         """The values of the split column, or those of train, dev, test that are not empty."""
@@ -153,7 +151,7 @@ class TableSource(PictureSource):
         try:
             return super().find(split)
         except FileNotFoundError as error:
-            raise FileNotFoundError(" ".join([f"{error};", *self._small_splits()])) from error
+            raise FileNotFoundError("; ".join([str(error), *self._small_splits()])) from error
 
     def problems(self) -> list[str]:
         """Captions of several lines, and splits that few images leave empty."""
@@ -169,7 +167,7 @@ class TableSource(PictureSource):
     def _small_splits(self) -> list[str]:
         """What to do about the splits that are to have a share of the images and have under two."""
         content, options = self._read, self.options
-        if content.given:
+        if content.words is not None:
             return []
         images = sum(map(len, content.by_split.values()))
         shares = {"dev": options.dev_share, "test": options.test_share}
@@ -184,11 +182,9 @@ class TableSource(PictureSource):
     def remarks(self) -> list[str]:
         """How many rows were read, and how the images were dealt out."""
         content, options = self._read, self.options
-        remarks = [
-            f"rows read: {len(content.rows):,}, from {content.lines:,} lines with the header"
-        ]
-        if content.given:
-            return remarks + renamings(row.given for row in content.rows)
+        remarks = [f"rows read: {content.rows:,}, from {content.lines:,} lines with the header"]
+        if content.words is not None:
+            return remarks + renamings(content.words)
         images = sum(map(len, content.by_split.values()))
         rule = (
             f"the images whose hash of name and seed {options.split_seed} is lowest are dev"
@@ -204,7 +200,7 @@ class TableSource(PictureSource):
 
 
 def deal_out(
-    names: Sequence[str], seed: int, dev_share: float, test_share: float
+    names: Iterable[str], seed: int, dev_share: float, test_share: float
 ) -> dict[str, str]:
     """The split of each image of a table, by name.
 
@@ -241,9 +237,7 @@ def split_at(place: float, dev_share: float, test_share: float) -> str:
 def _dialect(path: Path, named: Mapping[str, str]) -> tuple[str, list[str], dict[str, int]] | None:
     """The delimiter, the headers in lower case, and the place of each known column.
 
-    None when one that is needed is not there.
-
-    Needed are image, caption, and those that are ``named``.
+    None when one that is needed is not there: image, caption, and those that are ``named``.
     """
     header = first_line(path)
     for delimiter in sorted(DELIMITERS, key=header.count, reverse=True):
