@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,12 @@ from goal_kernels.data.truth_relation import TruthRelation
 PICTURE_FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Images")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 REPLACEMENT = "\ufffd"  # stands for a character that could not be decoded
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def writable(text: str) -> str:
+    """``text`` with U+FFFD for NUL and halves of surrogate pairs, which JSON may hold."""
+    return _UNWRITABLE.sub(REPLACEMENT, text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +101,7 @@ class PrecomputedSplit(Split):
             if path.is_file():
                 table = read_json(path)
                 if isinstance(table, dict) and all(str(i) in table for i in self.image_ids):
-                    return [str(table[str(identifier)]) for identifier in self.image_ids]
+                    return [writable(str(table[str(i)])) for i in self.image_ids]
         return None
 
     def picture(self, row: int) -> Path | None:

@@ -250,6 +250,8 @@ def test_half_a_surrogate_pair(tmp_path: Path, capsys: pytest.CaptureFixture) ->
         ({"split": None}, "image 1: expected a split"),
         ({"split": " "}, "image 1: expected a split"),
         ({"split": 3}, "image 1: expected a split"),
+        ({"split": "../train"}, "image 1: expected a split"),
+        ({"split": "\ud83d"}, "image 1: expected a split"),
         ({"cocoid": 1.5}, "image 1: id: expected an integer"),
         ({"cocoid": float("inf")}, "image 1: id: expected an integer"),
         ({"cocoid": 10**30}, "image 1: id: expected an integer"),

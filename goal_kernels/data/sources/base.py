@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ from goal_kernels.data.split import Split
 COMMON_NAMES = ("train", "restval", "dev", "test", "testall")
 COLUMNS = ("image", "caption", "split", "image_id")
 DEV_NAMES = ("dev", "val", "valid", "validation")
+_NAME = re.compile(r"[^/\\\0-\x08\x0e-\x1f\ud800-\udfff]+")
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,10 @@ class Source(ABC):
 def fold_split(given: object, where: str) -> str:
     """The name of a split without white space, in lower case, all words for ``dev`` as that.
 
-    Raises ``ValueError`` that begins with ``where`` when there is none.
+    Raises ``ValueError`` that begins with ``where`` when there is none, or none that can name a
+    file.
     """
-    if not isinstance(given, str) or not given.strip():
+    if not isinstance(given, str) or not given.strip() or not _NAME.fullmatch(given):
         raise ValueError(
             f"{where}: expected a split ('train', 'dev', 'test'), found {given!r}; write one, or "
             "leave the split out everywhere"

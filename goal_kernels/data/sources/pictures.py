@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from goal_kernels.data.sources.base import Source
-from goal_kernels.data.split import PICTURE_FOLDERS, REPLACEMENT, PictureSplit
+from goal_kernels.data.split import PICTURE_FOLDERS, PictureSplit, writable
 
 PROBED_NAMES = 200
-_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass
@@ -24,8 +22,8 @@ class ImageRecord:
 
     Attributes:
         name: its file, relative to the image root or absolute.
-        captions: its captions, at least one; stripped of surrounding white space. NUL and half of a
-            surrogate pair, which JSON may hold, become U+FFFD here and in the name.
+        captions: its captions, at least one; `writable` like the name, and stripped of surrounding
+            white space.
         image_id: the id that the source gives it.
         caption_ids: an id a caption, or none at all.
     """
@@ -36,8 +34,8 @@ class ImageRecord:
     caption_ids: list[int] | None = None
 
     def __post_init__(self) -> None:
-        self.name = _UNWRITABLE.sub(REPLACEMENT, self.name)
-        self.captions = [_UNWRITABLE.sub(REPLACEMENT, text).strip() for text in self.captions]
+        self.name = writable(self.name)
+        self.captions = [writable(text).strip() for text in self.captions]
 
 
 class PictureSource(Source):

@@ -106,7 +106,7 @@ class DelimitedText:
             else:
                 remedy = (
                     f"put a text that holds {self.delimiter!r} in double quotes, with no space "
-                    "before them and marks inside doubled"
+                    "around them and marks inside doubled"
                 )
             raise ValueError(
                 f"{where}: expected {self.width} columns, found {len(cells)}; {remedy}"
