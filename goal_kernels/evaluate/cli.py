@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from goal_kernels import BackendUnavailableError
 from goal_kernels.data.arrays import open_array
 from goal_kernels.data.files import replacing, write_text
-from goal_kernels.data.precomputed import PrecomputedSplit, load_split
+from goal_kernels.data.precomputed import PrecomputedSplit, open_split
 from goal_kernels.data.truth_relation import TruthRelation
 from goal_kernels.evaluate.arrays import read_index
 from goal_kernels.evaluate.inputs import (
@@ -120,7 +120,7 @@ def _named_split(args: argparse.Namespace) -> PrecomputedSplit | None:
     """The split that saved embeddings or matrices are of, where the user names its folder."""
     if args.folder is None or _models(args):
         return None
-    return load_split(args.folder, args.split or "test")
+    return open_split(args.folder, args.split or "test")
 
 
 def _said_index(
