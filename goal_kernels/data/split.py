@@ -25,7 +25,7 @@ _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 def writable(text: str) -> str:
     """``text`` with U+FFFD for NUL and halves of surrogate pairs, which JSON may hold."""
-    return _UNWRITABLE.sub(REPLACEMENT, text)
+    return text if text.isprintable() else _UNWRITABLE.sub(REPLACEMENT, text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os.path import isfile
+from os.path import isfile, join  # not pathlib: a table may have a million names
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ class PictureSource(Source):
         # A few of many names settle it where most files are there.
         few = [names[len(names) * i // PROBED_NAMES] for i in range(PROBED_NAMES)]
         for probed in (few, names) if len(names) > PROBED_NAMES else (names,):
-            found = [sum(isfile(place / name) for name in probed) for place in places]
+            found = [sum(isfile(join(place, name)) for name in probed) for place in places]
             if 2 * max(found) > len(probed):
                 break
         return places[found.index(max(found))]

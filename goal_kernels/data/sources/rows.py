@@ -92,11 +92,11 @@ class DelimitedText:
 
     def _check(self, cells: Sequence[str], place: int, last: int) -> None:
         """Raise ``ValueError`` when the cells of these lines are no row of the table."""
-        where = f"{self.path}: line {place + 1}"
         if any("\r" in line for line in self.lines[place : last + 1]):
             raise ValueError(
-                f"{where}: expected one kind of line ends, found a carriage return within the "
-                "line; save the file with line feeds alone, for instance with `dos2unix -c mac`"
+                f"{self.path}: line {place + 1}: expected one kind of line ends, found a carriage "
+                "return within the line; save the file with line feeds alone, for instance with "
+                "`dos2unix -c mac`"
             )
         if len(cells) != self.width:
             if len(cells) > self.width and not any(cells[self.width :]):
@@ -109,7 +109,8 @@ class DelimitedText:
                     "around them and marks inside doubled"
                 )
             raise ValueError(
-                f"{where}: expected {self.width} columns, found {len(cells)}; {remedy}"
+                f"{self.path}: line {place + 1}: expected {self.width} columns, found "
+                f"{len(cells)}; {remedy}"
             )
 
     def _last_line(self, place: int, before: int) -> int:
