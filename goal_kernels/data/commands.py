@@ -33,7 +33,7 @@ Examples
   goal-kernels data inspect my_pictures --column image=file --column caption=text
   goal-kernels data inspect data/coco/precomp --all --json > inspection.json
 
-Exit status: 0 all is well, 1 problems were found, 2 it cannot be read at all.
+Exit status: 0 all is well, 1 problems were found, 2 there is no dataset of a known format.
 """
 
 _CONVERT = """\
@@ -118,14 +118,12 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _INSPECT
     parser.epilog = _INSPECT_EPILOG.format(formats=describe_formats())
     _add_source_arguments(parser)
-    parser.add_argument(
-        "--all", action="store_true", help="read every feature, decode every image file"
-    )
+    parser.add_argument("--all", action="store_true", help="decode every image file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def run_inspect(args: argparse.Namespace) -> int:
-    """Print the inspection; 0 fine, 1 problems found, 2 cannot be read."""
+    """Print the inspection; 0 fine, 1 problems found, 2 no dataset there."""
     try:
         source = _open(args)
         with progress_line() as progress:
@@ -134,6 +132,9 @@ def run_inspect(args: argparse.Namespace) -> int:
         return _fail("inspect", error)
     text = json.dumps(inspection.record(), indent=2) if args.json else describe(inspection)
     print(text)
+    problems = len(inspection.of_level("problem"))
+    if problems:
+        print(f"goal-kernels data inspect: problems found: {problems}", file=sys.stderr)
     return inspection.status
 
 

@@ -1,12 +1,23 @@
-"""Files that are either there in full or not there at all."""
+"""Files: written in full or not at all, read with errors that name file and line.
+
+Whatever cannot be read raises ``FileNotFoundError`` when nothing is there and ``ValueError``
+otherwise, whose message says what was expected, what was found, and what to do.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
+
+from goal_kernels.data.foreign import mistaken_for
+
+HEAD_BYTES = 4096
+_INT64 = 2**63
 
 
 @contextmanager
@@ -41,21 +52,111 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, split at line feeds only (captions may hold other separators).
-
-    Raises ``ValueError`` naming the line when the file is not UTF-8.
-    """
-    content = path.read_bytes()
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """Yield the opened file; what the system says against it is raised in our words."""
     try:
-        lines = content.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        with path.open("rb") as stream:
+            yield stream
+    except FileNotFoundError as error:
+        link = ", the link there leads nowhere" if path.is_symlink() else ""
+        raise FileNotFoundError(f"{path}: no such file{link}; check the path") from error
+    except OSError as error:
         raise ValueError(
-            f"{path}: expected UTF-8 text, found other bytes in line {line}; convert it, for "
-            "instance with `iconv -f latin1 -t utf-8`"
+            f"{path}: expected a file that can be read, found: {error.strerror}; check what is "
+            "there and its permissions"
         ) from error
+
+
+def read_head(path: Path) -> bytes:
+    """The first ``HEAD_BYTES`` of a file."""
+    with reading(path) as stream:
+        return stream.read(HEAD_BYTES)
+
+
+def read_text(path: Path, expected: str = "UTF-8 text") -> str:
+    """A UTF-8 file in full, a byte order mark left out.
+
+    Raises ``ValueError`` naming the line when it holds other bytes, NUL among them, or saying what
+    else the file is.
+    """
+    with reading(path) as stream:
+        content = stream.read()
+    other = mistaken_for(content[:HEAD_BYTES])
+    if other is not None:
+        raise ValueError(f"{path}: expected {expected}, found {other}")
+    zero = content.find(b"\0")
+    if zero >= 0:
+        raise ValueError(
+            f"{path}: expected {expected}, found a NUL byte in line {_line_at(content, zero)}; "
+            "the file is damaged or no text: write or download it again"
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected UTF-8 text, found other bytes in line "
+            f"{_line_at(content, error.start)}; convert it, for instance with "
+            "`iconv -f latin1 -t utf-8`"
+        ) from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file without their ends: LF, CR LF, or, in a file without LF, CR.
+
+    Captions may hold other separators, such as U+2028, which end no line.
+    """
+    text = read_text(path)
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_integers(path: Path) -> list[int]:
+    """One 64-bit integer a line; raises ``ValueError`` naming the line that holds no such."""
+    return [
+        parse_integer(line, f"{path}: line {number}")
+        for number, line in enumerate(read_lines(path), 1)
+    ]
+
+
+def parse_integer(given: object, where: str) -> int:
+    """A 64-bit integer, also in decimal digits; else ``ValueError`` beginning with ``where``."""
+    text = str(given).strip()
+    digits = text.removeprefix("-")
+    known = isinstance(given, int | str) and not isinstance(given, bool)
+    if known and digits.isascii() and digits.isdigit() and len(digits) < 20:
+        number = int(text)
+        if -_INT64 <= number < _INT64:
+            return number
+    raise ValueError(f"{where}: expected an integer of 64 bits, found {text[:40]!r}")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; ``ValueError`` names the file when it is none."""
+    return parse_json(read_text(path, "JSON"), str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The content of JSON text; ``ValueError`` that begins with ``where`` when it is none."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(
+            f"{where}: expected JSON with a few levels, found lists or objects nested too deep to "
+            "be read; write it again"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: expected JSON, found text that is none ({error}); download or write it again"
+        ) from error
+
+
+def _line_at(content: bytes, place: int) -> int:
+    """The number of the line that holds the byte at ``place``, from 1."""
+    before = content[:place]
+    return 1 + (before.count(b"\n") or before.count(b"\r"))
 
 
 def umask() -> int:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from goal_kernels.data.files import read_head
+from goal_kernels.data.foreign import mistaken_for
 from goal_kernels.extras import install
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def decode_picture(path: Path) -> Decoded:
             "data.image_root says where files are"
         ) from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(mistaken_for(read_head(path)) or str(error)) from error
 
 
 def read_picture(path: Path) -> Image:

@@ -11,6 +11,7 @@ VSE-infinity. Three optional files of this library stand beside them:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from goal_kernels.data.feature_rows import (
-    first_rows_of_runs,
-    pick_rows,
-    unusable_rows,
-)
-from goal_kernels.data.files import read_lines, replacing, write_lines
+from goal_kernels.data.arrays import open_array
+from goal_kernels.data.feature_rows import first_rows_of_runs, pick_rows, row_faults
+from goal_kernels.data.files import read_integers, read_lines, replacing, write_lines
 from goal_kernels.data.layout import FEATURES, INDEX, find_features
 from goal_kernels.data.split import PrecomputedSplit
 from goal_kernels.data.truth_relation import TruthRelation
+
+_BREAKS = re.compile(r"[\r\n]+")
 
 
 def load_split(folder: str | Path, split: str, *, limit: int | None = None) -> PrecomputedSplit:
@@ -35,8 +35,7 @@ def load_split(folder: str | Path, split: str, *, limit: int | None = None) -> P
     Without an index file the number of captions must be a whole multiple of the number of feature
     rows. When both are equal and rows come in consecutive identical runs (an image's row repeated
     for each of its captions), each run is one image; the file is read by index, not copied.
-    Features are checked for NaN and infinity as far as ``feature_rows.unusable_rows`` says (all of
-    a small file, a sample of a large one).
+    All features are read once to see that float32 can hold them.
 
     Args:
         folder: the folder of the files (``coco_precomp/`` say), or the one above it.
@@ -90,12 +89,13 @@ def open_split(folder: str | Path, split: str, *, limit: int | None = None) -> P
 
 
 def refuse_unusable(split: PrecomputedSplit) -> None:
-    """Raise ``ValueError`` when an image that is checked holds NaN or infinity."""
-    broken = unusable_rows(split.features)
+    """Raise ``ValueError`` when an image has features that float32 cannot hold; reads all."""
+    broken, _ = row_faults(split.features)
     if len(broken):
         raise ValueError(
-            f"{split.folder / f'{split.name}{FEATURES}'}: {len(broken)} of the checked images hold "
-            f"NaN or infinite features, first image {broken[0]}; extract those features again"
+            f"{split.folder / f'{split.name}{FEATURES}'}: expected finite numbers within float32, "
+            f"found NaN, infinite or larger ones in {len(broken)} images, first image "
+            f"{broken[0]} (from 0, repeated rows counted once); extract those features again"
         )
 
 
@@ -138,10 +138,11 @@ def write_split(
     index = _index_to_write(len(captions), len(array), split, image_of_caption)
     if truth is not None and truth.shape != (len(captions), len(array)):
         raise ValueError(f"truth: expected shape {(len(captions), len(array))}, got {truth.shape}")
-    broken = unusable_rows(array.reshape(len(array), -1, array.shape[-1]))
+    broken, _ = row_faults(array.reshape(len(array), -1, array.shape[-1]))
     if len(broken):
         raise ValueError(
-            f"features: {len(broken)} rows hold NaN or infinity, first row {broken[0]}"
+            "features: expected finite numbers within float32, found NaN, infinite or larger ones "
+            f"in {len(broken)} rows, first row {broken[0]}; extract them again"
         )
     root = Path(folder)
     with replacing(root / f"{split}{FEATURES}") as temporary, temporary.open("wb") as stream:
@@ -169,7 +170,7 @@ def write_texts(
     image_ids: NDArray[np.integer],
 ) -> None:
     """Write captions [M], ids [N] and, where captions are not k an image, the index [M]."""
-    lines = [" ".join(part.strip() for part in caption.split("\n")) for caption in captions]
+    lines = [" ".join(part.strip() for part in _BREAKS.split(caption)) for caption in captions]
     write_lines(root / f"{split}_caps.txt", lines)
     write_lines(root / f"{split}_ids.txt", [str(index) for index in image_ids.tolist()])
     times = np.bincount(image_of_caption, minlength=len(image_ids))
@@ -186,19 +187,13 @@ def open_features(path: Path) -> NDArray[np.floating]:
 
     Raises ``ValueError`` when the file is no such array, torn, or would have to be unpickled.
     """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path}: expected a whole .npy array of floating-point numbers; {error}; "
-            "copy or extract it again"
-        ) from error
+    array = open_array(path)
     if array.ndim == 2:
         array = array[:, None, :]
     if array.ndim != 3 or 0 in array.shape or array.dtype.kind != "f":
         raise ValueError(
             f"{path}: expected a filled floating-point array [rows, K, D] or [rows, D], "
-            f"found {array.dtype} {array.shape}"
+            f"found {array.dtype} {array.shape}; extract the features again, or cast them"
         )
     return array
 
@@ -207,7 +202,9 @@ def read_captions(root: Path, split: str) -> list[str]:
     """The M captions of a split, stripped."""
     path = root / f"{split}_caps.txt"
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; the split needs it beside its {FEATURES}")
+        raise FileNotFoundError(
+            f"no file {path}; the split needs it beside its {FEATURES}, one caption a line"
+        )
     return [line.strip() for line in read_lines(path)]
 
 
@@ -249,7 +246,7 @@ def _align(
     rows = len(features)
     index_file = root / f"{split}{INDEX}"
     if index_file.is_file():
-        index = np.load(index_file, allow_pickle=False)
+        index = open_array(index_file)
         return np.arange(rows), check_index(index, captions, rows, str(index_file))
     ratio = _captions_per_row(captions, rows, str(root / f"{split}_caps.txt"))
     starts = np.arange(rows) if ratio > 1 else first_rows_of_runs(features)
@@ -263,10 +260,7 @@ def _read_ids(
     """The id of each image [N], from one id a feature row, an image or a caption; None without."""
     if not path.is_file():
         return None
-    try:
-        ids = np.array([int(line) for line in read_lines(path)], dtype=np.int64)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: expected one integer a line; {error}") from error
+    ids = np.array(read_integers(path), dtype=np.int64)
     if len(ids) == rows:
         return ids[row_of_image]
     if len(ids) == len(row_of_image):
@@ -276,7 +270,7 @@ def _read_ids(
         return ids[first]
     raise ValueError(
         f"{path}: expected {rows} ids, one a feature row (or each repeated for every caption), "
-        f"found {len(ids)}; remove the file to number the images 0, 1, 2, ..."
+        f"found {len(ids)}; files of two splits, or a line lost? Write it for these features"
     )
 
 

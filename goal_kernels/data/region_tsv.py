@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from goal_kernels.data.files import read_head, reading
+from goal_kernels.data.foreign import mistaken_for
 from goal_kernels.data.progress import Progress, no_progress
 
 FIELDS = 6
@@ -41,17 +43,22 @@ class RegionTsv:
         """
         found = cls(paths)
         for number, path in enumerate(paths):
+            other = mistaken_for(read_head(path))
+            if other is not None:
+                raise ValueError(f"{path}: expected a TSV of region features, found {other}")
             size = path.stat().st_size
-            with path.open("rb") as stream:
+            with reading(path) as stream:
                 for line_number, line in enumerate(iter(stream.readline, b""), 1):
                     cells = line.split(b"\t", FIELDS)
                     try:
                         key, boxes = int(cells[_ID]), int(cells[_BOXES_COUNT])
-                        cells[_FEATURES]
+                        if not 0 < boxes <= len(cells[_FEATURES]) * 3 // 16:  # base64 of float32
+                            raise ValueError("more boxes than features")
                     except (ValueError, IndexError) as error:
                         raise ValueError(
                             f"{path}: line {line_number}: expected {FIELDS} columns from image_id "
-                            f"to base64 features, found {line[:60]!r}"
+                            f"to base64 features of num_boxes boxes, found {line[:60]!r}; "
+                            "fetch the file again"
                         ) from error
                     offset = stream.tell() - len(line)
                     found.places.setdefault(key, (number, offset, boxes))
@@ -61,11 +68,11 @@ class RegionTsv:
     def read(self, image_id: int) -> NDArray[np.float32]:
         """The features [K, D] of one image; raises ValueError when they are torn."""
         number, offset, boxes = self.places[image_id]
-        with self.paths[number].open("rb") as stream:
+        with reading(self.paths[number]) as stream:
             stream.seek(offset)
             encoded = stream.readline().split(b"\t", FIELDS)[_FEATURES]
         try:
-            numbers = np.frombuffer(base64.b64decode(encoded), dtype="<f4")
+            numbers = np.frombuffer(base64.b64decode(encoded.strip(), validate=True), dtype="<f4")
             return numbers.reshape(boxes, -1)
         except (binascii.Error, ValueError) as error:
             raise ValueError(

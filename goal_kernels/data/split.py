@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import isfile  # False, not an error, for names that no file can have
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goal_kernels.data.feature_rows import Features
-from goal_kernels.data.files import read_lines
+from goal_kernels.data.files import parse_json, read_json, read_lines
 from goal_kernels.data.truth_relation import TruthRelation
 
 PICTURE_FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Images")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+REPLACEMENT = "\ufffd"  # stands for a character that could not be decoded
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def writable(text: str) -> str:
+    """``text`` with U+FFFD for NUL and halves of surrogate pairs, which JSON may hold."""
+    return text if text.isprintable() else _UNWRITABLE.sub(REPLACEMENT, text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +58,8 @@ class Split:
         path = self.folder / f"{self.name}_scenes.jsonl"
         if not path.is_file():
             return None
-        records = [json.loads(line) for line in read_lines(path)[: len(self.image_ids)]]
+        lines = read_lines(path)[: len(self.image_ids)]
+        records = [parse_json(line, f"{path}: line {i}") for i, line in enumerate(lines, 1)]
         if len(records) != len(self.image_ids):
             raise ValueError(
                 f"{path}: expected {len(self.image_ids)} lines, one an image, "
@@ -90,9 +99,9 @@ class PrecomputedSplit(Split):
         for folder in (self.folder, self.folder.parent):
             path = folder / "id_mapping.json"
             if path.is_file():
-                table = json.loads(path.read_text(encoding="utf-8"))
+                table = read_json(path)
                 if isinstance(table, dict) and all(str(i) in table for i in self.image_ids):
-                    return [str(table[str(identifier)]) for identifier in self.image_ids]
+                    return [writable(str(table[str(i)])) for i in self.image_ids]
         return None
 
     def picture(self, row: int) -> Path | None:
@@ -105,7 +114,7 @@ class PrecomputedSplit(Split):
                 for folder in (self.folder, self.folder.parent)
                 for pictures in PICTURE_FOLDERS
             ]
-        return next((path for path in candidates if path.is_file()), None)
+        return next((path for path in candidates if isfile(path)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,4 +141,4 @@ class PictureSplit(Split):
     def picture(self, row: int) -> Path | None:
         """The file of image ``row``, None when it is missing."""
         path = self.file(row)
-        return path if path.is_file() else None
+        return path if isfile(path) else None

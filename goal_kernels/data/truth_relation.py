@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from goal_kernels.data.arrays import read_archive
 from goal_kernels.data.files import replacing
 
 # Zip members carry a date; a fixed one keeps equal relations equal byte for byte on disk.
@@ -46,7 +47,10 @@ class TruthRelation:
         if np.any(np.diff(self.indptr) < 0):
             raise ValueError("indptr: expected ascending offsets; write the relation again")
         if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < images:
-            raise ValueError(f"indices: expected image rows in 0 .. {images - 1}, got others")
+            raise ValueError(
+                f"indices: expected image rows in 0 .. {images - 1}, got others; "
+                "write the relation again"
+            )
 
     @classmethod
     def from_rows(cls, rows: Iterable[NDArray[np.integer]], images: int) -> TruthRelation:
@@ -60,12 +64,26 @@ class TruthRelation:
     @classmethod
     def load(cls, path: str | Path) -> TruthRelation:
         """Read the ``.npz`` file that :meth:`save` writes; pickled content is refused."""
-        with np.load(Path(path), allow_pickle=False) as stored:
-            missing = {"indptr", "indices", "shape"} - set(stored.files)
-            if missing:
-                raise ValueError(f"{path}: expected indptr, indices and shape, lacks {missing}")
-            captions, images = (int(size) for size in stored["shape"])
+        stored = read_archive(Path(path))
+        missing = sorted({"indptr", "indices", "shape"} - set(stored))
+        if missing:
+            raise ValueError(
+                f"{path}: expected arrays indptr, indices and shape, lacks {missing}; write the "
+                "relation again"
+            )
+        wrong = [
+            n for n, array in stored.items() if array.ndim != 1 or array.dtype.kind not in "iu"
+        ]
+        if wrong or stored["shape"].shape != (2,):
+            raise ValueError(
+                f"{path}: expected integers in one dimension, two as shape, found others in "
+                f"{wrong or ['shape']}; write the relation again"
+            )
+        captions, images = (int(size) for size in stored["shape"])
+        try:
             return cls(stored["indptr"], stored["indices"], (captions, images))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def save(self, path: str | Path) -> None:
         """Write a compressed ``.npz`` file, in full or not at all; equal relations, equal bytes."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
-from goal_kernels.data.files import write_text
+from goal_kernels.data.files import read_json, write_text
 from goal_kernels.data.treebank import treebank_words
 
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
@@ -132,13 +132,19 @@ class Vocabulary:
                 f"{path}: a pickle can run any code when it is opened, so this one is not; "
                 "`goal-kernels data convert` writes a JSON vocabulary from the captions"
             )
-        try:
-            table = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: expected a JSON vocabulary; {error}") from error
+        table = read_json(path)
         if not isinstance(table, Mapping) or not isinstance(table.get("word2idx"), Mapping):
-            raise ValueError(f"{path}: expected a JSON object with 'word2idx', found none")
-        ordered = sorted(table["word2idx"].items(), key=lambda item: item[1])
+            raise ValueError(
+                f"{path}: expected a JSON object with 'word2idx', found none; build the file with "
+                "Vocabulary.from_captions"
+            )
+        ids = table["word2idx"]
+        if any(type(index) is not int for index in ids.values()):
+            raise ValueError(
+                f"{path}: expected an integer id of each word in 'word2idx', found others; build "
+                "the file again with Vocabulary.from_captions"
+            )
+        ordered = sorted(ids.items(), key=lambda item: item[1])
         if [index for _, index in ordered] != list(range(len(ordered))):
             raise ValueError(
                 f"{path}: expected the ids 0 .. {len(ordered) - 1}, each once; "

@@ -1,38 +1,14 @@
-"""Arrays from files that others wrote: never unpickled, mapped where the format allows it."""
+"""What evaluation asks of arrays from files: integers for an index, floats for a matrix."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-def read_array(path: Path) -> NDArray:
-    """The array of a `.npy` file, memory-mapped and read-only.
-
-    Raises: FileNotFoundError; ValueError when it is no such file or holds pickled objects.
-    """
-    _require(path)
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(_unreadable(path, error)) from error
-
-
-def read_archive(path: Path) -> Mapping[str, NDArray]:
-    """The arrays of a `.npz` file by name.
-
-    Raises: FileNotFoundError; ValueError when it is no such file or holds pickled objects.
-    """
-    _require(path)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(_unreadable(path, error)) from error
+from goal_kernels.data.arrays import open_array, read_archive
+from goal_kernels.data.files import read_text
 
 
 def read_index(path: Path) -> NDArray[np.integer]:
@@ -41,16 +17,15 @@ def read_index(path: Path) -> NDArray[np.integer]:
     Raises: FileNotFoundError; ValueError.
     """
     if path.suffix == ".npy":
-        return np.asarray(read_array(path))
+        return np.asarray(open_array(path))
     if path.suffix == ".npz":
         stored = read_archive(path)
         if "image_of_caption" not in stored:
             raise ValueError(f"{path}: expected an array image_of_caption, found {sorted(stored)}")
         return stored["image_of_caption"]
-    _require(path)
     try:
-        return np.array([int(line) for line in path.read_text(encoding="utf-8").split()])
-    except ValueError as error:
+        return np.array([int(line) for line in read_text(path, "integers").split()])
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: expected one integer a line; {error}") from error
 
 
@@ -62,18 +37,3 @@ def require_floats(array: NDArray, what: str) -> NDArray[np.floating]:
             f"shape {array.shape}"
         )
     return array
-
-
-def _require(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    if "pickle" in str(error) or "Python objects" in str(error):
-        return (
-            f"{path}: holds pickled Python objects, which could run any code and are not read. In "
-            "the program that wrote it save the array alone, np.save(path, sims) instead of "
-            "np.save(path, {'npts': npts, 'sims': sims})"
-        )
-    return f"{path}: not a whole numpy file ({error})"

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goal_kernels import BackendUnavailableError
+from goal_kernels.data.arrays import open_array
 from goal_kernels.data.files import replacing, write_text
-from goal_kernels.data.precomputed import PrecomputedSplit, load_split
+from goal_kernels.data.precomputed import PrecomputedSplit, open_split
 from goal_kernels.data.truth_relation import TruthRelation
-from goal_kernels.evaluate.arrays import read_array, read_index
+from goal_kernels.evaluate.arrays import read_index
 from goal_kernels.evaluate.inputs import (
     EMBEDDINGS,
     Alignment,
@@ -116,7 +117,7 @@ def _named_split(args: argparse.Namespace) -> PrecomputedSplit | None:
     """The split that saved embeddings or matrices are of, where the user names its folder."""
     if args.folder is None or _models(args):
         return None
-    return load_split(args.folder, args.split or "test")
+    return open_split(args.folder, args.split or "test")
 
 
 def _said_index(
@@ -171,7 +172,7 @@ def _read_members(
             members.append(read_member(path, alignment))
     for image, text in args.embeddings:
         name = f"{image} and {text}"
-        members.append(embeddings_member(name, read_array(image), read_array(text), alignment))
+        members.append(embeddings_member(name, open_array(image), open_array(text), alignment))
     return members
 
 

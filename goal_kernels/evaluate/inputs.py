@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from goal_kernels.data.arrays import open_array, read_archive
 from goal_kernels.evaluate.alignment import (
     Counts,
     captions_per_image,
@@ -18,7 +19,7 @@ from goal_kernels.evaluate.alignment import (
     even_index,
     repetition,
 )
-from goal_kernels.evaluate.arrays import read_archive, read_array, require_floats
+from goal_kernels.evaluate.arrays import require_floats
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, MeanScores, Scores
 
 EMBEDDINGS = ("image_embeddings", "text_embeddings")
@@ -65,7 +66,7 @@ def read_member(path: Path, alignment: Alignment) -> Member:
     Raises: FileNotFoundError, ValueError.
     """
     if path.suffix == ".npy":
-        return matrix_member(str(path), read_array(path), alignment)
+        return matrix_member(str(path), open_array(path), alignment)
     stored = read_archive(path)
     if set(EMBEDDINGS) <= set(stored):
         own = stored.get("image_of_caption")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from goal_kernels.data.files import read_json, read_text
 from goal_kernels.data.truth_relation import TruthRelation
-from goal_kernels.evaluate.arrays import read_archive
 
 CXC_IDS = {"image_ids": "testall_ids.txt", "caption_ids": "testall_capids.txt"}
 
@@ -29,7 +28,6 @@ def read_truth(path: Path, texts: int, images: int) -> TruthRelation:
     Raises: FileNotFoundError; ValueError when the file does not fit the set.
     """
     if path.suffix == ".npz":
-        read_archive(path)  # a damaged or pickled file is refused in our words
         truth = TruthRelation.load(path)
     else:
         truth = _read_json(path, texts, images)
@@ -42,12 +40,7 @@ def read_truth(path: Path, texts: int, images: int) -> TruthRelation:
 
 
 def _read_json(path: Path, texts: int, images: int) -> TruthRelation:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: no whole JSON file ({error})") from error
+    record = read_json(path)
     if not isinstance(record, dict) or not {"t2i", "i2t"} & set(record):
         raise ValueError(f'{path}: expected {{"t2i": {{...}}}}, {{"i2t": {{...}}}} or both')
     rows = {
@@ -87,7 +80,7 @@ def _rows_of(given: Sequence[Any] | None, path: Path, name: str, count: int) -> 
     """Row number by id. Raises: ValueError when there are not as many ids as rows."""
     beside = path.parent / CXC_IDS[name]
     if given is None and beside.is_file():
-        given = list(dict.fromkeys(beside.read_text(encoding="utf-8").split()))
+        given = list(dict.fromkeys(read_text(beside).split()))
     if given is None:
         return {str(row): row for row in range(count)}
     rows = {str(key): row for row, key in enumerate(given)}

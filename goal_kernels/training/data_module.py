@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from torch.utils.data import DataLoader
 
+from goal_kernels.data.feature_rows import image_bytes
 from goal_kernels.data.layout import VOCABULARY
 from goal_kernels.data.picture_files import need_pillow
 from goal_kernels.data.precomputed import refuse_unusable
@@ -39,6 +40,7 @@ from goal_kernels.training.options import DataSizes
 from goal_kernels.training.sampler import ShuffledSampler
 from goal_kernels.training.tokenizers import WORDS, Tokenizer, WordTokenizer, make_tokenizer
 
+SAID_GB = 4  # features above which their reading, as long as the disk takes, is announced
 EVALUATION_BATCH = 256  # images or captions encoded at once; no effect on results
 
 
@@ -121,19 +123,19 @@ class RetrievalDataModule(pl.LightningDataModule):
             if named[field.name] is not None
         }
         self.splits: dict[str, Split] = {}
+        self._ready: set[str] = set()
         self._start = (0, 0)
 
     @cached_property
     def source(self) -> Source:
         """The dataset. Raises: FileNotFoundError, ValueError naming the remedy."""
-        if not self.folder.exists():
-            raise FileNotFoundError(
-                f"data.folder: expected a dataset, found nothing at {self.folder}; make the "
-                "built-in one with `goal-kernels data synth` (its --help says where it goes), or "
-                "give another with --data.folder"
-            )
         try:
             return open_source(self.folder, self.format, SourceOptions(**self.source_options))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"data.folder: {error}; make the built-in one with `goal-kernels data synth` (its "
+                "--help says where it goes), or give another with --data.folder"
+            ) from error
         except ValueError as error:
             raise ValueError(f"data.folder: {error}") from error
 
@@ -145,7 +147,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         for path in self.source.vocabulary_files():
             if path.suffix not in PICKLE_SUFFIXES:
                 return Vocabulary.load(path)
-        captions = self.source.open(self.source.find("train")).captions
+        captions = self.source.open("train").captions
         built = Vocabulary.from_captions(captions, self.min_count, self.max_words)
         _say(
             f"vocabulary: none with the data, built one of {len(built)} words, those that train "
@@ -189,13 +191,37 @@ class RetrievalDataModule(pl.LightningDataModule):
             split, or its files do not fit together.
         """
         if name not in self.splits:
-            split = self.source.open(self.source.find(name), self.limits.get(name))
+            self.splits[name] = self.source.open(name, self.limits.get(name))
+        return self.splits[name]
+
+    def ready(self, name: str) -> Split:
+        """The named split after one look at all of its features, when it is first asked for.
+
+        Raises: as `split`; ValueError when a feature is not finite as float32, or Pillow is not
+            installed for images.
+        """
+        split = self.split(name)
+        if name not in self._ready:
             if isinstance(split, PrecomputedSplit):
+                size = image_bytes(split.features) * len(split.features) / 1e9
+                if size > SAID_GB:
+                    _say(
+                        f"{name}: reads {size:.0f} GB of features once, to see that all are finite"
+                    )
                 refuse_unusable(split)
             else:
                 need_pillow("data.folder")
-            self.splits[name] = split
-        return self.splits[name]
+            self._ready.add(name)
+        return split
+
+    def make_ready(self, command: str) -> None:
+        """`ready` for all splits that `fit`, `validate` or `test` will read, before the first step.
+
+        Raises: as `ready`.
+        """
+        wanted = {"fit": ("train", self.dev_split, self.test_split), "test": (self.test_split,)}
+        for name in wanted.get(command, (self.dev_split,)):
+            self.ready(name)
 
     @property
     def training_pairs(self) -> int:
@@ -230,7 +256,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
         batch_size = self.pairs_per_device(world_size)
-        split = self.split("train")
+        split = self.ready("train")
         pairs = PairDataset(images_of(split, self.pictures, self.seed), self._texts(split))
         sampler = ShuffledSampler(
             len(pairs),
@@ -261,7 +287,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         return self._evaluation_loaders(self.test_split)
 
     def _evaluation_loaders(self, name: str) -> list[DataLoader]:
-        split = self.split(name)
+        split = self.ready(name)
         images = DataLoader(
             images_of(split, self.pictures, self.seed),
             EVALUATION_BATCH,

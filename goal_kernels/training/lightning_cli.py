@@ -152,6 +152,7 @@ class RetrievalCLI(LightningCLI):
             set_threads(self.options.run.threads)
             with weights_follow() if any(self._checkpoints().values()) else nullcontext():
                 super().instantiate_classes()
+            self.datamodule.make_ready(self.config.subcommand)
             self._check_checkpoints()
         except BaseException as error:
             self._discard()

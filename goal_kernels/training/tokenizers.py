@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from goal_kernels.data.files import read_lines
 from goal_kernels.data.vocabulary import (
     LETTERS,
     MAX_WORDS,
@@ -179,7 +180,7 @@ def _read_wordpieces(folder: Path) -> Any:
 
 def _from_vocabulary(tokenizers: Any, path: Path, lower_case: bool) -> Any:
     """BERT's own tokenizer over the pieces in a file, one a line."""
-    pieces = path.read_text(encoding="utf-8").splitlines()
+    pieces = read_lines(path)
     ids = {piece: index for index, piece in enumerate(pieces)}
     lacking = [piece for piece in ("[UNK]", "[CLS]", "[SEP]") if piece not in ids]
     if lacking or len(ids) != len(pieces):

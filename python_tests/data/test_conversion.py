@@ -164,16 +164,25 @@ def test_bad_tsv_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [(1e6, "too large for float16"), (np.nan, "not fin")]
+    ("value", "options", "message"),
+    [
+        (1e6, ["--half"], "too large for float16; leave out"),
+        (np.nan, ["--half"], "not finite; extract"),
+        (1e300, [], "too large for float32; extract"),
+    ],
 )
 def test_what_does_not_fit_is_refused(
-    tmp_path: Path, value: float, message: str, capsys: pytest.CaptureFixture
+    tmp_path: Path,
+    value: float,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     put_precomputed(tmp_path / "old", "train", 3, 1)
-    features = features_of(3, 1)
+    features = features_of(3, 1, "float64")
     features[2, 0, 1] = value
     np.save(tmp_path / "old" / "train_ims.npy", features)
-    assert convert(tmp_path / "old", tmp_path / "new", "--half") == 2
+    assert convert(tmp_path / "old", tmp_path / "new", *options) == 2
     error = capsys.readouterr().err
     assert f"image 2 of train_ims.npy: {message}" in error
     assert not list((tmp_path / "new").glob("*ims*"))
@@ -221,3 +230,19 @@ def test_features_pass_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert peak < 1 << 21
     stored = np.load(tmp_path / "new" / "train_ims.npy")
     np.testing.assert_array_equal(stored, features.astype(np.float16))
+
+
+def test_nothing_and_two_splits_of_one_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Both would be dev.json: one would take the place of the other."""
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    for name in ("train", "val", "dev"):
+        entries = [{"image": f"{name}.png", "caption": "a dog"}]
+        (folder / f"x_{name}.json").write_text(json.dumps(entries))
+    assert convert(folder, tmp_path / "new") == 2
+    assert "expected one split to call dev, found ['dev', 'val']" in capsys.readouterr().err
+    (tmp_path / "captions.csv").write_text("image,caption\n")
+    assert convert(tmp_path / "captions.csv", tmp_path / "new") == 2
+    assert "expected images with captions, found none" in capsys.readouterr().err

@@ -122,22 +122,49 @@ def test_uneven_ratio(tmp_path: Path, features: np.ndarray, captions: int) -> No
 def test_broken_features_are_counted(tmp_path: Path, features: np.ndarray, value: float) -> None:
     features[2, 0, 1] = features[4, 2, 3] = value
     put(tmp_path, "dev", features, IMAGES)
-    with pytest.raises(ValueError, match=r"2 of the checked images.*first image 2"):
+    with pytest.raises(ValueError, match=r"dev_ims\.npy: .*in 2 images, first image 2"):
         load_split(tmp_path, "dev")
     assert len(load_split(tmp_path, "dev", limit=2).features) == 2
 
 
-def test_large_files_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = np.zeros((101, 1, 2), dtype=np.float32)
-    features[[0, 50, 51]] = np.nan
-    np.testing.assert_array_equal(feature_rows.unusable_rows(features), [0, 50, 51])
-    monkeypatch.setattr(feature_rows, "FULL_CHECK_BYTES", 100)
-    monkeypatch.setattr(feature_rows, "SAMPLED_IMAGES", 3)
-    np.testing.assert_array_equal(feature_rows.unusable_rows(features), [0, 50])
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8"])
+def test_every_row_of_many_blocks_is_read(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    features = np.ones((101, 2, 3), dtype=dtype)
+    monkeypatch.setattr(feature_rows, "_BLOCK_BYTES", 4 * features[0].nbytes)
+    features[[1, 50, 51], 1, 2] = np.nan, np.inf, -np.inf
+    features[[7, 100]] = 0
+    features[9, 0] = 0  # a region of padding
+    seen: list[tuple[int, int]] = []
+    broken, zero = feature_rows.row_faults(features, lambda *done: seen.append(done))
+    np.testing.assert_array_equal(broken, [1, 50, 51])
+    np.testing.assert_array_equal(zero, [7, 100])
+    assert seen[0] == (4, 101)
+    assert seen[-1] == (101, 101)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("1\n2\n3", "6 ids.*found 3"), ("1\n2\n3\n4\nx\n6", "one integer")]
+    ("dtype", "value", "fits"),
+    [("f8", 1e300, False), ("f8", 3e38, True), ("f4", 3e38, True), ("f2", 6e4, True)],
+)
+def test_features_have_to_fit_float32(
+    tmp_path: Path, features: np.ndarray, dtype: str, value: float, fits: bool
+) -> None:
+    features = features.astype(dtype)
+    features[5, 2, 3] = value
+    put(tmp_path, "dev", features, IMAGES)
+    if fits:
+        assert load_split(tmp_path, "dev").features[5, 2, 3] == features[5, 2, 3]
+        return
+    with pytest.raises(ValueError, match=r"dev_ims\.npy: .* within float32, .*first image 5"):
+        load_split(tmp_path, "dev")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1\n2\n3", "6 ids.*found 3"),
+        ("1\n2\n3\n4\nx\n6", r"dev_ids\.txt: line 5: expected an integer"),
+    ],
 )
 def test_bad_ids(tmp_path: Path, features: np.ndarray, content: str, message: str) -> None:
     put(tmp_path, "dev", features, IMAGES)

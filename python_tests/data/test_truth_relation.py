@@ -52,7 +52,7 @@ def test_save_and_load(relation: TruthRelation, tmp_path: Path) -> None:
 def test_pickled_content_is_refused(tmp_path: Path) -> None:
     poison = np.array([{"anything": 1}], dtype=object)
     np.savez(tmp_path / "bad.npz", indptr=poison, indices=poison, shape=poison)
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match=r"bad\.npz.*pickled Python objects"):
         TruthRelation.load(tmp_path / "bad.npz")
 
 

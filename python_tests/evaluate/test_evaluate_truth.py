@@ -77,7 +77,7 @@ def test_crisscrossed_captions_as_they_come(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[1", "no whole JSON"),
+        ("[1", "expected JSON, found"),
         ("[1]", 'expected {"t2i"'),
         ('{"other": {}}', 'expected {"t2i"'),
         ('{"t2i": {"17": [0], "0": [0]}}', "give row numbers from 0"),

@@ -35,15 +35,17 @@ def put_vse_infinity_style(root: Path) -> Path:
     return folder.parent
 
 
+def arguments_of(folder: Path, runs: Path) -> list[str]:
+    return [
+        *("fit", "--config", "goalworld_tiny", "--data.folder", str(folder)),
+        *("--data.dev_split", "dev", "--data.test_split", "test", "--data.batch_size", "16"),
+        *("--trainer.max_epochs", "1", "--run.root", str(runs)),
+    ]
+
+
 def fit(folder: Path, runs: Path, name: str) -> dict:
     threads = torch.get_num_threads()
-    status = main(
-        [
-            *("fit", "--config", "goalworld_tiny", "--data.folder", str(folder)),
-            *("--data.dev_split", "dev", "--data.test_split", "test", "--data.batch_size", "16"),
-            *("--trainer.max_epochs", "1", "--run.root", str(runs), "--run.name", name),
-        ]
-    )
+    status = main([*arguments_of(folder, runs), "--run.name", name])
     torch.set_num_threads(threads)
     assert status == 0
     return json.loads((runs / name / "metrics.json").read_text())
@@ -75,3 +77,37 @@ def test_half_the_place_gives_the_same_batches(tmp_path: Path) -> None:
     assert len(whole) == len(half) == 7
     for one, two in zip(whole, half, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_features_that_float32_cannot_hold_stop_it_before_the_first_step(
+    tmp_path: Path, split: str, capsys: pytest.CaptureFixture
+) -> None:
+    """Also those of test, which is read when training is over; no folder is left behind."""
+    folder = put_vsepp_style(tmp_path)
+    features = np.load(folder / f"{split}_ims.npy").astype(np.float64)
+    features[3, 2, 1] = 1e300
+    np.save(folder / f"{split}_ims.npy", features)
+    status = main(arguments_of(folder, tmp_path / "runs"))
+    error = capsys.readouterr().err
+    assert status == 2
+    assert f"{split}_ims.npy: expected finite numbers within float32" in error
+    assert "first image 3" in error or split == "dev"  # whose rows are repeated
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_what_is_wrong_with_the_folder_is_said_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = put_vsepp_style(tmp_path)
+    (folder / "test_ims.npy").unlink()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "page.json").write_text("<html></html>")
+    for place, message in (
+        (folder, "no split 'test'; it has ['train', 'dev']"),
+        (tmp_path / "loop", "found nothing at"),
+        (tmp_path / ("x" * 500), "data.folder: "),
+        (tmp_path / "page.json", "expected JSON, found a web page"),
+    ):
+        assert main(arguments_of(place, tmp_path / "runs")) == 2
+        assert message in capsys.readouterr().err

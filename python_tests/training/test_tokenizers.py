@@ -126,6 +126,14 @@ def test_case_is_what_the_folder_says(wordpieces: WordPieceTokenizer, tmp_path: 
         WordPieceTokenizer(tmp_path)
 
 
+def test_a_piece_may_be_a_separator_of_lines(tmp_path: Path) -> None:
+    """Multilingual vocabularies have some: only line feeds end a line."""
+    pytest.importorskip("tokenizers")
+    pieces = (*PIECES, "\x85", "\u2028", "dog")
+    tokenizer = WordPieceTokenizer(wordpiece_folder(tmp_path, pieces))
+    assert tokenizer.encode("dog").ids[1] == len(pieces) - 1
+
+
 def test_tokenizer_json_comes_first(wordpieces: WordPieceTokenizer, tmp_path: Path) -> None:
     wordpieces._tokenizer.enable_padding(length=20)
     wordpieces._tokenizer.save(str(tmp_path / "tokenizer.json"))

@@ -94,6 +94,14 @@ def convert(
     options = options or ConversionOptions()
     folder = Path(folder)
     names = [source.find(split) for split in options.splits] or source.names()
+    held_out = [name for name in names if name in DEV_NAMES]
+    if not names:
+        raise ValueError(f"{source.path}: expected images with captions, found none at all")
+    if len(held_out) > 1:
+        raise ValueError(
+            f"{source.path}: expected one split to call dev, found {held_out}; name those to "
+            "convert with --splits"
+        )
     vocabulary = _vocabulary(source, options)
     _prepare(folder, source, options.overwrite)
     regions = RegionTsv.index(options.features, progress) if options.features else None
@@ -129,9 +137,7 @@ def _vocabulary(source: Source, options: ConversionOptions) -> Vocabulary:
     if options.vocabulary is not None:
         return Vocabulary.load(options.vocabulary)
     captions = [
-        caption
-        for split in options.vocabulary_from
-        for caption in source.open(source.find(split)).captions
+        caption for split in options.vocabulary_from for caption in source.open(split).captions
     ]
     return Vocabulary.from_captions(captions, options.min_count)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from goal_kernels.data.arrays import open_array
 from goal_kernels.data.feature_rows import blocks_of
 from goal_kernels.data.files import replacing
 from goal_kernels.data.layout import FEATURES
@@ -38,12 +39,13 @@ class FeatureStream:
 def stream_of_split(split: PrecomputedSplit) -> FeatureStream:
     """The features of a split as they are stored, repeated rows once."""
     features = split.features
-    stored = np.load(split.folder / f"{split.name}{FEATURES}", mmap_mode="r", allow_pickle=False)
+    stored = open_array(split.folder / f"{split.name}{FEATURES}")
     shape = features.shape if stored.ndim == 3 else (features.shape[0], features.shape[2])
 
     def blocks() -> Iterator[NDArray[np.floating]]:
-        for part in blocks_of(np.arange(len(features)), features):
-            yield features[part].reshape(len(part), *shape[1:])
+        for part in blocks_of(features):
+            block = features[part]
+            yield block.reshape(len(block), *shape[1:])
 
     return FeatureStream(shape, features.dtype, blocks)
 
@@ -107,7 +109,7 @@ def write_features(
         half: as float16; half the place, and about three decimal digits.
         report: called with (images done, images in all).
     Raises:
-        ValueError: a feature is NaN or infinite, or becomes so as float16.
+        ValueError: a feature is NaN or infinite, or becomes so as float16 or float32.
         OSError: the disk has too little room.
     """
     dtype = np.dtype(np.float16) if half else stream.dtype
@@ -125,10 +127,14 @@ def write_features(
         for block in stream.blocks():
             with np.errstate(over="ignore"):
                 cast = np.ascontiguousarray(block, dtype=dtype)
-            finite = np.isfinite(cast).reshape(len(cast), -1).all(axis=1)
+                # Training computes in float32 whatever the file holds.
+                single = cast.astype(np.float32).reshape(len(cast), -1)
+            finite = np.isfinite(single).all(axis=1)
             if not finite.all():
                 row = int(np.flatnonzero(~finite)[0])
-                reason = "too large for float16" if np.isfinite(block[row]).all() else "not finite"
+                reason = f"too large for {'float16' if half else 'float32'}"
+                if not np.isfinite(block[row]).all():
+                    reason = "not finite"
                 raise ValueError(
                     f"features of image {done + row} of {path.name}: {reason}; "
                     + ("leave out --half" if "16" in reason else "extract them again")

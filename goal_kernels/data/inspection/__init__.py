@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from goal_kernels.data.inspection.checks import CHECKS, Thoroughness
+from goal_kernels.data.inspection.checks import CHECKS, Thoroughness, check_names
 from goal_kernels.data.inspection.findings import Finding, Inspection, SplitFacts
 from goal_kernels.data.inspection.layouts import facts_of
 from goal_kernels.data.inspection.leakage import find_leakage
@@ -22,16 +22,20 @@ def inspect_source(
 
     Args:
         source: from `goal_kernels.data.open_source`.
-        everything: read every feature and decode every picture, not a sample of many.
+        everything: decode every picture, not a sample of many.
         progress: called with (stage, done, total).
 
-    Returns: the inspection; what is wrong with a split is a finding in it, not an exception.
-    Raises: ValueError or OSError when the file that lists the splits cannot be read.
+    Returns: the inspection; what is wrong with the data is a finding in it, not an exception.
     """
     inspection = Inspection(str(source.path), source.format, source.summary)
     how = Thoroughness(everything, progress)
     splits: dict[str, Split] = {}
-    for name in source.names():
+    try:
+        names = source.names()
+    except ValueError as error:
+        inspection.findings.append(Finding("problem", None, str(error)))
+        return inspection
+    for name in names:
         try:
             split = source.open(name)
             inspection.splits.append(facts_of(split))
@@ -41,6 +45,8 @@ def inspect_source(
             inspection.findings.append(Finding("problem", name, str(error)))
         else:
             splits[name] = split
+    inspection.findings += check_names(source)
+    inspection.findings += [Finding("problem", None, text) for text in source.problems()]
     inspection.findings += [Finding("note", None, remark) for remark in source.remarks()]
     inspection.findings += check_vocabulary(source, splits, inspection)
     inspection.findings += find_leakage(splits)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from os.path import isfile
 from pathlib import Path
 
 import numpy as np
 
-from goal_kernels.data.feature_rows import images_to_check, row_faults
-from goal_kernels.data.files import read_lines
-from goal_kernels.data.inspection.findings import Finding
+from goal_kernels.data.feature_rows import row_faults
+from goal_kernels.data.files import read_integers
+from goal_kernels.data.inspection.findings import Finding, Level
+from goal_kernels.data.layout import FEATURES
 from goal_kernels.data.picture_files import decode_picture
 from goal_kernels.data.progress import Progress
-from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split
+from goal_kernels.data.sources.base import COMMON_NAMES, DEV_NAMES, Source
+from goal_kernels.data.split import REPLACEMENT, PictureSplit, PrecomputedSplit, Split
 from goal_kernels.data.vocabulary import MAX_WORDS, count_words, number_said
 from goal_kernels.extras import install
 
@@ -24,21 +28,58 @@ SHOWN = 5  # examples in a finding
 
 @dataclass(frozen=True)
 class Thoroughness:
-    """``everything``: read every feature and every picture. ``progress``: told how far that is."""
+    """``everything``: decode every picture. ``progress``: told how far the reading is."""
 
     everything: bool
     progress: Progress
 
 
+def check_names(source: Source) -> Iterator[Finding]:
+    """A dataset without splits, or with splits that training and tests would not find."""
+    known = {*COMMON_NAMES, *DEV_NAMES}
+    names = source.names()
+    if not names:
+        yield Finding(
+            "problem", None, "there is no image with a caption: is the file whole, or a header?"
+        )
+    foreign = [name for name in names if name not in known]
+    strange = [name for name in foreign if name.strip().lower() in known]
+    if strange or (foreign and len(foreign) == len(names)):
+        yield Finding(
+            "problem",
+            None,
+            f"expected splits called train, dev and test, found {strange or foreign}; rename them",
+        )
+
+
 def check_captions(split: Split, _: Thoroughness) -> Iterator[Finding]:
-    """Empty captions, captions without a word, repeated captions of one image."""
+    """Empty, wordless, broken, damaged captions, repeated captions of one image."""
+    precomputed = isinstance(split, PrecomputedSplit)
     empty = [i for i, caption in enumerate(split.captions) if not caption]
     if empty:
         yield Finding(
             "problem",
             split.name,
             f"{_count(empty, 'caption')} empty, first {_first(empty)} (counted from 0): an empty "
-            "caption matches nothing; write it or leave its line out",
+            "caption matches nothing; write one"
+            + (" (without its line all later ones move)" if precomputed else " or leave it out"),
+        )
+    broken = [i for i, caption in enumerate(split.captions) if "\n" in caption or "\r" in caption]
+    if broken:
+        level: Level = "problem" if precomputed else "note"
+        yield Finding(
+            level,
+            split.name,
+            f"{_count(broken, 'caption')} with a line break, first {_first(broken)} (counted from "
+            "0): is one several that were joined?",
+        )
+    damaged = [i for i, caption in enumerate(split.captions) if REPLACEMENT in caption]
+    if damaged:
+        yield Finding(
+            "note",
+            split.name,
+            f"{_count(damaged, 'caption')} with U+FFFD, first {_first(damaged)} (counted from 0), "
+            "in place of a character that was lost, or of NUL or half a surrogate pair in JSON",
         )
     counts = [count_words(caption) for caption in split.captions]
     wordless = [i for i, words in enumerate(counts) if split.captions[i] and not words]
@@ -63,7 +104,16 @@ def check_captions(split: Split, _: Thoroughness) -> Iterator[Finding]:
 
 
 def check_ids(split: Split, _: Thoroughness) -> Iterator[Finding]:
-    """Ids that come twice or are negative; ids that disagree with repeated rows."""
+    """Names and ids that come twice, negative ids, ids that disagree with repeated rows."""
+    names = split.image_names or ()
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    if repeated:
+        yield Finding(
+            "problem",
+            split.name,
+            f"{_count(repeated, 'image name')} in several entries, {repeated[0]!r} for instance: "
+            "captions of one count as wrong for the other; put the captions of an image together",
+        )
     if split.numbered:
         return
     values, times = np.unique(split.image_ids, return_counts=True)
@@ -73,7 +123,8 @@ def check_ids(split: Split, _: Thoroughness) -> Iterator[Finding]:
             "problem",
             split.name,
             f"{len(twice):,} image ids stand for several images: {_first(twice.tolist())}; "
-            "captions of one count as wrong for the other in evaluation",
+            "captions of one count as wrong for the other; keep one row or entry an image with all "
+            "of its captions",
         )
     negative = values[values < 0]
     if len(negative):
@@ -85,7 +136,7 @@ def check_ids(split: Split, _: Thoroughness) -> Iterator[Finding]:
         )
     path = split.folder / f"{split.name}_ids.txt"
     if isinstance(split, PrecomputedSplit) and path.is_file():
-        ids = np.array([int(line) for line in read_lines(path)])
+        ids = np.array(read_integers(path))
         if len(ids) == len(split.captions) != len(split.image_ids):
             strange = np.flatnonzero(ids != split.image_ids[split.image_of_caption])
             if len(strange):
@@ -98,23 +149,21 @@ def check_ids(split: Split, _: Thoroughness) -> Iterator[Finding]:
 
 
 def check_features(split: Split, how: Thoroughness) -> Iterator[Finding]:
-    """Features that are NaN, infinite or zero throughout."""
+    """Features that float32 cannot hold, or that are zero throughout."""
     if not isinstance(split, PrecomputedSplit):
         return
-    images = images_to_check(split.features)
-    if how.everything:
-        images = np.arange(len(split.features))
 
     def report(done: int, total: int) -> None:
         how.progress(f"{split.name} features", done, total)
 
-    broken, zero = row_faults(split.features, images, report)
+    broken, zero = row_faults(split.features, report)
     if len(broken):
         yield Finding(
             "problem",
             split.name,
             f"{_count(broken.tolist(), 'image')} with NaN or infinite features, rows "
-            f"{_first(broken.tolist())}; extract those features again",
+            f"{_first(broken.tolist())} of {split.name}{FEATURES}, once they are float32; extract "
+            "those features again",
         )
     if len(zero):
         yield Finding(
@@ -123,20 +172,13 @@ def check_features(split: Split, how: Thoroughness) -> Iterator[Finding]:
             f"{_count(zero.tolist(), 'image')} with features that are zero throughout, rows "
             f"{_first(zero.tolist())}; extract those features again",
         )
-    if len(images) < len(split.features):
-        yield Finding(
-            "note",
-            split.name,
-            f"features of {len(images):,} of {len(split.features):,} images were read; --all reads "
-            "every one",
-        )
 
 
 def check_pictures(split: Split, how: Thoroughness) -> Iterator[Finding]:
     """Image files that are missing or cannot be decoded."""
     if not isinstance(split, PictureSplit):
         return
-    missing = [row for row in range(len(split.names)) if not split.file(row).is_file()]
+    missing = [row for row in range(len(split.names)) if not isfile(split.file(row))]
     if missing:
         everything = " (all of them: is the folder right? --image-root names it)"
         yield Finding(

@@ -10,10 +10,13 @@ from goal_kernels.data.inspection.findings import Inspection
 from goal_kernels.data.sources import Source
 from goal_kernels.data.sources.base import DEV_NAMES
 from goal_kernels.data.split import PictureSplit, Split
+from goal_kernels.data.vocabulary import MIN_COUNT, SPECIAL_WORDS, Vocabulary
+from goal_kernels.extras import install
 from goal_kernels.training.recipes import recipe_names
 
 BATCH_SIZE = 128  # of the recipes
 DEV_IMAGES = 1000  # the checkpoints of VSE++, SCAN and VSE-infinity are chosen on so many
+FEW_CAPTIONS = 1000  # in more of them some words do come often enough
 PICTURE_WORKERS = 4  # decoding takes longer than a step
 
 
@@ -36,7 +39,13 @@ def make_plan(source: Source, splits: Mapping[str, Split], inspection: Inspectio
         f"Trains on {len(train.captions):,} pairs of {len(train.image_ids):,} images, "
         f"{len(train.captions) // batch_size:,} steps of {batch_size} an epoch."
     )
-    _plan_pictures(train, source, inspection, options)
+    _plan_pictures(train, splits, source, inspection, options)
+    if (
+        len(train.captions) < FEW_CAPTIONS
+        and not source.vocabulary_files()
+        and len(Vocabulary.from_captions(train.captions, MIN_COUNT)) == len(SPECIAL_WORDS)
+    ):
+        options["min_count"] = 1  # else not one word would be known
     text = f"Chooses the checkpoint on the {len(dev.image_ids):,} images of {dev.name}"
     if len(dev.image_ids) > DEV_IMAGES:
         text += f"; published figures choose on the first {DEV_IMAGES}"
@@ -45,19 +54,29 @@ def make_plan(source: Source, splits: Mapping[str, Split], inspection: Inspectio
     _plan_test(splits, dev, inspection, options)
     recipe = _recipe(source.path, "grid" if isinstance(train, PictureSplit) else "region")
     given = [f"--data.{name} {shlex.quote(_written(value))}" for name, value in options.items()]
+    if isinstance(train, PictureSplit):
+        given.append("--model.image.weights null")
     inspection.command = " ".join([f"goal-kernels fit --config {recipe}", *given])
 
 
 def _plan_pictures(
-    train: Split, source: Source, inspection: Inspection, options: dict[str, object]
+    train: Split,
+    splits: Mapping[str, Split],
+    source: Source,
+    inspection: Inspection,
+    options: dict[str, object],
 ) -> None:
     """What a source of image files needs said, also where a recipe says something else."""
     if not isinstance(train, PictureSplit):
         return
     inspection.plan.append(
-        "Images go through a backbone; give its weights with --model.image.weights FILE."
+        f"Images go through a backbone, which needs {install('train,grid')}. As the "
+        "command stands it starts from random weights; published models start from trained ones: "
+        "--model.image.weights FILE."
     )
-    options |= {"image_root": train.image_root, "restval": source.options.restval}
+    roots = {split.image_root for split in splits.values() if isinstance(split, PictureSplit)}
+    root = roots.pop() if len(roots) == 1 else None  # else each split's is found again
+    options |= {"image_root": root, "restval": source.options.restval}
     changed = source.options.changed() - {*options, "columns"}
     options |= {name: getattr(source.options, name) for name in sorted(changed)}
     options |= {f"columns.{name}": header for name, header in source.options.columns.items()}
@@ -87,4 +106,6 @@ def _recipe(path: Path, kind: str) -> str:
 
 def _written(value: object) -> str:
     """A value as the command line has it."""
+    if value is None:
+        return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -20,13 +20,15 @@ def describe(inspection: Inspection) -> str:
     for split in inspection.splits:
         if len(split.captions_per_image) > 1:
             parts.append(_histogram(split))
-    parts.append(_paragraph("vocabulary", [inspection.vocabulary]))
+    if inspection.vocabulary:
+        parts.append(_paragraph("vocabulary", [inspection.vocabulary]))
     problems, notes = inspection.of_level("problem"), inspection.of_level("note")
     if problems:
         parts.append(_findings(f"PROBLEMS ({len(problems)})", problems))
     if notes:
         parts.append(_findings("notes", notes))
-    parts.append(_paragraph("fit", inspection.plan))
+    if inspection.plan:
+        parts.append(_paragraph("fit", inspection.plan))
     if inspection.command:
         parts.append(f"command\n  {inspection.command}")
     parts.append("problems found" if problems else "no problems found")

@@ -17,6 +17,7 @@ def check_vocabulary(
 ) -> Iterator[Finding]:
     """Say in ``inspection.vocabulary`` which it is; findings about it."""
     vocabulary, text = None, ""
+    reason = "is it of another dataset or tokenizer?"
     for path in source.vocabulary_files():
         try:
             vocabulary = Vocabulary.load(path)
@@ -27,6 +28,7 @@ def check_vocabulary(
             yield Finding(level, None, f"vocabulary {error}")
     if vocabulary is None and "train" in splits:
         vocabulary = Vocabulary.from_captions(splits["train"].captions, MIN_COUNT)
+        reason = "train captions use them too seldom; --data.min_count 1 keeps every word of train"
         text = (
             f"none is here; `fit` builds one from the words that train captions use {MIN_COUNT} "
             f"times or more ({len(vocabulary):,} words) and writes it into the run folder"
@@ -42,6 +44,5 @@ def check_vocabulary(
             yield Finding(
                 "note",
                 name,
-                f"{100 * share:.1f}% of the words are unknown to the vocabulary: is it of another "
-                "dataset or tokenizer, or are there few captions?",
+                f"{100 * share:.1f}% of the words are unknown to the vocabulary: {reason}",
             )

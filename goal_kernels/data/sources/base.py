@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +14,7 @@ from goal_kernels.data.split import Split
 COMMON_NAMES = ("train", "restval", "dev", "test", "testall")
 COLUMNS = ("image", "caption", "split", "image_id")
 DEV_NAMES = ("dev", "val", "valid", "validation")
+_NAME = re.compile(r"[^/\\\0-\x08\x0e-\x1f\ud800-\udfff]+")
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,7 @@ class SourceOptions:
             raise ValueError(
                 f"max_captions: expected 0 (all), 1 or more, or null, got {self.max_captions}"
             )
-        shares = (self.dev_share, self.test_share)
-        if min(shares) < 0 or sum(shares) >= 1:
+        if not (self.dev_share >= 0 <= self.test_share and self.dev_share + self.test_share < 1):
             raise ValueError(
                 "dev_share, test_share: expected numbers from 0 on whose sum is below 1, "
                 f"got {self.dev_share} and {self.test_share}"
@@ -94,12 +95,19 @@ class Source(ABC):
     def stored_names(self) -> list[str]:
         """The names of the splits, as the files have them or as the field calls them."""
 
-    @abstractmethod
     def open(self, split: str, limit: int | None = None) -> Split:
-        """One split by its stored name, its first ``limit`` images.
+        """One split by a name that `find` knows, its first ``limit`` images.
 
-        Counts are checked, contents are not. Raises ``ValueError`` when files do not fit together.
+        Counts are checked, contents are not. Raises ``FileNotFoundError`` when there is no such
+        split, ``ValueError`` when files do not fit together or cannot be read.
         """
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit: expected at least 1 image or None, got {limit}")
+        return self._open(self.find(split), limit)
+
+    @abstractmethod
+    def _open(self, split: str, limit: int | None) -> Split:
+        """`open` by a stored name."""
 
     def names(self) -> list[str]:
         """The splits: train, restval, dev, test, testall first, others in alphabetical order."""
@@ -120,7 +128,8 @@ class Source(ABC):
         for name in (split, *(DEV_NAMES if split in DEV_NAMES else ())):
             if name in present:
                 return name
-        raise FileNotFoundError(f"{self.path}: it has no split {split!r}; it has {present}")
+        there = f"it has {present}" if present else "it has no image with a caption at all"
+        raise FileNotFoundError(f"{self.path}: it has no split {split!r}; {there}")
 
     def vocabulary_files(self) -> Sequence[Path]:
         """Vocabulary files that come with the data, the nearest first."""
@@ -129,3 +138,29 @@ class Source(ABC):
     def remarks(self) -> list[str]:
         """What a reader of this source should know, a sentence each."""
         return []
+
+    def problems(self) -> list[str]:
+        """What is wrong with this source as a whole, a sentence each."""
+        return []
+
+
+def fold_split(given: object, where: str) -> str:
+    """The name of a split without white space, in lower case, all words for ``dev`` as that.
+
+    Raises ``ValueError`` that begins with ``where`` when there is none, or none that can name a
+    file.
+    """
+    if not isinstance(given, str) or not given.strip() or not _NAME.fullmatch(given):
+        raise ValueError(
+            f"{where}: expected a split ('train', 'dev', 'test'), found {given!r}; write one, or "
+            "leave the split out everywhere"
+        )
+    folded = given.strip().lower()
+    return "dev" if folded in DEV_NAMES else folded
+
+
+def renamings(given: Iterable[str]) -> list[str]:
+    """A remark on words for splits that are read without their white space or capitals."""
+    changed = sorted({word for word in given if word != word.strip().lower()})
+    words = ", ".join(map(repr, changed))
+    return [f"splits {words} are read in lower case, without white space"] if changed else []

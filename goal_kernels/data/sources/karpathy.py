@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from goal_kernels.data.sources.base import DEV_NAMES
+from goal_kernels.data.files import parse_integer, read_json
+from goal_kernels.data.sources.base import fold_split, renamings
 from goal_kernels.data.sources.pictures import ImageRecord, PictureSource, cut_captions
-from goal_kernels.data.sources.text_files import one_of, read_json, starts_with
+from goal_kernels.data.sources.text_files import files_in, one_of, starts_with
 
 COCO_CAPTIONS = 5  # an image; the lineage cuts the few images that have more
 RESTVAL = "restval"
@@ -31,8 +32,9 @@ class KarpathySource(PictureSource):
     def recognise(cls, path: Path) -> Path | None:
         """The JSON file."""
         if path.is_file():
-            return path if path.suffix == ".json" and starts_with(path, "{") else None
-        return one_of(path, sorted(path.glob("dataset_*.json")))
+            return path if path.suffix.lower() == ".json" and starts_with(path, "{") else None
+        files = files_in(path, (".json",))
+        return one_of(path, [file for file in files if file.name.startswith("dataset_")])
 
     @cached_property
     def _read(self) -> tuple[dict[str, list[ImageRecord]], list[str]]:
@@ -41,12 +43,16 @@ class KarpathySource(PictureSource):
         if not isinstance(table, dict) or not isinstance(table.get("images"), list):
             raise ValueError(f"{self.path}: expected a JSON object with a list 'images'")
         by_split: dict[str, list[ImageRecord]] = {}
+        given = []
         for number, entry in enumerate(table["images"]):
-            by_split.setdefault(_split_of(entry), []).append(self._record(number, entry))
+            record = self._record(number, entry)
+            given.append(entry.get("split"))
+            split = fold_split(given[-1], f"{self.path}: image {number}")
+            by_split.setdefault(split, []).append(record)
         limit = self.options.max_captions
         if limit is None:
             limit = COCO_CAPTIONS if table.get("dataset") == "coco" else 0
-        remarks = []
+        remarks = renamings(given)
         left_out = sum(cut_captions(records, limit) for records in by_split.values())
         if left_out:
             remarks.append(
@@ -69,22 +75,22 @@ class KarpathySource(PictureSource):
 
     def _record(self, number: int, entry: Any) -> ImageRecord:
         """The record of the ``number``-th image, or a ValueError that says what it lacks."""
+        where = f"{self.path}: image {number}"
         try:
             name = str(Path(entry.get("filepath", "")) / entry["filename"])
-            captions = [str(sentence["raw"]) for sentence in entry["sentences"]]
+            captions = [sentence["raw"] for sentence in entry["sentences"]]
             ids = [sentence.get("sentid") for sentence in entry["sentences"]]
-            caption_ids = None if None in ids else [int(i) for i in ids]
             given = entry.get("cocoid", entry.get("imgid"))
-            identifier = None if given is None else int(given)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            "".join(captions)  # all of them texts
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{self.path}: image {number}: expected 'filename', 'sentences' with 'raw', and "
-                f"integer ids where there are any; {error!r} in {str(entry)[:80]}"
+                f"{where}: expected 'filename' and 'sentences' with texts 'raw'; {error!r} in "
+                f"{str(entry)[:80]}; write the image anew or leave it out"
             ) from error
+        caption_ids = None if None in ids else [parse_integer(i, f"{where}: sentid") for i in ids]
+        identifier = None if given is None else parse_integer(given, f"{where}: id")
         if not captions:
-            raise ValueError(
-                f"{self.path}: image {number} ({name}): expected sentences, found none"
-            )
+            raise ValueError(f"{where} ({name}): expected sentences, found none; leave it out")
         return ImageRecord(name, captions, identifier, caption_ids)
 
     def stored_names(self) -> list[str]:
@@ -102,9 +108,3 @@ class KarpathySource(PictureSource):
     def remarks(self) -> list[str]:
         """Whether restval takes part, and captions that are left out."""
         return self._read[1]
-
-
-def _split_of(entry: Any) -> str:
-    """The split of an image, ``val`` called ``dev``."""
-    split = str(entry.get("split")) if isinstance(entry, dict) else "None"
-    return "dev" if split in DEV_NAMES else split

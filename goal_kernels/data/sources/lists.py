@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from goal_kernels.data.files import read_lines
+from goal_kernels.data.files import parse_integer, parse_json, read_json, read_lines
 from goal_kernels.data.sources.base import COMMON_NAMES, DEV_NAMES, SourceOptions
 from goal_kernels.data.sources.pictures import (
     ImageRecord,
@@ -17,11 +16,12 @@ from goal_kernels.data.sources.pictures import (
     cut_captions,
     group_by_image,
 )
-from goal_kernels.data.sources.text_files import one_of, read_json, starts_with
+from goal_kernels.data.sources.text_files import files_in, one_of, starts_with
 
-SUFFIXES = (".json", ".jsonl", ".ndjson")
+_FIRST = {".json": "[", ".jsonl": "{", ".ndjson": "{"}  # characters of a file, by its suffix
+SUFFIXES = tuple(_FIRST)
 _SPLITS = "|".join(dict.fromkeys((*COMMON_NAMES, *DEV_NAMES)))
-_FILE_NAME = re.compile(rf"(?:(?P<base>.*)[_.-])?(?P<split>{_SPLITS})")
+_FILE_NAME = re.compile(rf"(?:(?P<base>.*)[_.-])?(?P<split>{_SPLITS})", re.IGNORECASE)
 
 
 class ListSource(PictureSource):
@@ -44,11 +44,10 @@ class ListSource(PictureSource):
     def recognise(cls, path: Path) -> Path | None:
         """One of the files."""
         if path.is_file():
-            known = path.suffix in SUFFIXES and starts_with(path, _FIRST[path.suffix])
-            return path if known else None
-        files = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES]
+            first = _FIRST.get(path.suffix.lower())
+            return path if first is not None and starts_with(path, first) else None
         found: dict[str, Path] = {}  # by what the names of one dataset share
-        for file in files:
+        for file in files_in(path, SUFFIXES):
             matched = _FILE_NAME.fullmatch(file.stem)
             if matched and cls.recognise(file):
                 found.setdefault(matched["base"] or "", file)
@@ -60,11 +59,17 @@ class ListSource(PictureSource):
         own = _FILE_NAME.fullmatch(self.path.stem)
         if own is None:
             return {self.path.stem: self.path}
-        found = {}
-        for file in sorted(self.path.parent.iterdir()):
+        found: dict[str, Path] = {}
+        for file in files_in(self.path.parent, (self.path.suffix.lower(),)):
             matched = _FILE_NAME.fullmatch(file.stem)
-            if matched and file.suffix == self.path.suffix and matched["base"] == own["base"]:
-                found[matched["split"]] = file
+            if matched and matched["base"] == own["base"]:
+                split = matched["split"].lower()
+                if split in found:
+                    raise ValueError(
+                        f"{file.parent}: expected one file of split {split}, found "
+                        f"{found[split].name} and {file.name}; take one away"
+                    )
+                found[split] = file
         return found
 
     def stored_names(self) -> list[str]:
@@ -81,27 +86,28 @@ class ListSource(PictureSource):
         return self._records[split]
 
 
-_FIRST = {".json": "[", ".jsonl": "{", ".ndjson": "{"}
-
-
 def _rows(file: Path) -> Iterator[ImageRecord]:
     """The entries of a file."""
     for number, entry in enumerate(_entries(file), 1):
         entry = entry if isinstance(entry, dict) else {"entry": entry}
         captions: Any = entry.get("caption")
         captions = [captions] if isinstance(captions, str) else captions
-        if not (_are(str, captions) and _are(str, [entry.get("image")])):
+        where = f"{file}: entry {number}"
+        image = entry.get("image")
+        if not (_are(str, captions) and isinstance(image, str) and image.strip()):
             raise ValueError(
-                f"{file}: entry {number}: expected 'image', a path, and 'caption', a text or a "
-                f"list of texts, found {str(entry)[:80]}"
+                f"{where}: expected 'image', a path, and 'caption', a text or a list of texts, "
+                f"found {str(entry)[:80]}"
             )
         ids = entry.get("caption_ids")
-        if ids is not None and not (_are(int, ids) and len(ids) == len(captions)):
-            raise ValueError(
-                f"{file}: entry {number}: expected {len(captions)} integers as 'caption_ids', "
-                f"found {str(ids)[:80]}"
-            )
-        yield ImageRecord(entry["image"], captions, _number(entry.get("image_id")), ids)
+        if ids is not None:
+            if not (_are(int, ids) and len(ids) == len(captions)):
+                raise ValueError(
+                    f"{where}: expected {len(captions)} integers as 'caption_ids', found "
+                    f"{str(ids)[:80]}"
+                )
+            ids = [parse_integer(i, f"{where}: caption_ids") for i in ids]
+        yield ImageRecord(image, captions, _number(entry.get("image_id")), ids)
 
 
 def _are(kind: type, values: object) -> bool:
@@ -111,22 +117,22 @@ def _are(kind: type, values: object) -> bool:
 
 def _entries(file: Path) -> list[Any]:
     """The entries of a JSON list or of the lines of a file."""
-    if file.suffix == ".json":
+    if file.suffix.lower() == ".json":
         entries = read_json(file)
         if not isinstance(entries, list):
-            raise ValueError(f"{file}: expected a JSON list, found {type(entries).__name__}")
+            raise ValueError(
+                f"{file}: expected a JSON list of entries, found {type(entries).__name__}; see "
+                "docs/data.md for the format"
+            )
         return entries
     entries = []
     for number, line in enumerate(read_lines(file), 1):
         if line.strip():
-            try:
-                entries.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"{file}: line {number}: expected JSON; {error}") from error
+            entries.append(parse_json(line, f"{file}: line {number}"))
     return entries
 
 
 def _number(identifier: object) -> int | None:
     """An id as a number, or the number that it ends in; None where there is none."""
-    digits = re.search(r"\d{1,18}$", str(identifier))
+    digits = re.search(r"(?<!\d)\d{1,18}$", str(identifier), re.ASCII)
     return int(digits.group()) if digits and not isinstance(identifier, float) else None

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os.path import isfile, join  # not pathlib: a table may have a million names
 from pathlib import Path
 
 import numpy as np
 
 from goal_kernels.data.sources.base import Source
-from goal_kernels.data.split import PICTURE_FOLDERS, PictureSplit
+from goal_kernels.data.split import PICTURE_FOLDERS, PictureSplit, writable
+
+PROBED_NAMES = 200
 
 
 @dataclass
@@ -19,7 +22,8 @@ class ImageRecord:
 
     Attributes:
         name: its file, relative to the image root or absolute.
-        captions: its captions, at least one.
+        captions: its captions, at least one; `writable` like the name, and stripped of surrounding
+            white space.
         image_id: the id that the source gives it.
         caption_ids: an id a caption, or none at all.
     """
@@ -28,6 +32,10 @@ class ImageRecord:
     captions: list[str]
     image_id: int | None = None
     caption_ids: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        self.name = writable(self.name)
+        self.captions = [writable(text).strip() for text in self.captions]
 
 
 class PictureSource(Source):
@@ -38,10 +46,10 @@ class PictureSource(Source):
         """The images of a split, by its stored name, in the order of the file."""
 
     def image_root(self, names: Sequence[str]) -> Path:
-        """The folder that ``names`` are relative to: as the options say, or the first that fits.
+        """The folder that ``names`` are relative to: as the options say, or where most of them are.
 
         The folder of the file and the one above it are tried, and the usual picture folders in
-        both. When the first name is in none, the folder of the file is answered.
+        both. Where no file is in any of them, the folder of the file is answered.
         """
         if self.options.image_root is not None:
             return self.options.image_root
@@ -49,15 +57,24 @@ class PictureSource(Source):
         places = [
             place / inner for place in (here, here.parent) for inner in (".", *PICTURE_FOLDERS)
         ]
-        return next((place for place in places if (place / names[0]).is_file()), here)
+        # A few of many names settle it where most files are there.
+        few = [names[len(names) * i // PROBED_NAMES] for i in range(PROBED_NAMES)]
+        for probed in (few, names) if len(names) > PROBED_NAMES else (names,):
+            found = [sum(isfile(join(place, name)) for name in probed) for place in places]
+            if 2 * max(found) > len(probed):
+                break
+        return places[found.index(max(found))]
 
-    def open(self, split: str, limit: int | None = None) -> PictureSplit:
+    def _open(self, split: str, limit: int | None) -> PictureSplit:
         """The split's names, captions and ids; no image is opened."""
         records = self.records(split)[:limit]
         if not records:
-            raise ValueError(f"{self.path}: expected images in split {split!r}, found none")
+            raise ValueError(
+                f"{self.path}: expected images in split {split!r}, found none; add some, or take "
+                "the split away"
+            )
         names = [record.name for record in records]
-        captions = [caption.strip() for record in records for caption in record.captions]
+        captions = [caption for record in records for caption in record.captions]
         ids = distinct_ids(records)
         return PictureSplit(
             folder=self.path if self.path.is_dir() else self.path.parent,
@@ -111,7 +128,7 @@ def group_by_image(rows: Iterable[ImageRecord], file: Path) -> list[ImageRecord]
         if record.image_id != row.image_id:
             raise ValueError(
                 f"{file}: image {row.name!r}: expected one image_id, got {record.image_id} and "
-                f"{row.image_id}"
+                f"{row.image_id}; give all entries of an image the same"
             )
         record.captions += row.captions
         both = record.caption_ids is not None and row.caption_ids is not None

@@ -26,7 +26,7 @@ class PrecomputedSource(Source):
         """The prefixes of the feature files."""
         return split_names(self.path)
 
-    def open(self, split: str, limit: int | None = None) -> PrecomputedSplit:
+    def _open(self, split: str, limit: int | None) -> PrecomputedSplit:
         """See `goal_kernels.data.precomputed.open_split`."""
         return open_split(self.path, split, limit=limit)
 
