@@ -28,7 +28,7 @@ SMALL = (
 NOT_REPEATED = ("time/", "seconds")  # measured, so different in every run
 
 
-class PowerCut(Exception):
+class PowerCut(BaseException):
     """Ends a training as if the process were gone: nothing may be saved for it."""
 
 

@@ -236,5 +236,7 @@ def test_bad_names(name: str | None, words: str) -> None:
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(ValueError, match=r"model.image.backbone: needs timm.*goal-kernels\[grid\]"):
+    with pytest.raises(
+        ValueError, match=r"model.image.backbone: needs timm.*pip install .*\[grid\]"
+    ):
         make_backbone(options(backbone="timm:resnet18"))
