@@ -140,7 +140,7 @@ def _compiled(objective: str, mode: str) -> Callable[..., object]:
 
 
 def make_method(name: str, case: Case, inputs: Inputs, pool: Any = None) -> Method:
-    """The method of that name; who runs it does so within `using(name)`. pool: see `Captured`."""
+    """The method of that name, which has to run within `using(name)`. pool: see `Captured`."""
     base, way = split_way(name)
     if way == GRAPH:
         return Captured(make_method(base, case, inputs), pool)
