@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         choices=PRECISIONS,
         action="append",
         default=[],
-        help="of float32 products, for everyone; may be repeated (default: highest and high)",
+        help="of float32 products, for every method; may be repeated (default: highest and high)",
     )
     parser.add_argument("-k", dest="expression", default="", help="only cases whose name matches")
     parser.add_argument("--json", type=Path, help=f"raw results (default: {LAST_RUN})")

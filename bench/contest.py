@@ -47,7 +47,7 @@ Tell = Callable[[str], None]
 
 
 def quiet(name: str) -> None:
-    """Tells nobody."""
+    """Report nothing."""
 
 
 class ProcessorClock:
@@ -217,7 +217,7 @@ def device_is_lost() -> bool:
 
 
 def release_memory() -> None:
-    """Give back what nobody uses any more."""
+    """Return unused memory to the device."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -292,7 +292,7 @@ def take_turns(result: ContestResult, effort: Effort, clock: Clock, tell: Tell =
     """Time all lanes of a contest round after round, each round starting with another one.
 
     All take part in the first round, which tells how many rounds each has time for. It counts: the
-    check before the contest has warmed everyone up.
+    check before the contest has warmed up every method.
     """
     collecting = gc.isenabled()
     gc.disable()

@@ -6,9 +6,9 @@ may stand a way to call it, one of WAYS.
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -33,7 +33,7 @@ from bench.methods import (
     Mining,
     Pipeline,
 )
-from goal_kernels.backends import AUTO, BACKENDS
+from goal_kernels.backends import AUTO, BACKENDS, find_backend
 from goal_kernels.backends.base import Call, Verdict
 
 GEMM = "gemm"
@@ -73,19 +73,31 @@ def split_way(name: str) -> tuple[str, str]:
     return base, separator + way
 
 
-def _backend_module(backend: str) -> ModuleType | None:
-    name = f"goal_kernels.backends.{backend}"
-    return importlib.import_module(name) if find_spec(name) else None
+def _home(backend: str) -> ModuleType:
+    """The package of a backend, goal_kernels.backends.<package>."""
+    module = type(find_backend(backend)).__module__
+    return sys.modules[".".join(module.split(".")[:3])]
 
 
 def strategies(backend: str) -> tuple[str, ...]:
-    """Names of a backend's mining strategies; none where its module does not offer a choice."""
-    return tuple(getattr(_backend_module(backend), "strategies", tuple)())
+    """Names of a backend's mining strategies; none where there is no choice."""
+    found = getattr(find_backend(backend), "strategies", None)
+    if found is None:
+        found = getattr(_home(backend), "strategies", tuple)()
+    return tuple(found) if len(found) > 1 else ()
 
 
 def has_programs(name: str) -> bool:
-    """Whether a method lets one choose how many programs its kernels launch."""
-    return hasattr(_backend_module(split_way(name)[0].partition(":")[0]), "use_programs")
+    """Whether a library method lets one choose how many programs its kernels launch."""
+    backend = split_way(name)[0].partition(":")[0]
+    return backend != AUTO and hasattr(_home(backend), "use_programs")
+
+
+def call_of(device: str, dtype: str, width: int, precision: str, automatic: bool) -> Call:
+    """What a backend is asked whether it serves."""
+    asked = {"device_type": device, "dtype": getattr(torch, dtype), "width": width}
+    asked |= {"precision": precision, "automatic": automatic}
+    return Call(**{name: asked[name] for name in Call._fields})
 
 
 @contextmanager
@@ -95,12 +107,11 @@ def using(name: str, programs: int = 0) -> Iterator[None]:
     A call that the strategy cannot serve raises NotImplementedError.
     """
     backend, _, strategy = split_way(name)[0].partition(":")
-    module = _backend_module(backend)
     with ExitStack() as stack:
         if strategy:
-            stack.enter_context(module.use_strategy(strategy))  # type: ignore[union-attr]
+            stack.enter_context(_home(backend).use_strategy(strategy))
         if programs:
-            stack.enter_context(module.use_programs(programs))  # type: ignore[union-attr]
+            stack.enter_context(_home(backend).use_programs(programs))
         yield
 
 
@@ -140,7 +151,7 @@ def _compiled(objective: str, mode: str) -> Callable[..., object]:
 
 
 def make_method(name: str, case: Case, inputs: Inputs, pool: Any = None) -> Method:
-    """The method of that name; who runs it does so within `using(name)`. pool: see `Captured`."""
+    """The method of that name, which has to run within `using(name)`. pool: see `Captured`."""
     base, way = split_way(name)
     if way == GRAPH:
         return Captured(make_method(base, case, inputs), pool)
@@ -180,7 +191,7 @@ def _baselines(case: Case, suite: Suite) -> Iterator[tuple[str, Verdict]]:
 def _library(case: Case, suite: Suite) -> Iterator[tuple[str, Verdict]]:
     # A suite that asks for strategies is there to check, so it also takes Triton's interpreter.
     automatic = not suite.strategies
-    call = Call(case.device, case.torch_dtype, case.width, case.precision, automatic)
+    call = call_of(case.device, case.dtype, case.width, case.precision, automatic)
     for backend in BACKENDS:
         verdict = backend.availability()
         verdict = backend.supports(call) if verdict.ok else verdict

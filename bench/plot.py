@@ -123,7 +123,7 @@ def _colours(names: Iterable[str]) -> dict[str, str]:
 def _draw_upper(
     figure: SubFigure, steps: Sequence[Record], columns: int, colours: dict[str, str]
 ) -> None:
-    """A row per objective, a column per kind: everyone over the product."""
+    """A row per objective, a column per kind: every method over the product."""
     kinds, objectives = _kinds(steps), _objectives(steps)
     panels = figure.subplots(len(objectives), columns, squeeze=False)
     for row, objective in zip(panels, objectives, strict=True):

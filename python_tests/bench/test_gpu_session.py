@@ -33,7 +33,7 @@ STEP = Case(GOAL_LOSS, FORWARD_BACKWARD, PLAIN, 4096, 512, "bfloat16", device="c
 
 
 def quiet(name: str) -> None:
-    """Nobody watches."""
+    """Report nothing."""
 
 
 def lane(ms: float, ratio: float | None = None, mib: float | None = None) -> dict:

@@ -197,15 +197,17 @@ def _rank_table(records: Iterable[Record]) -> str:
     return markdown_table(header, rows, 3)
 
 
+COLUMNS = {"lanes": 0, "passed": 0, "failures": 1, "refused": 2, "oom": 3}
+"""Part of a result -> column of the table of checks."""
+
+
 def _check_table(records: Iterable[Record]) -> str:
     """Per method: jobs in which it was right, wrong, refused, out of memory."""
     counts: dict[str, list[int]] = {}
     for record in records:
         result = record["result"]
-        for column, parts in enumerate(
-            (("lanes", "passed"), ("failures",), ("refused",), ("oom",))
-        ):
-            for name in [name for part in parts for name in result.get(part, ())]:
+        for part, column in COLUMNS.items():
+            for name in result.get(part, ()):
                 counts.setdefault(name, [0, 0, 0, 0])[column] += 1
     rows = [[name, *map(str, count)] for name, count in sorted(counts.items())]
     return markdown_table(["method", "right", "failed", "refused", "no memory"], rows, 1)
