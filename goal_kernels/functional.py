@@ -135,7 +135,8 @@ def goal_loss(
 
     Gradients: image_embeddings and text_embeddings, in their dtype, times the incoming gradient.
         NOT the derivative of the value, except for hinge/constant and constant/constant. Double
-        backward raises RuntimeError. NaN or Inf in an embedding makes the loss NaN or Inf, as in
+        backward and forward mode (torch.func.jvp) raise RuntimeError; torch.func.grad, vjp and vmap
+        work. NaN or Inf in an embedding makes the loss NaN or Inf, as in
         torch.
 
     Raises: TypeError, ValueError naming the argument; BackendUnavailableError with the reason.
@@ -184,7 +185,7 @@ def goal_loss_from_similarity(
         Others: as in `goal_loss`.
 
     Returns: as `goal_loss`. The gradient of `similarity` is [B, B] with at most 3 B entries that
-        are not zero; double backward raises RuntimeError.
+        are not zero; see `goal_loss` for what differentiates it.
 
     Raises: TypeError, ValueError naming the argument.
     """

@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import caption_ids, paired_batch
 from test_backend_parity import device_or_skip
+from torch.autograd import forward_ad
 from torch.autograd.gradcheck import GradcheckError
 
 import goal_kernels as gk
@@ -147,6 +148,70 @@ def test_double_backward_of_similarity_raises() -> None:
         grad.sum().backward()
 
 
+def always_half(positive, negative):
+    return 0.5 + 0 * positive
+
+
+LOSSES = {
+    "built_in": lambda x, y: gk.goal_loss(x, y, "nca/sigmoid"),
+    "custom": lambda x, y: gk.goal_loss(x, y, gk.Objective(always_half, "sigmoid")),
+    "similarity": lambda x, y: gk.goal_loss_from_similarity(x @ y.T, "nca/sigmoid"),
+}
+
+
+def dual_tangent(loss, primal, tangent):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(loss(forward_ad.make_dual(primal, tangent))).tangent
+
+
+FORWARD_MODE = {
+    "jvp": lambda f, x, t: torch.func.jvp(f, (x,), (t,)),
+    "jacfwd": lambda f, x, t: torch.func.jacfwd(f)(x),
+    "dual numbers": dual_tangent,
+    "dual numbers of a leaf": lambda f, x, t: dual_tangent(f, x.requires_grad_(), t),
+    "without gradient": lambda f, x, t: torch.no_grad()(torch.func.jvp)(f, (x,), (t,)),
+    "value of grad_and_value": lambda f, x, t: torch.func.jvp(
+        lambda z: torch.func.grad_and_value(f)(z)[1], (x,), (t,)
+    ),
+    "hessian": lambda f, x, t: torch.func.hessian(f)(x),
+}
+
+
+@pytest.mark.parametrize("mode", FORWARD_MODE)
+@pytest.mark.parametrize("kind", LOSSES)
+def test_forward_mode_raises(kind, mode) -> None:
+    """Its answer would be a plausible zero."""
+    image, text = (x.detach() for x in leaves())
+    with pytest.raises(RuntimeError, match=r"no forward-mode derivative .* torch.func.vjp"):
+        FORWARD_MODE[mode](lambda x: LOSSES[kind](x, text), image, torch.rand_like(image))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("kind", LOSSES)
+def test_transforms_of_torch_func_give_the_same_gradient(kind) -> None:
+    image, text = leaves(dtype=torch.float64)
+    other = paired_batch(12, 6, seed=1)[0]
+    stacked, fixed = torch.stack([image, other]).detach(), text.detach()
+
+    def loss(x):
+        return LOSSES[kind](x, fixed)
+
+    values = torch.stack([loss(x) for x in stacked])
+    expected = torch.stack([gradients(loss(x), x)[0] for x in stacked.clone().requires_grad_()])
+    func = torch.func
+    _, pull = func.vjp(loss, stacked[0])
+    for found in (func.grad(loss)(stacked[0]), pull(torch.ones_like(values[0]))[0]):
+        torch.testing.assert_close(found, expected[0], rtol=0, atol=1e-14)
+    torch.testing.assert_close(func.vmap(loss)(stacked), values, rtol=0, atol=1e-14)
+    for found in (
+        func.vmap(func.grad(loss))(stacked),
+        func.grad(lambda x: func.vmap(loss)(x).sum())(stacked),
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+        func.grad(lambda x: func.grad(loss)(x).sum())(stacked[0])
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("factor", [0.0, -2.5, 65536.0])
 def test_incoming_gradient_is_honoured(name, factor) -> None:
@@ -222,10 +287,6 @@ def test_mean_divides_value_and_gradient_by_the_batch() -> None:
         gradients(mean, image, text), gradients(total, image, text), strict=True
     ):
         torch.testing.assert_close(left, right / 10)
-
-
-def always_half(positive, negative):
-    return 0.5 + 0 * positive
 
 
 @pytest.mark.parametrize("triplet", ["nca", always_half], ids=["built_in", "custom"])

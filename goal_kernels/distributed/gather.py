@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from goal_kernels.checks import check_ids
 from goal_kernels.distributed.group import rank, world_size
+from goal_kernels.operators import in_forward_mode, refuse_forward_mode
 
 # torch 2.13 gave the collective this name and deprecates the one it had until then.
 _all_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
@@ -70,14 +71,21 @@ def _gather(tensor: Tensor, rows: Sequence[int], group: ProcessGroup | None) -> 
 class _GatherRows(torch.autograd.Function):
     """All rows forward; own rows of the incoming gradient backward, times `scale`."""
 
+    jvp = staticmethod(refuse_forward_mode)
+
     @staticmethod
     def forward(
-        ctx: Any, tensor: Tensor, rows: list[int], group: ProcessGroup | None, scale: float
+        tensor: Tensor, rows: list[int], group: ProcessGroup | None, scale: float
     ) -> Tensor:
         """tensor: [rows[rank], ...]. Returns: [sum(rows), ...]."""
+        return _gather(tensor, rows, group)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """What backward needs to find the own rows."""
+        _, rows, group, scale = inputs
         own = rank(group)
         ctx.first, ctx.count, ctx.scale = sum(rows[:own]), rows[own], scale
-        return _gather(tensor, rows, group)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -120,7 +128,7 @@ def gather_rows(
             f"rows: expected {size} numbers, {tensor.shape[0]} at place {rank(group)}, got "
             f"{counts}; give the rows of every process in order of their ranks, or None"
         )
-    if not tensor.requires_grad:
+    if not (tensor.requires_grad or in_forward_mode()):
         return _gather(tensor, counts, group)
     return _GatherRows.apply(tensor, counts, group, float(size) if averaged_gradients else 1.0)
 
