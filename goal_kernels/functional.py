@@ -36,11 +36,11 @@ class MinedPairs(NamedTuple):
 
 
 def _choose(
-    backend: str, device_type: str, dtype: torch.dtype, width: int, precision: str | None
+    backend: str, device_type: str, dtype: torch.dtype, precision: str | None
 ) -> tuple[str, str]:
     """The backend and the precision of a call; a constant while the caller's arguments are."""
     precision = precision or torch.get_float32_matmul_precision()
-    return resolve(backend, Call(device_type, dtype, width, precision)), precision
+    return resolve(backend, Call(device_type, dtype, precision)), precision
 
 
 # What torch.compiler.assume_constant_result sets; calling it would import the whole compiler, which
@@ -145,14 +145,14 @@ def goal_loss(
     """
     objective = as_objective(objective)
     checks.check_embeddings(image_embeddings, text_embeddings)
-    batch, width = image_embeddings.shape
+    batch = image_embeddings.shape[0]
     checks.check_batch(batch, text_embeddings.shape[0])
     checks.check_precision(precision)
     options = _Options(reduction, direction, return_stats)
     options.check()
     device = image_embeddings.device
     ids = checks.check_ids(image_ids, text_ids, batch, batch, device)
-    name, precision = _choose(backend, device.type, image_embeddings.dtype, int(width), precision)
+    name, precision = _choose(backend, device.type, image_embeddings.dtype, precision)
     embeddings = (image_embeddings, text_embeddings)
     if objective.built_in:
         forward = ops.forward(name, *embeddings, ids, objective, (direction, normalize, precision))
@@ -231,7 +231,7 @@ def mine(
     Raises: as `goal_loss`.
     """
     checks.check_embeddings(image_embeddings, text_embeddings)
-    (rows, width), columns = image_embeddings.shape, text_embeddings.shape[0]
+    rows, columns = image_embeddings.shape[0], text_embeddings.shape[0]
     if rows == 0 or columns == 0:
         raise ValueError(f"image_embeddings: expected N, M >= 1, got N = {rows}, M = {columns}.")
     checks.check_precision(precision)
@@ -239,7 +239,7 @@ def mine(
     if target is not None:
         target = checks.check_index_vector("target", target, rows, device)
     ids = checks.check_ids(image_ids, text_ids, rows, columns, device)
-    name, precision = _choose(backend, device.type, image_embeddings.dtype, int(width), precision)
+    name, precision = _choose(backend, device.type, image_embeddings.dtype, precision)
     query = SearchQuery("none", EPSILON, BETA, normalize, precision)
     found = ops.search(name, image_embeddings, text_embeddings, Pairing(target, *ids), query)
     positive, negative_text, negative_image = found.values.split((rows, rows, columns))

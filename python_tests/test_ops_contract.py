@@ -17,6 +17,17 @@ NAMES = [b.name for b in BACKENDS]
 COMPILED = ["hinge/constant", "circle/linear_ms", "nca/sigmoid_ms"]
 
 
+def always_half(positive, negative):
+    return 0.5 + 0 * positive
+
+
+LOSSES = {
+    "built_in": lambda x, y: gk.goal_loss(x, y, "nca/sigmoid"),
+    "custom": lambda x, y: gk.goal_loss(x, y, gk.Objective(always_half, "sigmoid")),
+    "similarity": lambda x, y: gk.goal_loss_from_similarity(x @ y.T, "nca/sigmoid"),
+}
+
+
 def leaves(batch=12, width=6, dtype=torch.float32, device="cpu"):
     image, text = paired_batch(batch, width, dtype)
     return image.to(device).requires_grad_(), text.to(device).requires_grad_()
@@ -119,6 +130,29 @@ def test_compiles_as_one_graph(name, objective) -> None:
         torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-7)
 
 
+COMPILED_CALLS = {
+    **LOSSES,
+    "module": gk.GOALLoss("hinge/constant", normalize=True, reduction="mean"),
+    "mine": lambda x, y: gk.mine(x, y).negative_image.sum() * x.sum() * y.sum(),
+}
+
+
+@pytest.mark.parametrize("call", COMPILED_CALLS)
+def test_one_graph_serves_every_batch_and_width(call) -> None:
+    function = COMPILED_CALLS[call]
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for shape in ((12, 6), (5, 6), (12, 19)):
+            pair = leaves(*shape)
+            found, expected = compiled(*pair), function(*pair)
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+            for left, right in zip(
+                gradients(found, *pair), gradients(expected, *pair), strict=True
+            ):
+                torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_compiles_with_the_default_compiler() -> None:
     torch._dynamo.reset()
@@ -146,17 +180,6 @@ def test_double_backward_of_similarity_raises() -> None:
     (grad,) = torch.autograd.grad(loss, image, create_graph=True)
     with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
         grad.sum().backward()
-
-
-def always_half(positive, negative):
-    return 0.5 + 0 * positive
-
-
-LOSSES = {
-    "built_in": lambda x, y: gk.goal_loss(x, y, "nca/sigmoid"),
-    "custom": lambda x, y: gk.goal_loss(x, y, gk.Objective(always_half, "sigmoid")),
-    "similarity": lambda x, y: gk.goal_loss_from_similarity(x @ y.T, "nca/sigmoid"),
-}
 
 
 def dual_tangent(loss, primal, tangent):

@@ -294,7 +294,7 @@ def _slices(size: int, width: int) -> Iterator[slice]:
 def _choose(name: str, image: Tensor) -> Backend:
     """The backend that ranks. Raises: as `resolve`, also for one that cannot rank."""
     # Scores are exact whatever a backend multiplies, so no precision of its products is asked for.
-    call = Call(image.device.type, image.dtype, image.shape[1], "high", name == AUTO)
+    call = Call(image.device.type, image.dtype, "high", name == AUTO)
     if name == AUTO:
         return next(backend for backend, able in verdicts(call) if able.ok and backend.ranks)
     backend = find_backend(name)
