@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 
 LAYERS = (
     {"constants", "operators", "backends.scores", "backends.answers"},
-    {"backends.base", "native", "backends.reference_rank", "backends.rank_bars"},
+    {"notices", "backends.base", "native", "backends.reference_rank", "backends.rank_bars"},
     {"registry", "pairs", "normalization", "backends.arguments"},
     {"elements", "reference", "backends.composed"},
     {"objective", "backends.reference", "backends.cpu", "backends.triton*", "backends.cuda*"},

@@ -132,6 +132,8 @@ def test_compiles_as_one_graph(name, objective) -> None:
 
 COMPILED_CALLS = {
     **LOSSES,
+    "hyper-parameter": lambda x, y: gk.goal_loss(x, y, gk.Objective("nca", "linear"), tau=3.0),
+    "two dtypes": lambda x, y: gk.goal_loss(x, y.bfloat16(), "nca/linear"),
     "module": gk.GOALLoss("hinge/constant", normalize=True, reduction="mean"),
     "mine": lambda x, y: gk.mine(x, y).negative_image.sum() * x.sum() * y.sum(),
 }
@@ -379,3 +381,94 @@ def test_nan_in_an_embedding_reaches_loss_and_gradient() -> None:
         grad_image, grad_text = gradients(loss, image, text)
         assert grad_image[3].isnan().all()
         assert grad_text[3].isnan().any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("left", "right", "wide"),
+    [
+        (torch.float32, torch.bfloat16, torch.float32),
+        (torch.float16, torch.bfloat16, torch.float32),
+        (torch.float64, torch.float32, torch.float64),
+    ],
+)
+def test_two_dtypes_are_promoted_as_torch_does(name, left, right, wide) -> None:
+    device = device_or_skip(name, wide, 6)
+    image, text = leaves(device=device)
+    pair = image.detach().to(left).requires_grad_(), text.detach().to(right).requires_grad_()
+    loss = gk.goal_loss(*pair, "nca/sigmoid", backend=name)
+    same = [x.detach().to(wide).requires_grad_() for x in pair]
+    expected = gk.goal_loss(*same, "nca/sigmoid", backend=name)
+    assert loss.dtype == expected.dtype
+    assert loss.item() == expected.item()
+    wanted = gradients(expected, *same)
+    for x, grad, truth in zip(pair, gradients(loss, *pair), wanted, strict=True):
+        assert torch.equal(grad, truth.to(x.dtype))
+
+
+def test_ids_and_targets_may_be_lists_and_arrays() -> None:
+    image, text = leaves()
+    ids = caption_ids(12)
+    expected = gk.goal_loss(image, text, "nca/linear", image_ids=ids)
+    for same in (ids.tolist(), tuple(ids.tolist()), ids.numpy(), ids.numpy().astype("uint16")):
+        assert gk.goal_loss(image, text, "nca/linear", image_ids=same) == expected
+        similar = gk.goal_loss_from_similarity(image @ text.T, "nca/linear", text_ids=same)
+        torch.testing.assert_close(similar, expected)
+    mined = gk.mine(image, text, target=range(11, -1, -1))
+    assert torch.equal(mined.hardest_text, gk.mine(image, text, target=11 - ids.new_tensor(
+        range(12))).hardest_text)  # fmt: skip
+    ranks = gk.retrieval_ranks(image, text, torch.arange(12))
+    assert torch.equal(gk.retrieval_ranks(image, text, list(range(12))).i2t, ranks.i2t)
+    assert gk.chance_metrics([0, 0, 1], 2) == gk.chance_metrics(torch.tensor([0, 0, 1]), 2)
+    folds = [gk.fold_metrics((image, text), index, 2) for index in (range(12), torch.arange(12))]
+    assert folds[0].mean == folds[1].mean
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", ">f8"])
+def test_arrays_are_embeddings_where_no_gradient_is_wanted(kind) -> None:
+    pair = [x.detach() for x in leaves(dtype=torch.float64)]
+    arrays = [x.numpy().astype(kind)[::-1] for x in pair]
+    arrays[0].flags.writeable = False  # as a memory map may be
+    tensors = [torch.from_numpy(x.astype(x.dtype.newbyteorder("="))) for x in arrays]
+    for left, right in zip(gk.mine(*arrays), gk.mine(*tensors), strict=True):
+        assert torch.equal(left, right)
+    index = torch.arange(12)
+    ranks = gk.retrieval_ranks(*tensors, index)
+    assert torch.equal(gk.retrieval_ranks(*arrays, index).t2i, ranks.t2i)
+    assert torch.equal(gk.similarity_ranks(arrays, index).t2i, ranks.t2i)
+
+
+def test_hyper_parameters_by_keyword() -> None:
+    image, text = leaves()
+    wide = gk.Objective("hinge", "constant", margin=0.4)
+    expected = gk.goal_loss(image, text, wide)
+    assert expected != gk.goal_loss(image, text, "hinge/constant")
+    assert gk.goal_loss(image, text, "hinge/constant", margin=0.4) == expected
+    assert gk.goal_loss(image, text, gk.Objective("hinge", "con"), margin=0.4) == expected
+    assert gk.GOALLoss("hinge/constant", margin=0.4).objective == wide
+    similar = gk.goal_loss_from_similarity(image @ text.T, "hinge/constant", margin=0.4)
+    torch.testing.assert_close(similar, expected)
+    values = {"tau": 5.0, "alpha": 3.0, "beta": 7.0, "lam": 0.1, "epsilon": 0.3, "margin": 0.1}
+    assert gk.GOALLoss("nca/sig_ms", **values).objective == gk.Objective("nca", "sig_ms", **values)
+    gamma = gk.Parameter("gamma", 2.0, 0.0)
+    gk.register_triplet("power", lambda positive, negative, gamma: gamma + 0 * positive,
+                        parameters=[gamma])  # fmt: skip
+    try:
+        own = gk.Objective("power", "constant", tau=4.0, parameters={"gamma": 3.0})
+        assert gk.GOALLoss("power/constant", gamma=3.0, tau=4.0).objective == own
+        with pytest.raises(TypeError, match=r"gama: .* did you mean 'gamma'"):
+            gk.goal_loss(image, text, own, gama=1.0)
+        with pytest.raises(ValueError, match="gamma: expected a finite number"):
+            gk.goal_loss(image, text, own, gamma=-1.0)
+    finally:
+        unregister_element("triplet", "power")
+
+
+def test_callables_take_their_arguments_by_position() -> None:
+    image, text = leaves()
+    named = gk.Objective(always_half, "linear")
+    found = gk.goal_loss(
+        image, text, gk.Objective(lambda p, n: 0.5 + 0 * p, lambda p, n: (1 - p, n))
+    )
+    expected = gk.goal_loss(image, text, named)
+    assert torch.equal(gradients(found, image)[0], gradients(expected, image)[0])

@@ -85,19 +85,18 @@ def retrieval_metrics(ranks: RetrievalRanks) -> dict[str, Any]:
     return {"i2t": i2t, "t2i": t2i, "rsum": sum(recalls), "ar": ar, "ari": ari}
 
 
-def chance_metrics(text_to_image: Tensor, images: int) -> dict[str, Any]:
+def chance_metrics(text_to_image: checks.Index, images: int) -> dict[str, Any]:
     """`retrieval_metrics` of a random ranking, in expectation: every candidate ties.
 
     Args:
         text_to_image: [M] integers in [0, images); images: number of images, >= 1.
     """
-    device = text_to_image.device
-    index = checks.check_index_vector("text_to_image", text_to_image, len(text_to_image), device)
+    index = checks.check_index_vector("text_to_image", text_to_image, len(text_to_image), None)
     texts = index.shape[0]
     own = torch.bincount(index, minlength=images)
     none = torch.zeros_like(own)
     i2t = Standing(none, texts - own, own)
-    single = torch.ones(texts, dtype=torch.int64, device=device)
+    single = torch.ones(texts, dtype=torch.int64, device=index.device)
     t2i = Standing(torch.zeros_like(single), (images - 1) * single, single)
     ranks = (settle(i2t, "expected"), settle(t2i, "expected"))
     return retrieval_metrics(RetrievalRanks(*ranks, "expected", i2t, t2i, 0))

@@ -104,13 +104,14 @@ class EmbeddingScores(Scores):
     order a product was summed in.
 
     Args:
-        image_embeddings: [N, D] float; text_embeddings: [M, D], same dtype and device.
+        image_embeddings: [N, D] float, tensor or numpy array; text_embeddings: [M, D], same device.
     Raises: TypeError, ValueError naming the argument.
     """
 
-    def __init__(self, image_embeddings: Tensor, text_embeddings: Tensor) -> None:
-        checks.check_embeddings(image_embeddings, text_embeddings)
-        self.image, self.text = image_embeddings.detach(), text_embeddings.detach()
+    def __init__(self, image_embeddings: checks.Rows, text_embeddings: checks.Rows) -> None:
+        pair = checks.as_tensor(image_embeddings), checks.as_tensor(text_embeddings)
+        self.image, self.text = (side.detach() for side in checks.check_embeddings(*pair))
+        checks.check_ordinary("image_embeddings", self.image, data=True)
         self.shape = (len(self.image), len(self.text))
         _check_filled(self.shape)
 
@@ -160,6 +161,7 @@ class MatrixScores(Scores):
 
     def __init__(self, matrix: NDArray[np.floating] | Tensor) -> None:
         if isinstance(matrix, Tensor):
+            checks.check_ordinary("similarity", matrix, data=True)
             wide = matrix.float() if matrix.dtype == torch.bfloat16 else matrix
             matrix = wide.detach().cpu().numpy()
         if matrix.dtype.kind != "f" or matrix.dtype.itemsize > 8:
@@ -266,16 +268,11 @@ def as_scores(scores: Any) -> Scores:
     if isinstance(scores, Tensor | np.ndarray):
         return MatrixScores(scores)
     if isinstance(scores, tuple | list) and len(scores) == 2:
-        return EmbeddingScores(*(_as_tensor(side) for side in scores))
+        return EmbeddingScores(*scores)
     raise TypeError(
         "scores: expected a matrix [N, M], a pair (image_embeddings, text_embeddings) or Scores, "
         f"got {type(scores).__name__}."
     )
-
-
-def _as_tensor(array: Any) -> Any:
-    """A numpy array as a tensor (copied, since maps may be read-only); others as they are."""
-    return torch.from_numpy(np.array(array)) if isinstance(array, np.ndarray) else array
 
 
 def _check_filled(shape: tuple[int, int]) -> None:
