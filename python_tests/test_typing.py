@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -39,6 +40,7 @@ def test_mypy_sees_the_types_through_an_editable_install(tmp_path: Path) -> None
             *("--cache-dir", str(ROOT / ".mypy_cache"), str(snippet)),
         ],
         cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
     )
