@@ -25,6 +25,9 @@ Index: TypeAlias = "Tensor | Sequence[int] | NDArray[np.integer[Any]]"
 """Integers, one a row: a tensor, or what torch.as_tensor makes one of."""
 
 
+Ranks: TypeAlias = "Tensor | Sequence[float] | NDArray[np.number[Any]]"
+"""Ranks [Q] of queries, from 0."""
+
 Rows: TypeAlias = "Tensor | NDArray[np.floating[Any]]"
 """Embeddings [rows, D] where no gradient is wanted: a tensor or a numpy array."""
 
@@ -85,7 +88,7 @@ def _check_matrix(name: str, value: Tensor, shape: str) -> None:
 def check_ordinary(name: str, value: Tensor, *, data: bool = False) -> None:
     """Require a dense tensor that is no wrapper around others. Raises: TypeError.
 
-    data: also require that it has numbers, which tensors of the meta device have not.
+    data: also require that it has numbers: those of the meta device and fake ones have none.
     """
     got = remedy = ""
     if value.is_nested:
@@ -97,8 +100,8 @@ def check_ordinary(name: str, value: Tensor, *, data: bool = False) -> None:
     elif _wraps_others(value):
         got = type(value).__name__
         remedy = "unwrap it (a DTensor by .full_tensor(), a MaskedTensor by .to_tensor(0.0))"
-    elif data and value.is_meta:
-        got, remedy = "one on the meta device, which holds no numbers", "move the model to a device"
+    elif data and (value.is_meta or isinstance(value, FakeTensor)):
+        got, remedy = "one without numbers (meta or fake)", "load the model on a device"
     if got:
         raise TypeError(f"{name}: expected an ordinary dense tensor, got {got}; {remedy}.")
 
@@ -185,6 +188,19 @@ def _index_tensor(name: str, value: Any, length: int, device: torch.device | Non
             f"{name}: expected integers [{length}] in a tensor, an array or a list, got "
             f"{type(value).__name__}; number the items from 0."
         ) from error
+
+
+def check_ranks(ranks: Ranks) -> Tensor:
+    """Require real numbers, one a query; returns them as a tensor. Raises: TypeError."""
+    if not isinstance(ranks, Tensor):
+        numbers = np.asarray(ranks)
+        if numbers.dtype.kind not in "iuf":
+            raise TypeError(f"ranks: expected numbers [Q], got {type(ranks).__name__}.")
+        ranks = torch.from_numpy(numbers)
+    check_ordinary("ranks", ranks, data=True)
+    if ranks.is_complex():
+        raise TypeError(f"ranks: expected real numbers [Q], got {ranks.dtype}; take .real.")
+    return ranks
 
 
 def check_ids(

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from cases import paired_batch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
 import goal_kernels as gk
@@ -83,6 +84,15 @@ TABLE = (
     (lambda: gk.mine(X, Y[:0]), ValueError, "expected N, M >= 1, got N = 4, M = 0"),
     (lambda: gk.mine(X, Y, target=torch.arange(3)), ValueError, r"target: .*\[4\], got \[3\]"),
     (lambda: gk.mine(X, Y[:3], image_ids=torch.arange(4)), ValueError, "text_ids: expected ids"),
+    (
+        lambda: gk.retrieval_metrics(X[0]),
+        TypeError,
+        "ranks: expected what .* got Tensor; recall_at",
+    ),
+    (lambda: gk.recall_at_k("abc", 1), TypeError, r"ranks: expected numbers \[Q\], got str"),
+    (lambda: gk.recall_at_k(X[0] + 0j, 1), TypeError, "ranks: expected real numbers"),
+    (lambda: gk.recall_at_k(X[0].to_sparse(), 1), TypeError, r"ranks: .* call .to_dense\(\)"),
+    (lambda: gk.rank_histogram(X[0].to("meta"), 4), TypeError, "ranks: .* without numbers"),
     (lambda: gk.explain_backend(device="nowhere"), ValueError, "device: expected a torch device"),
 )
 
@@ -148,8 +158,12 @@ def test_ranks_want_tensors_with_numbers() -> None:
         lambda: gk.retrieval_ranks(image, text, index),
         lambda: gk.similarity_ranks(image @ text.T, torch.arange(4)),
     ):
-        with pytest.raises(TypeError, match="meta device, which holds no numbers"):
+        with pytest.raises(TypeError, match=r"got one without numbers .*; load the model"):
             call()
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(X)
+    with pytest.raises(TypeError, match=r"image_embeddings: .* without numbers"):
+        gk.retrieval_ranks(fake, fake, torch.arange(4))
 
 
 def test_a_named_backend_never_falls_back() -> None:

@@ -420,6 +420,9 @@ def test_ids_and_targets_may_be_lists_and_arrays() -> None:
     ranks = gk.retrieval_ranks(image, text, torch.arange(12))
     assert torch.equal(gk.retrieval_ranks(image, text, list(range(12))).i2t, ranks.i2t)
     assert gk.chance_metrics([0, 0, 1], 2) == gk.chance_metrics(torch.tensor([0, 0, 1]), 2)
+    for same in ([0, 1.5, 7], torch.tensor([0, 1.5, 7]).numpy()):
+        assert gk.recall_at_k(same, 2) == pytest.approx(200 / 3)
+        assert gk.rank_histogram(same, 8).queries.tolist() == [1, 1, 0, 1]
     folds = [gk.fold_metrics((image, text), index, 2) for index in (range(12), torch.arange(12))]
     assert folds[0].mean == folds[1].mean
 
@@ -436,6 +439,9 @@ def test_arrays_are_embeddings_where_no_gradient_is_wanted(kind) -> None:
     ranks = gk.retrieval_ranks(*tensors, index)
     assert torch.equal(gk.retrieval_ranks(*arrays, index).t2i, ranks.t2i)
     assert torch.equal(gk.similarity_ranks(arrays, index).t2i, ranks.t2i)
+    narrow = (pair[0] @ pair[1].T).to(torch.float8_e4m3fn)  # numpy has no such type
+    found = gk.similarity_ranks(narrow, index)
+    assert torch.equal(found.t2i, gk.similarity_ranks(narrow.float(), index).t2i)
 
 
 def test_hyper_parameters_by_keyword() -> None:

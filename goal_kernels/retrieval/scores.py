@@ -162,8 +162,9 @@ class MatrixScores(Scores):
     def __init__(self, matrix: NDArray[np.floating] | Tensor) -> None:
         if isinstance(matrix, Tensor):
             checks.check_ordinary("similarity", matrix, data=True)
-            wide = matrix.float() if matrix.dtype == torch.bfloat16 else matrix
-            matrix = wide.detach().cpu().numpy()
+            numpy_has_it = matrix.dtype.itemsize > 2 or matrix.dtype == torch.float16
+            narrow = matrix.is_floating_point() and not numpy_has_it
+            matrix = (matrix.float() if narrow else matrix).detach().cpu().numpy()
         if matrix.dtype.kind != "f" or matrix.dtype.itemsize > 8:
             raise TypeError(
                 "similarity: expected float16, float32 or float64 scores, got "
