@@ -81,7 +81,8 @@ class MiningStatistics(NamedTuple):
         margin is 0.
         """
         gap, exists = self._gap()
-        return torch.relu(self.margin + gap).where(exists, 0.0).sum() / (exists.sum() * self.margin)
+        whole = exists.sum().to(gap.dtype) * self.margin
+        return torch.relu(self.margin + gap).where(exists, 0.0).sum() / whole
 
     @property
     def collapsed(self) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from cases import caption_ids, paired_batch
@@ -11,6 +13,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 import goal_kernels as gk
 from goal_kernels.backends import BACKENDS
+from goal_kernels.distributed import distributed_goal_loss
 from goal_kernels.registry import unregister_element
 
 NAMES = [b.name for b in BACKENDS]
@@ -404,6 +407,45 @@ def test_two_dtypes_are_promoted_as_torch_does(name, left, right, wide) -> None:
     wanted = gradients(expected, *same)
     for x, grad, truth in zip(pair, gradients(loss, *pair), wanted, strict=True):
         assert torch.equal(grad, truth.to(x.dtype))
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize(
+    "context",
+    [lambda: torch.device("meta"), lambda: default_dtype(torch.bfloat16)],
+    ids=["device", "dtype"],
+)
+@pytest.mark.parametrize("objective", [*COMPILED, gk.Objective(always_half, "sigmoid_ms")])
+def test_what_torch_makes_by_default_changes_nothing(objective, context) -> None:
+    """With "meta" a tensor of the default device has no numbers at all."""
+    pair = leaves()
+    numbers = [x.detach().numpy() for x in pair]
+    ids = caption_ids(12).tolist()
+
+    def results():
+        loss, stats = gk.goal_loss(*pair, objective, image_ids=ids, return_stats=True)
+        similar = gk.goal_loss_from_similarity(pair[0] @ pair[1].T, objective, image_ids=ids)
+        alone = gk.goal_loss(pair[0][:1], pair[1][:1].double(), objective)
+        mined = gk.mine(*numbers, target=list(range(12)))
+        losses = [loss, similar, alone, distributed_goal_loss(*pair, objective)]
+        grads = [gradients(x, *pair) for x in losses]
+        return [*losses, *mined, *grads[0], *grads[1]], stats.summary(), gk.recall_at_k([0, 1.3], 1)
+
+    expected = results()
+    with context():
+        found = results()
+    for left, right in zip(found[0], expected[0], strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=0)  # device and dtype too
+    assert found[1:] == expected[1:]
 
 
 def test_ids_and_targets_may_be_lists_and_arrays() -> None:
