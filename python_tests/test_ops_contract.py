@@ -486,6 +486,18 @@ def test_arrays_are_embeddings_where_no_gradient_is_wanted(kind) -> None:
     assert torch.equal(found.t2i, gk.similarity_ranks(narrow.float(), index).t2i)
 
 
+@pytest.mark.filterwarnings("ignore:goal_loss. got a batch of one:RuntimeWarning")
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pair_alone_on_every_backend(name, normalize, nan_filled_memory) -> None:
+    device = device_or_skip(name, torch.float32, 6)
+    pair = [x.detach()[:1].requires_grad_() for x in leaves(device=device)]
+    for objective in COMPILED:
+        loss = gk.goal_loss(*pair, objective, backend=name, normalize=normalize)
+        assert loss.item() == 0
+        assert not any(grad.any() for grad in gradients(loss, *pair))
+
+
 def test_hyper_parameters_by_keyword() -> None:
     image, text = leaves()
     wide = gk.Objective("hinge", "constant", margin=0.4)
