@@ -108,7 +108,7 @@ def check_ordinary(name: str, value: Tensor, *, data: bool = False) -> None:
 
 def _wraps_others(value: Tensor) -> bool:
     """Whether a subclass answers operators itself, without memory of its own to read."""
-    if type(value) is Tensor or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or type(value) is Tensor:
         return False
     own = type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__
     return own and not isinstance(value, FakeTensor | FunctionalTensor)
