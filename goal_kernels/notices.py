@@ -27,7 +27,7 @@ def warn_once(about: str, message: str) -> None:
         return
     _given.add(about)
     level, frame = 1, sys._getframe()
-    while frame.f_back and frame.f_globals["__name__"].startswith(_INNER):
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_INNER):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, RuntimeWarning, stacklevel=level)
 
@@ -42,8 +42,7 @@ class SimilarityWatch:
 
     def __init__(self) -> None:
         self._calls = 0
-        self._arrived: Callable[[], bool] = bool
-        self._largest: Tensor | None = None
+        self._pending: tuple[Tensor, Callable[[], bool]] | None = None
 
     def look(self, vectors: Tensor) -> None:
         """vectors: as in `Forward`, [VECTORS, B] at least; what is not finite says nothing."""
@@ -51,19 +50,19 @@ class SimilarityWatch:
             return
         self._calls += 1
         due = self._calls & (self._calls - 1) == 0
-        if not due and self._largest is None:
-            return
-        if self._largest is None:
+        pending = self._pending
+        if pending is None:
+            if not due:
+                return
             largest = vectors[:3].detach().abs().nan_to_num(0.0, 0.0).amax()
-            self._largest = largest.to("cpu", non_blocking=True)
-            self._arrived = _query(largest)
-        if not self._arrived():
-            return
-        found, self._largest = self._largest.item(), None
-        if found > LARGEST_COSINE:
+            pending = largest.to("cpu", non_blocking=True), _query_of(largest)
+        arriving, arrived = pending
+        done = arrived()
+        self._pending = None if done else pending
+        if done and arriving.item() > LARGEST_COSINE:
             warn_once(
                 "length",
-                f"goal_loss: got a similarity of {found:.4g} in absolute value, expected cosines, "
+                f"goal_loss: got a similarity of {arriving.item():.4g} in absolute value, expected cosines, "
                 "which are at most 1: the rows are not of unit length. Pass normalize=True.",
             )
 
@@ -77,7 +76,7 @@ def _has_numbers(tensor: Tensor) -> bool:
     return tensor.is_cpu or (tensor.is_cuda and not torch.cuda.is_current_stream_capturing())
 
 
-def _query(tensor: Tensor) -> Callable[[], bool]:
+def _query_of(tensor: Tensor) -> Callable[[], bool]:
     """Whether what was asked of the tensor's device so far is done."""
     if tensor.is_cpu:
         return lambda: True

@@ -193,6 +193,20 @@ def test_the_warnings_can_be_filtered() -> None:
         gk.goal_loss(*torch.randn(2, 1, 30), "nca/linear")
 
 
+@pytest.mark.usefixtures("_fresh_notices")
+@pytest.mark.filterwarnings("error")
+def test_a_number_that_has_not_arrived_is_not_waited_for(monkeypatch) -> None:
+    """As on a GPU: the third call would not look, but finds what the first one sent for."""
+    arrived = False
+    monkeypatch.setattr(notices, "_query_of", lambda _: lambda: arrived)
+    image, text = paired_batch(12, 8)
+    gk.goal_loss(9 * image, text, "nca/linear")
+    gk.goal_loss(image, text, "nca/linear")
+    arrived = True
+    with pytest.warns(RuntimeWarning, match="normalize=True"):
+        gk.goal_loss(image, text, "nca/linear")
+
+
 @pytest.mark.gpu
 @pytest.mark.usefixtures("_fresh_notices")
 def test_on_a_gpu_the_warning_comes_when_the_number_has_arrived() -> None:
