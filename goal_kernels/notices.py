@@ -62,8 +62,8 @@ class SimilarityWatch:
         if done and arriving.item() > LARGEST_COSINE:
             warn_once(
                 "length",
-                f"goal_loss: got a similarity of {arriving.item():.4g} in absolute value, expected cosines, "
-                "which are at most 1: the rows are not of unit length. Pass normalize=True.",
+                f"goal_loss: got a similarity of {arriving.item():.4g} in absolute value, expected "
+                "cosines, which are at most 1: the rows are not of unit length. Pass normalize=True.",
             )
 
 
