@@ -63,7 +63,8 @@ class SimilarityWatch:
             warn_once(
                 "length",
                 f"goal_loss: got a similarity of {arriving.item():.4g} in absolute value, expected "
-                "cosines, which are at most 1: the rows are not of unit length. Pass normalize=True.",
+                "cosines, which are at most 1: the rows are not of unit length. Pass "
+                "normalize=True.",
             )
 
 
