@@ -86,7 +86,7 @@ def entrants(case: Case, suite: Suite) -> Iterator[tuple[str, Verdict]]:
         yield name, Verdict(True)
     yield COMPILED, _compiling(case, suite)
     yield METRIC_LEARNING, _metric_learning(case, suite)
-    call = Call(case.device, case.torch_dtype, case.precision, automatic=True)
+    call = Call(case.device, case.torch_dtype, case.width, case.precision, automatic=True)
     for backend, verdict in verdicts(call):
         if backend.name == REFERENCE and case.batch > REFERENCE_LIMIT:
             verdict = Verdict(False, f"the dense reference is timed up to B = {REFERENCE_LIMIT}")

@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 
 LAYERS = (
     {"constants", "operators", "backends.scores", "backends.answers"},
-    {"notices", "backends.base", "native", "backends.reference_rank", "backends.rank_bars"},
-    {"registry", "pairs", "normalization", "backends.arguments"},
+    {"backends.base", "native", "backends.reference_rank", "backends.rank_bars"},
+    {"registry", "pairs", "normalization", "notices", "backends.arguments"},
     {"elements", "reference", "backends.composed"},
     {"objective", "backends.reference", "backends.cpu", "backends.triton*", "backends.cuda*"},
     {"backends", "weights", "statistics", "checks"},

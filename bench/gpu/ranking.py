@@ -79,7 +79,7 @@ def time_ranks(
     lanes[GEMM].copies[0]()
 
     def prepare(name: str) -> None:
-        rank = find_backend(resolve(name, Call(device, kind, "high"))).rank
+        rank = find_backend(resolve(name, Call(device, kind, width, "high"))).rank
         for field, got, wanted in zip(expected._fields, rank(*inputs), expected, strict=True):
             assert field == "positive" or torch.equal(got, wanted), f"{field} differ"
         lanes[name] = Lane([partial(rank, *inputs)])

@@ -78,5 +78,5 @@ def verdict(name: str, device: str, kind: Kind, width: int) -> Verdict:
     """Whether a variant's backend serves such a call."""
     backend = next(b for b in BACKENDS if b.name == Variant.parse(name).backend)
     available = backend.availability()
-    call = Call(device, kind.torch_dtype, kind.precision)
+    call = Call(device, kind.torch_dtype, width, kind.precision)
     return backend.supports(call) if available.ok else available
