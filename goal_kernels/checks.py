@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 
 from goal_kernels.backends.base import PRECISIONS
+from goal_kernels.notices import warn_once
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INTEGER_DTYPES = (
+    *(torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+)
+
+Index: TypeAlias = "Tensor | Sequence[int] | NDArray[np.integer[Any]]"
+"""Integers, one a row: a tensor, or what torch.as_tensor makes one of."""
 
 
-def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
+Ranks: TypeAlias = "Tensor | Sequence[float] | NDArray[np.number[Any]]"
+"""Ranks [Q] of queries, from 0."""
+
+Rows: TypeAlias = "Tensor | NDArray[np.floating[Any]]"
+"""Embeddings [rows, D] where no gradient is wanted: a tensor or a numpy array."""
+
+
+def as_tensor(rows: Rows) -> Tensor:
+    """A numpy array of floats as a tensor (copied, since maps may be read-only); others as is."""
+    if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f" or rows.dtype.itemsize > 8:
+        return rows  # type: ignore[return-value]  # for `check_embeddings` to refuse
+    return torch.from_numpy(np.array(rows, dtype=rows.dtype.newbyteorder("=")))
+
+
+def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
     """Require two float [rows, D] tensors that fit together.
 
-    Raises: TypeError (not a tensor, wrong or different dtypes), ValueError (shape, device).
+    Returns: both, in the dtype to which torch promotes theirs.
+    Raises: TypeError (not a dense float tensor), ValueError (shape, device).
     """
     for name, value in (
         ("image_embeddings", image_embeddings),
@@ -31,28 +58,60 @@ def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> None:
             f"{image_embeddings.shape[1]}, got shape {list(text_embeddings.shape)}; project both "
             "into one joint space."
         )
-    if image_embeddings.dtype != text_embeddings.dtype:
-        raise TypeError(
-            f"text_embeddings: expected the dtype of image_embeddings, {image_embeddings.dtype}, "
-            f"got {text_embeddings.dtype}; cast one of them."
-        )
     check_same_device("text_embeddings", text_embeddings, image_embeddings.device)
+    if image_embeddings.dtype == text_embeddings.dtype:
+        return image_embeddings, text_embeddings
+    dtype = torch.promote_types(image_embeddings.dtype, text_embeddings.dtype)
+    return image_embeddings.to(dtype), text_embeddings.to(dtype)
 
 
 def _check_matrix(name: str, value: Tensor, shape: str) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name}: expected a torch.Tensor {shape}, got {type(value).__name__}; convert it with "
-            "torch.as_tensor."
+            "torch.as_tensor, where no gradient is to flow."
         )
+    check_ordinary(name, value)
     if value.dtype not in FLOAT_DTYPES:
         expected = ", ".join(str(d).removeprefix("torch.") for d in FLOAT_DTYPES)
-        raise TypeError(f"{name}: expected one of {expected}, got {value.dtype}; cast it.")
+        remedy = "cast it"
+        if value.is_complex():
+            remedy = "torch.view_as_real(x).flatten(1) has the same real inner products"
+        raise TypeError(f"{name}: expected one of {expected}, got {value.dtype}; {remedy}.")
     if value.dim() != 2:
         raise ValueError(
             f"{name}: expected a tensor {shape}, got shape {list(value.shape)}; flatten or pool it "
             "to one row per item."
         )
+
+
+def check_ordinary(name: str, value: Tensor, *, data: bool = False) -> None:
+    """Require a dense tensor that is no wrapper around others. Raises: TypeError.
+
+    data: also require that it has numbers: those of the meta device and fake ones have none.
+    """
+    got = remedy = ""
+    if value.is_nested:
+        got, remedy = "a nested tensor", "pool it to one row per item"
+    elif value.is_quantized:
+        got, remedy = "a quantized tensor", "call .dequantize()"
+    elif value.layout != torch.strided:
+        got, remedy = f"layout {value.layout}", "call .to_dense()"
+    elif _wraps_others(value):
+        got = type(value).__name__
+        remedy = "unwrap it (a DTensor by .full_tensor(), a MaskedTensor by .to_tensor(0.0))"
+    elif data and (value.is_meta or isinstance(value, FakeTensor)):
+        got, remedy = "one without numbers (meta or fake)", "load the model on a device"
+    if got:
+        raise TypeError(f"{name}: expected an ordinary dense tensor, got {got}; {remedy}.")
+
+
+def _wraps_others(value: Tensor) -> bool:
+    """Whether a subclass answers operators itself, without memory of its own to read."""
+    if torch.compiler.is_compiling() or type(value) is Tensor:
+        return False
+    own = type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    return own and not isinstance(value, FakeTensor | FunctionalTensor)
 
 
 def check_same_device(name: str, value: Tensor, device: torch.device) -> None:
@@ -64,48 +123,88 @@ def check_same_device(name: str, value: Tensor, device: torch.device) -> None:
 
 
 def check_batch(rows: int, columns: int, name: str = "text_embeddings") -> None:
-    """Require a square batch of at least two pairs. Raises: ValueError."""
+    """Require a square batch of at least one pair; one alone is warned about, once per process.
+
+    Raises: ValueError.
+    """
     if rows != columns:
         raise ValueError(
             f"{name}: expected {rows} rows, one per image, got {columns}; row i of the "
             "texts must be the positive of row i of the images (repeat images that have several)."
         )
-    if rows < 2:
+    if rows == 0:
         raise ValueError(
-            f"image_embeddings: expected B >= 2 pairs, got {rows}; a single pair has no negative. "
-            "Use drop_last=True in the data loader."
+            "image_embeddings: expected B >= 1 pairs, got 0; skip empty batches, they have no loss."
+        )
+    if rows == 1:
+        warn_once(
+            "lone pair",
+            "goal_loss: got a batch of one pair, which has no negative: its loss and gradients are "
+            "0. Use drop_last=True in the data loader if it is the rest of an epoch.",
         )
 
 
 def check_similarity(similarity: Tensor) -> None:
-    """Require a square float matrix of at least 2 x 2. Raises: TypeError, ValueError."""
+    """Require a square float matrix of at least 1 x 1. Raises: TypeError, ValueError."""
     _check_matrix("similarity", similarity, "[B, B]")
     rows, columns = similarity.shape
     check_batch(rows, columns, name="similarity")
 
 
-def check_index_vector(name: str, value: object, length: int, device: torch.device) -> Tensor:
-    """Require integers [length] on `device`; returns them as contiguous int64.
+def check_index_vector(
+    name: str, value: object, length: int, device: torch.device | None
+) -> Tensor:
+    """Require integers [length]; returns them as contiguous int64.
 
-    Raises: TypeError (not an integer tensor), ValueError (length, device).
+    Args:
+        value: a tensor on `device` (anywhere when None), or a sequence or array, copied there.
+    Raises: TypeError (not integers), ValueError (length, device).
     """
     if not isinstance(value, Tensor):
-        raise TypeError(
-            f"{name}: expected an integer torch.Tensor [{length}], got {type(value).__name__}; "
-            "convert it with torch.as_tensor."
-        )
+        value = _index_tensor(name, value, length, device)
+    check_ordinary(name, value)
     if value.dtype not in INTEGER_DTYPES:
-        raise TypeError(f"{name}: expected integers [{length}], got dtype {value.dtype}.")
+        remedy = (
+            "call .long() where they are whole numbers"
+            if value.is_floating_point()
+            else ("number them from 0")
+        )
+        raise TypeError(f"{name}: expected integers [{length}], got {value.dtype}; {remedy}.")
     if value.dim() != 1 or value.shape[0] != length:
         raise ValueError(
             f"{name}: expected one integer per row, shape [{length}], got {list(value.shape)}."
         )
-    check_same_device(name, value, device)
+    if device is not None:
+        check_same_device(name, value, device)
     return value.to(torch.int64).contiguous()
 
 
+def _index_tensor(name: str, value: Any, length: int, device: torch.device | None) -> Tensor:
+    """A sequence or an array of numbers as a tensor. Raises: TypeError."""
+    try:
+        return torch.as_tensor(value, device="cpu" if device is None else device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name}: expected integers [{length}] in a tensor, an array or a list, got "
+            f"{type(value).__name__}; number the items from 0."
+        ) from error
+
+
+def check_ranks(ranks: Ranks) -> Tensor:
+    """Require real numbers, one a query; returns them as a tensor. Raises: TypeError."""
+    if not isinstance(ranks, Tensor):
+        numbers = np.asarray(ranks)
+        if numbers.dtype.kind not in "iuf":
+            raise TypeError(f"ranks: expected numbers [Q], got {type(ranks).__name__}.")
+        ranks = torch.from_numpy(numbers)
+    check_ordinary("ranks", ranks, data=True)
+    if ranks.is_complex():
+        raise TypeError(f"ranks: expected real numbers [Q], got {ranks.dtype}; take .real.")
+    return ranks
+
+
 def check_ids(
-    image_ids: Tensor | None, text_ids: Tensor | None, rows: int, columns: int, device: torch.device
+    image_ids: Index | None, text_ids: Index | None, rows: int, columns: int, device: torch.device
 ) -> tuple[Tensor | None, Tensor | None]:
     """Require ids of both sides; one side alone stands for both when the batch is square.
 

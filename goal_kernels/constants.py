@@ -30,6 +30,12 @@ CIRCLE_OFFSET = 0.5
 SHORTEST_LENGTH = 1e-12
 """Shorter rows are divided by this instead of their length, as F.normalize of torch does."""
 
+LARGEST_COSINE = 1.05
+"""Largest |similarity| of rows that count as of unit length.
+
+Rows divided by their length in bfloat16 reach 1.02: each element is rounded three times by 2**-9.
+"""
+
 NO_INDEX = -1
 """Index of a hardest negative that does not exist (every candidate is masked)."""
 

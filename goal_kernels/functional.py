@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -11,7 +11,9 @@ from goal_kernels import checks, ops
 from goal_kernels.backends import resolve
 from goal_kernels.backends.answers import Forward, Found, Mined
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
+from goal_kernels.checks import Index, Rows
 from goal_kernels.constants import BETA, EPSILON
+from goal_kernels.notices import similarity_watch
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.statistics import MiningStatistics
 from goal_kernels.weights import DIRECTIONS, weigh
@@ -36,11 +38,11 @@ class MinedPairs(NamedTuple):
 
 
 def _choose(
-    backend: str, device_type: str, dtype: torch.dtype, width: int, precision: str | None
+    backend: str, device_type: str, dtype: torch.dtype, precision: str | None
 ) -> tuple[str, str]:
     """The backend and the precision of a call; a constant while the caller's arguments are."""
     precision = precision or torch.get_float32_matmul_precision()
-    return resolve(backend, Call(device_type, dtype, width, precision)), precision
+    return resolve(backend, Call(device_type, dtype, precision)), precision
 
 
 # What torch.compiler.assume_constant_result sets; calling it would import the whole compiler, which
@@ -95,19 +97,43 @@ def _weigh(objective: Objective, found: Found, direction: str) -> Forward:
         return Forward.pack(found, weigh(objective, found.positive, found.mined, direction))
 
 
+# fmt: off
+@overload
+def goal_loss(
+    image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., normalize: bool = ...,
+    reduction: str = ..., direction: str = ..., precision: str | None = ..., backend: str = ...,
+    return_stats: Literal[False] = ..., **parameters: float,
+) -> Tensor: ...
+@overload
+def goal_loss(
+    image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., normalize: bool = ...,
+    reduction: str = ..., direction: str = ..., precision: str | None = ..., backend: str = ...,
+    return_stats: Literal[True], **parameters: float,
+) -> tuple[Tensor, MiningStatistics]: ...
+@overload
+def goal_loss(
+    image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., normalize: bool = ...,
+    reduction: str = ..., direction: str = ..., precision: str | None = ..., backend: str = ...,
+    return_stats: bool, **parameters: float,
+) -> Tensor | tuple[Tensor, MiningStatistics]: ...
+# fmt: on
 def goal_loss(
     image_embeddings: Tensor,
     text_embeddings: Tensor,
     objective: Objective | str,
     *,
-    image_ids: Tensor | None = None,
-    text_ids: Tensor | None = None,
+    image_ids: Index | None = None,
+    text_ids: Index | None = None,
     normalize: bool = False,
     reduction: str = "sum",
     direction: str = "both",
     precision: str | None = None,
     backend: str = "auto",
     return_stats: bool = False,
+    **parameters: float,
 ) -> Tensor | tuple[Tensor, MiningStatistics]:
     """The value of a GOAL objective, whose backward hands out the designed gradient.
 
@@ -117,12 +143,14 @@ def goal_loss(
     (docs/derivation.md, eq. 1 to 10).
 
     Args:
-        image_embeddings, text_embeddings: [B, D] float16, bfloat16, float32 or float64, B >= 2,
-            any strides; row i of one is the positive of row i of the other. Rows of unit length are
-            usual and not checked (see `normalize`).
+        image_embeddings, text_embeddings: [B, D] float16, bfloat16, float32 or float64, B >= 1,
+            any strides; row i of one is the positive of row i of the other. Two dtypes are promoted
+            as torch does it. Rows are to be of unit length (see `normalize`): a similarity far
+            beyond 1 is warned about, once per process and without waiting for a GPU. A pair alone
+            has no negative: its loss and gradients are 0, with a warning, once per process.
         objective: an `Objective`, or "triplet/pair" such as "nca/sigmoid_ms".
-        image_ids, text_ids: [B] integers; items with equal ids are never negatives of each other.
-            One of them alone stands for both.
+        image_ids, text_ids: [B] integers, tensor, array or list; items with equal ids are never
+            negatives of each other. One of them alone stands for both.
         normalize: divide each row by its length first, as F.normalize does; differentiated through.
         reduction: "sum" (as in the paper and VSE) or "mean" (value and gradients divided by B).
         direction: "both", or one of "i2t" (images are anchors) and "t2i".
@@ -130,29 +158,32 @@ def goal_loss(
             torch.get_float32_matmul_precision(). Weights always use similarities of full precision.
         backend: "auto" or a name from `available_backends()`; a named backend never falls back.
         return_stats: also return `MiningStatistics`.
+        parameters: hyper-parameters by name that replace those of the objective: `margin=0.3`.
 
     Returns: 0-d loss, float32 (float64 for float64 inputs); with `return_stats` (loss, stats).
 
-    Gradients: image_embeddings and text_embeddings, in their dtype, times the incoming gradient.
+    Gradients: image_embeddings and text_embeddings, each in its dtype, times the incoming gradient.
         NOT the derivative of the value, except for hinge/constant and constant/constant. Double
-        backward raises RuntimeError. NaN or Inf in an embedding makes the loss NaN or Inf, as in
+        backward and forward mode (torch.func.jvp) raise RuntimeError; torch.func.grad, vjp and vmap
+        work. NaN or Inf in an embedding makes the loss NaN or Inf, as in
         torch.
 
     Raises: TypeError, ValueError naming the argument; BackendUnavailableError with the reason.
+    Warns: RuntimeWarning.
 
     Source: Xuan & Chen, WACV 2023, arXiv 2210.13188. Ties: the lowest index is the hardest.
     """
-    objective = as_objective(objective)
-    checks.check_embeddings(image_embeddings, text_embeddings)
-    batch, width = image_embeddings.shape
+    objective = as_objective(objective, parameters)
+    embeddings = checks.check_embeddings(image_embeddings, text_embeddings)
+    image_embeddings, text_embeddings = embeddings
+    batch = image_embeddings.shape[0]
     checks.check_batch(batch, text_embeddings.shape[0])
     checks.check_precision(precision)
     options = _Options(reduction, direction, return_stats)
     options.check()
     device = image_embeddings.device
     ids = checks.check_ids(image_ids, text_ids, batch, batch, device)
-    name, precision = _choose(backend, device.type, image_embeddings.dtype, int(width), precision)
-    embeddings = (image_embeddings, text_embeddings)
+    name, precision = _choose(backend, device.type, image_embeddings.dtype, precision)
     if objective.built_in:
         forward = ops.forward(name, *embeddings, ids, objective, (direction, normalize, precision))
     else:
@@ -163,32 +194,56 @@ def goal_loss(
         forward = _weigh(objective, found, direction)
         value = torch.ops.goal_kernels.attach(*embeddings, *forward, name)
         forward = forward._replace(value=value)
+    if not normalize:
+        similarity_watch.look(forward.vectors)
     return _finish(objective, forward, options)
 
 
+# fmt: off
+@overload
+def goal_loss_from_similarity(
+    similarity: Tensor, objective: Objective | str, *, image_ids: Index | None = ...,
+    text_ids: Index | None = ..., reduction: str = ..., direction: str = ...,
+    return_stats: Literal[False] = ..., **parameters: float,
+) -> Tensor: ...
+@overload
+def goal_loss_from_similarity(
+    similarity: Tensor, objective: Objective | str, *, image_ids: Index | None = ...,
+    text_ids: Index | None = ..., reduction: str = ..., direction: str = ...,
+    return_stats: Literal[True], **parameters: float,
+) -> tuple[Tensor, MiningStatistics]: ...
+@overload
+def goal_loss_from_similarity(
+    similarity: Tensor, objective: Objective | str, *, image_ids: Index | None = ...,
+    text_ids: Index | None = ..., reduction: str = ..., direction: str = ...,
+    return_stats: bool, **parameters: float,
+) -> Tensor | tuple[Tensor, MiningStatistics]: ...
+# fmt: on
 def goal_loss_from_similarity(
     similarity: Tensor,
     objective: Objective | str,
     *,
-    image_ids: Tensor | None = None,
-    text_ids: Tensor | None = None,
+    image_ids: Index | None = None,
+    text_ids: Index | None = None,
     reduction: str = "sum",
     direction: str = "both",
     return_stats: bool = False,
+    **parameters: float,
 ) -> Tensor | tuple[Tensor, MiningStatistics]:
     """`goal_loss` for models that give scores instead of embeddings (cross-attention).
 
     Args:
-        similarity: [B, B] float16, bfloat16, float32 or float64, image i against text j, B >= 2;
-            the diagonal holds the positives.
+        similarity: [B, B] float16, bfloat16, float32 or float64, image i against text j, B >= 1;
+            the diagonal holds the positives. Made for cosines, whatever the model: hyper-parameters
+            are similarities.
         Others: as in `goal_loss`.
 
     Returns: as `goal_loss`. The gradient of `similarity` is [B, B] with at most 3 B entries that
-        are not zero; double backward raises RuntimeError.
+        are not zero; see `goal_loss` for what differentiates it.
 
     Raises: TypeError, ValueError naming the argument.
     """
-    objective = as_objective(objective)
+    objective = as_objective(objective, parameters)
     checks.check_similarity(similarity)
     batch = similarity.shape[0]
     options = _Options(reduction, direction, return_stats)
@@ -207,12 +262,12 @@ def goal_loss_from_similarity(
 
 
 def mine(
-    image_embeddings: Tensor,
-    text_embeddings: Tensor,
+    image_embeddings: Rows,
+    text_embeddings: Rows,
     *,
-    target: Tensor | None = None,
-    image_ids: Tensor | None = None,
-    text_ids: Tensor | None = None,
+    target: Index | None = None,
+    image_ids: Index | None = None,
+    text_ids: Index | None = None,
     normalize: bool = False,
     precision: str | None = None,
     backend: str = "auto",
@@ -220,7 +275,8 @@ def mine(
     """Hardest negatives of both directions, without gradient and without the similarity matrix.
 
     Args:
-        image_embeddings, text_embeddings: [N, D] and [M, D], N, M >= 1, dtypes as in `goal_loss`.
+        image_embeddings, text_embeddings: [N, D] and [M, D], N, M >= 1, dtypes as in `goal_loss`;
+            tensors, or numpy arrays.
         target: [N] integers, the text that belongs to each image; None means text i, and a value
             outside [0, M) that the image has none. An image's own text is never its negative.
         Others: as in `goal_loss`.
@@ -229,18 +285,20 @@ def mine(
 
     Raises: as `goal_loss`.
     """
-    checks.check_embeddings(image_embeddings, text_embeddings)
-    (rows, width), columns = image_embeddings.shape, text_embeddings.shape[0]
+    image, text = checks.check_embeddings(
+        checks.as_tensor(image_embeddings), checks.as_tensor(text_embeddings)
+    )
+    rows, columns = image.shape[0], text.shape[0]
     if rows == 0 or columns == 0:
         raise ValueError(f"image_embeddings: expected N, M >= 1, got N = {rows}, M = {columns}.")
     checks.check_precision(precision)
-    device = image_embeddings.device
+    device = image.device
     if target is not None:
         target = checks.check_index_vector("target", target, rows, device)
     ids = checks.check_ids(image_ids, text_ids, rows, columns, device)
-    name, precision = _choose(backend, device.type, image_embeddings.dtype, int(width), precision)
+    name, precision = _choose(backend, device.type, image.dtype, precision)
     query = SearchQuery("none", EPSILON, BETA, normalize, precision)
-    found = ops.search(name, image_embeddings, text_embeddings, Pairing(target, *ids), query)
+    found = ops.search(name, image, text, Pairing(target, *ids), query)
     positive, negative_text, negative_image = found.values.split((rows, rows, columns))
     hardest_text, hardest_image = found.indices.split((rows, columns))
     return MinedPairs(positive, negative_text, hardest_text, negative_image, hardest_image)

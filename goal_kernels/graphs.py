@@ -194,6 +194,12 @@ def graphed_loss(
             f"image_embeddings: expected a CUDA device, got {device}; CUDA graphs exist nowhere "
             "else, so call the loss itself."
         )
+    for name, ids in (("image_ids", image_ids), ("text_ids", text_ids)):
+        if not (ids is None or isinstance(ids, Tensor)):
+            raise TypeError(
+                f"{name}: expected a torch.Tensor, whose place a graph remembers, got "
+                f"{type(ids).__name__}; convert it with torch.as_tensor."
+            )
     checks.check_ids(image_ids, text_ids, rows, rows, device)
     if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 1:
         raise ValueError(f"warmup: expected an integer >= 1, got {warmup!r}; {WARMUP} is usual.")

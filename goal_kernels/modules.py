@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Generic, Literal, overload
 
+from torch import Tensor, nn
+from typing_extensions import TypeVar
+
+from goal_kernels.checks import Index
 from goal_kernels.functional import goal_loss
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.statistics import MiningStatistics
 
+Result = TypeVar("Result", default=Tensor)
+"""What a call returns: the loss, or with `return_stats` (loss, statistics)."""
 
-class GOALLoss(nn.Module):
+
+class GOALLoss(nn.Module, Generic[Result]):
     """A GOAL objective as a criterion: `GOALLoss("nca/sigmoid_ms")(images, texts)`.
 
-    Args: as `goal_loss`; they are validated when called.
+    Args: as `goal_loss`. Hyper-parameters are validated here, everything else when called.
 
     Has no parameters and no state: swapping objectives in a run changes nothing else.
     """
 
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            image_embeddings: Tensor,
+            text_embeddings: Tensor,
+            image_ids: Index | None = None,
+            text_ids: Index | None = None,
+        ) -> Result: ...
+
+    # fmt: off
+    @overload
+    def __init__(
+        self: GOALLoss[Tensor], objective: Objective | str, *, normalize: bool = ...,
+        reduction: str = ..., direction: str = ..., precision: str | None = ...,
+        backend: str = ..., return_stats: Literal[False] = ..., **parameters: float,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: GOALLoss[tuple[Tensor, MiningStatistics]], objective: Objective | str, *,
+        normalize: bool = ..., reduction: str = ..., direction: str = ...,
+        precision: str | None = ..., backend: str = ..., return_stats: Literal[True],
+        **parameters: float,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: GOALLoss[Tensor | tuple[Tensor, MiningStatistics]], objective: Objective | str, *,
+        normalize: bool = ..., reduction: str = ..., direction: str = ...,
+        precision: str | None = ..., backend: str = ..., return_stats: bool, **parameters: float,
+    ) -> None: ...
+    # fmt: on
     def __init__(
         self,
         objective: Objective | str,
@@ -27,9 +65,10 @@ class GOALLoss(nn.Module):
         precision: str | None = None,
         backend: str = "auto",
         return_stats: bool = False,
+        **parameters: float,
     ) -> None:
         super().__init__()
-        self.objective = as_objective(objective)
+        self.objective = as_objective(objective, parameters)
         self.normalize = normalize
         self.reduction = reduction
         self.direction = direction
@@ -41,8 +80,8 @@ class GOALLoss(nn.Module):
         self,
         image_embeddings: Tensor,
         text_embeddings: Tensor,
-        image_ids: Tensor | None = None,
-        text_ids: Tensor | None = None,
+        image_ids: Index | None = None,
+        text_ids: Index | None = None,
     ) -> Tensor | tuple[Tensor, MiningStatistics]:
         """See `goal_loss`: [B, D], [B, D], optional ids [B] -> 0-d loss, or (loss, stats)."""
         return goal_loss(

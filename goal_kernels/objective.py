@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from numbers import Real
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -13,6 +15,12 @@ from goal_kernels import constants
 from goal_kernels.backends.base import Scalars
 from goal_kernels.elements import BUILTIN_ELEMENTS
 from goal_kernels.registry import PARAMETERS, Element, Parameter, find_element
+
+OPTIONS = (
+    *("image_ids", "text_ids", "normalize", "reduction", "direction"),
+    *("precision", "backend", "return_stats"),
+)
+"""What `goal_loss` takes by keyword beside hyper-parameters; for messages."""
 
 
 def _require_number(name: str, value: object, declared: Parameter) -> float:
@@ -38,7 +46,8 @@ def _callable_element(kind: str, formula: Callable[..., object]) -> Element:
             f"{kind}: a callable must accept two arguments (positive [B], negative [B]): {error}. "
             f"Register it with goal_kernels.register_{kind} to give it hyper-parameters."
         ) from None
-    return Element(getattr(formula, "__name__", type(formula).__name__), kind, formula)
+    name = getattr(formula, "__name__", type(formula).__name__)
+    return Element(name, kind, lambda positive, negative: formula(positive, negative))
 
 
 def _resolve(kind: str, spec: object) -> Element:
@@ -140,6 +149,23 @@ class Objective:
         triplet = self.triplet_element
         return triplet.reports_potential and self.pair_element.name in triplet.potentials
 
+    def with_parameters(self, values: Mapping[str, float]) -> Objective:
+        """The same elements with some hyper-parameters changed, the six or an element's own.
+
+        Raises: TypeError for an unknown one, naming the nearest; others as `Objective`.
+        """
+        own = dict(self.parameters)
+        known = [*PARAMETERS, *own]
+        for name, value in values.items():
+            if name not in known:
+                raise TypeError(
+                    f"{name}: expected an option of goal_loss or a hyper-parameter of {self.name} "
+                    f"({', '.join(known)}), got {name}={value!r}{_nearest(name, known)}."
+                )
+        fields = {name: value for name, value in values.items() if name in PARAMETERS}
+        own.update((name, value) for name, value in values.items() if name in own)
+        return replace(self, **fields, parameters=own)  # type: ignore[arg-type]
+
     def values_for(self, element: Element) -> dict[str, float]:
         """The hyper-parameters that `element` takes, by name."""
         own = dict(self.parameters)
@@ -159,16 +185,26 @@ class Objective:
         return cls(parts[0], parts[1])
 
 
-def as_objective(objective: Objective | str) -> Objective:
-    """`objective` itself, or the parsed string. Raises: TypeError for anything else."""
-    if isinstance(objective, Objective):
-        return objective
+def _nearest(name: str, known: list[str]) -> str:
+    found = get_close_matches(name, [n for n in (*known, *OPTIONS) if n != name], 1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def as_objective(
+    objective: Objective | str, parameters: Mapping[str, float] = MappingProxyType({})
+) -> Objective:
+    """`objective` itself, or the parsed string, with some hyper-parameters changed.
+
+    Raises: TypeError for anything else, and as `Objective.with_parameters`.
+    """
     if isinstance(objective, str):
-        return Objective.parse(objective)
-    raise TypeError(
-        "objective: expected an Objective or a string such as 'nca/sigmoid_ms', got "
-        f"{type(objective).__name__}."
-    )
+        objective = Objective.parse(objective)
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            "objective: expected an Objective or a string such as 'nca/sigmoid_ms', got "
+            f"{type(objective).__name__}."
+        )
+    return objective.with_parameters(parameters) if parameters else objective
 
 
 def builtin_objectives() -> tuple[Objective, ...]:

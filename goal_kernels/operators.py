@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.autograd_function import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 NAMESPACE = "goal_kernels"
 
@@ -20,11 +23,29 @@ DOUBLE_BACKWARD = (
     "derivative of the reported value. Detach it, or call backward without create_graph=True."
 )
 
+FORWARD_MODE = (
+    "goal_loss has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers): its gradient "
+    "is defined directly and is not the derivative of the reported value. Use backward, "
+    "torch.func.grad or torch.func.vjp."
+)
+
+_transformed = torch._C._are_functorch_transforms_active
+
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 
 
 def _refuse(ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError(DOUBLE_BACKWARD)
+
+
+def in_forward_mode() -> bool:
+    """Whether tangents may come with tensors: they show nowhere else, least in requires_grad."""
+    return forward_ad._current_level >= 0
+
+
+def refuse_forward_mode(ctx: Any, *tangents: Any) -> Any:
+    """The `jvp` of an autograd function. Raises: RuntimeError."""
+    raise RuntimeError(FORWARD_MODE)
 
 
 def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -54,20 +75,34 @@ def _autograd_kernel(
         with torch._C._AutoDispatchBelowAutograd():
             return operator(*arguments)
 
-    class GoalKernels(torch.autograd.Function):
+    # One level of torch.func at a time, like the kernels of torch itself: the dispatcher has peeled
+    # off the levels above. `torch.autograd.Function` would start over with all of them.
+    class GoalKernels(_SingleLevelFunction):
+        apply: Callable[..., Any]
+
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
-            output = run(*arguments)
+            if _transformed():  # `apply` turned autograd off, for the transforms around too
+                with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+                    output = run(*arguments)
+            else:
+                output = run(*arguments)
             setup(ctx, arguments, output)
             return output
 
     GoalKernels.backward = staticmethod(backward)  # type: ignore[method-assign]
+    GoalKernels.jvp = staticmethod(refuse_forward_mode)  # type: ignore[method-assign]
 
     def kernel(*arguments: Any) -> Any:
         wanted = torch.is_grad_enabled() and any(
             isinstance(a, Tensor) and a.requires_grad for a in arguments
         )
-        return GoalKernels.apply(*arguments) if wanted else run(*arguments)
+        if not (wanted or in_forward_mode()):
+            return run(*arguments)
+        if not _transformed():
+            return GoalKernels.apply(*arguments)
+        with enable_single_level_autograd_function():
+            return GoalKernels.apply(*arguments)
 
     return kernel
 

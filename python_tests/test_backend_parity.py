@@ -41,7 +41,7 @@ def device_or_skip(name: str, dtype: torch.dtype, width: int) -> str:
     if device.startswith("!"):
         pytest.skip(f"{name}: {device[1:]}")
     backend = next(b for b in BACKENDS if b.name == name)
-    verdict = backend.supports(Call(device, dtype, width))
+    verdict = backend.supports(Call(device, dtype))
     if not verdict.ok:
         pytest.skip(f"{name}: {verdict.reason}")
     return device

@@ -9,8 +9,11 @@ import sys
 import pytest
 import torch
 from cases import paired_batch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing._internal.two_tensor import TwoTensor
 
 import goal_kernels as gk
+from goal_kernels.distributed import distributed_goal_loss
 
 X, Y = paired_batch(4, 3, torch.float32)
 OBJECTIVE = "nca/linear"
@@ -20,15 +23,18 @@ def loss(image=X, text=Y, objective=OBJECTIVE, **options):
     return gk.goal_loss(image, text, objective, **options)
 
 
+def similarity(matrix, **options):
+    return gk.goal_loss_from_similarity(matrix, OBJECTIVE, **options)
+
+
 TABLE = (
-    (lambda: loss(X[:1], Y[:1]), ValueError, "image_embeddings: expected B >= 2 .* got 1"),
-    (lambda: loss(X[:0], Y[:0]), ValueError, "image_embeddings: expected B >= 2 .* got 0"),
+    (lambda: loss(X[:0], Y[:0]), ValueError, "image_embeddings: expected B >= 1 .* got 0; skip"),
     (lambda: loss(X[:, :0], Y[:, :0]), ValueError, r"image_embeddings: expected D >= 1"),
     (lambda: loss(X, Y[:3]), ValueError, "text_embeddings: expected 4 rows, .* got 3"),
     (lambda: loss(X, Y[:, :2]), ValueError, "text_embeddings: expected the width .* 3, got"),
     (lambda: loss(X[0], Y), ValueError, r"image_embeddings: expected a tensor \[rows, D\]"),
     (lambda: loss(X[None], Y[None]), ValueError, r"image_embeddings: expected a tensor"),
-    (lambda: loss(X.double(), Y), TypeError, "text_embeddings: expected the dtype of"),
+    (lambda: loss(X + 0j, Y), TypeError, r"image_embeddings: .*complex64; torch.view_as_real"),
     (lambda: loss(X.long(), Y.long()), TypeError, "image_embeddings: expected one of float16"),
     (lambda: loss(X.numpy(), Y), TypeError, "image_embeddings: expected a torch.Tensor .* ndarray"),
     (lambda: loss(X, None), TypeError, "text_embeddings: expected a torch.Tensor .* NoneType"),
@@ -47,8 +53,22 @@ TABLE = (
     (lambda: gk.Objective(lambda p: p, "linear"), TypeError, "triplet: a callable must accept two"),
     (lambda: loss(image_ids=torch.arange(3)), ValueError, r"image_ids: .* \[4\], got \[3\]"),
     (lambda: loss(text_ids=torch.zeros(4, 1)), TypeError, "ids: expected integers"),
-    (lambda: loss(image_ids=[0, 1, 2, 3]), TypeError, "image_ids: expected an integer"),
-    (lambda: loss(image_ids=torch.arange(4.0)), TypeError, "image_ids: expected integers"),
+    (lambda: loss(image_ids=["a", "b", "c", "d"]), TypeError, "image_ids: .* list; number the"),
+    (lambda: loss(image_ids=[0.0, 1.0, 2.0, 3.0]), TypeError, r"image_ids: .* call .long\(\)"),
+    (lambda: loss(image_ids=torch.arange(4.0)), TypeError, r"image_ids: .* call .long\(\)"),
+    (lambda: loss(image_ids=X[:, 0] > 0), TypeError, "image_ids: expected integers .* torch.bool"),
+    (lambda: loss(image_ids=[0, 1, 2]), ValueError, r"image_ids: .* \[4\], got \[3\]"),
+    (lambda: loss(image_ids=torch.arange(4).to_sparse()), TypeError, r"image_ids: .*to_dense\(\)"),
+    (
+        lambda: loss(marign=0.3),
+        TypeError,
+        "marign: expected .* got marign=0.3; did you mean 'margin'",
+    ),
+    (lambda: loss(normalise=True), TypeError, "normalise: .* did you mean 'normalize'"),
+    (lambda: loss(zzz=1), TypeError, r"zzz: .* of nca/linear \(tau, .*, margin\), got zzz=1\.$"),
+    (lambda: loss(margin=-1), ValueError, r"margin: expected .* \[0, inf\), got -1"),
+    (lambda: gk.GOALLoss(OBJECTIVE, marign=0.3), TypeError, "did you mean 'margin'"),
+    (lambda: similarity(X[:, :3], marign=0.3), TypeError, "did you mean 'margin'"),
     (lambda: loss(image_ids=torch.arange(4, device="meta")), ValueError, "image_ids: .* device"),
     (lambda: loss(reduction="none"), ValueError, "reduction: expected one of sum, mean"),
     (lambda: loss(direction="i2i"), ValueError, "direction: expected one of both, i2t, t2i"),
@@ -56,10 +76,23 @@ TABLE = (
     (lambda: loss(backend="cudnn"), ValueError, "backend: expected one of auto, .* got 'cudnn'"),
     (lambda: gk.GOALLoss("a/b"), ValueError, "triplet: unknown element 'a'"),
     (lambda: gk.goal_loss_from_similarity(X, OBJECTIVE), ValueError, "similarity: expected 4 rows"),
-    (lambda: gk.goal_loss_from_similarity(X[:1, :1], OBJECTIVE), ValueError, "B >= 2"),
+    (lambda: similarity(X[:0, :0]), ValueError, "B >= 1"),
+    (lambda: gk.retrieval_ranks(X, Y, [0, 1, 2]), ValueError, r"text_to_image: .*\[4\], got \[3\]"),
+    (lambda: gk.retrieval_ranks(X, Y, [0, 1, 2, 4]), ValueError, "expected image rows in"),
+    (lambda: gk.chance_metrics([0.5], 1), TypeError, "text_to_image: expected integers"),
+    (lambda: gk.graphed_loss(OBJECTIVE, X, Y.tolist()), TypeError, "text_embeddings: .* list"),
     (lambda: gk.mine(X, Y[:0]), ValueError, "expected N, M >= 1, got N = 4, M = 0"),
     (lambda: gk.mine(X, Y, target=torch.arange(3)), ValueError, r"target: .*\[4\], got \[3\]"),
     (lambda: gk.mine(X, Y[:3], image_ids=torch.arange(4)), ValueError, "text_ids: expected ids"),
+    (
+        lambda: gk.retrieval_metrics(X[0]),
+        TypeError,
+        "ranks: expected what .* got Tensor; recall_at",
+    ),
+    (lambda: gk.recall_at_k("abc", 1), TypeError, r"ranks: expected numbers \[Q\], got str"),
+    (lambda: gk.recall_at_k(X[0] + 0j, 1), TypeError, "ranks: expected real numbers"),
+    (lambda: gk.recall_at_k(X[0].to_sparse(), 1), TypeError, r"ranks: .* call .to_dense\(\)"),
+    (lambda: gk.rank_histogram(X[0].to("meta"), 4), TypeError, "ranks: .* without numbers"),
     (lambda: gk.explain_backend(device="nowhere"), ValueError, "device: expected a torch device"),
 )
 
@@ -68,6 +101,69 @@ TABLE = (
 def test_message_names_argument_expectation_and_value(call, error, words) -> None:
     with pytest.raises(error, match=words):
         call()
+
+
+UNUSUAL = {
+    "coo": (torch.Tensor.to_sparse, r"torch.sparse_coo; call .to_dense\(\)"),
+    "csr": (torch.Tensor.to_sparse_csr, r"torch.sparse_csr; call .to_dense\(\)"),
+    "mkldnn": (torch.Tensor.to_mkldnn, r"torch._mkldnn; call .to_dense\(\)"),
+    "nested": (lambda x: torch.nested.nested_tensor(list(x)), "a nested tensor; pool it"),
+    "jagged": (
+        lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged),
+        "a nested tensor; pool it",
+    ),
+    "quantized": (
+        lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+        r"a quantized tensor; call .dequantize\(\)",
+    ),
+    "masked": (
+        lambda x: torch.masked.masked_tensor(x, x == x),
+        r"got MaskedTensor; unwrap it .*\.to_tensor",
+    ),
+    "wrapper": (lambda x: TwoTensor(x, x), "got TwoTensor; unwrap it"),
+}
+
+ENTRIES = {
+    "goal_loss": loss,
+    "GOALLoss": gk.GOALLoss(OBJECTIVE),
+    "distributed": lambda x, y: distributed_goal_loss(x, y, OBJECTIVE),
+    "graphed_loss": lambda x, y: gk.graphed_loss(OBJECTIVE, x, y),
+    "mine": gk.mine,
+    "retrieval_ranks": lambda x, y: gk.retrieval_ranks(x, y, torch.arange(4)),
+    "similarity_ranks": lambda x, y: gk.similarity_ranks((x, y), torch.arange(4)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch, about its prototypes
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_tensors_that_are_not_dense_are_refused_by_name(kind, entry) -> None:
+    make, words = UNUSUAL[kind]
+    with pytest.raises(TypeError, match=f"image_embeddings: expected an ordinary .*{words}"):
+        ENTRIES[entry](make(X), Y)
+    with pytest.raises(TypeError, match=f"text_embeddings: expected an ordinary .*{words}"):
+        ENTRIES[entry](X, make(Y))
+    square = make(X @ Y.T)
+    for call in (similarity, lambda x: gk.similarity_ranks(x, torch.arange(4))):
+        with pytest.raises(TypeError, match=f"similarity: expected an ordinary .*{words}"):
+            call(square)
+
+
+def test_ranks_want_tensors_with_numbers() -> None:
+    """A loss of the meta device has a shape, ranks have nothing at all."""
+    image, text = X.to("meta"), Y.to("meta")
+    assert loss(image, text).device.type == "meta"
+    index = torch.arange(4, device="meta")
+    for call in (
+        lambda: gk.retrieval_ranks(image, text, index),
+        lambda: gk.similarity_ranks(image @ text.T, torch.arange(4)),
+    ):
+        with pytest.raises(TypeError, match=r"got one without numbers .*; load the model"):
+            call()
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(X)
+    with pytest.raises(TypeError, match=r"image_embeddings: .* without numbers"):
+        gk.retrieval_ranks(fake, fake, torch.arange(4))
 
 
 def test_a_named_backend_never_falls_back() -> None:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 LAYERS = (
     {"constants", "operators", "backends.scores", "backends.answers", "extras", "terminal"},
     {"backends.base", "native", "backends.reference_rank", "backends.rank_bars"},
-    {"registry", "pairs", "normalization", "backends.arguments"},
+    {"registry", "pairs", "normalization", "notices", "backends.arguments"},
     {"elements", "reference", "backends.composed"},
     {"objective", "backends.reference", "backends.cpu", "backends.triton*", "backends.cuda*"},
     {"backends", "weights", "statistics", "checks"},

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from cases import caption_ids, paired_batch
 from test_backend_parity import device_or_skip
+from torch.autograd import forward_ad
 from torch.autograd.gradcheck import GradcheckError
 
 import goal_kernels as gk
 from goal_kernels.backends import BACKENDS
+from goal_kernels.distributed import distributed_goal_loss
 from goal_kernels.registry import unregister_element
 
 NAMES = [b.name for b in BACKENDS]
 COMPILED = ["hinge/constant", "circle/linear_ms", "nca/sigmoid_ms"]
+
+
+def always_half(positive, negative):
+    return 0.5 + 0 * positive
+
+
+LOSSES = {
+    "built_in": lambda x, y: gk.goal_loss(x, y, "nca/sigmoid"),
+    "custom": lambda x, y: gk.goal_loss(x, y, gk.Objective(always_half, "sigmoid")),
+    "similarity": lambda x, y: gk.goal_loss_from_similarity(x @ y.T, "nca/sigmoid"),
+}
 
 
 def leaves(batch=12, width=6, dtype=torch.float32, device="cpu"):
@@ -118,6 +133,31 @@ def test_compiles_as_one_graph(name, objective) -> None:
         torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-7)
 
 
+COMPILED_CALLS = {
+    **LOSSES,
+    "hyper-parameter": lambda x, y: gk.goal_loss(x, y, gk.Objective("nca", "linear"), tau=3.0),
+    "two dtypes": lambda x, y: gk.goal_loss(x, y.bfloat16(), "nca/linear"),
+    "module": gk.GOALLoss("hinge/constant", normalize=True, reduction="mean"),
+    "mine": lambda x, y: gk.mine(x, y).negative_image.sum() * x.sum() * y.sum(),
+}
+
+
+@pytest.mark.parametrize("call", COMPILED_CALLS)
+def test_one_graph_serves_every_batch_and_width(call) -> None:
+    function = COMPILED_CALLS[call]
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for shape in ((12, 6), (5, 6), (12, 19)):
+            pair = leaves(*shape)
+            found, expected = compiled(*pair), function(*pair)
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+            for left, right in zip(
+                gradients(found, *pair), gradients(expected, *pair), strict=True
+            ):
+                torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_compiles_with_the_default_compiler() -> None:
     torch._dynamo.reset()
@@ -145,6 +185,59 @@ def test_double_backward_of_similarity_raises() -> None:
     (grad,) = torch.autograd.grad(loss, image, create_graph=True)
     with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
         grad.sum().backward()
+
+
+def dual_tangent(loss, primal, tangent):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(loss(forward_ad.make_dual(primal, tangent))).tangent
+
+
+FORWARD_MODE = {
+    "jvp": lambda f, x, t: torch.func.jvp(f, (x,), (t,)),
+    "jacfwd": lambda f, x, t: torch.func.jacfwd(f)(x),
+    "dual numbers": dual_tangent,
+    "dual numbers of a leaf": lambda f, x, t: dual_tangent(f, x.requires_grad_(), t),
+    "without gradient": lambda f, x, t: torch.no_grad()(torch.func.jvp)(f, (x,), (t,)),
+    "value of grad_and_value": lambda f, x, t: torch.func.jvp(
+        lambda z: torch.func.grad_and_value(f)(z)[1], (x,), (t,)
+    ),
+    "hessian": lambda f, x, t: torch.func.hessian(f)(x),
+}
+
+
+@pytest.mark.parametrize("mode", FORWARD_MODE)
+@pytest.mark.parametrize("kind", LOSSES)
+def test_forward_mode_raises(kind, mode) -> None:
+    """Its answer would be a plausible zero."""
+    image, text = (x.detach() for x in leaves())
+    with pytest.raises(RuntimeError, match=r"no forward-mode derivative .* torch.func.vjp"):
+        FORWARD_MODE[mode](lambda x: LOSSES[kind](x, text), image, torch.rand_like(image))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("kind", LOSSES)
+def test_transforms_of_torch_func_give_the_same_gradient(kind) -> None:
+    image, text = leaves(dtype=torch.float64)
+    other = paired_batch(12, 6, seed=1)[0]
+    stacked, fixed = torch.stack([image, other]).detach(), text.detach()
+
+    def loss(x):
+        return LOSSES[kind](x, fixed)
+
+    values = torch.stack([loss(x) for x in stacked])
+    expected = torch.stack([gradients(loss(x), x)[0] for x in stacked.clone().requires_grad_()])
+    func = torch.func
+    _, pull = func.vjp(loss, stacked[0])
+    for found in (func.grad(loss)(stacked[0]), pull(torch.ones_like(values[0]))[0]):
+        torch.testing.assert_close(found, expected[0], rtol=0, atol=1e-14)
+    torch.testing.assert_close(func.vmap(loss)(stacked), values, rtol=0, atol=1e-14)
+    for found in (
+        func.vmap(func.grad(loss))(stacked),
+        func.grad(lambda x: func.vmap(loss)(x).sum())(stacked),
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+        func.grad(lambda x: func.grad(loss)(x).sum())(stacked[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -224,10 +317,6 @@ def test_mean_divides_value_and_gradient_by_the_batch() -> None:
         torch.testing.assert_close(left, right / 10)
 
 
-def always_half(positive, negative):
-    return 0.5 + 0 * positive
-
-
 @pytest.mark.parametrize("triplet", ["nca", always_half], ids=["built_in", "custom"])
 @pytest.mark.parametrize("name", ["cpu", "reference"])
 def test_normalize_is_f_normalize_with_its_backward(name, triplet) -> None:
@@ -295,3 +384,151 @@ def test_nan_in_an_embedding_reaches_loss_and_gradient() -> None:
         grad_image, grad_text = gradients(loss, image, text)
         assert grad_image[3].isnan().all()
         assert grad_text[3].isnan().any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("left", "right", "wide"),
+    [
+        (torch.float32, torch.bfloat16, torch.float32),
+        (torch.float16, torch.bfloat16, torch.float32),
+        (torch.float64, torch.float32, torch.float64),
+    ],
+)
+def test_two_dtypes_are_promoted_as_torch_does(name, left, right, wide) -> None:
+    device = device_or_skip(name, wide, 6)
+    image, text = leaves(device=device)
+    pair = image.detach().to(left).requires_grad_(), text.detach().to(right).requires_grad_()
+    loss = gk.goal_loss(*pair, "nca/sigmoid", backend=name)
+    same = [x.detach().to(wide).requires_grad_() for x in pair]
+    expected = gk.goal_loss(*same, "nca/sigmoid", backend=name)
+    assert loss.dtype == expected.dtype
+    assert loss.item() == expected.item()
+    wanted = gradients(expected, *same)
+    for x, grad, truth in zip(pair, gradients(loss, *pair), wanted, strict=True):
+        assert torch.equal(grad, truth.to(x.dtype))
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize(
+    "context",
+    [lambda: torch.device("meta"), lambda: default_dtype(torch.bfloat16)],
+    ids=["device", "dtype"],
+)
+@pytest.mark.parametrize("objective", [*COMPILED, gk.Objective(always_half, "sigmoid_ms")])
+def test_what_torch_makes_by_default_changes_nothing(objective, context) -> None:
+    """With "meta" a tensor of the default device has no numbers at all."""
+    pair = leaves()
+    numbers = [x.detach().numpy() for x in pair]
+    ids = caption_ids(12).tolist()
+
+    def results():
+        loss, stats = gk.goal_loss(*pair, objective, image_ids=ids, return_stats=True)
+        similar = gk.goal_loss_from_similarity(pair[0] @ pair[1].T, objective, image_ids=ids)
+        alone = gk.goal_loss(pair[0][:1], pair[1][:1].double(), objective)
+        mined = gk.mine(*numbers, target=list(range(12)))
+        losses = [loss, similar, alone, distributed_goal_loss(*pair, objective)]
+        grads = [gradients(x, *pair) for x in losses]
+        return [*losses, *mined, *grads[0], *grads[1]], stats.summary(), gk.recall_at_k([0, 1.3], 1)
+
+    expected = results()
+    with context():
+        found = results()
+    for left, right in zip(found[0], expected[0], strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=0)  # device and dtype too
+    assert found[1:] == expected[1:]
+
+
+def test_ids_and_targets_may_be_lists_and_arrays() -> None:
+    image, text = leaves()
+    ids = caption_ids(12)
+    expected = gk.goal_loss(image, text, "nca/linear", image_ids=ids)
+    for same in (ids.tolist(), tuple(ids.tolist()), ids.numpy(), ids.numpy().astype("uint16")):
+        assert gk.goal_loss(image, text, "nca/linear", image_ids=same) == expected
+        similar = gk.goal_loss_from_similarity(image @ text.T, "nca/linear", text_ids=same)
+        torch.testing.assert_close(similar, expected)
+    mined = gk.mine(image, text, target=range(11, -1, -1))
+    assert torch.equal(mined.hardest_text, gk.mine(image, text, target=11 - ids.new_tensor(
+        range(12))).hardest_text)  # fmt: skip
+    ranks = gk.retrieval_ranks(image, text, torch.arange(12))
+    assert torch.equal(gk.retrieval_ranks(image, text, list(range(12))).i2t, ranks.i2t)
+    assert gk.chance_metrics([0, 0, 1], 2) == gk.chance_metrics(torch.tensor([0, 0, 1]), 2)
+    for same in ([0, 1.5, 7], torch.tensor([0, 1.5, 7]).numpy()):
+        assert gk.recall_at_k(same, 2) == pytest.approx(200 / 3)
+        assert gk.rank_histogram(same, 8).queries.tolist() == [1, 1, 0, 1]
+    folds = [gk.fold_metrics((image, text), index, 2) for index in (range(12), torch.arange(12))]
+    assert folds[0].mean == folds[1].mean
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", ">f8"])
+def test_arrays_are_embeddings_where_no_gradient_is_wanted(kind) -> None:
+    pair = [x.detach() for x in leaves(dtype=torch.float64)]
+    arrays = [x.numpy().astype(kind)[::-1] for x in pair]
+    arrays[0].flags.writeable = False  # as a memory map may be
+    tensors = [torch.from_numpy(x.astype(x.dtype.newbyteorder("="))) for x in arrays]
+    for left, right in zip(gk.mine(*arrays), gk.mine(*tensors), strict=True):
+        assert torch.equal(left, right)
+    index = torch.arange(12)
+    ranks = gk.retrieval_ranks(*tensors, index)
+    assert torch.equal(gk.retrieval_ranks(*arrays, index).t2i, ranks.t2i)
+    assert torch.equal(gk.similarity_ranks(arrays, index).t2i, ranks.t2i)
+    narrow = (pair[0] @ pair[1].T).to(torch.float8_e4m3fn)  # numpy has no such type
+    found = gk.similarity_ranks(narrow, index)
+    assert torch.equal(found.t2i, gk.similarity_ranks(narrow.float(), index).t2i)
+
+
+@pytest.mark.filterwarnings("ignore:goal_loss. got a batch of one:RuntimeWarning")
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pair_alone_on_every_backend(name, normalize, nan_filled_memory) -> None:
+    device = device_or_skip(name, torch.float32, 6)
+    pair = [x.detach()[:1].requires_grad_() for x in leaves(device=device)]
+    for objective in COMPILED:
+        loss = gk.goal_loss(*pair, objective, backend=name, normalize=normalize)
+        assert loss.item() == 0
+        assert not any(grad.any() for grad in gradients(loss, *pair))
+
+
+def test_hyper_parameters_by_keyword() -> None:
+    image, text = leaves()
+    wide = gk.Objective("hinge", "constant", margin=0.4)
+    expected = gk.goal_loss(image, text, wide)
+    assert expected != gk.goal_loss(image, text, "hinge/constant")
+    assert gk.goal_loss(image, text, "hinge/constant", margin=0.4) == expected
+    assert gk.goal_loss(image, text, gk.Objective("hinge", "con"), margin=0.4) == expected
+    assert gk.GOALLoss("hinge/constant", margin=0.4).objective == wide
+    similar = gk.goal_loss_from_similarity(image @ text.T, "hinge/constant", margin=0.4)
+    torch.testing.assert_close(similar, expected)
+    values = {"tau": 5.0, "alpha": 3.0, "beta": 7.0, "lam": 0.1, "epsilon": 0.3, "margin": 0.1}
+    assert gk.GOALLoss("nca/sig_ms", **values).objective == gk.Objective("nca", "sig_ms", **values)
+    gamma = gk.Parameter("gamma", 2.0, 0.0)
+    gk.register_triplet("power", lambda positive, negative, gamma: gamma + 0 * positive,
+                        parameters=[gamma])  # fmt: skip
+    try:
+        own = gk.Objective("power", "constant", tau=4.0, parameters={"gamma": 3.0})
+        assert gk.GOALLoss("power/constant", gamma=3.0, tau=4.0).objective == own
+        with pytest.raises(TypeError, match=r"gama: .* did you mean 'gamma'"):
+            gk.goal_loss(image, text, own, gama=1.0)
+        with pytest.raises(ValueError, match="gamma: expected a finite number"):
+            gk.goal_loss(image, text, own, gamma=-1.0)
+    finally:
+        unregister_element("triplet", "power")
+
+
+def test_callables_take_their_arguments_by_position() -> None:
+    image, text = leaves()
+    named = gk.Objective(always_half, "linear")
+    found = gk.goal_loss(
+        image, text, gk.Objective(lambda p, n: 0.5 + 0 * p, lambda p, n: (1 - p, n))
+    )
+    expected = gk.goal_loss(image, text, named)
+    assert torch.equal(gradients(found, image)[0], gradients(expected, image)[0])

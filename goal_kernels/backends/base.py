@@ -44,7 +44,6 @@ class Call(NamedTuple):
 
     device_type: str
     dtype: torch.dtype
-    width: int
     precision: str = "highest"
     automatic: bool = False
 

@@ -17,13 +17,12 @@ def available_backends() -> tuple[str, ...]:
 def explain_backend(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    width: int = 1024,
     precision: str | None = None,
 ) -> str:
     """Which backend `auto` would take for such a call, and why not the others.
 
     Args:
-        device, dtype: of the embeddings. width: D. precision: as in `goal_loss`.
+        device, dtype: of the embeddings. precision: as in `goal_loss`.
     Returns: a few lines of text: the choice, then one line per backend.
     Raises: ValueError for an unknown precision or device.
     """
@@ -35,10 +34,10 @@ def explain_backend(
         raise ValueError(
             f"device: expected a torch device such as 'cuda', got {device!r}."
         ) from error
-    call = Call(device_type, dtype, width, precision, automatic=True)
+    call = Call(device_type, dtype, precision, automatic=True)
     chosen = resolve(AUTO, call)
     kind = str(dtype).removeprefix("torch.")
-    lines = [f"{device_type}, {kind}, D = {width}, precision {precision}: auto takes {chosen!r}"]
+    lines = [f"{device_type}, {kind}, precision {precision}: auto takes {chosen!r}"]
     for backend, verdict in verdicts(call):
         state = "can serve this call" if verdict.ok else f"no: {verdict.reason}"
         lines.append(f"  {backend.name:<10} {state}")

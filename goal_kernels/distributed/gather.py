@@ -10,8 +10,9 @@ from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
 from torch.nn import functional as F
 
-from goal_kernels.checks import check_ids
+from goal_kernels.checks import Index, check_embeddings, check_ids
 from goal_kernels.distributed.group import rank, world_size
+from goal_kernels.operators import in_forward_mode, refuse_forward_mode
 
 # torch 2.13 gave the collective this name and deprecates the one it had until then.
 _all_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
@@ -70,14 +71,21 @@ def _gather(tensor: Tensor, rows: Sequence[int], group: ProcessGroup | None) -> 
 class _GatherRows(torch.autograd.Function):
     """All rows forward; own rows of the incoming gradient backward, times `scale`."""
 
+    jvp = staticmethod(refuse_forward_mode)
+
     @staticmethod
     def forward(
-        ctx: Any, tensor: Tensor, rows: list[int], group: ProcessGroup | None, scale: float
+        tensor: Tensor, rows: list[int], group: ProcessGroup | None, scale: float
     ) -> Tensor:
         """tensor: [rows[rank], ...]. Returns: [sum(rows), ...]."""
+        return _gather(tensor, rows, group)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """What backward needs to find the own rows."""
+        _, rows, group, scale = inputs
         own = rank(group)
         ctx.first, ctx.count, ctx.scale = sum(rows[:own]), rows[own], scale
-        return _gather(tensor, rows, group)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -120,7 +128,7 @@ def gather_rows(
             f"rows: expected {size} numbers, {tensor.shape[0]} at place {rank(group)}, got "
             f"{counts}; give the rows of every process in order of their ranks, or None"
         )
-    if not tensor.requires_grad:
+    if not (tensor.requires_grad or in_forward_mode()):
         return _gather(tensor, counts, group)
     return _GatherRows.apply(tensor, counts, group, float(size) if averaged_gradients else 1.0)
 
@@ -128,8 +136,8 @@ def gather_rows(
 def gather_pairs(
     image_embeddings: Tensor,
     text_embeddings: Tensor,
-    image_ids: Tensor | None = None,
-    text_ids: Tensor | None = None,
+    image_ids: Index | None = None,
+    text_ids: Index | None = None,
     *,
     rows: Sequence[int] | None = None,
     averaged_gradients: bool = True,
@@ -138,32 +146,33 @@ def gather_pairs(
     """The pairs of all processes: one collective for the embeddings, one for the ids.
 
     Args:
-        image_embeddings, text_embeddings: [B, D] of one dtype; B may differ between processes.
+        image_embeddings, text_embeddings: [B, D]; B may differ between processes.
         image_ids, text_ids: [B] integers or None, in every process alike. Ids are compared across
             processes, so they have to mean the same everywhere (rows of one dataset do).
         Others: as in `gather_rows`.
     Returns: `GatheredPairs`; the given tensors themselves in a single process.
     """
-    given = (image_embeddings, text_embeddings, image_ids, text_ids)
+    images, texts = check_embeddings(image_embeddings, text_embeddings)
+    batch, device = len(images), images.device
+    ids = check_ids(image_ids, text_ids, batch, len(texts), device)
     if world_size(group) == 1:
-        return GatheredPairs(*given)
-    if image_embeddings.shape != text_embeddings.shape:
+        return GatheredPairs(images, texts, *ids)
+    if images.shape != texts.shape:
         raise ValueError(
-            f"text_embeddings: expected shape {tuple(image_embeddings.shape)} like "
-            f"image_embeddings, got {tuple(text_embeddings.shape)}; pass matching pairs"
+            f"text_embeddings: expected shape {tuple(images.shape)} like image_embeddings, got "
+            f"{tuple(texts.shape)}; pass matching pairs"
         )
-    batch, device = len(image_embeddings), image_embeddings.device
     counts = list(rows) if rows is not None else rows_per_rank(batch, device, group)
     # [B, 2 D]: a process has its images and texts under way in one message.
     both = gather_rows(
-        torch.cat([image_embeddings, text_embeddings], dim=1),
+        torch.cat([images, texts], dim=1),
         rows=counts,
         averaged_gradients=averaged_gradients,
         group=group,
     )
     images, texts = both.chunk(2, dim=1)
-    if image_ids is None and text_ids is None:
+    given = [side for side in ids if side is not None]
+    if not given:
         return GatheredPairs(images, texts, None, None)
-    checked = check_ids(image_ids, text_ids, batch, batch, device)
-    ids = torch.stack([side for side in checked if side is not None], dim=1)  # [B, 2]
-    return GatheredPairs(images, texts, *gather_rows(ids, rows=counts, group=group).unbind(1))
+    together = gather_rows(torch.stack(given, dim=1), rows=counts, group=group)  # [B_total, 2]
+    return GatheredPairs(images, texts, *together.unbind(1))

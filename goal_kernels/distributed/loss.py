@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from goal_kernels.checks import Index
 from goal_kernels.distributed.gather import gather_pairs
 from goal_kernels.functional import goal_loss
-from goal_kernels.modules import GOALLoss
+from goal_kernels.modules import GOALLoss, Result
 from goal_kernels.objective import Objective
 from goal_kernels.statistics import MiningStatistics
 
 
+# fmt: off
+@overload
+def distributed_goal_loss(
+    image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., rows: Sequence[int] | None = ...,
+    averaged_gradients: bool = ..., group: ProcessGroup | None = ...,
+    return_stats: Literal[False] = ..., **options: Any,
+) -> Tensor: ...
+@overload
+def distributed_goal_loss(
+    image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., rows: Sequence[int] | None = ...,
+    averaged_gradients: bool = ..., group: ProcessGroup | None = ...,
+    return_stats: bool, **options: Any,
+) -> Any: ...
+# fmt: on
 def distributed_goal_loss(
     image_embeddings: Tensor,
     text_embeddings: Tensor,
     objective: Objective | str,
     *,
-    image_ids: Tensor | None = None,
-    text_ids: Tensor | None = None,
+    image_ids: Index | None = None,
+    text_ids: Index | None = None,
     rows: Sequence[int] | None = None,
     averaged_gradients: bool = True,
     group: ProcessGroup | None = None,
@@ -37,8 +54,9 @@ def distributed_goal_loss(
         image_embeddings, text_embeddings: [B, D], this process's pairs; B may differ between
             processes. Other tensors as in `goal_loss`.
         rows, averaged_gradients, group: as in `gather_rows`.
-        options: `normalize`, `reduction`, `direction`, `precision`, `backend`, `return_stats` of
-            `goal_loss`. Statistics are those of all pairs; indices count from the first of rank 0.
+        options: `normalize`, `reduction`, `direction`, `precision`, `backend`, `return_stats` and
+            hyper-parameters of `goal_loss`. Statistics are those of all pairs; indices count from
+            the first of rank 0.
     Returns: as `goal_loss`. Raises: as `goal_loss`, and ValueError when `rows` does not fit.
     """
     pairs = gather_pairs(
@@ -60,7 +78,7 @@ def distributed_goal_loss(
     )
 
 
-class DistributedGOALLoss(GOALLoss):
+class DistributedGOALLoss(GOALLoss[Result]):
     """`GOALLoss` whose negatives come from every process, see `distributed_goal_loss`.
 
     Args:
@@ -68,6 +86,20 @@ class DistributedGOALLoss(GOALLoss):
         averaged_gradients, group: as in `gather_rows`.
     """
 
+    # fmt: off
+    @overload
+    def __init__(
+        self: DistributedGOALLoss[Tensor], objective: Objective | str, *,
+        averaged_gradients: bool = ..., group: ProcessGroup | None = ...,
+        return_stats: Literal[False] = ..., **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DistributedGOALLoss[Any], objective: Objective | str, *,
+        averaged_gradients: bool = ..., group: ProcessGroup | None = ..., return_stats: bool,
+        **options: Any,
+    ) -> None: ...
+    # fmt: on
     def __init__(
         self,
         objective: Objective | str,
@@ -76,7 +108,7 @@ class DistributedGOALLoss(GOALLoss):
         group: ProcessGroup | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(objective, **options)
+        super().__init__(objective, **options)  # type: ignore[misc]
         self.averaged_gradients = averaged_gradients
         self.group = group
 
@@ -84,8 +116,8 @@ class DistributedGOALLoss(GOALLoss):
         self,
         image_embeddings: Tensor,
         text_embeddings: Tensor,
-        image_ids: Tensor | None = None,
-        text_ids: Tensor | None = None,
+        image_ids: Index | None = None,
+        text_ids: Index | None = None,
     ) -> Tensor | tuple[Tensor, MiningStatistics]:
         """[B, D], [B, D], optional ids [B] of this process -> 0-d loss, or (loss, stats)."""
         pairs = gather_pairs(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from goal_kernels.checks import Index
 from goal_kernels.retrieval.metrics import chance_metrics, retrieval_metrics
 from goal_kernels.retrieval.ranks import RetrievalRanks, check_text_to_image, similarity_ranks
 from goal_kernels.retrieval.scores import Rows, Scores, as_scores
@@ -30,7 +31,7 @@ class FoldMetrics(NamedTuple):
 
 def fold_metrics(
     scores: Any,
-    text_to_image: Tensor,
+    text_to_image: Index,
     folds: int = 5,
     *,
     ties: str = "expected",
@@ -55,7 +56,7 @@ def fold_metrics(
             f"folds: expected a whole number that divides the {images} images, got {folds!r}; "
             "leave images out at the end, or evaluate all at once with folds=1."
         )
-    index = check_text_to_image(text_to_image, texts, images, text_to_image.device).cpu()
+    index = check_text_to_image(text_to_image, texts, images, None).cpu()
     ranks = []
     for fold in range(folds):
         part, own = _fold(source, index.numpy(), fold, images // folds)

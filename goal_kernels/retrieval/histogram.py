@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
+
+from goal_kernels.checks import Ranks, check_ranks
 
 STEPS = (1, 2, 5)  # of every power of ten: bins end at 1, 2, 5, 10, 20, 50, ...
 
@@ -32,7 +33,7 @@ class RankHistogram(NamedTuple):
         return [f"{low:,}" if low == high else f"{low:,}-{high:,}" for low, high in pairs]
 
 
-def rank_histogram(ranks: Tensor, candidates: int) -> RankHistogram:
+def rank_histogram(ranks: Ranks, candidates: int) -> RankHistogram:
     """Count the queries at ranks 1, 2, 3-5, 6-10, 11-20, 21-50, ...
 
     Args:
@@ -40,8 +41,9 @@ def rank_histogram(ranks: Tensor, candidates: int) -> RankHistogram:
             expected rank between two ranks counts for the better one.
         candidates: number of candidates, which bounds the last bin; >= 1.
 
-    Raises: ValueError when a rank is not in [0, candidates).
+    Raises: ValueError when a rank is not in [0, candidates); TypeError.
     """
+    ranks = check_ranks(ranks)
     known = ranks[~ranks.isnan()] if ranks.is_floating_point() else ranks
     numbers = known.double().floor().cpu().numpy().astype(np.int64) + 1
     if len(numbers) and not 1 <= numbers.min() <= numbers.max() <= candidates:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels import checks
+from goal_kernels.checks import Ranks
 from goal_kernels.retrieval.ranks import RetrievalRanks, Standing, settle
 
 RECALL_AT = (1, 5, 10)
@@ -21,17 +22,19 @@ def _check_k(k: int) -> None:
         raise ValueError(f"k: expected an integer >= 1, got {k}.")
 
 
-def recall_at_k(ranks: Tensor, k: int) -> float:
+def recall_at_k(ranks: Ranks, k: int) -> float:
     """Percentage of queries whose best positive is among the first k, in [0, 100].
 
     The field's hit rate: one of the positives is enough.
 
     Args:
-        ranks: [Q] 0-based, e.g. `RetrievalRanks.i2t`; NaN marks an item that is not a query.
+        ranks: [Q] 0-based, e.g. `RetrievalRanks.i2t`; NaN marks an item that is not a query. A
+            tensor, an array or a list.
         k: >= 1.
-    Raises: ValueError when there is no query, or k < 1.
+    Raises: ValueError when there is no query, or k < 1; TypeError.
     """
     _check_k(k)
+    ranks = checks.check_ranks(ranks)
     valid = ranks[~ranks.isnan()] if ranks.is_floating_point() else ranks
     if valid.numel() == 0:
         raise ValueError("ranks: expected at least one query, got none.")
@@ -75,7 +78,13 @@ def retrieval_metrics(ranks: RetrievalRanks) -> dict[str, Any]:
         600), ar and ari the means of the three of i2t and of t2i. Under the tie rule "expected" a
         recall is its expectation over random orders of each tie, so a collapsed model scores
         exactly chance.
+    Raises: TypeError when it is no `RetrievalRanks`.
     """
+    if not isinstance(ranks, RetrievalRanks):
+        raise TypeError(
+            f"ranks: expected what retrieval_ranks returned, got {type(ranks).__name__}; "
+            "recall_at_k takes the ranks of one direction."
+        )
     i2t = _direction_metrics(ranks.i2t, ranks.i2t_standing, ranks.ties)
     t2i = _direction_metrics(ranks.t2i, ranks.t2i_standing, ranks.ties)
     recalls = [side[f"R@{k}"] for side in (i2t, t2i) for k in RECALL_AT]
@@ -85,19 +94,18 @@ def retrieval_metrics(ranks: RetrievalRanks) -> dict[str, Any]:
     return {"i2t": i2t, "t2i": t2i, "rsum": sum(recalls), "ar": ar, "ari": ari}
 
 
-def chance_metrics(text_to_image: Tensor, images: int) -> dict[str, Any]:
+def chance_metrics(text_to_image: checks.Index, images: int) -> dict[str, Any]:
     """`retrieval_metrics` of a random ranking, in expectation: every candidate ties.
 
     Args:
         text_to_image: [M] integers in [0, images); images: number of images, >= 1.
     """
-    device = text_to_image.device
-    index = checks.check_index_vector("text_to_image", text_to_image, len(text_to_image), device)
+    index = checks.check_index_vector("text_to_image", text_to_image, len(text_to_image), None)
     texts = index.shape[0]
     own = torch.bincount(index, minlength=images)
     none = torch.zeros_like(own)
     i2t = Standing(none, texts - own, own)
-    single = torch.ones(texts, dtype=torch.int64, device=device)
+    single = torch.ones(texts, dtype=torch.int64, device=index.device)
     t2i = Standing(torch.zeros_like(single), (images - 1) * single, single)
     ranks = (settle(i2t, "expected"), settle(t2i, "expected"))
     return retrieval_metrics(RetrievalRanks(*ranks, "expected", i2t, t2i, 0))

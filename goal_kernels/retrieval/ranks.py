@@ -73,9 +73,12 @@ def _sharing_best(score: Tensor, text_to_image: Tensor, images: int) -> Tensor:
 
 
 def check_text_to_image(
-    text_to_image: Tensor, texts: int, images: int, device: torch.device
+    text_to_image: checks.Index, texts: int, images: int, device: torch.device | None
 ) -> Tensor:
-    """Require one image row in [0, images) a text; int64 [M]. Raises: TypeError, ValueError."""
+    """Require one image row in [0, images) a text; int64 [M]. device: None for any.
+
+    Raises: TypeError, ValueError.
+    """
     index = checks.check_index_vector("text_to_image", text_to_image, texts, device)
     low, high = int(index.min()), int(index.max())
     if low < 0 or high >= images:
@@ -88,9 +91,9 @@ def check_text_to_image(
 
 @torch.no_grad()
 def retrieval_ranks(
-    image_embeddings: Tensor,
-    text_embeddings: Tensor,
-    text_to_image: Tensor,
+    image_embeddings: checks.Rows,
+    text_embeddings: checks.Rows,
+    text_to_image: checks.Index,
     *,
     ties: str = "expected",
     backend: str = "auto",
@@ -103,9 +106,10 @@ def retrieval_ranks(
     constant.
 
     Args:
-        image_embeddings: [N, D] float, N >= 1; text_embeddings: [M, D], M >= 1, same dtype.
+        image_embeddings: [N, D] float, N >= 1; text_embeddings: [M, D], M >= 1. Tensors, or numpy
+            arrays; two dtypes are promoted as torch does it.
         text_to_image: [M] integers in [0, N), row of the image that each text describes; any number
-            of texts per image, none included.
+            of texts per image, none included. A tensor, an array or a list.
         ties: "expected" (mean over random orders of the tie), "optimistic", "pessimistic", or
             "argsort": the order of `numpy.argsort(row)[::-1]` on float64 products, ties in whatever
             order it leaves them and NaN first, which is what VSE++, SCAN and VSE-infinity print. It
@@ -120,12 +124,12 @@ def retrieval_ranks(
     Raises: TypeError, ValueError naming the argument; BackendUnavailableError.
     """
     scores = EmbeddingScores(image_embeddings, text_embeddings)
-    return _rank(scores, text_to_image, ties, backend, image_embeddings.device)
+    return _rank(scores, text_to_image, ties, backend, scores.image.device)
 
 
 @torch.no_grad()
 def similarity_ranks(
-    scores: Any, text_to_image: Tensor, *, ties: str = "expected", backend: str = "auto"
+    scores: Any, text_to_image: checks.Index, *, ties: str = "expected", backend: str = "auto"
 ) -> RetrievalRanks:
     """`retrieval_ranks` of scores that need not be products of embeddings.
 
@@ -145,7 +149,7 @@ def similarity_ranks(
 
 
 def _rank(
-    scores: Scores, text_to_image: Tensor, ties: str, backend: str, device: torch.device
+    scores: Scores, text_to_image: checks.Index, ties: str, backend: str, device: torch.device
 ) -> RetrievalRanks:
     """Count, settle ties, report NaN."""
     checks.check_choice("ties", ties, TIE_RULES)

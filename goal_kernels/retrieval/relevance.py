@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goal_kernels.backends.scores import LOWEST_SCORE
+from goal_kernels.checks import Index
 from goal_kernels.retrieval.metrics import RECALL_AT, expected_recall
 from goal_kernels.retrieval.ranks import Standing, check_text_to_image
 from goal_kernels.retrieval.scores import Scores, as_scores
@@ -101,7 +102,7 @@ def _rows(
 
 @torch.no_grad()
 def relevance_metrics(
-    scores: Any, relation: Relation, text_to_image: Tensor | None = None
+    scores: Any, relation: Relation, text_to_image: Index | None = None
 ) -> dict[str, Any]:
     """Metrics over everything that is relevant, not only over the pairs of the dataset.
 
@@ -131,7 +132,7 @@ def relevance_metrics(
 
 
 def _check_relation(
-    relation: Relation, scores: Scores, text_to_image: Tensor | None
+    relation: Relation, scores: Scores, text_to_image: Index | None
 ) -> dict[str, tuple[_Rows, _Rows]]:
     """Relevant items and the paired ones by direction."""
     images, texts = scores.shape

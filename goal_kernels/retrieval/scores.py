@@ -104,13 +104,14 @@ class EmbeddingScores(Scores):
     order a product was summed in.
 
     Args:
-        image_embeddings: [N, D] float; text_embeddings: [M, D], same dtype and device.
+        image_embeddings: [N, D] float, tensor or numpy array; text_embeddings: [M, D], same device.
     Raises: TypeError, ValueError naming the argument.
     """
 
-    def __init__(self, image_embeddings: Tensor, text_embeddings: Tensor) -> None:
-        checks.check_embeddings(image_embeddings, text_embeddings)
-        self.image, self.text = image_embeddings.detach(), text_embeddings.detach()
+    def __init__(self, image_embeddings: checks.Rows, text_embeddings: checks.Rows) -> None:
+        pair = checks.as_tensor(image_embeddings), checks.as_tensor(text_embeddings)
+        self.image, self.text = (side.detach() for side in checks.check_embeddings(*pair))
+        checks.check_ordinary("image_embeddings", self.image, data=True)
         self.shape = (len(self.image), len(self.text))
         _check_filled(self.shape)
 
@@ -160,8 +161,10 @@ class MatrixScores(Scores):
 
     def __init__(self, matrix: NDArray[np.floating] | Tensor) -> None:
         if isinstance(matrix, Tensor):
-            wide = matrix.float() if matrix.dtype == torch.bfloat16 else matrix
-            matrix = wide.detach().cpu().numpy()
+            checks.check_ordinary("similarity", matrix, data=True)
+            numpy_has_it = matrix.dtype.itemsize > 2 or matrix.dtype == torch.float16
+            narrow = matrix.is_floating_point() and not numpy_has_it
+            matrix = (matrix.float() if narrow else matrix).detach().cpu().numpy()
         if matrix.dtype.kind != "f" or matrix.dtype.itemsize > 8:
             raise TypeError(
                 "similarity: expected float16, float32 or float64 scores, got "
@@ -266,16 +269,11 @@ def as_scores(scores: Any) -> Scores:
     if isinstance(scores, Tensor | np.ndarray):
         return MatrixScores(scores)
     if isinstance(scores, tuple | list) and len(scores) == 2:
-        return EmbeddingScores(*(_as_tensor(side) for side in scores))
+        return EmbeddingScores(*scores)
     raise TypeError(
         "scores: expected a matrix [N, M], a pair (image_embeddings, text_embeddings) or Scores, "
         f"got {type(scores).__name__}."
     )
-
-
-def _as_tensor(array: Any) -> Any:
-    """A numpy array as a tensor (copied, since maps may be read-only); others as they are."""
-    return torch.from_numpy(np.array(array)) if isinstance(array, np.ndarray) else array
 
 
 def _check_filled(shape: tuple[int, int]) -> None:
@@ -294,7 +292,7 @@ def _slices(size: int, width: int) -> Iterator[slice]:
 def _choose(name: str, image: Tensor) -> Backend:
     """The backend that ranks. Raises: as `resolve`, also for one that cannot rank."""
     # Scores are exact whatever a backend multiplies, so no precision of its products is asked for.
-    call = Call(image.device.type, image.dtype, image.shape[1], "high", name == AUTO)
+    call = Call(image.device.type, image.dtype, "high", name == AUTO)
     if name == AUTO:
         return next(backend for backend, able in verdicts(call) if able.ok and backend.ranks)
     backend = find_backend(name)

@@ -71,6 +71,22 @@ def loss_and_gradients(rows: list[int], options: dict[str, Any], averaged: bool 
     return loss.item(), own.grad, statistics.hardest_text
 
 
+def transformed(rows: list[int]) -> tuple[Tensor, str]:
+    """Gradient of the own rows by torch.func.grad, and what is said of a forward-mode one."""
+    torch.manual_seed(3)
+    pairs = F.normalize(torch.randn(2, sum(rows), 8, dtype=torch.float64), dim=2)
+    own = pairs[:, own_rows(rows)]
+
+    def loss(both: Tensor) -> Tensor:
+        return distributed_goal_loss(*both, "nca/sigmoid", backend="reference")
+
+    try:
+        torch.func.jvp(loss, (own,), (own,))
+    except RuntimeError as error:
+        return torch.func.grad(loss)(own), str(error)
+    return own, "no error"
+
+
 def normalized(rows: list[int], shape: tuple[int, ...], options: dict[str, Any]) -> Any:
     """Output, gradient of the input, gradients of weight and bias, running statistics."""
     torch.manual_seed(5)

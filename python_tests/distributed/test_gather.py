@@ -47,3 +47,12 @@ def test_loss_and_gradients_are_those_of_one_process(
     for other, _, indices in answers:
         assert other == pytest.approx(value, rel=1e-13)
         assert torch.equal(indices, hardest)
+
+
+def test_transforms_of_torch_func(processes: Processes) -> None:
+    """A tangent that the collective dropped would look like a derivative of zero."""
+    expected, _ = tasks.transformed([8])
+    answers = processes.run(2, tasks.transformed, [5, 3])
+    assert all(said.startswith("goal_loss has no forward-mode") for _, said in answers)
+    together = torch.cat([gradient for gradient, _ in answers], dim=1)
+    torch.testing.assert_close(together, 2 * expected, rtol=1e-12, atol=1e-14)

@@ -59,11 +59,11 @@ def test_a_missing_extension_says_why_and_what_to_do(monkeypatch) -> None:
 def test_available_and_supports(fastest) -> None:
     assert fastest.availability() == (True, "")
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-        assert fastest.supports(Call("cpu", dtype, 8, "medium")).ok
-    refused = fastest.supports(Call("cuda", torch.float32, 8))
+        assert fastest.supports(Call("cpu", dtype, "medium")).ok
+    refused = fastest.supports(Call("cuda", torch.float32))
     assert not refused.ok
     assert "cuda" in refused.reason
-    refused = fastest.supports(Call("cpu", torch.int32, 8))
+    refused = fastest.supports(Call("cpu", torch.int32))
     assert not refused.ok
     assert "int32" in refused.reason
 

@@ -18,7 +18,7 @@ import sys, torch, goal_kernels
 from goal_kernels.backends.base import Call
 from goal_kernels.backends.triton import TritonBackend
 backend = TritonBackend()
-print(backend.availability(), backend.supports(Call("cpu", torch.float32, 8)), sep="|", end="|")
+print(backend.availability(), backend.supports(Call("cpu", torch.float32)), sep="|", end="|")
 print("triton" in sys.modules)
 """
 
@@ -54,15 +54,15 @@ def test_the_interpreter_makes_it_available() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_supported_dtypes(backend, device, dtype: torch.dtype) -> None:
-    assert backend.supports(Call(device.type, dtype, 8)).ok
+    assert backend.supports(Call(device.type, dtype)).ok
 
 
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        (Call("cuda", torch.float64, 8), "no Triton kernel for torch.float64"),
-        (Call("cuda", torch.float8_e4m3fn, 8), "no Triton kernel"),
-        (Call("mps", torch.float32, 8), "device mps"),
+        (Call("cuda", torch.float64), "no Triton kernel for torch.float64"),
+        (Call("cuda", torch.float8_e4m3fn), "no Triton kernel"),
+        (Call("mps", torch.float32), "device mps"),
     ],
 )
 def test_refusals_give_the_reason(call: Call, reason: str) -> None:
@@ -74,8 +74,8 @@ def test_refusals_give_the_reason(call: Call, reason: str) -> None:
 def test_the_interpreter_is_never_chosen_automatically(backend) -> None:
     if not load_kernels().INTERPRETED:
         pytest.skip("the kernels are compiled here")
-    assert backend.supports(Call("cpu", torch.float32, 8)).ok
-    verdict = backend.supports(Call("cpu", torch.float32, 8, automatic=True))
+    assert backend.supports(Call("cpu", torch.float32)).ok
+    verdict = backend.supports(Call("cpu", torch.float32, automatic=True))
     assert not verdict.ok
     assert "interpreter" in verdict.reason
 
