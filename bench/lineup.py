@@ -93,13 +93,6 @@ def has_programs(name: str) -> bool:
     return backend != AUTO and hasattr(_home(backend), "use_programs")
 
 
-def call_of(device: str, dtype: str, width: int, precision: str, automatic: bool) -> Call:
-    """What a backend is asked whether it serves."""
-    asked = {"device_type": device, "dtype": getattr(torch, dtype), "width": width}
-    asked |= {"precision": precision, "automatic": automatic}
-    return Call(**{name: asked[name] for name in Call._fields})
-
-
 @contextmanager
 def using(name: str, programs: int = 0) -> Iterator[None]:
     """Within, a backend takes the strategy of the method `name` and launches so many programs.
@@ -191,7 +184,7 @@ def _baselines(case: Case, suite: Suite) -> Iterator[tuple[str, Verdict]]:
 def _library(case: Case, suite: Suite) -> Iterator[tuple[str, Verdict]]:
     # A suite that asks for strategies is there to check, so it also takes Triton's interpreter.
     automatic = not suite.strategies
-    call = call_of(case.device, case.dtype, case.width, case.precision, automatic)
+    call = Call(case.device, getattr(torch, case.dtype), case.precision, automatic)
     for backend in BACKENDS:
         verdict = backend.availability()
         verdict = backend.supports(call) if verdict.ok else verdict

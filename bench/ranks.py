@@ -12,8 +12,9 @@ from torch import Tensor
 
 from bench.cases import LATENT_WIDTH, TEXTS_PER_IMAGE, Effort
 from bench.contest import ContestResult, Lane, Tell, make_clock, quiet, take_turns
-from bench.lineup import GEMM, REFERENCE, call_of
+from bench.lineup import GEMM, REFERENCE
 from goal_kernels.backends import find_backend, verdicts
+from goal_kernels.backends.base import Call
 from goal_kernels.backends.scores import RankCounts
 
 NAIVE = "naive"
@@ -112,7 +113,7 @@ class Ranker:
 
 def rankers(case: RankCase) -> dict[str, Callable[..., object]]:
     """Methods that can rank here, by name."""
-    call = call_of(case.device, case.dtype, case.width, "high", case.device == "cpu")
+    call = Call(case.device, getattr(torch, case.dtype), "high", case.device == "cpu")
     found: dict[str, Callable[..., object]] = {GEMM: _product}
     found |= {b.name: b.rank for b, able in verdicts(call) if able.ok and b.ranks}
     if case.device == "cpu":
