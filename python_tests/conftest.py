@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:
+if os.environ.pop("PYTEST_XDIST_WORKER", None):  # a pytest that a test starts is no worker
     # Workers share the machine, and OpenMP reads this when torch is imported. Tests of threads ask
     # for more themselves.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

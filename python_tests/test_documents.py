@@ -117,14 +117,16 @@ def test_commands_parse(capsys: pytest.CaptureFixture, monkeypatch: pytest.Monke
 def exit_status(line: list[str]) -> object:
     try:
         return cli.main(line)
-    except SystemExit as stop:
+    except (SystemExit, ConfigurationError) as stop:
         return stop.code
 
 
 def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """With Lightning's parser, which takes a second to make, so all lines with one."""
     from goal_kernels.training import lightning_cli
+    from goal_kernels.training.lightning_options import ConfigurationError
     from goal_kernels.training.recipes import resolve_recipes
+    from goal_kernels.training.run_training import run_training
 
     class Parsed(Exception):
         pass
@@ -139,10 +141,10 @@ def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> N
             told = told if "--config" in told else ["--config", "goalworld", *told]
             try:
                 parser.parse_args([command, *resolve_recipes(told)])
-            except SystemExit as stop:
+            except (SystemExit, ConfigurationError) as stop:
                 raise AssertionError(f"does not parse: {command} {options}") from stop
         raise Parsed
 
     monkeypatch.setattr(lightning_cli.RetrievalCLI, "parse_arguments", parse)
     with pytest.raises(Parsed):
-        lightning_cli.run_training("fit", ["--config", "goalworld"])
+        run_training("fit", ["--config", "goalworld"])

@@ -39,7 +39,7 @@ for device, dtype in (("meta", torch.float64), ("cpu", torch.bfloat16)):
 
 
 def test_no_figure_follows_the_defaults(tmp_path: Path) -> None:
-    """In a process of its own: memory on the wrong device would end it. "meta" stands for any."""
+    """In a process of its own, which memory on the wrong device would end: "meta" is any device."""
     rng = np.random.default_rng(8)
     image = rng.normal(size=(30, 8)).astype(np.float32)
     text = np.repeat(image, 5, axis=0) + 0.7 * rng.normal(size=(150, 8)).astype(np.float32)
