@@ -81,7 +81,8 @@ class MiningStatistics(NamedTuple):
         margin is 0.
         """
         gap, exists = self._gap()
-        return torch.relu(self.margin + gap).where(exists, 0.0).sum() / (exists.sum() * self.margin)
+        margins = exists.to(gap.dtype).sum() * self.margin
+        return torch.relu(self.margin + gap).where(exists, 0.0).sum() / margins
 
     @property
     def collapsed(self) -> Tensor:

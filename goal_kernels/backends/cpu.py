@@ -88,7 +88,7 @@ class CpuBackend(ComposedBackend):
                 f"relative.kind: expected one of {RELATIVE_KINDS}, got {relative.kind!r}"
             )
         ids = id_addresses(pairing, rows, columns)
-        mined = _empty_mined(rows, columns, value, relative.kind != "none")
+        mined = _empty_mined(image, rows, columns, value, relative.kind != "none")
         native.load().mine(
             dtype=DTYPES[image.dtype],
             image=matrix_argument(image, address(scales.image, "image_scale", value, rows)),
@@ -117,11 +117,11 @@ class CpuBackend(ComposedBackend):
         both, value = rows + columns, accumulate_dtype(image.dtype)
         sums = 0 if query.relative == "none" else both
         found = Found(
-            torch.empty(rows + both, dtype=value),
-            torch.empty(both, dtype=torch.int64),
-            torch.empty(sums, dtype=value),
-            torch.empty(sums, dtype=torch.int64),
-            torch.empty(both if query.normalize else 0, dtype=value),
+            image.new_empty(rows + both, dtype=value),
+            image.new_empty(both, dtype=torch.int64),
+            image.new_empty(sums, dtype=value),
+            image.new_empty(sums, dtype=torch.int64),
+            image.new_empty(both if query.normalize else 0, dtype=value),
         )
         native.load().search(
             DTYPES[image.dtype],
@@ -159,9 +159,9 @@ class CpuBackend(ComposedBackend):
             raise ValueError(f"text: expected {batch} rows as images, got {text.shape[0]}")
         dtype = accumulate_dtype(image.dtype)
         result = Forward(
-            torch.empty((), dtype=dtype),
-            torch.empty((VECTORS + 2 if query.normalize else VECTORS, batch), dtype=dtype),
-            torch.empty((2, batch), dtype=torch.int64),
+            image.new_empty((), dtype=dtype),
+            image.new_empty((VECTORS + 2 if query.normalize else VECTORS, batch), dtype=dtype),
+            image.new_empty((2, batch), dtype=torch.int64),
         )
         native.load().forward(
             DTYPES[image.dtype],
@@ -247,8 +247,8 @@ class CpuBackend(ComposedBackend):
         """
         image = as_rows(embeddings[0], "image")
         text = as_rows(embeddings[1], "text", like=image)
-        grad_image = torch.empty(image.shape, dtype=image.dtype) if need[0] else None
-        grad_text = torch.empty(text.shape, dtype=text.dtype) if need[1] else None
+        grad_image = image.new_empty(image.shape) if need[0] else None
+        grad_text = text.new_empty(text.shape) if need[1] else None
         native.load().apply(
             DTYPES[image.dtype],
             matrix_argument(image, scales[0]),
@@ -266,8 +266,11 @@ class CpuBackend(ComposedBackend):
         image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
         rows, columns = image.shape[0], text.shape[0]
         counts = RankCounts(
-            torch.empty(columns, dtype=torch.float32),
-            *(torch.empty(length, dtype=torch.int64) for length in (rows, rows, columns, columns)),
+            image.new_empty(columns, dtype=torch.float32),
+            *(
+                image.new_empty(length, dtype=torch.int64)
+                for length in (rows, rows, columns, columns)
+            ),
         )
         native.load().rank(
             dtype=DTYPES[image.dtype],
@@ -284,16 +287,16 @@ class CpuBackend(ComposedBackend):
         return counts
 
 
-def _empty_mined(rows: int, columns: int, value: torch.dtype, sums: bool) -> Mined:
+def _empty_mined(image: Tensor, rows: int, columns: int, value: torch.dtype, sums: bool) -> Mined:
     """Uninitialised results: [N] and [M] vectors, sums of length 0 unless wanted."""
     sum_rows, sum_columns = (rows, columns) if sums else (0, 0)
     return Mined(
-        row_value=torch.empty(rows, dtype=value),
-        row_index=torch.empty(rows, dtype=torch.int64),
-        column_value=torch.empty(columns, dtype=value),
-        column_index=torch.empty(columns, dtype=torch.int64),
-        row_sum=torch.empty(sum_rows, dtype=value),
-        row_count=torch.empty(sum_rows, dtype=torch.int64),
-        column_sum=torch.empty(sum_columns, dtype=value),
-        column_count=torch.empty(sum_columns, dtype=torch.int64),
+        row_value=image.new_empty(rows, dtype=value),
+        row_index=image.new_empty(rows, dtype=torch.int64),
+        column_value=image.new_empty(columns, dtype=value),
+        column_index=image.new_empty(columns, dtype=torch.int64),
+        row_sum=image.new_empty(sum_rows, dtype=value),
+        row_count=image.new_empty(sum_rows, dtype=torch.int64),
+        column_sum=image.new_empty(sum_columns, dtype=value),
+        column_count=image.new_empty(sum_columns, dtype=torch.int64),
     )

@@ -61,7 +61,7 @@ def settle(standing: Standing, ties: str) -> Tensor:
     """
     rank = standing.better.double()
     if ties == "expected":
-        rank = rank + standing.ties / (standing.positives + 1.0)
+        rank = rank + standing.ties.double() / (standing.positives + 1)
     elif ties == "pessimistic":
         rank = rank + standing.ties
     return rank.masked_fill(standing.positives == 0, float("nan"))
