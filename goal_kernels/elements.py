@@ -71,9 +71,14 @@ def _pair_sigmoid_ms(
     beta: float,
     lam: float,
 ) -> tuple[Tensor, Tensor]:
-    weight_positive = 1.0 / (torch.exp(alpha * (positive - lam)) + relative_positive)
-    weight_negative = 1.0 / (torch.exp(-beta * (negative - lam)) + relative_negative)
+    weight_positive = _reciprocal(torch.exp(alpha * (positive - lam)) + relative_positive)
+    weight_negative = _reciprocal(torch.exp(-beta * (negative - lam)) + relative_negative)
     return weight_positive, weight_negative
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    """1 / x, finite for x = 0: a triplet weight of 0 times infinity would be NaN."""
+    return 1.0 / x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _softplus(z: Tensor) -> Tensor:

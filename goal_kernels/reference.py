@@ -7,6 +7,7 @@ Everything here works on an explicit similarity matrix [N, M] and is meant to be
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from goal_kernels.backends.answers import GradientTerms, Mined
@@ -90,19 +91,39 @@ def mine_similarity(
     return Mined(row_value, row_index, *column[:2], row_sum, row_count, *column[2:])
 
 
-def _gathered(source: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """weight[i] * source[index[i]], zero rows where the index is out of range: [len(index), D]."""
-    present = (index >= 0) & (index < source.shape[0])
-    row = source[index.clamp(0, source.shape[0] - 1)] * weight[:, None]
-    return torch.where(present[:, None], row, 0.0)
+def sum_rows(source: Tensor, index: Tensor, into: Tensor, weight: Tensor, rows: int) -> Tensor:
+    """[rows, D]: out[into[k]] += weight[k] source[index[k]], in the order of k for every out row.
+
+    The order is the same on every device and for any number of threads, which no scatter of torch
+    promises. Terms with an index or a row out of range are left out.
+
+    Args: source: [L, D]; index, into: int64 [K]; weight: [K], dtype of source.
+    """
+    present = (index >= 0) & (index < len(source)) & (into >= 0) & (into < rows)
+    into, order = torch.where(present, into, rows).sort(stable=True)
+    # The bags of embedding_bag are summed one element after the other. The last takes what is out.
+    starts = torch.searchsorted(into, torch.arange(rows + 1, device=source.device))
+    bags = F.embedding_bag(
+        torch.where(present, index, 0)[order],
+        source,
+        starts,
+        mode="sum",
+        per_sample_weights=torch.where(present, weight, 0.0)[order],
+    )
+    return bags[:rows]
 
 
-def _scatter_rows(into: Tensor, index: Tensor, rows: Tensor) -> None:
-    """into[index[k]] += rows[k], in order of k; indices out of range contribute nothing."""
-    present = (index >= 0) & (index < into.shape[0])
-    rows = torch.where(present[:, None], rows, 0.0)
-    # index_put_ is ordered on every device; index_add_ is not on CUDA.
-    into.index_put_((index.clamp(0, into.shape[0] - 1),), rows, accumulate=True)
+def _weighted_pairs(
+    terms: GradientTerms, rows: int, columns: int, device: torch.device
+) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+    """The entries of the gradient of S: rows i, columns j and their weights, list by list."""
+    row, column = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    target = default_target(rows, columns, device) if terms.target is None else terms.target
+    return (
+        (row, terms.hardest_text, terms.row_weight),
+        (row, target, -terms.positive_weight),
+        (terms.hardest_image, column, terms.column_weight),
+    )
 
 
 def apply_terms(
@@ -112,38 +133,23 @@ def apply_terms(
 
     Args: grad_loss 0-d; image [N, D], text [M, D], already in the accumulate dtype.
     """
-    target = terms.target
-    if target is None:
-        target = default_target(image.shape[0], text.shape[0], image.device)
-    grad_image = grad_text = None
-    if need[0]:
-        grad_image = _gathered(text, terms.hardest_text, terms.row_weight)
-        grad_image -= _gathered(text, target, terms.positive_weight)
-        _scatter_rows(grad_image, terms.hardest_image, terms.column_weight[:, None] * text)
-        grad_image *= grad_loss
-    if need[1]:
-        grad_text = _gathered(image, terms.hardest_image, terms.column_weight)
-        _scatter_rows(grad_text, target, -terms.positive_weight[:, None] * image)
-        _scatter_rows(grad_text, terms.hardest_text, terms.row_weight[:, None] * image)
-        grad_text *= grad_loss
-    return grad_image, grad_text
+    rows, columns = image.shape[0], text.shape[0]
+    pairs = _weighted_pairs(terms, rows, columns, image.device)
+    i, j, weight = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return (
+        sum_rows(text, j, i, weight, rows).mul_(grad_loss) if need[0] else None,
+        sum_rows(image, i, j, weight, columns).mul_(grad_loss) if need[1] else None,
+    )
 
 
 def apply_similarity(grad_loss: Tensor, shape: tuple[int, int], terms: GradientTerms) -> Tensor:
     """The gradient with respect to the similarity matrix itself: [N, M] with O(N + M) entries."""
     rows, columns = shape
+    device = terms.row_weight.device
     grad = terms.row_weight.new_zeros(rows * columns)
-    target = terms.target
-    row = torch.arange(rows, device=grad.device)
-    if target is None:
-        target = default_target(rows, columns, grad.device)
-    column = torch.arange(columns, device=grad.device)
-    for i, j, weight in (
-        (row, terms.hardest_text, terms.row_weight),
-        (row, target, -terms.positive_weight),
-        (terms.hardest_image, column, terms.column_weight),
-    ):
+    for i, j, weight in _weighted_pairs(terms, rows, columns, device):
         present = (i >= 0) & (j >= 0) & (i < rows) & (j < columns)
         flat = (i.clamp(0, rows - 1) * columns) + j.clamp(0, columns - 1)
+        # No place twice within one list, so the order of this scatter does not matter.
         grad.index_put_((flat,), torch.where(present, weight, 0.0), accumulate=True)
     return (grad * grad_loss).view(rows, columns)

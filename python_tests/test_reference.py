@@ -14,7 +14,7 @@ import goal_kernels as gk
 BATCHES = ((2, 1), (3, 2), (7, 5), (33, 16))
 
 
-def check_oracle(image, text, objective, ids=None, direction="both") -> None:
+def check_oracle(image, text, objective, ids=None, direction="both", backend="reference") -> None:
     x, y = image.clone().requires_grad_(), text.clone().requires_grad_()
     loss, stats = gk.goal_loss(
         x,
@@ -22,7 +22,7 @@ def check_oracle(image, text, objective, ids=None, direction="both") -> None:
         objective,
         image_ids=ids,
         direction=direction,
-        backend="reference",
+        backend=backend,
         return_stats=True,
     )
     loss.backward()
@@ -66,6 +66,15 @@ def test_exact_ties(pair) -> None:
     generator = torch.Generator().manual_seed(4)
     image, text = torch.randint(-2, 3, (2, 6, 4), generator=generator).double() / 4
     check_oracle(image.repeat(3, 1), text.repeat(3, 1), gk.Objective("nca", pair))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_relative_positives_far_above_the_own_one(backend) -> None:
+    """All exponentials of an anchor are small beside that of its own term, which is left out."""
+    image = torch.diag(torch.tensor([-15.0, 0.5, 2.0, 1.5, 1.0], dtype=torch.float64))
+    text = torch.eye(5, dtype=torch.float64)
+    text[1:, 0] = 2.5 / image[0, 0]  # similarity 2.5 to image 0: all positives count for it
+    check_oracle(image, text, gk.Objective("constant", "sigmoid_ms"), backend=backend)
 
 
 def test_a_row_without_negatives_contributes_nothing() -> None:
