@@ -26,7 +26,7 @@ def devices() -> dict[str, str]:
     found = {}
     for backend in BACKENDS:
         verdict = backend.availability()
-        cuda = torch.cuda.is_available() and backend.name in ("triton", "cuda", "reference")
+        cuda = torch.cuda.is_available() and backend.name != "cpu"
         found[backend.name] = ("cuda" if cuda else "cpu") if verdict.ok else f"!{verdict.reason}"
     return found
 
@@ -154,7 +154,7 @@ def test_reruns_are_bit_equal(name, pair) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["cpu", "chunked", "reference"])
 def test_gradients_are_bit_equal_for_any_number_of_threads(name, dtype) -> None:
     """Rows so long that most anchors mine the same text: a scatter with collisions."""
     generator = torch.Generator().manual_seed(1)
@@ -173,7 +173,7 @@ def test_gradients_are_bit_equal_for_any_number_of_threads(name, dtype) -> None:
 
 
 @pytest.mark.parametrize("objective", ["nca/sigmoid_ms", "circle/linear_ms"])
-@pytest.mark.parametrize("name", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["cpu", "chunked", "reference"])
 def test_ms_weights_of_long_rows_are_finite_where_float32_holds_them(name, objective) -> None:
     """Similarities of +-60, exponents of several hundred: the float64 weights say what is right."""
     generator = torch.Generator().manual_seed(0)

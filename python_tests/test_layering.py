@@ -15,6 +15,7 @@ LAYERS = (
     {"registry", "pairs", "normalization", "backends.arguments"},
     {"elements", "reference", "backends.composed"},
     {"objective", "backends.reference", "backends.cpu", "backends.triton*", "backends.cuda*"},
+    {"backends.chunked"},
     {"backends", "weights", "statistics", "checks"},
     {"ops", "backends.explain", "retrieval.scores"},
     {"functional", "retrieval.sorting"},

@@ -229,7 +229,7 @@ def always_half(positive, negative):
 
 
 @pytest.mark.parametrize("triplet", ["nca", always_half], ids=["built_in", "custom"])
-@pytest.mark.parametrize("name", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["cpu", "chunked", "reference"])
 def test_normalize_is_f_normalize_with_its_backward(name, triplet) -> None:
     device_or_skip(name, torch.float64, 6)
     image, text = leaves(dtype=torch.float64)

@@ -68,7 +68,7 @@ def test_exact_ties(pair) -> None:
     check_oracle(image.repeat(3, 1), text.repeat(3, 1), gk.Objective("nca", pair))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "chunked", "reference"])
 def test_relative_positives_far_above_the_own_one(backend) -> None:
     """All exponentials of an anchor are small beside that of its own term, which is left out."""
     image = torch.diag(torch.tensor([-15.0, 0.5, 2.0, 1.5, 1.0], dtype=torch.float64))

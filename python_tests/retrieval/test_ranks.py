@@ -211,7 +211,7 @@ def test_a_backend_that_does_not_rank_says_so(monkeypatch) -> None:
         gk.retrieval_ranks(*embeddings(index), index, backend="triton")
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "chunked", "reference"])
 @pytest.mark.parametrize("texts", [35, 4099])
 def test_copies_tie_where_scores_cancel(backend, texts) -> None:
     """Products sum to 0 exactly and to some 1e-17 in most orders, which must be one order."""
