@@ -72,6 +72,7 @@ def mine_blocks(image: Tensor, text: Tensor, pairing: Pairing, relative: Relativ
     height = min(BLOCK, -(-rows // GROUP) * GROUP)
     width = -(-columns // SEGMENT) * SEGMENT
     summing = relative.kind != "none"
+    diagonal = pairing.target is None and pairing.image_ids is None
     score, *scratch = image.new_empty((3 if summing else 1, height, width)).unbind()
     score[:, columns:] = NEGATIVE_INFINITY
     best = _Best(
@@ -88,31 +89,30 @@ def mine_blocks(image: Tensor, text: Tensor, pairing: Pairing, relative: Relativ
         tile[size:] = NEGATIVE_INFINITY
         allowed = tile[:size, :columns]
         torch.mm(image[part], text.T, out=allowed)
-        # An element of -inf is a negative all the same: only what is excluded may be lower.
-        allowed.clamp_(min=torch.finfo(score.dtype).min)
+        if not diagonal:
+            # An element of -inf is a negative all the same: only what is excluded may be lower.
+            allowed.clamp_(min=torch.finfo(score.dtype).min)
         _exclude(allowed, part, pairing)
         own = _best_of_rows(tile)
-        new = _best_of_columns(tile, start)
-        improved = (new.value > best.value) | (new.value.isnan() & ~best.value.isnan())
-        both = _Best(*(torch.where(improved, n, b) for n, b in zip(new, best, strict=True)))
+        both, improved = _better_of_columns(tile, start, best)
         if summing:
             scan = _Scan(tile, scratch[0][:tall], scratch[1][:tall], relative)
             row_sums.append(scan.rows(own))
-            here = torch.where(improved, new.place - start, NO_INDEX)
+            here = torch.where(improved, both.place - start, NO_INDEX)
             found = scan.columns(_Best(both.value, here))
             sums = _joined(sums, found, best, both, improved, relative)
         row_best.append(_Best(*(x[:size] for x in own)))
         best = both
     row = _Best(*(torch.cat(x) for x in zip(*row_best, strict=True)))
     column = _Best(*(x[:columns] for x in best))
+    settled = *_settled(row, columns, diagonal), *_settled(column, rows, diagonal)
     if not summing:
         nothing = score.new_empty(0), row.place.new_empty(0)
-        return Mined(*_settled(row), *_settled(column), *nothing, *nothing)
+        return Mined(*settled, *nothing, *nothing)
     row_total = _Sums(*(torch.cat(x)[:rows] for x in zip(*row_sums, strict=True)))
     column_total = _Sums(*(x[:columns] for x in sums))
     return Mined(
-        *_settled(row),
-        *_settled(column),
+        *settled,
         *_finished(row, row_total, relative),
         *_finished(column, column_total, relative),
     )
@@ -139,16 +139,28 @@ def _best_of_rows(tile: Tensor) -> _Best:
     segments = tile.view(len(tile), -1, SEGMENT)
     value, segment = segments.amax(dim=2).max(dim=1, keepdim=True)
     inside = segments.gather(1, segment[:, :, None].expand(-1, 1, SEGMENT))[:, 0]
-    index = segment[:, 0] * SEGMENT + inside.argmax(dim=1)
+    index = segment[:, 0] * SEGMENT + inside.max(dim=1).indices
     return _Best(value[:, 0], index.masked_fill(value[:, 0] == NEGATIVE_INFINITY, NO_INDEX))
 
 
-def _best_of_columns(tile: Tensor, start: int) -> _Best:
-    """Of every column, the lowest row on ties, rows counted from `start`."""
+def _better_of_columns(tile: Tensor, start: int, best: _Best) -> tuple[_Best, Tensor]:
+    """`best` of every column with this block, whose first row is `start`; and which improved.
+
+    The lowest row on ties.
+    """
     groups = tile.view(-1, GROUP, tile.shape[1])
-    value, group = groups.amax(dim=1).max(dim=0)
-    inside = groups.gather(0, group.expand(1, GROUP, -1))[0]
-    return _Best(value, start + group * GROUP + inside.argmax(dim=0))
+    maxima = groups.amax(dim=1)
+    value = maxima.amax(dim=0)
+    improved = (value > best.value) | (value.isnan() & ~best.value.isnan())
+    # Later blocks improve few columns; but to ask which would be to wait for a GPU.
+    column = torch.arange(len(value), device=tile.device)
+    if tile.is_cpu:
+        column = column[improved]
+    group = maxima[:, column].max(dim=0).indices
+    inside = groups[group, :, column].max(dim=1).indices
+    place = torch.where(improved[column], start + group * GROUP + inside, best.place[column])
+    better = torch.where(improved, value, best.value)
+    return _Best(better, best.place.index_copy(0, column, place)), improved
 
 
 class _Scan:
@@ -206,10 +218,17 @@ def _joined(
     return _Sums(total + block.total, before.number + block.number, before.ties)
 
 
-def _settled(best: _Best) -> _Best:
-    """Value and index; an element of -inf was clamped."""
-    lowest = torch.finfo(best.value.dtype).min
-    return _Best(best.value.masked_fill(best.value == lowest, NEGATIVE_INFINITY), best.place)
+def _settled(best: _Best, others: int, diagonal: bool) -> _Best:
+    """Value and index where an element of -inf is a negative too.
+
+    Args: others: number of candidates. diagonal: only anchor i and candidate i exclude each other.
+    """
+    value, place = best
+    if diagonal:
+        first = (torch.arange(len(value), device=value.device) == 0).to(torch.int64)
+        return _Best(value, place.where((value != NEGATIVE_INFINITY) | (first >= others), first))
+    lowest = value == torch.finfo(value.dtype).min  # it was clamped
+    return _Best(value.masked_fill(lowest, NEGATIVE_INFINITY), place)
 
 
 def _finished(best: _Best, sums: _Sums, relative: RelativeQuery) -> tuple[Tensor, Tensor]:
