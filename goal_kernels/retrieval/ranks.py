@@ -113,9 +113,10 @@ def retrieval_ranks(
             order it leaves them and NaN first, which is what VSE++, SCAN and VSE-infinity print. It
             sorts where the others count, and so takes several times as long.
         backend: "auto"; "cpu", native, or "triton", on a GPU: fast products tell most pairs apart,
-            float64 decides those too close to call; or "reference": float64 torch on the device of
-            the embeddings. All count the same scores. They can differ where a float64 sum, taken in
-            another order, lies on the other side of the middle of two float32 numbers.
+            float64 decides those too close to call; or "chunked" and "reference": float64 torch on
+            the device of the embeddings. All count the same scores. They can differ where a float64
+            sum, taken in another order, lies on the other side of the middle of two float32
+            numbers, and where it cancels to less than its own rounding.
 
     Returns: `RetrievalRanks`, on the device of the embeddings.
 
