@@ -229,9 +229,10 @@ def test_copies_tie_where_scores_cancel(backend, texts) -> None:
 def test_ensembles_read_positives_and_candidates_from_one_product() -> None:
     """Equal images in a mean of products and given scores: a positive ties with its copies."""
     generator = torch.Generator().manual_seed(4)
-    image = torch.randn(1, 40, generator=generator).repeat(16, 1)
-    text = torch.randn(16, 40, generator=generator)
-    text[:, 20:] = -text[:, :20] * image[:, :20] / image[:, 20:]  # sums near 0
+    half, back = torch.randn(1, 20, generator=generator), torch.randn(16, 20, generator=generator)
+    order = torch.randperm(40, generator=generator)
+    image = torch.cat([half, half], dim=1)[:, order].repeat(16, 1)
+    text = torch.cat([back, -back], dim=1)[:, order]
     given = MatrixScores(torch.zeros(16, 16))
     scores = MeanScores([EmbeddingScores(image, text), given])
     found = gk.similarity_ranks(scores, torch.arange(16), ties="pessimistic")
