@@ -1,21 +1,49 @@
-"""The dense reference: what mining and applying mean, in plain torch, with the matrix in full.
+"""The whole algorithm in plain torch, with the similarity matrix [N, M] in full. Start here.
 
-Everything here works on an explicit similarity matrix [N, M] and is meant to be read. It serves the
-`reference` backend, `goal_loss_from_similarity`, and the tests of every other backend.
+`dense_objective` goes from embeddings to both gradients: mine, weight, apply. The functions below
+it are its steps, in that order; the weights, formulas on [B] vectors, stand in `weights.py` and
+`elements.py`. Equation numbers refer to docs/derivation.md. The steps serve the `reference`
+backend, `goal_loss_from_similarity` and the tests of every other backend.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from goal_kernels.backends.answers import GradientTerms, Mined
+from goal_kernels.backends.answers import GradientTerms, Mined, Weighted
 from goal_kernels.backends.base import Pairing, RelativeQuery
 from goal_kernels.constants import NO_INDEX
-from goal_kernels.pairs import default_target
+from goal_kernels.pairs import default_target, relative_query
 
 NEGATIVE_INFINITY = float("-inf")
+
+
+def dense_objective(
+    image: Tensor,
+    text: Tensor,
+    pairing: Pairing,
+    relative: tuple[str, float, float],
+    weigh: Callable[[Tensor, Mined], Weighted],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Value and both gradients [B, D] of an objective on finite embeddings [B, D].
+
+    Args:
+        relative: kind of the relative sums, epsilon, beta; see `SearchQuery`.
+        weigh: the weight stage, such as partial(weights.weigh, objective).
+    """
+    similarity = image @ text.T  # eq. 1
+    positive = similarity.diagonal().clone()
+    kind, epsilon, beta = relative
+    query = relative_query(kind, positive, epsilon, beta)
+    mined = mine_similarity(similarity, pairing, query)  # eq. 2, 3 and 6
+    weighted = weigh(positive, mined)  # eq. 4, 5, 7 and 8
+    terms = GradientTerms(mined.row_index, mined.column_index, None, *weighted[1:])
+    slope = apply_similarity(similarity.new_ones(()), similarity.shape, terms)
+    return weighted.value, slope @ text, slope.T @ image  # eq. 9 and 10
 
 
 def negative_mask(rows: int, columns: int, pairing: Pairing, device: torch.device) -> Tensor:
@@ -45,7 +73,7 @@ def hardest(similarity: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
 def relative_negative_sums(
     similarity: Tensor, allowed: Tensor, value: Tensor, index: Tensor, relative: RelativeQuery
 ) -> tuple[Tensor, Tensor]:
-    """Sum and count behind R- of every row (docs/derivation.md, eq. 6): [N], int64 [N].
+    """Sum and count behind R- of every row (eq. 6): [N], int64 [N].
 
     Args: similarity, allowed: [N, M]; value, index: [N], the hardest negative of each row.
     """
@@ -91,6 +119,32 @@ def mine_similarity(
     return Mined(row_value, row_index, *column[:2], row_sum, row_count, *column[2:])
 
 
+def _weighted_pairs(
+    terms: GradientTerms, rows: int, columns: int, device: torch.device
+) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+    """The entries of the gradient of S: rows i, columns j and their weights, list by list."""
+    row, column = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    target = default_target(rows, columns, device) if terms.target is None else terms.target
+    return (
+        (row, terms.hardest_text, terms.row_weight),
+        (row, target, -terms.positive_weight),
+        (terms.hardest_image, column, terms.column_weight),
+    )
+
+
+def apply_similarity(grad_loss: Tensor, shape: Sequence[int], terms: GradientTerms) -> Tensor:
+    """The gradient of the similarity matrix: [N, M] with O(N + M) entries that are not zero."""
+    rows, columns = shape
+    device = terms.row_weight.device
+    grad = terms.row_weight.new_zeros(rows * columns)
+    for i, j, weight in _weighted_pairs(terms, rows, columns, device):
+        present = (i >= 0) & (j >= 0) & (i < rows) & (j < columns)
+        flat = (i.clamp(0, rows - 1) * columns) + j.clamp(0, columns - 1)
+        # No place twice within one list, so the order of this scatter does not matter.
+        grad.index_put_((flat,), torch.where(present, weight, 0.0), accumulate=True)
+    return (grad * grad_loss).view(rows, columns)
+
+
 def sum_rows(source: Tensor, index: Tensor, into: Tensor, weight: Tensor, rows: int) -> Tensor:
     """[rows, D]: out[into[k]] += weight[k] source[index[k]], in the order of k for every out row.
 
@@ -113,23 +167,10 @@ def sum_rows(source: Tensor, index: Tensor, into: Tensor, weight: Tensor, rows: 
     return bags[:rows]
 
 
-def _weighted_pairs(
-    terms: GradientTerms, rows: int, columns: int, device: torch.device
-) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
-    """The entries of the gradient of S: rows i, columns j and their weights, list by list."""
-    row, column = torch.arange(rows, device=device), torch.arange(columns, device=device)
-    target = default_target(rows, columns, device) if terms.target is None else terms.target
-    return (
-        (row, terms.hardest_text, terms.row_weight),
-        (row, target, -terms.positive_weight),
-        (terms.hardest_image, column, terms.column_weight),
-    )
-
-
 def apply_terms(
     grad_loss: Tensor, image: Tensor, text: Tensor, terms: GradientTerms, need: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Both gradients in the accumulate dtype (docs/derivation.md, eq. 9 and 10).
+    """Both gradients in the accumulate dtype, without the matrix (eq. 9 and 10).
 
     Args: grad_loss 0-d; image [N, D], text [M, D], already in the accumulate dtype.
     """
@@ -140,16 +181,3 @@ def apply_terms(
         sum_rows(text, j, i, weight, rows).mul_(grad_loss) if need[0] else None,
         sum_rows(image, i, j, weight, columns).mul_(grad_loss) if need[1] else None,
     )
-
-
-def apply_similarity(grad_loss: Tensor, shape: tuple[int, int], terms: GradientTerms) -> Tensor:
-    """The gradient with respect to the similarity matrix itself: [N, M] with O(N + M) entries."""
-    rows, columns = shape
-    device = terms.row_weight.device
-    grad = terms.row_weight.new_zeros(rows * columns)
-    for i, j, weight in _weighted_pairs(terms, rows, columns, device):
-        present = (i >= 0) & (j >= 0) & (i < rows) & (j < columns)
-        flat = (i.clamp(0, rows - 1) * columns) + j.clamp(0, columns - 1)
-        # No place twice within one list, so the order of this scatter does not matter.
-        grad.index_put_((flat,), torch.where(present, weight, 0.0), accumulate=True)
-    return (grad * grad_loss).view(rows, columns)

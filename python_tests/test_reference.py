@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import oracle
 import pytest
@@ -10,6 +12,9 @@ from cases import OBJECTIVES, caption_ids, paired_batch, unruly_batch
 from comparators import float64_truth
 
 import goal_kernels as gk
+from goal_kernels.backends.base import Pairing
+from goal_kernels.reference import dense_objective
+from goal_kernels.weights import weigh
 
 BATCHES = ((2, 1), (3, 2), (7, 5), (33, 16))
 
@@ -82,6 +87,22 @@ def test_a_row_without_negatives_contributes_nothing() -> None:
     ids = torch.tensor([7, 7, 7, 7, 7])
     for objective in OBJECTIVES:
         check_oracle(image, text, objective, ids)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.name)
+def test_the_algorithm_on_one_page(objective) -> None:
+    image, text = unruly_batch(23, 7, torch.float64)
+    ids = caption_ids(23)
+    relative = objective.pair_element.relative, objective.epsilon, objective.beta
+    found = dense_objective(
+        image, text, Pairing(None, ids, ids), relative, partial(weigh, objective)
+    )
+    names = objective.name.split("/")
+    listed = ids.tolist()
+    expected = oracle.run(image.numpy(), text.numpy(), *names, oracle.Hyper(), listed, listed)
+    assert found[0].item() == pytest.approx(expected.value, abs=1e-11)
+    for grad, truth in zip(found[1:], expected[1:3], strict=True):
+        np.testing.assert_allclose(grad.numpy(), truth, rtol=1e-11, atol=1e-11)
 
 
 def test_given_indices_replace_mining() -> None:
