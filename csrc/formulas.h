@@ -1,9 +1,10 @@
 // The weight elements as formulas on scalars, for every native backend; docs/derivation.md, section 2.
 //
-// Twins of goal_kernels/elements.py and weights.py, operation by operation in T, so that all round alike.
+// Twins of goal_kernels/elements.py and weights.py, operation by operation in T. T is double on the CPU.
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #if defined(__CUDACC__)
 #define GOAL_KERNELS_FORMULA __host__ __device__ inline
@@ -60,6 +61,13 @@ GOAL_KERNELS_FORMULA T triplet_weight(const WeightRule& rule, T p, T n) {
   return std::isnan(violated) ? violated : T(violated > T(0));
 }
 
+// 1 / x, finite for x = 0: a triplet weight of 0 times infinity would be NaN. NaN stays NaN.
+template <typename T>
+GOAL_KERNELS_FORMULA T reciprocal(T x) {
+  constexpr T kSmallest = std::numeric_limits<T>::min();
+  return T(1) / (x < kSmallest ? kSmallest : x);
+}
+
 template <typename T>
 struct PairWeights {
   T positive;
@@ -82,8 +90,8 @@ GOAL_KERNELS_FORMULA PairWeights<T> pair_weights(const WeightRule& rule, T p, T 
     case Pair::sigmoid_ms:
       break;
   }
-  return {T(1) / (std::exp(alpha * (p - lam)) + relative_positive),
-          T(1) / (std::exp(-beta * (n - lam)) + relative_negative)};
+  return {reciprocal(std::exp(alpha * (p - lam)) + relative_positive),
+          reciprocal(std::exp(-beta * (n - lam)) + relative_negative)};
 }
 
 // The violation; for hinge x constant the hinge loss itself.

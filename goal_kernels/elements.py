@@ -72,9 +72,16 @@ def _pair_sigmoid_ms(
     beta: float,
     lam: float,
 ) -> tuple[Tensor, Tensor]:
-    weight_positive = 1.0 / ((alpha * (positive - lam)).exp() + relative_positive)
-    weight_negative = 1.0 / ((-beta * (negative - lam)).exp() + relative_negative)
+    weight_positive = _reciprocal((alpha * (positive - lam)).exp() + relative_positive)
+    weight_negative = _reciprocal((-beta * (negative - lam)).exp() + relative_negative)
     return weight_positive, weight_negative
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    """1 / x, finite for x = 0: a triplet weight of 0 times infinity would be NaN."""
+    import torch
+
+    return 1.0 / x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _softplus(z: Tensor) -> Tensor:

@@ -151,7 +151,8 @@ def goal_loss(
         objective: an `Objective`, or "triplet/pair" such as "nca/sigmoid_ms".
         image_ids, text_ids: [B] integers, tensor, array or list; items with equal ids are never
             negatives of each other. One of them alone stands for both.
-        normalize: divide each row by its length first, as F.normalize does; differentiated through.
+        normalize: divide each row by its length first, as F.normalize does; differentiated through,
+            but rows shorter than 1e-12 get no gradient, where torch's is infinite in float16.
         reduction: "sum" (as in the paper and VSE) or "mean" (value and gradients divided by B).
         direction: "both", or one of "i2t" (images are anchors) and "t2i".
         precision: "highest", "high" or "medium", torch's words for float32 products; None follows

@@ -1,10 +1,12 @@
 """Normalised rows as raw rows with scales, and gradients through them (derivation, section 8).
 
 The scale of a row x is s = 1 / max(|x|, SHORTEST_LENGTH), so that s x is what F.normalize returns.
+Rows shorter than that get no gradient, where F.normalize multiplies theirs by 10^12.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from goal_kernels.backends.base import accumulate_dtype
@@ -22,12 +24,22 @@ def scaled_rows(matrix: Tensor, scale: Tensor | None) -> Tensor:
     return matrix if scale is None else (matrix * scale[:, None]).to(matrix.dtype)
 
 
-def raw_gradient(gradient: Tensor, matrix: Tensor, scale: Tensor) -> Tensor:
-    """The gradient of the raw rows [rows, D] from that of the scaled rows, in the dtype of both.
+def wide_rows(matrix: Tensor, scale: Tensor | None) -> Tensor:
+    """s x for every row x of [rows, D], in the accumulate dtype; x itself without scales."""
+    wide = matrix.to(accumulate_dtype(matrix.dtype))
+    return wide if scale is None else wide * scale[:, None]
 
-    s (g - u <u, g>) with u = s x; s g for rows so short that s is a constant.
+
+def raw_gradient(gradient: Tensor, matrix: Tensor, scale: Tensor | None) -> Tensor:
+    """The gradient of raw rows [rows, D] from that of the scaled rows, whose dtype it keeps.
+
+    s (g - u <u, g>) with u = s x; g itself without scales. 0 for rows too short to normalise: they
+    have no direction, and s is so large there that s g would be no step to take, and beyond
+    float16.
     """
-    wide = gradient.to(scale.dtype)
-    unit = matrix.to(scale.dtype) * scale[:, None]
-    along = (unit * wide).sum(dim=1).where(scale < 1.0 / SHORTEST_LENGTH, 0.0)
-    return (scale[:, None] * (wide - along[:, None] * unit)).to(gradient.dtype)
+    if scale is None:
+        return gradient
+    wide, unit = gradient.to(scale.dtype), wide_rows(matrix, scale)
+    along = (unit * wide).sum(dim=1, keepdim=True)
+    long = (scale < 1.0 / SHORTEST_LENGTH)[:, None]
+    return torch.where(long, scale[:, None] * (wide - along * unit), 0.0).to(gradient.dtype)

@@ -1,20 +1,49 @@
-"""The dense reference: what mining and applying mean, in plain torch, with the matrix in full.
+"""The whole algorithm in plain torch, with the similarity matrix [N, M] in full. Start here.
 
-Everything here works on an explicit similarity matrix [N, M] and is meant to be read. It serves the
-`reference` backend, `goal_loss_from_similarity`, and the tests of every other backend.
+`dense_objective` goes from embeddings to both gradients: mine, weight, apply. The functions below
+it are its steps, in that order; the weights, formulas on [B] vectors, stand in `weights.py` and
+`elements.py`. Equation numbers refer to docs/derivation.md. The steps serve the `reference`
+backend, `goal_loss_from_similarity` and the tests of every other backend.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from goal_kernels.backends.answers import GradientTerms, Mined
+from goal_kernels.backends.answers import GradientTerms, Mined, Weighted
 from goal_kernels.backends.base import Pairing, RelativeQuery
 from goal_kernels.constants import NO_INDEX
-from goal_kernels.pairs import default_target
+from goal_kernels.pairs import default_target, relative_query
 
 NEGATIVE_INFINITY = float("-inf")
+
+
+def dense_objective(
+    image: Tensor,
+    text: Tensor,
+    pairing: Pairing,
+    relative: tuple[str, float, float],
+    weigh: Callable[[Tensor, Mined], Weighted],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Value and both gradients [B, D] of an objective on finite embeddings [B, D].
+
+    Args:
+        relative: kind of the relative sums, epsilon, beta; see `SearchQuery`.
+        weigh: the weight stage, such as partial(weights.weigh, objective).
+    """
+    similarity = image @ text.T  # eq. 1
+    positive = similarity.diagonal().clone()
+    kind, epsilon, beta = relative
+    query = relative_query(kind, positive, epsilon, beta)
+    mined = mine_similarity(similarity, pairing, query)  # eq. 2, 3 and 6
+    weighted = weigh(positive, mined)  # eq. 4, 5, 7 and 8
+    terms = GradientTerms(mined.row_index, mined.column_index, None, *weighted[1:])
+    slope = apply_similarity(similarity.new_ones(()), similarity.shape, terms)
+    return weighted.value, slope @ text, slope.T @ image  # eq. 9 and 10
 
 
 def negative_mask(rows: int, columns: int, pairing: Pairing, device: torch.device) -> Tensor:
@@ -44,7 +73,7 @@ def hardest(similarity: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
 def relative_negative_sums(
     similarity: Tensor, allowed: Tensor, value: Tensor, index: Tensor, relative: RelativeQuery
 ) -> tuple[Tensor, Tensor]:
-    """Sum and count behind R- of every row (docs/derivation.md, eq. 6): [N], int64 [N].
+    """Sum and count behind R- of every row (eq. 6): [N], int64 [N].
 
     Args: similarity, allowed: [N, M]; value, index: [N], the hardest negative of each row.
     """
@@ -90,60 +119,65 @@ def mine_similarity(
     return Mined(row_value, row_index, *column[:2], row_sum, row_count, *column[2:])
 
 
-def _gathered(source: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """weight[i] * source[index[i]], zero rows where the index is out of range: [len(index), D]."""
-    present = (index >= 0) & (index < source.shape[0])
-    row = source[index.clamp(0, source.shape[0] - 1)] * weight[:, None]
-    return torch.where(present[:, None], row, 0.0)
+def _weighted_pairs(
+    terms: GradientTerms, rows: int, columns: int, device: torch.device
+) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+    """The entries of the gradient of S: rows i, columns j and their weights, list by list."""
+    row, column = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    target = default_target(rows, columns, device) if terms.target is None else terms.target
+    return (
+        (row, terms.hardest_text, terms.row_weight),
+        (row, target, -terms.positive_weight),
+        (terms.hardest_image, column, terms.column_weight),
+    )
 
 
-def _scatter_rows(into: Tensor, index: Tensor, rows: Tensor) -> None:
-    """into[index[k]] += rows[k], in order of k; indices out of range contribute nothing."""
-    present = (index >= 0) & (index < into.shape[0])
-    rows = torch.where(present[:, None], rows, 0.0)
-    # index_put_ is ordered on every device; index_add_ is not on CUDA.
-    into.index_put_((index.clamp(0, into.shape[0] - 1),), rows, accumulate=True)
+def apply_similarity(grad_loss: Tensor, shape: Sequence[int], terms: GradientTerms) -> Tensor:
+    """The gradient of the similarity matrix: [N, M] with O(N + M) entries that are not zero."""
+    rows, columns = shape
+    device = terms.row_weight.device
+    grad = terms.row_weight.new_zeros(rows * columns)
+    for i, j, weight in _weighted_pairs(terms, rows, columns, device):
+        present = (i >= 0) & (j >= 0) & (i < rows) & (j < columns)
+        flat = (i.clamp(0, rows - 1) * columns) + j.clamp(0, columns - 1)
+        # No place twice within one list, so the order of this scatter does not matter.
+        grad.index_put_((flat,), torch.where(present, weight, 0.0), accumulate=True)
+    return (grad * grad_loss).view(rows, columns)
+
+
+def sum_rows(source: Tensor, index: Tensor, into: Tensor, weight: Tensor, rows: int) -> Tensor:
+    """[rows, D]: out[into[k]] += weight[k] source[index[k]], in the order of k for every out row.
+
+    The order is the same on every device and for any number of threads, which no scatter of torch
+    promises. Terms with an index or a row out of range are left out.
+
+    Args: source: [L, D]; index, into: int64 [K]; weight: [K], dtype of source.
+    """
+    present = (index >= 0) & (index < len(source)) & (into >= 0) & (into < rows)
+    into, order = torch.where(present, into, rows).sort(stable=True)
+    # The bags of embedding_bag are summed one element after the other. The last takes what is out.
+    starts = torch.searchsorted(into, torch.arange(rows + 1, device=source.device))
+    bags = F.embedding_bag(
+        torch.where(present, index, 0)[order],
+        source,
+        starts,
+        mode="sum",
+        per_sample_weights=torch.where(present, weight, 0.0)[order],
+    )
+    return bags[:rows]
 
 
 def apply_terms(
     grad_loss: Tensor, image: Tensor, text: Tensor, terms: GradientTerms, need: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Both gradients in the accumulate dtype (docs/derivation.md, eq. 9 and 10).
+    """Both gradients in the accumulate dtype, without the matrix (eq. 9 and 10).
 
     Args: grad_loss 0-d; image [N, D], text [M, D], already in the accumulate dtype.
     """
-    target = terms.target
-    if target is None:
-        target = default_target(image.shape[0], text.shape[0], image.device)
-    grad_image = grad_text = None
-    if need[0]:
-        grad_image = _gathered(text, terms.hardest_text, terms.row_weight)
-        grad_image -= _gathered(text, target, terms.positive_weight)
-        _scatter_rows(grad_image, terms.hardest_image, terms.column_weight[:, None] * text)
-        grad_image *= grad_loss
-    if need[1]:
-        grad_text = _gathered(image, terms.hardest_image, terms.column_weight)
-        _scatter_rows(grad_text, target, -terms.positive_weight[:, None] * image)
-        _scatter_rows(grad_text, terms.hardest_text, terms.row_weight[:, None] * image)
-        grad_text *= grad_loss
-    return grad_image, grad_text
-
-
-def apply_similarity(grad_loss: Tensor, shape: tuple[int, int], terms: GradientTerms) -> Tensor:
-    """The gradient with respect to the similarity matrix itself: [N, M] with O(N + M) entries."""
-    rows, columns = shape
-    grad = terms.row_weight.new_zeros(rows * columns)
-    target = terms.target
-    row = torch.arange(rows, device=grad.device)
-    if target is None:
-        target = default_target(rows, columns, grad.device)
-    column = torch.arange(columns, device=grad.device)
-    for i, j, weight in (
-        (row, terms.hardest_text, terms.row_weight),
-        (row, target, -terms.positive_weight),
-        (terms.hardest_image, column, terms.column_weight),
-    ):
-        present = (i >= 0) & (j >= 0) & (i < rows) & (j < columns)
-        flat = (i.clamp(0, rows - 1) * columns) + j.clamp(0, columns - 1)
-        grad.index_put_((flat,), torch.where(present, weight, 0.0), accumulate=True)
-    return (grad * grad_loss).view(rows, columns)
+    rows, columns = image.shape[0], text.shape[0]
+    pairs = _weighted_pairs(terms, rows, columns, image.device)
+    i, j, weight = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return (
+        sum_rows(text, j, i, weight, rows).mul_(grad_loss) if need[0] else None,
+        sum_rows(image, i, j, weight, columns).mul_(grad_loss) if need[1] else None,
+    )

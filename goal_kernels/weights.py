@@ -1,21 +1,28 @@
 """The weight stage: from mined similarities to the coefficients of the gradient rows.
 
-Works on [B] vectors only, in plain torch, on every backend. The `cpu` backend has a twin for the
-built-in elements, csrc/cpu/weigh.cpp. Equation numbers refer to docs/derivation.md.
+Works on [B] vectors only, in plain torch, on every backend, in float64 where the device has it:
+prefix sums over a large batch need its digits, products of a huge and a tiny weight its range. The
+`cpu` backend has a twin for the built-in elements, csrc/cpu/weigh.cpp. Equation numbers refer to
+docs/derivation.md.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from goal_kernels.backends.answers import Mined, Weighted
 from goal_kernels.objective import Objective
 
 DIRECTIONS = ("both", "i2t", "t2i")
+
+SUMMED = 1024
+"""Numbers of a vector that are summed one after the other."""
 
 
 class _Anchors(NamedTuple):
@@ -29,55 +36,78 @@ class _Anchors(NamedTuple):
 
 
 def _wide(values: Tensor) -> Tensor:
-    """float64 where the device has it: prefix sums over a large batch need the digits."""
+    """float64 where the device has it."""
     return values if values.device.type == "mps" else values.double()
 
 
 def relative_positive(positive: Tensor, negative: Tensor, objective: Objective) -> Tensor:
     """R+ of every anchor in O(B log B): sort, prefix sums, look-up (eq. 5). [B]
 
-    Args: positive, negative: [B], similarities of each anchor's positive and hardest negative.
+    Args: positive, negative: [B], similarities of each anchor's positive and hardest negative;
+        float64, since a prefix sum in float32 loses digits.
     """
-    p = _wide(positive)
     # No comparison with NaN holds, so it is in no one's set; infinity is beyond every finite limit.
-    pool = p.nan_to_num(math.inf, math.inf, -math.inf).sort().values
-    limit = _wide(negative) + objective.epsilon
+    pool = positive.nan_to_num(math.inf, math.inf, -math.inf).sort().values
+    limit = negative + objective.epsilon
     within = torch.searchsorted(pool, limit, right=True)
     within = torch.where(limit.isnan(), 0, within)  # no comparison with NaN holds
+    own = torch.searchsorted(pool, positive).clamp(max=len(pool) - 1)
+    start = pool.new_zeros(2, 1)
     if objective.pair_element.relative == "linear":
-        sums = torch.cat([pool.new_zeros(1), pool.cumsum(0)])
-        total = within * p - sums[within]
+        sums = torch.cat([start, _scanned(torch.cumsum, pool, pool)], dim=1)[0]
+        total = within * positive - sums[within]
         # Exact ties of the anchor's own positive, itself among them, have v = 0: not counted.
-        first = torch.searchsorted(pool, p)
-        last = torch.searchsorted(pool, p, right=True)
-        count = within - (torch.minimum(last, within) - torch.minimum(first, within))
+        last = torch.searchsorted(pool, positive, right=True)
+        count = within - (torch.minimum(last, within) - torch.minimum(own, within))
     else:
-        alpha = objective.alpha
-        base = pool[0]  # the smallest, so that no exponential of the prefix sum exceeds 1
-        sums = torch.cat([pool.new_zeros(1), torch.exp(-alpha * (pool - base)).cumsum(0)])
-        own = (p <= limit).to(p.dtype)
-        total = torch.exp(alpha * (p - base)) * sums[within] - own
-        count = within - own.to(within.dtype)
+        # Logarithms of the sums of exp(-alpha q) over the first k and over all from the k-th on.
+        decay = -objective.alpha * pool
+        sums = _scanned(torch.logcumsumexp, decay, decay.flip(0))
+        below, above = torch.cat([start - math.inf, sums], dim=1)
+        above = above.flip(0)
+        # The anchor's own term is stepped over, not subtracted: beside it the others may be too
+        # small to be seen.
+        scaled = objective.alpha * positive
+        total = torch.exp(scaled + below[torch.minimum(own, within)])
+        higher = torch.exp(scaled + above[own + 1]) * -torch.expm1(above[within] - above[own + 1])
+        total = total + torch.where(within > own + 1, higher, 0.0)
+        count = within - (within > own).to(within.dtype)
     mean = total / count.clamp(min=1)
-    return torch.where(count > 0, mean, 0.0).to(positive.dtype)
+    return torch.where(count > 0, mean, 0.0)
 
 
-def _relative_negative(anchors: _Anchors) -> Tensor:
+def _scanned(scan: Callable[..., Tensor], first: Tensor, second: Tensor) -> Tensor:
+    """Prefix sums of two vectors, [2, B]. Of two at a time: CUDA scans a single one in no order."""
+    return scan(torch.stack([first, second]), 1)
+
+
+def _relative_negative(anchors: _Anchors, kind: str) -> Tensor:
     """R- from the sums that mining returned; an empty set gives 0 (eq. 6). [B]"""
-    mean = anchors.relative_sum / anchors.relative_count.clamp(min=1)
+    mean = _wide(anchors.relative_sum) / anchors.relative_count.clamp(min=1)
+    if kind == "exponential":
+        # What is too small for the dtype of its sum counts as the smallest normal number.
+        mean = mean.clamp(min=torch.finfo(anchors.relative_sum.dtype).tiny)
     return torch.where(anchors.relative_count > 0, mean, 0.0)
+
+
+def ordered_sum(values: Tensor) -> Tensor:
+    """Sum of a vector, 0-d, in an order that does not depend on the number of threads.
+
+    torch shares a long sum out among threads, but never one of several short ones.
+    """
+    return F.pad(values, (0, -len(values) % SUMMED)).view(-1, SUMMED).sum(dim=1).sum()
 
 
 def _direction(objective: Objective, anchors: _Anchors) -> tuple[Tensor, Tensor, Tensor]:
     """a = T P+, b = T P- and the value of every anchor (eq. 7, 8), 0 where not valid: 3 x [B]."""
-    p = anchors.positive
+    p = _wide(anchors.positive)
     # A finite stand-in: no formula of a user's has to cope with the -inf of an absent negative.
-    n = torch.where(anchors.valid, anchors.negative, p)
+    n = torch.where(anchors.valid, _wide(anchors.negative), p)
     triplet, pair = objective.triplet_element, objective.pair_element
     relative = {}
     if pair.relative != "none":
         relative["relative_positive"] = relative_positive(p, n, objective)
-        relative["relative_negative"] = _relative_negative(anchors)
+        relative["relative_negative"] = _relative_negative(anchors, pair.relative)
     weight = triplet.formula(positive=p, negative=n, **objective.values_for(triplet))
     positive_part, negative_part = pair.formula(
         positive=p, negative=n, **relative, **objective.values_for(pair)
@@ -111,11 +141,12 @@ def weigh(
         mined.column_sum,
         mined.column_count,
     )
-    none = torch.zeros_like(positive)
+    none = torch.zeros_like(_wide(positive))
     row_terms = column_terms = (none, none, none)
     if direction != "t2i":
         row_terms = _direction(objective, rows)
     if direction != "i2t":
         column_terms = _direction(objective, columns)
-    value = row_terms[2].sum() + column_terms[2].sum()
-    return Weighted(value, row_terms[0] + column_terms[0], row_terms[1], column_terms[1])
+    value = ordered_sum(row_terms[2] + column_terms[2])
+    weights = row_terms[0] + column_terms[0], row_terms[1], column_terms[1]
+    return Weighted(*(part.to(positive.dtype) for part in (value, *weights)))

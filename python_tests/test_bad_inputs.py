@@ -173,10 +173,10 @@ def test_a_named_backend_never_falls_back() -> None:
 
 def test_explanation_names_the_choice_and_every_refusal() -> None:
     text = gk.explain_backend("cuda", torch.float64)
-    assert "auto takes 'reference'" in text
-    for name in ("cpu", "triton", "reference"):
+    assert "auto takes 'chunked'" in text
+    for name in ("cpu", "triton", "chunked", "reference"):
         assert f"\n  {name}" in text
-    assert set(gk.available_backends()) <= {"cpu", "triton", "cuda", "reference"}
+    assert set(gk.available_backends()) <= {"cpu", "triton", "cuda", "chunked", "reference"}
 
 
 def test_the_first_name_costs_nothing_but_torch() -> None:

@@ -15,6 +15,7 @@ LAYERS = (
     {"registry", "pairs", "normalization", "notices", "backends.arguments"},
     {"elements", "reference", "backends.composed"},
     {"objective", "backends.reference", "backends.cpu", "backends.triton*", "backends.cuda*"},
+    {"backends.chunked"},
     {"backends", "weights", "statistics", "checks"},
     {"ops", "backends.explain", "retrieval.scores"},
     {"functional", "retrieval.sorting"},
@@ -92,3 +93,24 @@ def test_sizes_stay_small(module) -> None:
             body = node.body[1:] if ast.get_docstring(node) else node.body
             size = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
             assert size <= 80, f"{module}.{node.name} has {size} lines"
+
+
+FACTORIES = {"empty", "zeros", "ones", "full", "arange", "tensor", "as_tensor", "linspace", "eye"}
+INTEGERS_BY_DEFAULT = {"arange", "tensor", "as_tensor"}
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if family(name) != "training"])
+def test_no_allocation_follows_a_global_default(module) -> None:
+    """`torch.set_default_device` and `set_default_dtype` belong to the user's own code."""
+    for node in ast.walk(ast.parse(modules()[module].read_text())):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+            and node.func.value.id == "torch"
+            and node.func.attr in FACTORIES
+        ):
+            named = {keyword.arg for keyword in node.keywords}
+            assert "device" in named, f"{module}, line {node.lineno}: no device="
+            whole = node.func.attr in INTEGERS_BY_DEFAULT
+            assert whole or "dtype" in named or "out" in named, f"{module}, line {node.lineno}"

@@ -318,12 +318,12 @@ def test_mean_divides_value_and_gradient_by_the_batch() -> None:
 
 
 @pytest.mark.parametrize("triplet", ["nca", always_half], ids=["built_in", "custom"])
-@pytest.mark.parametrize("name", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["cpu", "chunked", "reference"])
 def test_normalize_is_f_normalize_with_its_backward(name, triplet) -> None:
     device_or_skip(name, torch.float64, 6)
     image, text = leaves(dtype=torch.float64)
     image, text = (3 * image).detach(), (0.5 * text).detach()
-    image[4] = 0  # F.normalize leaves such a row as it is
+    image[4] = 0  # F.normalize leaves such a row as it is, and multiplies its gradient by 10^12
     text[5] *= 1e-13
     image.requires_grad_()
     text.requires_grad_()
@@ -332,10 +332,28 @@ def test_normalize_is_f_normalize_with_its_backward(name, triplet) -> None:
     unit = [torch.nn.functional.normalize(x, dim=1) for x in (image, text)]
     expected = gk.goal_loss(*unit, objective, backend=name)
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
-    for left, right in zip(
-        gradients(found, image, text), gradients(expected, image, text), strict=True
-    ):
+    found, expected = gradients(found, image, text), gradients(expected, image, text)
+    for short, row in ((0, 4), (1, 5)):
+        assert expected[short][row].abs().max() > 1e9
+        expected[short][row] = 0
+    for left, right in zip(found, expected, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", [b.name for b in BACKENDS])
+def test_a_row_of_zeros_leaves_scaled_gradients_finite(name, dtype) -> None:
+    """A GradScaler would skip every step of float16 training otherwise."""
+    device = device_or_skip(name, dtype, 6)
+    image, text = ((3 * x).detach() for x in leaves(dtype=dtype, device=device))
+    image[1] = text[3] = 0
+    image.requires_grad_()
+    text.requires_grad_()
+    loss = gk.goal_loss(image, text, "nca/sigmoid", normalize=True, backend=name)
+    grad_image, grad_text = gradients(1024 * loss, image, text)
+    for grad, row in ((grad_image, 1), (grad_text, 3)):
+        assert grad.isfinite().all()
+        assert grad.any(dim=1).tolist() == [i != row for i in range(len(grad))]
 
 
 @pytest.mark.parametrize("objective", ["nca/sigmoid_ms", "hinge/constant"])

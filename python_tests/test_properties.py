@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import goal_kernels as gk
 
 SETTINGS = settings(max_examples=25, deadline=None, derandomize=True)
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "chunked", "cpu")
 
 objectives = st.sampled_from(OBJECTIVES)
 seeds = st.integers(0, 2**31 - 1)

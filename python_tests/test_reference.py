@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import oracle
 import pytest
@@ -10,11 +12,14 @@ from cases import OBJECTIVES, caption_ids, paired_batch, unruly_batch
 from comparators import float64_truth
 
 import goal_kernels as gk
+from goal_kernels.backends.base import Pairing
+from goal_kernels.reference import dense_objective
+from goal_kernels.weights import weigh
 
 BATCHES = ((2, 1), (3, 2), (7, 5), (33, 16))
 
 
-def check_oracle(image, text, objective, ids=None, direction="both") -> None:
+def check_oracle(image, text, objective, ids=None, direction="both", backend="reference") -> None:
     x, y = image.clone().requires_grad_(), text.clone().requires_grad_()
     loss, stats = gk.goal_loss(
         x,
@@ -22,7 +27,7 @@ def check_oracle(image, text, objective, ids=None, direction="both") -> None:
         objective,
         image_ids=ids,
         direction=direction,
-        backend="reference",
+        backend=backend,
         return_stats=True,
     )
     loss.backward()
@@ -68,11 +73,36 @@ def test_exact_ties(pair) -> None:
     check_oracle(image.repeat(3, 1), text.repeat(3, 1), gk.Objective("nca", pair))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "chunked", "reference"])
+def test_relative_positives_far_above_the_own_one(backend) -> None:
+    """All exponentials of an anchor are small beside that of its own term, which is left out."""
+    image = torch.diag(torch.tensor([-15.0, 0.5, 2.0, 1.5, 1.0], dtype=torch.float64))
+    text = torch.eye(5, dtype=torch.float64)
+    text[1:, 0] = 2.5 / image[0, 0]  # similarity 2.5 to image 0: all positives count for it
+    check_oracle(image, text, gk.Objective("constant", "sigmoid_ms"), backend=backend)
+
+
 def test_a_row_without_negatives_contributes_nothing() -> None:
     image, text = paired_batch(5, 4)
     ids = torch.tensor([7, 7, 7, 7, 7])
     for objective in OBJECTIVES:
         check_oracle(image, text, objective, ids)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.name)
+def test_the_algorithm_on_one_page(objective) -> None:
+    image, text = unruly_batch(23, 7, torch.float64)
+    ids = caption_ids(23)
+    relative = objective.pair_element.relative, objective.epsilon, objective.beta
+    found = dense_objective(
+        image, text, Pairing(None, ids, ids), relative, partial(weigh, objective)
+    )
+    names = objective.name.split("/")
+    listed = ids.tolist()
+    expected = oracle.run(image.numpy(), text.numpy(), *names, oracle.Hyper(), listed, listed)
+    assert found[0].item() == pytest.approx(expected.value, abs=1e-11)
+    for grad, truth in zip(found[1:], expected[1:3], strict=True):
+        np.testing.assert_allclose(grad.numpy(), truth, rtol=1e-11, atol=1e-11)
 
 
 def test_given_indices_replace_mining() -> None:

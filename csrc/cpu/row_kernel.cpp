@@ -139,10 +139,10 @@ void store_sum(const T* sum, T factor, std::int64_t width, Dtype dtype, void* ou
 template <typename T>
 void store_projected(const T* sum, T factor, const Matrix& own, std::int64_t row, void* out) {
   const T scale = scale_of<T>(own, row);
-  if (scale >= T(1 / kShortestLength))
-    return store_sum(sum, factor * scale, own.width, own.dtype, out);
   with_element<T>(own.dtype, [&](auto element) {
     using Element = decltype(element);
+    if (scale >= T(1 / kShortestLength))
+      return sum_few<0, T, Element>(own, nullptr, nullptr, T(1), static_cast<Element*>(out));
     const Element* raw = row_of<Element>(own, row);
     const T along = dot_as<T>(sum, T(1), raw, scale, own.width) * scale;
     const T outer = factor * scale;

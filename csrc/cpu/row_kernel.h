@@ -31,7 +31,7 @@ struct RowKernel {
   // out = factor * sum.
   void (*store)(const T* sum, T factor, std::int64_t width, Dtype dtype, void* out);
   // With u = row `row` of `own` times its scale s: out = factor * s (sum - u <u, sum>), which takes a gradient
-  // from the normalised row to the row. Rows too short to normalise (s >= 1 / kShortestLength): factor * s sum.
+  // from the normalised row to the row. Rows too short to normalise (s >= 1 / kShortestLength): 0.
   void (*store_projected)(const T* sum, T factor, const Matrix& own, std::int64_t row, void* out);
 };
 

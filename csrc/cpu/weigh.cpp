@@ -1,6 +1,6 @@
 #include "weigh.h"
 
-#include <cmath>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -40,27 +40,32 @@ class Weigher {
   double weigh_anchors(std::int64_t begin, std::int64_t end) const {
     double value = 0;
     for (std::int64_t i = begin; i < end; ++i) {
-      const AnchorWeights<T> row = weigh_anchor(job_.rule.rows, job_.row, i);
-      const AnchorWeights<T> column = weigh_anchor(job_.rule.columns, job_.column, i);
-      static_cast<T*>(job_.positive_weight)[i] = row.positive + column.positive;
-      static_cast<T*>(job_.row_weight)[i] = row.negative;
-      static_cast<T*>(job_.column_weight)[i] = column.negative;
-      value += double(row.value) + double(column.value);
+      const AnchorWeights<double> row = weigh_anchor(job_.rule.rows, job_.row, i);
+      const AnchorWeights<double> column = weigh_anchor(job_.rule.columns, job_.column, i);
+      static_cast<T*>(job_.positive_weight)[i] = T(row.positive + column.positive);
+      static_cast<T*>(job_.row_weight)[i] = T(row.negative);
+      static_cast<T*>(job_.column_weight)[i] = T(column.negative);
+      value += row.value + column.value;
     }
     return value;
   }
 
-  AnchorWeights<T> weigh_anchor(bool counts, const AnchorOutput& mined, std::int64_t i) const {
+  AnchorWeights<double> weigh_anchor(bool counts, const AnchorOutput& mined, std::int64_t i) const {
     if (!counts || mined.index[i] < 0) return {};
-    const WeightRule& rule = job_.rule;
-    const T p = positive_[i], n = static_cast<const T*>(mined.value)[i];
-    T relative_positive = T(0), relative_negative = T(0);
+    const double p = double(positive_[i]), n = double(static_cast<const T*>(mined.value)[i]);
+    double relative_positive = 0, relative_negative = 0;
     if (relative_positive_) {
-      relative_positive = T((*relative_positive_)(p, n));
-      const std::int64_t others = mined.count[i];
-      if (others > 0) relative_negative = static_cast<const T*>(mined.sum)[i] / T(others);
+      relative_positive = (*relative_positive_)(p, n);
+      if (mined.count[i] > 0) relative_negative = mean_of(mined, i);
     }
-    return anchor_weights(rule, p, n, relative_positive, relative_negative);
+    return anchor_weights(job_.rule, p, n, relative_positive, relative_negative);
+  }
+
+  // R-. Exponentials that are too small for the dtype of their sum count as its smallest normal number.
+  double mean_of(const AnchorOutput& mined, std::int64_t i) const {
+    constexpr double kSmallest = std::numeric_limits<T>::min();
+    const double mean = double(static_cast<const T*>(mined.sum)[i]) / double(mined.count[i]);
+    return job_.rule.pair == Pair::sigmoid_ms && mean < kSmallest ? kSmallest : mean;
   }
 
   const WeighJob& job_;

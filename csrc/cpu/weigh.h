@@ -1,6 +1,6 @@
 // The weight stage of the built-in objectives on [B] vectors; docs/derivation.md, sections 2, 5 and 6.
 //
-// A twin of goal_kernels/weights.py in the accumulate dtype; R+ is computed in double.
+// A twin of goal_kernels/weights.py, in double: products of a huge and a tiny factor need its range.
 #pragma once
 
 #include <cstdint>

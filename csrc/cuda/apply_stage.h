@@ -196,10 +196,8 @@ struct Gathering {
     float factor = *a.grad_loss;
     if (side.own_scale != nullptr) {
       const float scale = side.own_scale[row];
-      // So short a row that its scale is a constant has no projection.
-      const float along = scale < kLargestScale ? projection(side, row) : 0.0f;
-      sum.add(-along * scale, side.own, row);
-      factor *= scale;
+      sum.add(-projection(side, row) * scale, side.own, row);
+      factor *= scale < kLargestScale ? scale : 0.0f;  // a row too short to normalise has no direction
     }
     sum.scale(factor);
     sum.write(side.out, row);

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from goal_kernels.backends.base import Backend, Call, Verdict
+from goal_kernels.backends.chunked import ChunkedBackend
 from goal_kernels.backends.cpu import CpuBackend
 from goal_kernels.backends.cuda import CudaBackend
 from goal_kernels.backends.reference import ReferenceBackend
@@ -18,9 +19,10 @@ BACKENDS: tuple[Backend, ...] = (
     CpuBackend(),
     TritonBackend(),
     CudaBackend(),
+    ChunkedBackend(),
     ReferenceBackend(),
 )
-"""Fastest first on the devices each supports."""
+"""Fastest first on the devices each supports. `auto` takes the chunked one at the latest."""
 
 AUTO = "auto"
 

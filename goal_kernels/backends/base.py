@@ -1,11 +1,9 @@
 """The contract every backend fulfils: what it is asked, what it answers.
 
-The objective runs in three stages, *mine -> weight -> apply*. A backend supplies the first and the
-last. The weights in between act on [B] vectors and are plain torch, the same for all backends, so a
-new objective element needs no code here and a new backend needs to know no element.
-
-What operators call is `search`, `forward` and `backward`: the stages with everything around them.
-`ComposedBackend` makes them from `mine` and `apply`; a backend may override them with faster twins.
+The objective runs in three stages, *mine -> weight -> apply*. A backend supplies the first as
+`search` and the last as `backward`. The weights in between act on [B] vectors and are plain torch,
+the same for all backends, so a new objective element needs no code here and a new backend needs to
+know no element; `forward` joins the first two, and a backend may have a faster twin of both.
 
 Shapes: image embeddings [N, D], text embeddings [M, D]. Row i is an image anchor, column j a text
 anchor. Similarity is S[i, j] = <image[i], text[j]>. The *accumulate dtype* is float64 for float64
@@ -21,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import Forward, Found, GradientTerms, Mined, Weighted
+from goal_kernels.backends.answers import Forward, Found, Mined, Weighted
 from goal_kernels.backends.scores import RankCounts
 from goal_kernels.constants import RELATIVE_KINDS as RELATIVE_KINDS
 
@@ -116,7 +114,7 @@ class WeightStage(NamedTuple):
 
 
 class Backend(ABC):
-    """One way to mine and to apply. Stateless; instances are registered in `backends/__init__`.
+    """One way to mine and to sum gradients. Stateless; instances stand in `backends/__init__`.
 
     ranks: whether it has `rank` too.
     list_rows: rows that its `forward` adds to `Forward.hardest`, for its own `backward`.
@@ -135,53 +133,16 @@ class Backend(ABC):
         """Whether an available backend can serve `call`. Must not touch the device."""
 
     @abstractmethod
-    def mine(
-        self,
-        image: Tensor,
-        text: Tensor,
-        pairing: Pairing,
-        relative: RelativeQuery,
-        precision: str,
-    ) -> Mined:
-        """Mine both directions in one pass.
+    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
+        """Similarities of the positives, and the hardest negatives of both directions.
 
         Args:
             image, text: [N, D] and [M, D], N, M, D >= 1, same dtype and device, any strides.
             pairing: see `Pairing`; index tensors are int64, contiguous, on the same device.
-            relative: see `RelativeQuery`.
-            precision: one of PRECISIONS, torch's words for float32 products.
-        Returns: `Mined`. Deterministic: bit-equal for equal inputs, for any thread count or grid.
+            query: see `SearchQuery`.
+        Returns: `Found`. Deterministic: bit-equal for equal inputs.
         """
 
-    @abstractmethod
-    def apply(
-        self,
-        grad_loss: Tensor,
-        image: Tensor,
-        text: Tensor,
-        terms: GradientTerms,
-        need: tuple[bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Gather and scatter the gradient rows.
-
-        grad_image[i] = g (row_weight[i] text[hardest_text[i]] - positive_weight[i] text[target[i]]
-                           + sum over k with hardest_image[k] = i of column_weight[k] text[k])
-        grad_text[j]  = g (column_weight[j] image[hardest_image[j]]
-                           - sum over i with target[i] = j of positive_weight[i] image[i]
-                           + sum over i with hardest_text[i] = j of row_weight[i] image[i])
-
-        Args:
-            grad_loss: g, 0-d, accumulate dtype, on the device of the embeddings.
-            need: whether the image and the text gradient are wanted.
-        Returns: grad_image [N, D] and grad_text [M, D] in the input dtype, contiguous; None where
-            not wanted. Accumulated in the accumulate dtype; deterministic.
-        """
-
-    @abstractmethod
-    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
-        """Positives, and `mine` with the threshold they give. Arguments as in `mine`."""
-
-    @abstractmethod
     def forward(
         self,
         image: Tensor,
@@ -194,6 +155,8 @@ class Backend(ABC):
 
         A twin of `stage.weigh` must agree with it to a few roundings of the accumulate dtype.
         """
+        found = self.search(image, text, pairing, query)
+        return Forward.pack(found, stage.weigh(found.positive, found.mined))
 
     @abstractmethod
     def backward(
@@ -205,10 +168,21 @@ class Backend(ABC):
         hardest: Tensor,
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        """`apply` to what `forward` left; for normalised rows the gradients of the raw rows.
+        """Sum the gradient rows, for a square batch; see `GradientTerms`.
 
-        Args: as in `apply`; vectors, hardest: as in `Forward`, hardest with this backend's own
-            rows or without any.
+        grad_image[i] = g (row_weight[i] text[hardest_text[i]] - positive_weight[i] text[i]
+                           + sum over k with hardest_image[k] = i of column_weight[k] text[k])
+        grad_text[j]  = g (column_weight[j] image[hardest_image[j]] - positive_weight[j] image[j]
+                           + sum over k with hardest_text[k] = j of row_weight[k] image[k])
+
+        Args:
+            grad_loss: g, 0-d, accumulate dtype, on the device of the embeddings.
+            image, text: [B, D] each; with `normalize` the raw rows, whose gradients are returned.
+            vectors, hardest: as in `Forward`, hardest with this backend's own rows or without any.
+            need: whether the image and the text gradient are wanted.
+        Returns: grad_image and grad_text [B, D] in the input dtype, contiguous; None where not
+            wanted. Accumulated in the accumulate dtype; bit-equal for equal inputs, for any number
+            of threads.
         """
 
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
@@ -219,7 +193,7 @@ class Backend(ABC):
         resolves tie, whatever order a product was summed in.
 
         Args:
-            image, text: as in `mine`.
+            image, text: as in `search`.
             text_to_image: int64 [M], contiguous, in [0, N); row of the image of each text.
         Returns: `RankCounts`. Memory O(N + M) and a constant. Deterministic.
         Raises: NotImplementedError unless `ranks`.

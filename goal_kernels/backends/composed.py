@@ -1,17 +1,48 @@
-"""What operators call, composed from a backend's `mine` and `apply` in plain torch."""
+"""`search` and `backward` composed from mining and applying in plain torch."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from torch import Tensor
 
-from goal_kernels.backends.answers import UNSCALED, Forward, Found, Scales, unpack_terms
-from goal_kernels.backends.base import Backend, Pairing, SearchQuery, WeightStage
+from goal_kernels.backends.answers import (
+    UNSCALED,
+    Found,
+    GradientTerms,
+    Mined,
+    Scales,
+    unpack_terms,
+)
+from goal_kernels.backends.base import Backend, Pairing, RelativeQuery, SearchQuery
 from goal_kernels.normalization import raw_gradient, row_scale, scaled_rows
 from goal_kernels.pairs import pair_similarity, relative_query
 
 
 class ComposedBackend(Backend):
     """A backend that supplies `mine` and `apply` only. Normalised rows are made and mined."""
+
+    @abstractmethod
+    def mine(
+        self,
+        image: Tensor,
+        text: Tensor,
+        pairing: Pairing,
+        relative: RelativeQuery,
+        precision: str,
+    ) -> Mined:
+        """Mine both directions in one pass; arguments as in `Backend.search`."""
+
+    @abstractmethod
+    def apply(
+        self,
+        grad_loss: Tensor,
+        image: Tensor,
+        text: Tensor,
+        terms: GradientTerms,
+        need: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The sums of `Backend.backward`, with any targets. Returns them in the input dtype."""
 
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
         scales = Scales(row_scale(image), row_scale(text)) if query.normalize else UNSCALED
@@ -20,17 +51,6 @@ class ComposedBackend(Backend):
         relative = relative_query(query.relative, positive, query.epsilon, query.beta)
         mined = self.mine(image, text, pairing, relative, query.precision)
         return Found.pack(positive, mined, scales)
-
-    def forward(
-        self,
-        image: Tensor,
-        text: Tensor,
-        pairing: Pairing,
-        query: SearchQuery,
-        stage: WeightStage,
-    ) -> Forward:
-        found = self.search(image, text, pairing, query)
-        return Forward.pack(found, stage.weigh(found.positive, found.mined))
 
     def backward(
         self,

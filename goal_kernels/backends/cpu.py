@@ -11,15 +11,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
-from goal_kernels.backends.answers import (
-    UNSCALED,
-    VECTORS,
-    Forward,
-    Found,
-    GradientTerms,
-    Mined,
-    Scales,
-)
+from goal_kernels.backends.answers import VECTORS, Forward, Found
 from goal_kernels.backends.arguments import (
     DTYPES,
     address,
@@ -29,22 +21,20 @@ from goal_kernels.backends.arguments import (
     matrix_argument,
 )
 from goal_kernels.backends.base import (
-    RELATIVE_KINDS,
+    Backend,
     Call,
     Pairing,
-    RelativeQuery,
     SearchQuery,
     Verdict,
     WeightStage,
     accumulate_dtype,
 )
-from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.backends.scores import RankCounts
 
 AUTO_ISA = "auto"
 
 
-class CpuBackend(ComposedBackend):
+class CpuBackend(Backend):
     """The native module behind the contract: normalised rows stay raw rows with scales.
 
     Args:
@@ -70,46 +60,6 @@ class CpuBackend(ComposedBackend):
             return Verdict(False, f"it supports {supported}, not {call.dtype}.")
         return Verdict(True)
 
-    def mine(
-        self,
-        image: Tensor,
-        text: Tensor,
-        pairing: Pairing,
-        relative: RelativeQuery,
-        precision: str,
-        scales: Scales = UNSCALED,
-    ) -> Mined:
-        """See `Backend.mine`; with scales the scaled rows are mined, without a copy of them."""
-        image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
-        rows, columns = image.shape[0], text.shape[0]
-        value = accumulate_dtype(image.dtype)
-        if relative.kind not in RELATIVE_KINDS:
-            raise ValueError(
-                f"relative.kind: expected one of {RELATIVE_KINDS}, got {relative.kind!r}"
-            )
-        ids = id_addresses(pairing, rows, columns)
-        mined = _empty_mined(rows, columns, value, relative.kind != "none")
-        native.load().mine(
-            dtype=DTYPES[image.dtype],
-            image=matrix_argument(image, address(scales.image, "image_scale", value, rows)),
-            text=matrix_argument(text, address(scales.text, "text_scale", value, columns)),
-            width=image.shape[1],
-            pairing=(address(pairing.target, "target", torch.int64, rows), *ids),
-            relative=(
-                relative.kind,
-                address(relative.threshold, "relative.threshold", value, 1),
-                float(relative.beta),
-            ),
-            row=addresses(mined.row_value, mined.row_index, mined.row_sum, mined.row_count),
-            column=addresses(
-                mined.column_value, mined.column_index, mined.column_sum, mined.column_count
-            ),
-            precision=precision,
-            threads=torch.get_num_threads(),
-            isa=self.isa,
-        )
-        return mined
-
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
         """See `Backend.search`. One native call (csrc/cpu/search.h)."""
         image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
@@ -117,11 +67,11 @@ class CpuBackend(ComposedBackend):
         both, value = rows + columns, accumulate_dtype(image.dtype)
         sums = 0 if query.relative == "none" else both
         found = Found(
-            torch.empty(rows + both, dtype=value),
-            torch.empty(both, dtype=torch.int64),
-            torch.empty(sums, dtype=value),
-            torch.empty(sums, dtype=torch.int64),
-            torch.empty(both if query.normalize else 0, dtype=value),
+            image.new_empty(rows + both, dtype=value),
+            image.new_empty(both, dtype=torch.int64),
+            image.new_empty(sums, dtype=value),
+            image.new_empty(sums, dtype=torch.int64),
+            image.new_empty(both if query.normalize else 0, dtype=value),
         )
         native.load().search(
             DTYPES[image.dtype],
@@ -159,9 +109,9 @@ class CpuBackend(ComposedBackend):
             raise ValueError(f"text: expected {batch} rows as images, got {text.shape[0]}")
         dtype = accumulate_dtype(image.dtype)
         result = Forward(
-            torch.empty((), dtype=dtype),
-            torch.empty((VECTORS + 2 if query.normalize else VECTORS, batch), dtype=dtype),
-            torch.empty((2, batch), dtype=torch.int64),
+            image.new_empty((), dtype=dtype),
+            image.new_empty((VECTORS + 2 if query.normalize else VECTORS, batch), dtype=dtype),
+            image.new_empty((2, batch), dtype=torch.int64),
         )
         native.load().forward(
             DTYPES[image.dtype],
@@ -180,31 +130,6 @@ class CpuBackend(ComposedBackend):
             self.isa,
         )
         return result
-
-    def apply(
-        self,
-        grad_loss: Tensor,
-        image: Tensor,
-        text: Tensor,
-        terms: GradientTerms,
-        need: tuple[bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """See `Backend.apply`."""
-        rows, columns = image.shape[0], text.shape[0]
-        value = accumulate_dtype(image.dtype)
-        # Weights may be expanded scalars; the names keep a copy alive until the call is over.
-        positive, row, column = (weight.contiguous() for weight in terms[3:])
-        indices = (
-            address(terms.hardest_text, "hardest_text", torch.int64, rows),
-            address(terms.hardest_image, "hardest_image", torch.int64, columns),
-            address(terms.target, "target", torch.int64, rows),
-        )
-        weights = (
-            address(positive, "positive_weight", value, rows),
-            address(row, "row_weight", value, rows),
-            address(column, "column_weight", value, columns),
-        )
-        return self._gather(grad_loss, (image, text), (0, 0), indices, weights, need)
 
     def backward(
         self,
@@ -229,26 +154,10 @@ class CpuBackend(ComposedBackend):
         weights = (first + 3 * step, first + 4 * step, first + 5 * step)
         scales = (first + 6 * step, first + 7 * step) if len(vectors) > VECTORS else (0, 0)
         indices = (text_index, text_index + batch * hardest.element_size(), 0)
-        return self._gather(grad_loss, (image, text), scales, indices, weights, need)
-
-    def _gather(
-        self,
-        grad_loss: Tensor,
-        embeddings: tuple[Tensor, Tensor],
-        scales: tuple[int, int],
-        indices: tuple[int, int, int],
-        weights: tuple[int, int, int],
-        need: tuple[bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Both gradients.
-
-        Args: the rest are addresses; scales: 0 for none; indices: hardest text, hardest image and
-            target; weights: positive, row, column.
-        """
-        image = as_rows(embeddings[0], "image")
-        text = as_rows(embeddings[1], "text", like=image)
-        grad_image = torch.empty(image.shape, dtype=image.dtype) if need[0] else None
-        grad_text = torch.empty(text.shape, dtype=text.dtype) if need[1] else None
+        image = as_rows(image, "image")
+        text = as_rows(text, "text", like=image)
+        grad_image = image.new_empty(image.shape) if need[0] else None
+        grad_text = text.new_empty(text.shape) if need[1] else None
         native.load().apply(
             DTYPES[image.dtype],
             matrix_argument(image, scales[0]),
@@ -266,8 +175,11 @@ class CpuBackend(ComposedBackend):
         image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
         rows, columns = image.shape[0], text.shape[0]
         counts = RankCounts(
-            torch.empty(columns, dtype=torch.float32),
-            *(torch.empty(length, dtype=torch.int64) for length in (rows, rows, columns, columns)),
+            image.new_empty(columns, dtype=torch.float32),
+            *(
+                image.new_empty(length, dtype=torch.int64)
+                for length in (rows, rows, columns, columns)
+            ),
         )
         native.load().rank(
             dtype=DTYPES[image.dtype],
@@ -282,18 +194,3 @@ class CpuBackend(ComposedBackend):
             isa=self.isa,
         )
         return counts
-
-
-def _empty_mined(rows: int, columns: int, value: torch.dtype, sums: bool) -> Mined:
-    """Uninitialised results: [N] and [M] vectors, sums of length 0 unless wanted."""
-    sum_rows, sum_columns = (rows, columns) if sums else (0, 0)
-    return Mined(
-        row_value=torch.empty(rows, dtype=value),
-        row_index=torch.empty(rows, dtype=torch.int64),
-        column_value=torch.empty(columns, dtype=value),
-        column_index=torch.empty(columns, dtype=torch.int64),
-        row_sum=torch.empty(sum_rows, dtype=value),
-        row_count=torch.empty(sum_rows, dtype=torch.int64),
-        column_sum=torch.empty(sum_columns, dtype=value),
-        column_count=torch.empty(sum_columns, dtype=torch.int64),
-    )

@@ -8,12 +8,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import GradientTerms, Mined
-from goal_kernels.backends.base import Call, Pairing, RelativeQuery, Verdict, accumulate_dtype
-from goal_kernels.backends.composed import ComposedBackend
+from goal_kernels.backends.answers import UNSCALED, Found, Mined, Scales, unpack_terms
+from goal_kernels.backends.base import (
+    Backend,
+    Call,
+    Pairing,
+    RelativeQuery,
+    SearchQuery,
+    Verdict,
+)
 from goal_kernels.backends.reference_rank import rank_blocks
 from goal_kernels.backends.scores import RankCounts
-from goal_kernels.pairs import pair_similarity
+from goal_kernels.normalization import raw_gradient, row_scale, wide_rows
+from goal_kernels.pairs import pair_similarity, relative_query
 from goal_kernels.reference import apply_terms, mine_similarity
 
 
@@ -31,8 +38,12 @@ def matmul_precision(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-class ReferenceBackend(ComposedBackend):
-    """Mining by one matrix product and dense reductions, applying by gather and ordered scatter."""
+class ReferenceBackend(Backend):
+    """Mining by one matrix product and dense reductions, gradients by ordered sums of rows.
+
+    Half-precision inputs are widened first: their products are exact in the wider type. Normalised
+    rows are made, in the accumulate dtype.
+    """
 
     name = "reference"
     ranks = True
@@ -43,38 +54,43 @@ class ReferenceBackend(ComposedBackend):
     def supports(self, call: Call) -> Verdict:
         return Verdict(True)
 
-    def mine(
-        self,
-        image: Tensor,
-        text: Tensor,
-        pairing: Pairing,
-        relative: RelativeQuery,
-        precision: str,
+    def _mine(
+        self, image: Tensor, text: Tensor, pairing: Pairing, relative: RelativeQuery
     ) -> Mined:
-        dtype = accumulate_dtype(image.dtype)
-        # Half-precision inputs are widened first: their products are exact in the wider type.
-        lossless = image.dtype != torch.float32
-        with matmul_precision("highest" if lossless else precision):
-            similarity = image.to(dtype) @ text.to(dtype).T
-        mined = mine_similarity(similarity, pairing, relative)
-        if lossless or precision == "highest":
-            return mined
-        return mined._replace(
-            row_value=pair_similarity(image, text, mined.row_index),
-            column_value=pair_similarity(text, image, mined.column_index),
-        )
+        """Mine rows of the accumulate dtype, as precisely as torch's products are set to be."""
+        return mine_similarity(image @ text.T, pairing, relative)
 
-    def apply(
+    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
+        scales = Scales(row_scale(image), row_scale(text)) if query.normalize else UNSCALED
+        lossless = image.dtype != torch.float32
+        image, text = wide_rows(image, scales.image), wide_rows(text, scales.text)
+        positive = pair_similarity(image, text, pairing.target)
+        relative = relative_query(query.relative, positive, query.epsilon, query.beta)
+        with matmul_precision("highest" if lossless else query.precision):
+            mined = self._mine(image, text, pairing, relative)
+        if not lossless and query.precision != "highest":
+            mined = mined._replace(
+                row_value=pair_similarity(image, text, mined.row_index),
+                column_value=pair_similarity(text, image, mined.column_index),
+            )
+        return Found.pack(positive, mined, scales)
+
+    def backward(
         self,
         grad_loss: Tensor,
         image: Tensor,
         text: Tensor,
-        terms: GradientTerms,
+        vectors: Tensor,
+        hardest: Tensor,
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        dtype = accumulate_dtype(image.dtype)
-        grads = apply_terms(grad_loss, image.to(dtype), text.to(dtype), terms, need)
-        grad_image, grad_text = (None if g is None else g.to(image.dtype) for g in grads)
+        terms, scales = unpack_terms(vectors, hardest)
+        rows = wide_rows(image, scales.image), wide_rows(text, scales.text)
+        grads = apply_terms(grad_loss, *rows, terms, need)
+        grad_image, grad_text = (
+            None if grad is None else raw_gradient(grad, raw, scale).to(raw.dtype)
+            for grad, raw, scale in zip(grads, (image, text), scales, strict=True)
+        )
         return grad_image, grad_text
 
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:

@@ -2,54 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from goal_kernels.backends.scores import RankCounts, best_positives, comparable
+from goal_kernels.constants import RESCORE_ELEMENTS
 
 IMAGE_BLOCK = 512
 TEXT_BLOCK = 4096
 """A block holds 16 MiB of float64 scores: large enough for the product, small beside the inputs."""
 
+UNIT = 2.0**-53
+"""Relative error of a rounding in float64."""
+
 
 def rank_blocks(image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
-    """`Backend.rank` by blocks: O(N + M) memory and one block."""
+    """`Backend.rank` by blocks: O(N + M) memory and one block.
+
+    How a matrix product sums depends on where a block ends, so its last bits say nothing about
+    ties. Scores that they decide, because they cancel or lie in the middle of two float32 numbers,
+    are summed again in an order that depends on nothing but D.
+    """
+    # Any order of D products and additions stays this close to the true sum; two sums differ twice.
+    slack = 2 * (image.shape[1] + 2) * UNIT
+    lengths = [side.double().norm(dim=1) for side in (image, text)]
 
     def block(rows: slice, columns: slice) -> Tensor:
-        return (image[rows].double() @ text[columns].double().T).float()
+        left, right = image[rows].double(), text[columns].double()
+        score = left @ right.T
+        error = slack * lengths[0][rows, None] * lengths[1][columns]
+        open_pairs = ((score - error).float() != (score + error).float()) & score.isfinite()
+        i, j = open_pairs.nonzero(as_tuple=True)
+        step = max(1, RESCORE_ELEMENTS // image.shape[1])
+        for first, second in zip(i.split(step), j.split(step), strict=True):
+            score[first, second] = row_dots(left[first], right[second])
+        return score.float()
 
-    return count_blocks(
-        _positive_scores(image, text, text_to_image), text_to_image, len(image), block
-    )
+    return count_blocks(block, text_to_image, len(image))
+
+
+def row_dots(left: Tensor, right: Tensor) -> Tensor:
+    """<left[p], right[p]> of two [P, D], summed in an order that depends on D alone. [P]"""
+    terms = left * right
+    width = terms.shape[1]
+    while width > 1:
+        half = (width + 1) // 2
+        terms[:, : width - half] += terms[:, half:width]
+        width = half
+    return terms[:, 0].contiguous()
 
 
 def count_blocks(
-    positive: Tensor,
-    text_to_image: Tensor,
-    images: int,
-    block: Callable[[slice, slice], Tensor],
+    block: Callable[[slice, slice], Tensor], text_to_image: Tensor, images: int
 ) -> RankCounts:
     """Count what stands before the positives in a score matrix that is given block by block.
 
     Args:
-        positive: [M] float32 or float64, score of every text with its own image.
+        block: scores [rows, columns] of a block, float32 or float64; the same each time it is
+            asked. Positives are read from these blocks too, so that equal scores tie.
         text_to_image: [M] int64 in [0, images).
-        block: scores [rows, columns] of a block, in the dtype of `positive`; asked for each block
-            once, rows first.
     """
+    texts, device = len(text_to_image), text_to_image.device
+    positive = torch.cat([_own_scores(block, text_to_image, images, c) for c in _cut_texts(texts)])
     text_best = comparable(positive)
     image_best = best_positives(text_best, text_to_image, images)
-    texts = len(positive)
-    better = torch.zeros(images + texts, dtype=torch.int64, device=positive.device)
+    better = torch.zeros(images + texts, dtype=torch.int64, device=device)
     ties = torch.zeros_like(better)
-    for top in range(0, images, IMAGE_BLOCK):
-        rows = slice(top, min(top + IMAGE_BLOCK, images))
-        for left in range(0, texts, TEXT_BLOCK):
-            columns = slice(left, min(left + TEXT_BLOCK, texts))
+    for rows in _cut_images(images):
+        number = torch.arange(rows.start, rows.stop, device=device)
+        for columns in _cut_texts(texts):
             score = comparable(block(rows, columns))
-            number = torch.arange(rows.start, rows.stop, device=positive.device)
             wrong = number[:, None] != text_to_image[None, columns]
             for axis, offset, part, best in (
                 (1, 0, rows, image_best[rows, None]),
@@ -61,11 +85,27 @@ def count_blocks(
     return RankCounts(positive, better[:images], ties[:images], better[images:], ties[images:])
 
 
-def _positive_scores(image: Tensor, text: Tensor, text_to_image: Tensor) -> Tensor:
-    """Score of every text with its own image, [M] float32."""
-    parts = []
-    for start in range(0, text.shape[0], TEXT_BLOCK):
-        part = slice(start, start + TEXT_BLOCK)
-        own = image[text_to_image[part]].double()
-        parts.append((own * text[part].double()).sum(dim=1).float())
-    return torch.cat(parts)
+def _own_scores(
+    block: Callable[[slice, slice], Tensor], text_to_image: Tensor, images: int, columns: slice
+) -> Tensor:
+    """Score of every text of these columns with its own image, from the blocks that hold one."""
+    own = text_to_image[columns]
+    place = torch.arange(len(own), device=own.device)
+    score = None
+    for rows in _cut_images(images):
+        here = (own >= rows.start) & (own < rows.stop)
+        if here.any():
+            found = block(rows, columns)[
+                (own - rows.start).clamp(0, rows.stop - rows.start - 1), place
+            ]
+            score = found if score is None else torch.where(here, found, score)
+    assert score is not None
+    return score
+
+
+def _cut_images(images: int) -> Iterator[slice]:
+    return (slice(i, min(i + IMAGE_BLOCK, images)) for i in range(0, images, IMAGE_BLOCK))
+
+
+def _cut_texts(texts: int) -> Iterator[slice]:
+    return (slice(j, min(j + TEXT_BLOCK, texts)) for j in range(0, texts, TEXT_BLOCK))

@@ -99,7 +99,7 @@ def encode_checkpoint(path: Path, options: Encoding) -> Encoded:
     return Encoded(
         image_embeddings=image,
         text_embeddings=text,
-        image_of_caption=torch.as_tensor(split.image_of_caption, device="cpu"),
+        image_of_caption=torch.from_numpy(split.image_of_caption),
         split=data.test_split,
         truth=split.truth,
         oracle=read_oracle(split.folder, data.test_split),
@@ -167,7 +167,7 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
+        return torch.empty(0, dtype=torch.uint8, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: {name!r} cannot be used here: {error}") from error
 

@@ -59,7 +59,7 @@ def settle(standing: Standing, ties: str) -> Tensor:
     """
     rank = standing.better.double()
     if ties == "expected":
-        rank = rank + standing.ties / (standing.positives + 1.0)
+        rank = rank + standing.ties.double() / (standing.positives + 1)
     elif ties == "pessimistic":
         rank = rank + standing.ties
     return rank.masked_fill(standing.positives == 0, float("nan"))
@@ -115,9 +115,10 @@ def retrieval_ranks(
             order it leaves them and NaN first, which is what VSE++, SCAN and VSE-infinity print. It
             sorts where the others count, and so takes several times as long.
         backend: "auto"; "cpu", native, or "triton", on a GPU: fast products tell most pairs apart,
-            float64 decides those too close to call; or "reference": float64 torch on the device of
-            the embeddings. All count the same scores. They can differ where a float64 sum, taken in
-            another order, lies on the other side of the middle of two float32 numbers.
+            float64 decides those too close to call; or "chunked" and "reference": float64 torch on
+            the device of the embeddings. All count the same scores. They can differ where a float64
+            sum, taken in another order, lies on the other side of the middle of two float32
+            numbers, and where it cancels to less than its own rounding.
 
     Returns: `RetrievalRanks`, on the device of the embeddings.
 

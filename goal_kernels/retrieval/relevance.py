@@ -250,12 +250,8 @@ def _precisions(place: _Places, relevant: Tensor, filled: Tensor) -> tuple[Tenso
     better, ties, before, equal = (part.double() for part in place)
     count = relevant[:, None]
     places = torch.minimum(place.ties, count - place.better).clamp(min=0)
-    harmonic = torch.cat(
-        [
-            torch.zeros(1, dtype=torch.float64),
-            1.0 / torch.arange(1, int(relevant.max()) + 1, dtype=torch.float64),
-        ]
-    ).cumsum(0)
+    number = torch.arange(int(relevant.max()) + 1, dtype=torch.float64, device=relevant.device)
+    harmonic = torch.where(number > 0, 1.0 / number, 0.0).cumsum(0)
     start = torch.minimum(place.better, count)
     h = harmonic[start + places] - harmonic[start]
     d = (equal - 1) / (ties - 1).clamp(min=1)

@@ -51,10 +51,6 @@ class Scores(ABC):
         """The numbers themselves, [rows, columns]: products and means in float64, else as given."""
 
     @abstractmethod
-    def pairs(self, images: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.floating]:
-        """The numbers [P] of pairs (images[p], texts[p])."""
-
-    @abstractmethod
     def select(self, images: slice, texts: Rows) -> Scores:
         """The scores between some of the images and some of the texts."""
 
@@ -75,13 +71,11 @@ class Scores(ABC):
             raise BackendUnavailableError(
                 f"backend {backend!r} counts scores of embeddings only; use 'auto'."
             )
-        texts = np.arange(self.shape[1])
-        positive = self._rounded(self.pairs(text_to_image.numpy(), texts))
 
         def block(rows: slice, columns: slice) -> Tensor:
             return self._rounded(self.block(rows, columns))
 
-        return count_blocks(positive, text_to_image, self.shape[0], block)
+        return count_blocks(block, text_to_image, self.shape[0])
 
     def blocks_of_images(self) -> Iterator[slice]:
         """Slices of the images; the scores of one slice with all texts are a block."""
@@ -125,14 +119,6 @@ class EmbeddingScores(Scores):
         """Float64 products."""
         image, text = self._numbers
         return np.matmul(image[rows], text[columns].T)
-
-    def pairs(self, images: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Float64 products."""
-        image, text = self._numbers
-        found = np.empty(len(texts))
-        for part in _slices(len(texts), image.shape[1]):
-            found[part] = np.einsum("pd,pd->p", image[images[part]], text[texts[part]])
-        return found
 
     def select(self, images: slice, texts: Rows) -> Scores:
         """The scores between some of the images and some of the texts."""
@@ -184,10 +170,6 @@ class MatrixScores(Scores):
         """The scores as given, in their dtype."""
         return self.matrix[rows, columns]
 
-    def pairs(self, images: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.floating]:
-        """The scores as given, in their dtype."""
-        return self.matrix[images, texts]
-
     def select(self, images: slice, texts: Rows) -> Scores:
         """The scores between some of the images and some of the texts."""
         return MatrixScores(self.matrix[images][:, texts])
@@ -224,10 +206,6 @@ class MeanScores(Scores):
     def block(self, rows: slice, columns: slice) -> NDArray[np.floating]:
         """Float64 means."""
         return self._mean([member.block(rows, columns) for member in self.members])
-
-    def pairs(self, images: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Float64 means."""
-        return self._mean([member.pairs(images, texts) for member in self.members])
 
     def _mean(self, parts: list[NDArray[np.floating]]) -> NDArray[np.float64]:
         # In the order of the members, as a mean over the first axis of stacked matrices is.

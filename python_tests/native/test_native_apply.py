@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import native_calls
 import native_loops as loops
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_against_loops(backend, shape, holes, dtype) -> None:
     scale = torch.tensor(-1.75, dtype=accumulate_dtype(dtype))
     expected = truth(scale.item(), image, text, terms)
     for need in ((True, True), (True, False), (False, True), (False, False)):
-        found = backend.apply(scale, image, text, terms, need)
+        found = native_calls.apply(backend, scale, image, text, terms, need)
         for wanted, grad, exact in zip(need, found, expected, strict=True):
             if wanted:
                 check(grad, exact, dtype, terms=20)
@@ -99,7 +100,7 @@ def test_hubs(backend, dtype) -> None:
     image, text = random_pair(1500, 1100, 20, dtype)
     terms = hub_terms(1500, 1100, accumulate_dtype(dtype))
     scale = torch.ones((), dtype=accumulate_dtype(dtype))
-    found = backend.apply(scale, image, text, terms, (True, True))
+    found = native_calls.apply(backend, scale, image, text, terms, (True, True))
     for grad, exact in zip(found, truth(1.0, image, text, terms), strict=True):
         check(grad, exact, dtype, terms=2000)
 
@@ -112,10 +113,10 @@ def test_bit_equal_for_any_thread_count(backend, set_threads) -> None:
         hub_terms(1500, 1100, torch.float32),
     ):
         set_threads(1)
-        serial = backend.apply(scale, image, text, terms, (True, True))
+        serial = native_calls.apply(backend, scale, image, text, terms, (True, True))
         for threads in (2, 3, 5):
             set_threads(threads)
-            again = backend.apply(scale, image, text, terms, (True, True))
+            again = native_calls.apply(backend, scale, image, text, terms, (True, True))
             assert torch.equal(serial[0], again[0])
             assert torch.equal(serial[1], again[1])
 
@@ -126,7 +127,9 @@ def test_zero_times_nan_is_nan_but_a_missing_term_is_nothing(backend) -> None:
     zeros = torch.zeros(3)
     none = torch.full((3,), -1)
     terms = GradientTerms(torch.tensor([1, -1, 0]), none, none, zeros, zeros, zeros)
-    grad_image, grad_text = backend.apply(torch.tensor(2.0), image, text, terms, (True, True))
+    grad_image, grad_text = native_calls.apply(
+        backend, torch.tensor(2.0), image, text, terms, (True, True)
+    )
     assert grad_image[0].isnan().all()
     assert torch.equal(grad_image[1:], torch.zeros(2, 4))
     assert torch.equal(grad_text, torch.zeros(3, 4))
@@ -136,7 +139,7 @@ def test_terms_without_an_index_ignore_their_weight(backend) -> None:
     image, text = torch.ones(2, 3), torch.ones(2, 3)
     weight, none = torch.full((2,), NAN), torch.full((2,), -1)
     terms = GradientTerms(none, none, none, weight, weight, weight)
-    for grad in backend.apply(torch.tensor(1.0), image, text, terms, (True, True)):
+    for grad in native_calls.apply(backend, torch.tensor(1.0), image, text, terms, (True, True)):
         assert torch.equal(grad, torch.zeros(2, 3))
 
 
@@ -155,7 +158,9 @@ def test_rounding_to_16_bits_is_torch_rounding(backend, dtype) -> None:
         torch.zeros(1),
     )  # fmt: skip
     ones = torch.ones(1, 1, dtype=dtype)
-    found = backend.apply(torch.tensor(1.0), ones.expand(rows, 1), ones, terms, (True, False))[0]
+    found = native_calls.apply(
+        backend, torch.tensor(1.0), ones.expand(rows, 1), ones, terms, (True, False)
+    )[0]
     expected = values.to(dtype)
     same = (found[:, 0] == expected) | (found[:, 0].isnan() & expected.isnan())
     assert same.all(), values[~same][:10]
@@ -170,7 +175,9 @@ def test_an_index_out_of_range_is_refused(fastest: CpuBackend, name, value) -> N
     index = getattr(terms, name).clone()
     index[-1] = value
     with pytest.raises(ValueError, match=rf"{name}.*got {value} at position {len(index) - 1}"):
-        fastest.apply(torch.tensor(1.0), image, text, terms._replace(**{name: index}), (True, True))
+        native_calls.apply(
+            fastest, torch.tensor(1.0), image, text, terms._replace(**{name: index}), (True, True)
+        )
 
 
 def test_strided_inputs_and_expanded_weights(backend) -> None:
@@ -178,9 +185,9 @@ def test_strided_inputs_and_expanded_weights(backend) -> None:
     terms = random_terms(30, 20, torch.float32, True)
     terms = terms._replace(positive_weight=torch.tensor(0.5).expand(30))
     one = torch.tensor(1.0)
-    plain = backend.apply(one, image, text, terms, (True, True))
-    strided = backend.apply(
-        one, image.T.contiguous().T, text.repeat(1, 2)[:, 9:], terms, (True, True)
+    plain = native_calls.apply(backend, one, image, text, terms, (True, True))
+    strided = native_calls.apply(
+        backend, one, image.T.contiguous().T, text.repeat(1, 2)[:, 9:], terms, (True, True)
     )
     assert torch.equal(plain[0], strided[0])
     assert torch.equal(plain[1], strided[1])
@@ -188,9 +195,9 @@ def test_strided_inputs_and_expanded_weights(backend) -> None:
 
 
 def test_gradients_of_normalised_rows(backend, set_threads) -> None:
-    """With scales, in float64: what autograd makes of F.normalize, hubs and tiny rows included."""
+    """With scales, in float64: as autograd of F.normalize, hubs included; 0 for too short rows."""
     image, text = random_pair(600, 600, 33, torch.float64)
-    image[7] *= 1e-14  # divided by 1e-12, a constant
+    image[7] *= 1e-14
     image[8] = 0
     vectors = torch.randn(6, 600, dtype=torch.float64)
     hardest = torch.randint(-1, 600, (2, 600))
@@ -198,8 +205,9 @@ def test_gradients_of_normalised_rows(backend, set_threads) -> None:
     terms, _ = unpack_terms(vectors, hardest)
     leaves = [x.clone().requires_grad_() for x in (image, text)]
     unit = [torch.nn.functional.normalize(x, dim=1) for x in leaves]
-    upstream = backend.apply(torch.tensor(-0.7).double(), *unit, terms, (True, True))
+    upstream = native_calls.apply(backend, torch.tensor(-0.7).double(), *unit, terms, (True, True))
     expected = torch.autograd.grad(unit, leaves, upstream)
+    expected[0][7:9] = 0
     scales = torch.stack([row_scale(x) for x in (image, text)])
     for threads in (1, 3):
         set_threads(threads)

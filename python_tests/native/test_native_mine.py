@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import native_calls
 import native_loops as loops
 import pytest
 import torch
@@ -60,7 +61,7 @@ def ask(
     pairing = Pairing(*map(vector, question[3:]))
     threshold = torch.tensor(question.threshold, dtype=accumulate_dtype(image.dtype))
     query = RelativeQuery(question.kind, threshold, question.beta)
-    return backend.mine(image, text, pairing, query, precision)
+    return native_calls.mine(backend, image, text, pairing, query, precision)[0]
 
 
 def close(found: Tensor, truth: list[float], tolerance: float) -> None:
@@ -345,7 +346,7 @@ def test_every_16_bit_pattern_is_widened_exactly(backend, dtype) -> None:
     text = torch.ones(1, 1, dtype=dtype)
     pairing = Pairing(torch.full((1 << 16,), -1))
     query = RelativeQuery("none", torch.tensor(0.0), 1.0)
-    found = backend.mine(image, text, pairing, query, "highest")
+    found, _ = native_calls.mine(backend, image, text, pairing, query)
     truth = image[:, 0].double()
     if dtype == torch.bfloat16 and backend.isa in FLUSHING_ISAS:
         truth = truth.masked_fill(truth.abs() < torch.finfo(dtype).tiny, 0.0)

@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from goal_kernels import native
-from goal_kernels.backends.answers import GradientTerms
-from goal_kernels.backends.base import Call, Pairing, RelativeQuery
+from goal_kernels.backends.base import Call, Pairing, SearchQuery
 from goal_kernels.backends.cpu import CpuBackend
 
-QUERY = RelativeQuery("exponential", torch.tensor(0.0), 10.0)
+QUERY = SearchQuery("exponential", 0.1, 10.0, False, "highest")
 
 
 def random_pair(rows: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,8 +72,8 @@ def call(**changes) -> None:
     arguments = {"image": torch.ones(3, 2), "text": torch.ones(4, 2), "target": None, "ids": None}
     arguments |= {"query": QUERY, "text_ids": None, "isa": "auto"} | changes
     pairing = Pairing(arguments["target"], arguments["ids"], arguments["text_ids"])
-    CpuBackend(arguments["isa"]).mine(
-        arguments["image"], arguments["text"], pairing, arguments["query"], "highest"
+    CpuBackend(arguments["isa"]).search(
+        arguments["image"], arguments["text"], pairing, arguments["query"]
     )
 
 
@@ -91,8 +90,7 @@ def call(**changes) -> None:
         ({"target": torch.zeros(3, dtype=torch.int32)}, "target: .*int64.*got.*int32"),
         ({"target": torch.zeros(6, dtype=torch.int64)[::2]}, "target: .*contiguous"),
         ({"ids": torch.zeros(3, dtype=torch.int64)}, "image_ids, text_ids: expected both or none"),
-        ({"query": RelativeQuery("cubic", torch.tensor(0.0), 1.0)}, "relative.kind: .*cubic"),
-        ({"query": QUERY._replace(threshold=torch.tensor(0.0).double())}, "relative.threshold"),
+        ({"query": QUERY._replace(relative="cubic")}, "relative: .*cubic"),
         ({"isa": "avx1024"}, "isa: expected one that this machine can run.*got 'avx1024'"),
     ],
 )
@@ -104,11 +102,9 @@ def test_wrong_arguments_are_refused(fastest, changes, message) -> None:
 def test_concurrent_callers_get_the_same_answer(fastest) -> None:
     """The kernels run without the interpreter lock and share nothing."""
     image, text = random_pair(200, 40)
-    alone = fastest.mine(image, text, Pairing(), QUERY, "highest")
+    alone = fastest.search(image, text, Pairing(), QUERY)
     with ThreadPoolExecutor(4) as pool:
-        jobs = [
-            pool.submit(fastest.mine, image, text, Pairing(), QUERY, "highest") for _ in range(8)
-        ]
+        jobs = [pool.submit(fastest.search, image, text, Pairing(), QUERY) for _ in range(8)]
         for job in jobs:
             assert all(map(torch.equal, alone, job.result()))
 
@@ -116,14 +112,14 @@ def test_concurrent_callers_get_the_same_answer(fastest) -> None:
 def _mine_in_child(connection) -> None:
     torch.set_num_threads(1)  # as data-loading workers do
     image, text = random_pair(200, 40)
-    mined = CpuBackend().mine(image, text, Pairing(), QUERY, "highest")
-    connection.send(mined.row_index.tolist())
+    found = CpuBackend().search(image, text, Pairing(), QUERY)
+    connection.send(found.indices.tolist())
 
 
 def test_a_forked_child_does_not_hang(fastest, set_threads) -> None:
     set_threads(2)
     image, text = random_pair(200, 40)
-    expected = fastest.mine(image, text, Pairing(), QUERY, "highest").row_index.tolist()
+    expected = fastest.search(image, text, Pairing(), QUERY).indices.tolist()
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_mine_in_child, args=(sender,))
@@ -138,8 +134,7 @@ def test_a_forked_child_does_not_hang(fastest, set_threads) -> None:
 
 MEMORY_SCRIPT = """
 import torch
-from goal_kernels.backends.answers import GradientTerms
-from goal_kernels.backends.base import Pairing, RelativeQuery
+from goal_kernels.backends.base import Pairing, SearchQuery
 from goal_kernels.backends.cpu import CpuBackend
 
 
@@ -151,17 +146,17 @@ def kilobytes(field):
 torch.set_num_threads(2)
 image, text = torch.randn(2, {batch}, {width})
 ids = torch.arange({batch})
-query = RelativeQuery("exponential", torch.tensor(0.0), 10.0)
+query = SearchQuery("exponential", 0.1, 10.0, False, "highest")
 backend = CpuBackend()
-backend.mine(image[:300], text[:300], Pairing(), query, "highest")
+backend.search(image[:300], text[:300], Pairing(), query)
 grads = torch.ones(2, {batch}, {width})  # what the gradients will occupy
 open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
 before = kilobytes("VmRSS")
 del grads
-mined = backend.mine(image, text, Pairing(None, ids, ids), query, "highest")
-weight = torch.ones({batch})
-terms = GradientTerms(mined.row_index, mined.column_index, None, weight, weight, weight)
-grads = backend.apply(torch.tensor(1.0), image, text, terms, (True, True))
+found = backend.search(image, text, Pairing(None, ids, ids), query)
+hardest = found.indices.view(2, {batch})
+vectors = torch.ones(6, {batch})
+grads = backend.backward(torch.tensor(1.0), image, text, vectors, hardest, (True, True))
 print(kilobytes("VmHWM") - before)
 """
 
@@ -174,14 +169,3 @@ def test_extra_memory_is_linear_in_the_batch(fastest) -> None:
     answer = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
     extra = int(answer.stdout) << 10
     assert extra < (16 << 20) + 400 * batch, f"{extra / 2**20:.1f} MiB"
-
-
-def test_apply_checks_its_vectors(fastest) -> None:
-    image = torch.ones(3, 2)
-    index, weight = torch.zeros(3, dtype=torch.int64), torch.ones(3)
-    terms = GradientTerms(index, index, None, weight, weight, weight)
-    one = torch.tensor(1.0)
-    with pytest.raises(ValueError, match=r"row_weight: expected 3 .*torch.float32.*torch.float64"):
-        fastest.apply(one, image, image, terms._replace(row_weight=weight.double()), (True, True))
-    with pytest.raises(ValueError, match="hardest_image: expected 3 contiguous"):
-        fastest.apply(one, image, image, terms._replace(hardest_image=index[:2]), (True, True))

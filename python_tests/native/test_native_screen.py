@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import native_calls
 import pytest
 import torch
 from torch import Tensor
@@ -33,20 +34,7 @@ class Found(NamedTuple):
 
 
 @pytest.fixture(params=SCREENING_ISAS)
-def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Found]:
-    products: list[str] = []
-    module = native.load()
-
-    class Listening:
-        def __getattr__(self, name: str) -> object:
-            return getattr(module, name)
-
-        def mine(self, **arguments: object) -> str:
-            products.append(module.mine(**arguments))
-            return products[-1]
-
-    monkeypatch.setattr(native, "load", Listening)
-
+def search(request: pytest.FixtureRequest) -> Callable[..., Found]:
     def run(
         image: Tensor,
         text: Tensor,
@@ -55,8 +43,8 @@ def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> C
         scales: Scales = UNSCALED,
     ) -> Found:
         query = RelativeQuery("none", torch.tensor(0.0), 1.0)
-        mined = CpuBackend(request.param).mine(image, text, pairing, query, precision, scales)
-        return Found(mined, products[-1])
+        backend = CpuBackend(request.param)
+        return Found(*native_calls.mine(backend, image, text, pairing, query, precision, scales))
 
     return run
 

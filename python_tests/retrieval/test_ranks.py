@@ -10,6 +10,7 @@ import torch
 import goal_kernels as gk
 from goal_kernels.backends import reference_rank
 from goal_kernels.backends.triton import TritonBackend
+from goal_kernels.retrieval import EmbeddingScores, MatrixScores, MeanScores
 
 
 def ragged(images: int = 40, seed: int = 0) -> torch.Tensor:
@@ -208,3 +209,31 @@ def test_a_backend_that_does_not_rank_says_so(monkeypatch) -> None:
     index = torch.arange(20) // 2
     with pytest.raises(gk.BackendUnavailableError, match="does not rank"):
         gk.retrieval_ranks(*embeddings(index), index, backend="triton")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "chunked", "reference"])
+@pytest.mark.parametrize("texts", [35, 4099])
+def test_copies_tie_where_scores_cancel(backend, texts) -> None:
+    """Products sum to 0 exactly and to some 1e-17 in most orders, which must be one order."""
+    generator = torch.Generator().manual_seed(2)
+    half = torch.randn(1, 20, generator=generator)
+    back = torch.randn(texts, 20, generator=generator)
+    order = torch.randperm(40, generator=generator)
+    image = torch.cat([half, half], dim=1)[:, order].repeat(35, 1)
+    text = torch.cat([back, -back], dim=1)[:, order]
+    owner = torch.arange(texts) % 35
+    found = gk.retrieval_ranks(image, text, owner, ties="pessimistic", backend=backend)
+    assert found.t2i.tolist() == [34.0] * texts
+
+
+def test_ensembles_read_positives_and_candidates_from_one_product() -> None:
+    """Equal images in a mean of products and given scores: a positive ties with its copies."""
+    generator = torch.Generator().manual_seed(4)
+    half, back = torch.randn(1, 20, generator=generator), torch.randn(16, 20, generator=generator)
+    order = torch.randperm(40, generator=generator)
+    image = torch.cat([half, half], dim=1)[:, order].repeat(16, 1)
+    text = torch.cat([back, -back], dim=1)[:, order]
+    given = MatrixScores(torch.zeros(16, 16))
+    scores = MeanScores([EmbeddingScores(image, text), given])
+    found = gk.similarity_ranks(scores, torch.arange(16), ties="pessimistic")
+    assert found.t2i.tolist() == [15.0] * 16

@@ -199,7 +199,7 @@ def test_hubs_of_normalised_rows(backend, device, monkeypatch, nan_filled_memory
 
 
 def test_normalised_rows(backend, device, nan_filled_memory) -> None:
-    """With a zero row, a row whose scale is a constant, and anchors that mined nothing."""
+    """With a zero row, a row too short to normalise, and anchors that mined nothing."""
     check_normalised(backend, device, square_state(40)[1])
 
 
@@ -225,8 +225,9 @@ def check_normalised(backend, device, hardest: Tensor) -> None:
     )
     for side, scale in enumerate(scales):
         unit = units[side]
-        along = (unit * gradients[side]).sum(1).where(scale < 1 / SHORTEST_LENGTH, 0.0)
+        along = (unit * gradients[side]).sum(1)
         truth = scale[:, None] * (gradients[side] - along[:, None] * unit)
+        truth[scale >= 1 / SHORTEST_LENGTH] = 0
         # Every similarity and every scale is rounded to float32, and each term is; a list of k
         # terms adds k roundings of a sum that `largest` bounds, once along the row and once across.
         size = largest[side] + unit.abs() * largest[side].sum(1, keepdim=True)

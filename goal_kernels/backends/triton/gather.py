@@ -58,9 +58,8 @@ def gradient_row(
     if NORMALIZE:
         scale = tl.load(vectors + (6 + SIDE) * length + row)
         unit = tl.load(own[0] + row * own[1] + element, mask=inside, other=0.0).to(tl.float32)
-        # The scale of a very short row is a constant, whose derivative projects nothing.
-        along = tl.where(scale < CONSTANT_SCALE, projection * scale, 0.0)
-        total = scale * (total - along * unit)
+        # A row too short to normalise has no direction and gets no gradient.
+        total = tl.where(scale < CONSTANT_SCALE, scale * (total - projection * scale * unit), 0.0)
     total *= tl.load(grad_loss)
     tl.store(out + row * width + element, total.to(out.dtype.element_ty), mask=inside)
 
