@@ -44,9 +44,10 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
         if path.is_file():
             return path
     near = get_close_matches(name, recipe_names(), 1)
-    meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipe_names())}"
+    meant = f"did you mean {near[0]}? " if near else ""
     raise FileNotFoundError(
-        f"--config: expected a YAML file or a packaged recipe, got {name!r}; {meant}"
+        f"--config: expected a YAML file or a packaged recipe, got {name!r}; {meant}there are "
+        f"{', '.join(recipe_names())}"
     )
 
 
