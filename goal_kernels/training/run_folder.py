@@ -132,7 +132,8 @@ def create_run_folder(
         return _create_whole(root, name, fill, held)
     except OSError as error:
         raise ValueError(
-            f"run.root: expected a place where folders can be made, got {root} ({error.strerror}); "
+            f"run.root: expected a place where folders can be made and locked, got {root} "
+            f"({error.strerror}); "
             "give another one with --run.root"
         ) from error
 
@@ -172,10 +173,10 @@ def lock_run(run: RunFolder, held: ExitStack) -> None:
     """
     if fcntl is None:
         return
-    file = held.enter_context(run.lock.open("a+", encoding="utf-8"))
+    file = held.enter_context(run.lock.open("a+", encoding="utf-8", errors="replace"))
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except (BlockingIOError, PermissionError) as error:  # POSIX allows either
         file.seek(0)
         holder = file.read().strip() or "another process"
         raise RunInUseError(
