@@ -197,6 +197,13 @@ def test_a_deep_or_empty_file_is_named(
     assert message in capsys.readouterr().err
 
 
+def test_what_a_killed_start_left_behind_is_not_compared(runs: Path) -> None:
+    hidden = runs / ".hinge.x1.partial"
+    hidden.mkdir()
+    (hidden / "config.yaml").write_text("{[")
+    assert main(["compare", str(runs)]) == 0
+
+
 def test_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(tmp_path)]) == 2
     assert f"{tmp_path}: expected a run folder" in capsys.readouterr().err
