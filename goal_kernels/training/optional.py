@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-import torch
-
 
 class MissingPackageError(ValueError):
     """An option asks for a package that is not installed."""
@@ -15,8 +13,7 @@ class MissingPackageError(ValueError):
 def need(package: str, extra: str, argument: str) -> ModuleType:
     """Import a package that `argument` needs.
 
-    Raises: MissingPackageError naming the argument and the extra that brings the package, also when
-        the package was built for another torch.
+    Raises: MissingPackageError naming the argument and the extra that brings the package.
     """
     try:
         return import_module(package)
@@ -24,10 +21,4 @@ def need(package: str, extra: str, argument: str) -> ModuleType:
         raise MissingPackageError(
             f"{argument}: needs {package}, which cannot be imported ({error}); "
             f"pip install 'goal-kernels[{extra}]'"
-        ) from error
-    except RuntimeError as error:  # "operator torchvision::nms does not exist", for one
-        raise MissingPackageError(
-            f"{argument}: needs {package}, which does not load with torch {torch.__version__} "
-            f"({str(error).splitlines()[0]}); install the versions that belong together: "
-            f"pip install --upgrade --force-reinstall torch torchvision 'goal-kernels[{extra}]'"
         ) from error

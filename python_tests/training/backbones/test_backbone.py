@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -13,7 +11,6 @@ from goal_kernels.training.backbones.base import Backbone, flattened
 from goal_kernels.training.data import Batch, ImageBatch
 from goal_kernels.training.encoders.grid import GlobalEncoder, GridEncoder
 from goal_kernels.training.model import VSE, build_model
-from goal_kernels.training.optional import MissingPackageError, need
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -241,12 +238,3 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(ValueError, match=r"model.image.backbone: needs timm.*goal-kernels\[grid\]"):
         make_backbone(options(backbone="timm:resnet18"))
-
-
-def test_a_package_built_for_another_torch_is_a_sentence_with_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "built_for_another.py").write_text("raise RuntimeError('no operator nms\\nmore')")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(MissingPackageError, match=r"\(no operator nms\); install the versions"):
-        need("built_for_another", "grid", "model.image.backbone")

@@ -180,6 +180,14 @@ def test_a_damaged_file_is_named(
     assert message in capsys.readouterr().err
 
 
+def test_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(tmp_path)]) == 2
+    assert f"{tmp_path}: expected a run folder" in capsys.readouterr().err
+    write_run(tmp_path / "cut", A, 0, None)
+    assert main(["compare", str(tmp_path)]) == 2
+    assert "at least one finished run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("damage", "content", "message"),
     [
@@ -202,11 +210,3 @@ def test_what_a_killed_start_left_behind_is_not_compared(runs: Path) -> None:
     hidden.mkdir()
     (hidden / "config.yaml").write_text("{[")
     assert main(["compare", str(runs)]) == 0
-
-
-def test_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", str(tmp_path)]) == 2
-    assert f"{tmp_path}: expected a run folder" in capsys.readouterr().err
-    write_run(tmp_path / "cut", A, 0, None)
-    assert main(["compare", str(tmp_path)]) == 2
-    assert "at least one finished run" in capsys.readouterr().err
