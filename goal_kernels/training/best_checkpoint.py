@@ -37,7 +37,10 @@ class BestCheckpoint(Callback):
         if stage != "fit" or not self.run.best.is_file():
             return
         try:
-            self.record = load_checkpoint(self.run.best).get("record")
+            record = load_checkpoint(self.run.best).get("record", {})
+            if not all(isinstance(record.get(n), int | float) for n in ("rsum", "epoch", "step")):
+                raise CheckpointError(f"{self.run.best}: does not say which rsum and step it is of")
+            self.record = record
         except CheckpointError as error:
             rank_zero_info(f"{error}; the next validation saves it anew")
 

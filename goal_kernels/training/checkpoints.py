@@ -153,7 +153,7 @@ def _check_is_file(path: Path) -> None:
 def _read(path: Path, mapped: bool) -> dict[str, Any]:
     """The content of a file. Raises: CheckpointError."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: expected tensors and plain values only, found objects that are not loaded "
@@ -163,6 +163,12 @@ def _read(path: Path, mapped: bool) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: is torn or not a checkpoint ({_first_line(error)}); use another checkpoint"
         ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("record", {}), dict):
+        raise CheckpointError(
+            f"{path}: expected names with values, and so in its `record`, found something else; "
+            "use a checkpoint of `goal-kernels fit`"
+        )
+    return content
 
 
 def newest_whole(paths: Sequence[Path]) -> tuple[Path | None, list[Path]]:
@@ -201,9 +207,9 @@ def check_weights(
     missing = [name for name in expected if name not in weights]
     surplus = [name for name in weights if name not in expected]
     reshaped = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
+        f"{name} {_size(weights[name])} instead of {_size(value)}"
         for name, value in expected.items()
-        if isinstance(value, Tensor) and name in weights and weights[name].shape != value.shape
+        if name in weights and _size(weights[name]) != _size(value)
     ]
     differences = [
         f"{what}: {_some(names)}"
@@ -249,6 +255,11 @@ def _likely_reason(renamed: list[str], reshaped: list[str]) -> str:
         "Give the --model and --data options it was trained with: --config of its run folder "
         "(config.yaml)"
     )
+
+
+def _size(value: Any) -> Any:
+    """Shape of a tensor; type of anything else, which no weight is."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _some(names: list[str]) -> str:

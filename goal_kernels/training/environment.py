@@ -34,6 +34,8 @@ RECORDED = (
 )
 """What every record of a run holds; see `describe_environment`."""
 
+SESSION = {"started", "command", "from_step", "to_step", "ended"}
+
 GIT_SECONDS = 10  # a repository that does not answer by then is recorded as none
 NOT_HASHED = ("run", "recipe", "seed_everything", "ckpt_path")  # they change no computation
 
@@ -143,6 +145,11 @@ def read_environment(run: RunFolder) -> dict[str, Any]:
         environment = read_json(run.environment)
         if missing := [name for name in RECORDED if name not in environment]:
             raise ValueError(f"{run.environment}: expected {missing[0]!r} in it, found none")
+        sessions = environment.get("sessions", [])
+        if not isinstance(sessions, list) or any(
+            not isinstance(session, dict) or not set(session) >= SESSION for session in sessions
+        ):
+            raise ValueError(f"{run.environment}: expected records of sessions, found other values")
         return environment
     except FileNotFoundError:
         print(f"{run.environment}: is not there; what it recorded is lost", flush=True)

@@ -20,6 +20,7 @@ from goal_kernels.training.best_checkpoint import BestCheckpoint
 from goal_kernels.training.callbacks import Stopwatch, progress_callbacks
 from goal_kernels.training.checkpoint_plugin import CheckedFiles
 from goal_kernels.training.checkpoints import (
+    CheckpointError,
     check_tokenizer,
     check_weights,
     load_checkpoint,
@@ -272,6 +273,13 @@ class RetrievalCLI(LightningCLI):
                 self.points.say_how_to_resume()
                 if self.trainer.global_step == 0 and not isinstance(error, ENDINGS):
                     self._discard()
+            resumed = self.resumption.checkpoint if self.resumption is not None else None
+            structural = isinstance(error, LookupError | TypeError | AttributeError)
+            if resumed is not None and structural and not self.points.restored:
+                raise CheckpointError(
+                    f"{resumed}: could not be restored ({type(error).__name__}: {error}); move it "
+                    "away, and --resume takes the resume point before it"
+                ) from error
             if isinstance(error, ValueError) and self.trainer.fit_loop.total_batch_idx < 0:
                 raise ConfigurationError(str(error)) from error
             raise

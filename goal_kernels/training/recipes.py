@@ -51,8 +51,8 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
     )
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The content of a YAML file.
+def read_config(path: Path, argument: str = "--config") -> dict[str, Any]:
+    """The content of a YAML file, which `argument` named.
 
     Raises: FileNotFoundError; RecipeError when it is no mapping, not UTF-8, or so deep or so large
         (also by aliases of aliases) that reading it would end the process or never end.
@@ -61,22 +61,29 @@ def read_config(path: Path) -> dict[str, Any]:
 
     try:
         text = path.read_text(encoding="utf-8")
-        _check_extent(text)
+        check_extent(text)
         content = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise RecipeError(
-            f"--config: expected UTF-8 text in {path}, found other bytes at {error.start}; convert "
-            "it, for instance with `iconv -f latin1 -t utf-8`"
+            f"{argument}: expected UTF-8 text in {path}, found other bytes at {error.start}; "
+            "convert it, for instance with `iconv -f latin1 -t utf-8`"
         ) from error
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise RecipeError(f"--config: expected YAML in {path}, got {reason}") from error
+        raise RecipeError(f"{argument}: expected YAML in {path}, got {reason}") from error
     if not isinstance(content, dict):
-        raise RecipeError(f"--config: expected options by name in {path}, got {content!r:.60}")
+        raise RecipeError(f"{argument}: expected options by name in {path}, got {content!r:.60}")
+    card = content.get(CARD) or {}
+    parts = card.get("extends") or [] if isinstance(card, dict) else None
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise RecipeError(
+            f"{argument}: expected the block `{CARD}` of {path} to hold names with values and "
+            f"`extends` a list of names, got {card!r:.60}"
+        )
     return content
 
 
-def _check_extent(text: str) -> None:
+def check_extent(text: str) -> None:
     """Raises: ValueError when a YAML text is deeper or larger than any configuration."""
     import yaml
 

@@ -34,8 +34,16 @@ CHANGEABLE = (
     "trainer.detect_anomaly",
 )
 
-RESUME_PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "resume"}
-"""Names that a checkpoint needs to be a resume point, with its step and epoch."""
+RESUME_PARTS: dict[str, tuple[type, set[str]]] = {
+    "global_step": (int, set()),
+    "epoch": (int, set()),
+    "state_dict": (dict, set()),
+    "optimizer_states": (list, set()),
+    "lr_schedulers": (list, set()),
+    "loops": (dict, {"fit_loop"}),
+    "resume": (dict, {"random", "data", "history", "seconds", "finished"}),
+}
+"""Parts that a checkpoint needs to be a resume point: type, and names in it."""
 
 LIMITS = ("max_epochs", "max_steps", "max_time")
 
@@ -77,7 +85,7 @@ def find_run(name: str, root: Path) -> RunFolder:
     Raises: ResumeError when there is none.
     """
     if name == LATEST:
-        runs = [RunFolder(config.parent) for config in root.glob("*/config.yaml")]
+        runs = [RunFolder(config.parent) for config in root.glob("[!.]*/config.yaml")]
         if not runs:
             raise ResumeError(
                 f"--resume latest: expected runs in the folder {root}, found none; give the "
@@ -127,9 +135,12 @@ def _place_of(checkpoint: Path) -> tuple[int, int] | None:
         held = look_into_checkpoint(checkpoint)
     except CheckpointError:
         return None
-    place = held.get("global_step"), held.get("epoch")
-    whole = set(held) >= RESUME_PARTS and all(isinstance(number, int) for number in place)
-    return place if whole else None  # type: ignore[return-value]
+    for part, (kind, names) in RESUME_PARTS.items():
+        if not isinstance(held.get(part), kind) or not names <= set(held[part] if names else ()):
+            return None
+    if not held["optimizer_states"]:  # Lightning would go on with an optimiser that knows nothing
+        return None
+    return held["global_step"], held["epoch"]
 
 
 def choose_run(
@@ -157,7 +168,13 @@ def choose_run(
     if run is None:
         return None
     if held is not None:
-        lock_run(run, held)
+        try:
+            lock_run(run, held)
+        except OSError as error:
+            raise ResumeError(
+                f"--resume: expected a folder that can be written and locked, got {run.path} "
+                f"({error.strerror}: {run.lock.name}); see to its permissions, or copy it elsewhere"
+            ) from error
     recorded = read_run_config(run)
     _check_unchanged(run, recorded, config)
     before, now = recorded["trainer"], config["trainer"]

@@ -39,6 +39,7 @@ class ResumePoints(Callback):
 
     Attributes:
         seconds: of training in all sessions of the run so far.
+        restored: a batch has begun, so whatever a resume point held has been taken over.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ResumePoints(Callback):
         self.stop = StopRequest()
         self.saved_step = -1
         self.finished = False
+        self.restored = False
         self._saved_at = self._began = time.monotonic()
         self._seconds_before = 0.0
         self._random: dict[str, Any] | None = None
@@ -80,6 +82,7 @@ class ResumePoints(Callback):
         if self._random is not None:
             set_random_state(self._random)
             self._random = None
+        self.restored = True
         if batch_idx % trainer.accumulate_grad_batches:
             return  # gradients of a part of a step are not saved
         stop, due = _any_process(

@@ -116,7 +116,8 @@ def create_run_folder(
         held: keeps the lock of the folder until it is closed.
         adopt: take `root/name` as it is when it exists and is no run yet (a scheduler may have put
             a file into it), instead of another name.
-    Raises: ValueError when the name is no plain one or the folder cannot be written.
+    Raises: ValueError when the name is no plain one or the folder cannot be written; RunInUseError
+        when `adopt` and another process has the folder, or made it meanwhile.
     """
     if Path(name).name != name or name in ("", ".."):
         raise ValueError(
@@ -129,18 +130,21 @@ def create_run_folder(
             lock_run(run, held)
             fill(run)
             return run
-        return _create_whole(root, name, fill, held)
+        return _create_whole(root, name, fill, held, alone=adopt)
     except OSError as error:
         raise ValueError(
-            f"run.root: expected a place where folders can be made, got {root} ({error.strerror}); "
-            "give another one with --run.root"
+            f"run.root: expected a place where folders can be made and locked, got {root} "
+            f"({error.strerror}); give another one with --run.root"
         ) from error
 
 
 def _create_whole(
-    root: Path, name: str, fill: Callable[[RunFolder], None], held: ExitStack
+    root: Path, name: str, fill: Callable[[RunFolder], None], held: ExitStack, alone: bool
 ) -> RunFolder:
-    """Fill a hidden folder, lock it, and give it the first name that is free."""
+    """Lock and fill a hidden folder, and give it the first name that is free.
+
+    Raises: RunInUseError when `alone` and another process made `root/name` meanwhile.
+    """
     hidden = RunFolder(Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=root)))
     try:
         # mkdtemp makes private folders; results are meant to be shared like any other file.
@@ -154,6 +158,11 @@ def _create_whole(
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
+                if alone and path.is_dir():
+                    raise RunInUseError(
+                        f"{path}: was begun by another process at the same moment; start again "
+                        "when that has ended, and --run.resume auto goes on with it"
+                    ) from error
             else:
                 return RunFolder(path)
     except BaseException:
@@ -172,10 +181,10 @@ def lock_run(run: RunFolder, held: ExitStack) -> None:
     """
     if fcntl is None:
         return
-    file = held.enter_context(run.lock.open("a+", encoding="utf-8"))
+    file = held.enter_context(run.lock.open("a+", encoding="utf-8", errors="replace"))
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except (BlockingIOError, PermissionError) as error:  # POSIX allows either
         file.seek(0)
         holder = file.read().strip() or "another process"
         raise RunInUseError(

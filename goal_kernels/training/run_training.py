@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+import yaml
+
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.lightning_cli import RetrievalCLI
 from goal_kernels.training.lightning_module import RetrievalModule
-from goal_kernels.training.lightning_options import TRAINER_DEFAULTS, OneLineParser, quieten
+from goal_kernels.training.lightning_options import (
+    TRAINER_DEFAULTS,
+    ConfigurationError,
+    OneLineParser,
+    quieten,
+)
+from goal_kernels.training.recipes import check_extent
 from goal_kernels.training.resume import resumed_arguments
+
+
+def _check_values(arguments: Sequence[str]) -> None:
+    """Raises: ConfigurationError for a value so deep or large that parsing it ends the process."""
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        try:
+            check_extent(value if equals and option.startswith("--") else argument)
+        except yaml.YAMLError:
+            continue  # no YAML: the option itself refuses or takes it
+        except ValueError as error:
+            raise ConfigurationError(f"{argument[:30]}...: {error}") from error
 
 
 def run_training(
@@ -26,6 +46,7 @@ def run_training(
         checkpoint cannot be read or written; SystemExit on bad options.
     """
     quieten()
+    _check_values(arguments)
     resume, given = resumed_arguments(command, arguments)
     with ExitStack() as held:
         RetrievalCLI(

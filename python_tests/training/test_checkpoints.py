@@ -133,6 +133,20 @@ def test_weights_of_another_model_are_refused_in_words() -> None:
         check_weights(expected, {"model": expected})
 
 
+def test_what_stands_where_a_weight_should_is_refused_by_name() -> None:
+    expected = {"image.bias": torch.zeros(4)}
+    with pytest.raises(CheckpointError, match=r"image\.bias str instead of \(4,\)"):
+        check_weights(expected, {"state_dict": {"image.bias": "x"}})
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.zeros(2), {"record": "x", "state_dict": {}}])
+def test_a_readable_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    for read in (load_checkpoint, look_into_checkpoint):
+        with pytest.raises(CheckpointError, match=r"other\.pt: expected names with values"):
+            read(tmp_path / "other.pt")
+
+
 def test_words_of_another_vocabulary_are_refused() -> None:
     check_tokenizer("words (57 ids)", {"record": {"tokenizer": "words (57 ids)"}})
     check_tokenizer("words (57 ids)", {"state_dict": {}})

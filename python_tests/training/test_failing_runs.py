@@ -11,11 +11,11 @@ import torch
 
 pytest.importorskip("pytorch_lightning")
 
-from conftest import write_made_up_split
-from run_cases import before_training_step, fit, resume
+from made_up import write_made_up_split
+from run_cases import before_training_step, fit, interrupted_fit, resume
 
 from goal_kernels.cli import main
-from goal_kernels.training.checkpoints import load_checkpoint
+from goal_kernels.training.checkpoints import load_checkpoint, save_checkpoint
 from goal_kernels.training.compare.runs import read_runs
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.optional import MissingPackageError, need
@@ -110,6 +110,22 @@ def test_auto_after_a_kill_before_the_first_file_uses_the_name_once(
     assert (tmp_path / "run" / "slurm.out").is_file()
 
 
+def test_a_resume_point_whose_inside_is_wrong_is_refused_in_a_sentence(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = interrupted_fit(folder, tmp_path, 7)
+    best = load_checkpoint(run.best)
+    save_checkpoint({**best, "record": {"rsum": "high"}}, run.best)  # made anew, as if torn
+    whole = load_checkpoint(run.last)
+    for part in ("random", "history"):
+        save_checkpoint({**whole, "resume": {**whole["resume"], part: [{}]}}, run.last)
+        assert resume(run) == 2
+        assert "last.ckpt: could not be restored (KeyError" in capsys.readouterr().err
+    run.last.unlink()
+    assert resume(run) == 0
+    assert isinstance(load_checkpoint(run.best)["record"]["rsum"], float)
+
+
 def test_a_log_with_a_hole_is_noticed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -132,6 +148,8 @@ def test_a_log_with_a_hole_is_noticed(
         (("--data.objective", "x"), "did you mean --model.objective?"),
         (("--config", "goalworl"), "did you mean goalworld?"),
         (("--model.lr", "abc"), 'key "model.lr"'),
+        (("--model.objective_parameters", "[" * 50_000), "[...: more than 64 levels"),
+        ((f"--trainer.plugins={'[' * 50_000}",), "more than 64 levels"),
         (("--trainer.accelerator", "gpu"), "accelerator"),
         (("--model.image.kind", "regionn"), "model.image.kind: expected"),
     ],

@@ -22,6 +22,7 @@ from goal_kernels.training.recipes import (
     find_recipe,
     merged,
     read_card,
+    read_config,
     recipe_names,
     resolve_recipes,
 )
@@ -181,3 +182,11 @@ def test_the_command_lists_and_prints(capsys: pytest.CaptureFixture) -> None:
 def test_the_docs_show_every_recipe_with_its_figures() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (.+) \|$", DOCS.read_text(), re.MULTILINE))
     assert rows == {name: read_card(name).figures() for name in recipe_names()}
+
+
+@pytest.mark.parametrize("card", ["goalworld", {"extends": [3]}, {"extends": "parts"}, [1]])
+def test_a_card_of_another_kind_is_explained(tmp_path: Path, card: object) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({"recipe": card}))
+    with pytest.raises(RecipeError, match=r"expected the block `recipe` of .*own\.yaml"):
+        read_config(path)

@@ -21,6 +21,7 @@ from goal_kernels.training.environment import (
     describe_environment,
     end_session,
     git_state,
+    read_environment,
 )
 from goal_kernels.training.resume import (
     RESUME_PARTS,
@@ -41,6 +42,7 @@ from goal_kernels.training.run_folder import (
     write_json,
 )
 
+PARTS = tuple(RESUME_PARTS.items())
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
     "trainer": {"max_epochs": 4, "max_steps": -1, "devices": 1},
@@ -64,8 +66,11 @@ def choose(wanted: RunFolder | None, given: Namespace, config: dict[str, Any]) -
 
 
 def save_point(run: RunFolder, step: int, **parts: Any) -> None:
-    """A resume point that has all parts, but nothing in them."""
-    empty: dict[str, Any] = {part: {} for part in RESUME_PARTS}
+    """A resume point that has all parts and names, but nothing in them."""
+    empty: dict[str, Any] = {
+        part: dict.fromkeys(names) if kind is dict else kind() for part, (kind, names) in PARTS
+    }
+    empty["optimizer_states"] = [{}]
     save_checkpoint(
         {**empty, "global_step": step, "epoch": step // 4, **parts}, run.last, run.previous
     )
@@ -246,6 +251,16 @@ def test_a_lost_environment_is_said_and_stops_nothing(
     end_session(run, 1, "finished")
 
 
+@pytest.mark.parametrize("sessions", [{"a": 1}, [3], [{"started": "now"}]])
+def test_sessions_of_another_kind_lose_the_record_and_stop_nothing(
+    tmp_path: Path, sessions: Any, capsys: pytest.CaptureFixture
+) -> None:
+    run = make_run(tmp_path)
+    write_json(run.environment, {**describe_environment(0, ["fit"]), "sessions": sessions})
+    assert read_environment(run) == {}
+    assert "expected records of sessions" in capsys.readouterr().out
+
+
 def test_metrics_that_are_not_whole_are_made_again(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -262,9 +277,48 @@ def test_a_whole_checkpoint_that_is_no_resume_point_is_put_aside(tmp_path: Path)
     save_checkpoint({"state_dict": {}, "global_step": 9}, run.last)
     found = find_resume_point(run)
     assert (found.checkpoint, found.step, found.damaged) == (run.previous, 3, (run.last,))
-    save_point(run, 6, global_step="six")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"global_step": "six"},
+        {"loops": {}},
+        {"resume": {}},
+        {"resume": None},
+        {"optimizer_states": []},
+        {"optimizer_states": "adam"},
+        {"state_dict": [1]},
+        {"record": "words"},
+    ],
+)
+def test_a_resume_point_with_a_part_of_another_kind_is_passed_over(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    run = make_run(tmp_path)
+    save_point(run, 3)
+    save_point(run, 6, **wrong)
+    assert find_resume_point(run).step == 3
+    save_point(run, 6, **wrong)  # the older one is now of that kind too
     with pytest.raises(ResumeError, match="torn, or no resume point"):
-        find_resume_point(RunFolder(run.path))
+        find_resume_point(run)
+
+
+def test_latest_is_no_folder_that_a_killed_start_left_behind(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    hidden = tmp_path / ".a.x1.partial"
+    hidden.mkdir()
+    (hidden / "config.yaml").write_text(run.config.read_text())
+    os.utime(hidden / "config.yaml", (2e9, 2e9))
+    assert find_run("latest", tmp_path) == run
+
+
+def test_a_folder_that_cannot_be_locked_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.lock.unlink()
+    run.lock.mkdir()
+    with pytest.raises(ResumeError, match=r"can be written and locked.*\(Is a directory: lock\)"):
+        choose(run, options(run), CONFIG)
 
 
 def test_fewer_epochs_than_were_trained_are_refused(tmp_path: Path) -> None:

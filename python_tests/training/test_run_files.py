@@ -12,7 +12,12 @@ import pytest
 from goal_kernels.training.environment import describe_environment
 from goal_kernels.training.history import read_history
 from goal_kernels.training.recipes import find_recipe, recipe_names, resolve_recipes
-from goal_kernels.training.run_folder import RunFolder, create_run_folder, write_json
+from goal_kernels.training.run_folder import (
+    RunFolder,
+    RunInUseError,
+    create_run_folder,
+    write_json,
+)
 
 
 def make(root: Path, name: str, fill: Callable[[RunFolder], None] = lambda _: None) -> RunFolder:
@@ -33,6 +38,16 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, "other", fail)
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_of_two_automatic_starts_at_one_moment_one_is_refused(tmp_path: Path) -> None:
+    def other(_: RunFolder) -> None:
+        make(tmp_path, "demo", lambda run: run.config.write_text("theirs"))
+
+    with ExitStack() as held, pytest.raises(RunInUseError, match="at the same moment"):
+        create_run_folder(tmp_path, "demo", other, held, adopt=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert (tmp_path / "demo" / "config.yaml").read_text() == "theirs"
 
 
 def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from goal_kernels.training.history import History, read_history
-from goal_kernels.training.run_folder import RunFolder
+from goal_kernels.training.recipes import read_config
+from goal_kernels.training.run_folder import RunFolder, read_json
 from goal_kernels.training.study.results import CellResult, read_result
 
 NOT_COMPARED = {
@@ -130,21 +128,25 @@ def _runs_at(path: Path) -> list[Run]:
         return [_read_folder(RunFolder(path))]
     inside = sorted(path.iterdir())
     runs = [run_of_cell(read_result(file)) for file in inside if file.suffix == ".jsonl"]
-    folders = [RunFolder(child) for child in inside if child.is_dir()]
+    folders = [RunFolder(child) for child in inside if child.is_dir() and child.name[0] != "."]
     return runs + [_read_folder(folder) for folder in folders if folder.config.is_file()]
 
 
 def _read_folder(folder: RunFolder) -> Run:
     """A run folder of `fit` or `test`."""
-    config = _load(folder.config, yaml.safe_load, yaml.YAMLError)
-    environment = _json_if_there(folder.environment) or {}
-    record = _json_if_there(folder.metrics)
+    config = read_config(folder.config, "runs")
+    environment = read_json(folder.environment) if folder.environment.is_file() else {}
+    record = read_json(folder.metrics) if folder.metrics.is_file() else None
+    if record is not None and not {"i2t", "t2i", "rsum"} <= set(record):
+        raise ValueError(f"{folder.metrics}: expected i2t, t2i and rsum in it; test the run again")
     history = read_history(folder.history)
     steps = max((int(s) + 1 for s, _ in history.by_step("train/loss")), default=None)
     seed = (record or {}).get("seed", config.get("seed_everything", environment.get("seed", 0)))
+    if not isinstance(seed, int):
+        raise ValueError(f"{folder.config}: expected a whole number for its seed, got {seed!r}")
     return Run(
         path=folder.path,
-        seed=int(seed),
+        seed=seed,
         config=_compared(config),
         label="",
         metrics=record,
@@ -192,18 +194,3 @@ def _compared(config: Mapping[str, Any]) -> dict[str, Any]:
             value = {k: v for k, v in value.items() if k not in left_out}
         kept[name] = value
     return kept
-
-
-def _json_if_there(path: Path) -> dict[str, Any] | None:
-    return _load(path, json.loads, ValueError) if path.is_file() else None
-
-
-def _load(path: Path, parse: Any, fault: type[Exception]) -> dict[str, Any]:
-    """A mapping from a file. Raises: ValueError naming the file when it holds anything else."""
-    try:
-        value = parse(path.read_text(encoding="utf-8"))
-    except (fault, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a whole file, got one that does not parse") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected names with values, got {type(value).__name__}")
-    return value

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 import goal_kernels as gk
-from goal_kernels.training.recipes import find_recipe, merged, overlaid
+from goal_kernels.training.recipes import find_recipe, merged, overlaid, read_config
 from goal_kernels.training.study.cell import Cell
 from goal_kernels.training.study.packaged import find_study
 
@@ -93,7 +90,7 @@ def read_study(name: str) -> StudyRecipe:
 
     Raises: FileNotFoundError when it is neither; ValueError naming the entry that is wrong.
     """
-    given = _read_yaml(find_study(name))
+    given = read_config(find_study(name), "study")
     _check_names(given, StudyRecipe, "")
     groups = tuple(_group(entry, number) for number, entry in enumerate(given.get("groups", ())))
     recipe = StudyRecipe(**{**given, "groups": groups, "seeds": _seeds(given, "seeds")})
@@ -165,16 +162,3 @@ def _check_complete(recipe: StudyRecipe) -> None:
     names = [group.name for group in recipe.groups]
     if len(set(names)) < len(names):
         raise ValueError(f"groups: expected different names, got {names}; rename one")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping from a YAML file. Raises: ValueError when it holds anything else."""
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"{path}: expected YAML, got a file that does not parse: {error}"
-        ) from error
-    if not isinstance(given, dict):
-        raise ValueError(f"{path}: expected names with values, got {type(given).__name__}")
-    return given

@@ -96,7 +96,7 @@ def read_result(path: Path) -> CellResult:
             record["name"]: list(zip(record["steps"], record["values"], strict=True))
             for record in middle
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: expected the result of a study's cell (format {FORMAT}), got something else "
             f"({error}); delete the file and run the study again"

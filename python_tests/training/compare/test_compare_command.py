@@ -167,8 +167,8 @@ def test_what_is_written(runs: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("config.yaml", "config.yaml: expected a whole file"),
-        ("metrics.json", "metrics.json: expected a whole file"),
+        ("config.yaml", "config.yaml, got while parsing"),
+        ("metrics.json", "metrics.json: expected a whole JSON file"),
     ],
 )
 def test_a_damaged_file_is_named(
@@ -206,3 +206,27 @@ def test_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     write_run(tmp_path / "cut", A, 0, None)
     assert main(["compare", str(tmp_path)]) == 2
     assert "at least one finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("damage", "content", "message"),
+    [
+        ("config.yaml", "a: " + "[" * 50_000, "more than 64 levels"),
+        ("environment.json", "[" * 100_000, "environment.json: expected a whole JSON file"),
+        ("metrics.json", '{"a":' * 100_000, "metrics.json: expected a whole JSON file"),
+        ("metrics.json", "{}", "metrics.json: expected i2t, t2i and rsum"),
+    ],
+)
+def test_a_deep_or_empty_file_is_named(
+    runs: Path, capsys: pytest.CaptureFixture[str], damage: str, content: str, message: str
+) -> None:
+    (runs / "hinge-constant-0" / damage).write_text(content)
+    assert main(["compare", str(runs)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_a_killed_start_left_behind_is_not_compared(runs: Path) -> None:
+    hidden = runs / ".hinge.x1.partial"
+    hidden.mkdir()
+    (hidden / "config.yaml").write_text("{[")
+    assert main(["compare", str(runs)]) == 0

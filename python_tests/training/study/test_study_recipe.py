@@ -117,8 +117,14 @@ def test_a_bad_recipe_is_explained(tmp_path: Path, change: dict, message: str) -
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"packaged studies \(.*objectives"):
         find_study("no-such")
-    with pytest.raises(ValueError, match="expected names with values, got list"):
+    with pytest.raises(ValueError, match=r"expected options by name in .*, got \[1\]"):
         read_study(write(tmp_path, [1]))
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(ValueError, match="expected YAML"):
+        read_study(str(tmp_path / "bad.yaml"))
+    (tmp_path / "bad.yaml").write_bytes(b"a: \xe9")
+    with pytest.raises(ValueError, match="study: expected UTF-8 text"):
+        read_study(str(tmp_path / "bad.yaml"))
+    (tmp_path / "bad.yaml").write_text("a: " + "[" * 50_000)
+    with pytest.raises(ValueError, match="more than 64 levels"):
         read_study(str(tmp_path / "bad.yaml"))
