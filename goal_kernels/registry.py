@@ -78,7 +78,7 @@ class Element:
     kind: "triplet" or "pair".
     formula: called with `positive` and `negative` [B] (a pair element with relative similarity also
         gets `relative_positive` and `relative_negative` [B]) and the element's parameters by name.
-        Returns T [B], or (P+, P-) each [B].
+        Returns T [B], or (P+, P-) each [B]. The vectors are float64 (float32 on Apple devices).
     parameters: names of the hyper-parameters the formula takes.
     relative: one of RELATIVE_KINDS; which relative similarity the formula needs.
     equation: the formula as text, for tables and help.

@@ -14,6 +14,9 @@ IMAGE_BLOCK = 512
 TEXT_BLOCK = 4096
 """A block holds 16 MiB of float64 scores: large enough for the product, small beside the inputs."""
 
+MANY = 2.0**-6
+"""Share of a block's scores above which a second product, of magnitudes, decides more cheaply."""
+
 UNIT = 2.0**-53
 """Relative error of a rounding in float64."""
 
@@ -25,22 +28,29 @@ def rank_blocks(image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCount
     ties. Scores that they decide, because they cancel or lie in the middle of two float32 numbers,
     are summed again in an order that depends on nothing but D.
     """
-    # Any order of D products and additions stays this close to the true sum; two sums differ twice.
+    # Any order of D products and additions stays this close to the true sum, relative to the sum of
+    # the magnitudes; two sums differ twice.
     slack = 2 * (image.shape[1] + 2) * UNIT
-    lengths = [side.double().norm(dim=1) for side in (image, text)]
+    longest = text.double().norm(dim=1).nan_to_num(0.0, posinf=0.0).amax()
 
     def block(rows: slice, columns: slice) -> Tensor:
         left, right = image[rows].double(), text[columns].double()
         score = left @ right.T
-        error = slack * lengths[0][rows, None] * lengths[1][columns]
-        open_pairs = ((score - error).float() != (score + error).float()) & score.isfinite()
-        i, j = open_pairs.nonzero(as_tuple=True)
+        undecided = _undecided(score, slack * longest * left.norm(dim=1, keepdim=True))
+        if undecided.sum() > MANY * score.numel():  # zeros: of two rows that have no term in common
+            undecided = _undecided(score, slack * (left.abs() @ right.abs().T))
+        i, j = undecided.nonzero(as_tuple=True)
         step = max(1, RESCORE_ELEMENTS // image.shape[1])
         for first, second in zip(i.split(step), j.split(step), strict=True):
             score[first, second] = row_dots(left[first], right[second])
         return score.float()
 
     return count_blocks(block, text_to_image, len(image))
+
+
+def _undecided(score: Tensor, error: Tensor) -> Tensor:
+    """Where a finite float64 score could round to another float32 number within its error."""
+    return ((score - error).float() != (score + error).float()) & score.isfinite()
 
 
 def row_dots(left: Tensor, right: Tensor) -> Tensor:
