@@ -42,7 +42,7 @@ lint: setup
 	$(BIN)/mypy
 
 aot: setup
-	$(BIN)/python -m goal_kernels.backends.triton.aot
+	$(BIN)/python -m tools.aot
 
 oldest-triton: setup
 	.ci/oldest-triton $(BIN)/python

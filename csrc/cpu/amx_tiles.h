@@ -89,7 +89,9 @@ inline void amx_enter() {
     config.row_bytes[tile] = kAmxRowBytes;
     config.rows[tile] = kAmxRows;
   }
-  _tile_loadconfig(&config);
+  // Not _tile_loadconfig: up to GCC 13 it names only the first 8 bytes of the configuration as read, and the
+  // optimiser drops the stores to the rest (GCC bug 114098). The tiles then have no rows: SIGILL.
+  asm volatile("ldtilecfg %0" ::"m"(config));
 }
 
 inline void amx_leave() { _tile_release(); }

@@ -30,8 +30,8 @@ from goal_kernels.backends.rank_bars import product_error
 from goal_kernels.backends.reference_rank import rank_blocks
 from goal_kernels.backends.scores import RankCounts
 from goal_kernels.backends.triton import ranking
-from goal_kernels.backends.triton.aot_rank import rank_variants
 from goal_kernels.backends.triton.configs import DTYPES
+from tools.aot.rank import rank_variants
 
 
 def ranked(backend, device, image: Tensor, text: Tensor, owner: Tensor) -> RankCounts:

@@ -16,7 +16,7 @@ from goal_kernels.backends.triton.strip_configs import (
     strip_constants,
     strip_tile,
 )
-from goal_kernels.backends.triton.variant import (
+from tools.aot.variant import (
     POINTERS,
     SHARED_LIMIT,
     SHARED_OF_ONE_ARCH,

@@ -1,7 +1,6 @@
 """Compile the Triton kernels ahead of time, without a GPU, and check what came out.
 
-    python -m goal_kernels.backends.triton.aot [--quick | --every] [--arch 80 90 100] [--only NAME]
-                                               [--jobs N]
+    python -m tools.aot [--quick | --every] [--arch 80 90 100] [--only NAME] [--jobs N]
 
 For sm_90 every product that ships is compiled and, of the other kernels, variants that hold every
 pair of words of the labels; for sm_80 such variants of all kernels, for sm_100 variants that hold
@@ -24,13 +23,13 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
 from typing import Any
 
-from goal_kernels.backends.triton.aot_mine import mine_variants
-from goal_kernels.backends.triton.aot_rank import rank_variants
-from goal_kernels.backends.triton.aot_strip import strip_variants
-from goal_kernels.backends.triton.aot_weigh import gather_variants, weigh_variants
-from goal_kernels.backends.triton.compile import Outcome, compile_variant, disassembler
 from goal_kernels.backends.triton.runtime import load_kernels
-from goal_kernels.backends.triton.variant import FULL_ARCHITECTURE, Variant
+from tools.aot.compile import Outcome, compile_variant, disassembler
+from tools.aot.mine import mine_variants
+from tools.aot.rank import rank_variants
+from tools.aot.strip import strip_variants
+from tools.aot.variant import FULL_ARCHITECTURE, Variant
+from tools.aot.weigh import gather_variants, weigh_variants
 
 ARCHITECTURES = (80, 90, 100)
 

@@ -8,7 +8,6 @@ import torch
 
 from goal_kernels.backends.base import RELATIVE_KINDS
 from goal_kernels.backends.triton.configs import DTYPES, FIXED, NO_SUMS, STATES
-from goal_kernels.backends.triton.variant import FULL_ARCHITECTURE, POINTERS, Variant
 from goal_kernels.backends.triton.weigh_configs import (
     HUB_CHUNK,
     PAIR_CODES,
@@ -17,6 +16,7 @@ from goal_kernels.backends.triton.weigh_configs import (
     gather_shape,
     weigh_constants,
 )
+from tools.aot.variant import FULL_ARCHITECTURE, POINTERS, Variant
 
 PAIR_KINDS = dict.fromkeys(PAIR_CODES, "none") | {
     "linear_ms": "linear",

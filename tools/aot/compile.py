@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from goal_kernels.backends.triton import sass
 from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS
 from goal_kernels.backends.triton.runtime import load_kernels
-from goal_kernels.backends.triton.variant import Variant
+from tools.aot import sass
+from tools.aot.variant import Variant
 
 DIVISIBLE = [["tt.divisibility", 16]]
 

@@ -20,7 +20,7 @@ from goal_kernels.backends.triton.configs import (
     row_block,
     tile_constants,
 )
-from goal_kernels.backends.triton.variant import POINTERS, Limits, Variant, matrix_instruction
+from tools.aot.variant import POINTERS, Limits, Variant, matrix_instruction
 
 ROW_ACCUMULATOR_STACK = 1088
 """Spilled bytes per thread on 10.0, where a thread holds whole rows of the accumulator: the tiles

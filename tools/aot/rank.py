@@ -13,7 +13,7 @@ from goal_kernels.backends.triton.ranking import (
     rank_constants,
     rank_tile,
 )
-from goal_kernels.backends.triton.variant import POINTERS, Variant, matrix_instruction
+from tools.aot.variant import POINTERS, Variant, matrix_instruction
 
 
 def rank_variant(arch: int, dtype: torch.dtype, size: str) -> Variant:
