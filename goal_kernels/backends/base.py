@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import Forward, Found, GradientTerms, Mined, Weighted
+from goal_kernels.backends.answers import Forward, Found, Mined, Weighted
 from goal_kernels.backends.scores import RankCounts
 
 RELATIVE_KINDS = ("none", "linear", "exponential")
@@ -136,51 +136,14 @@ class Backend(ABC):
         """Whether an available backend can serve `call`. Must not touch the device."""
 
     @abstractmethod
-    def mine(
-        self,
-        image: Tensor,
-        text: Tensor,
-        pairing: Pairing,
-        relative: RelativeQuery,
-        precision: str,
-    ) -> Mined:
-        """Mine both directions in one pass.
+    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
+        """Positives and hardest negatives of both directions, in one pass.
 
         Args:
             image, text: [N, D] and [M, D], N, M, D >= 1, same dtype and device, any strides.
             pairing: see `Pairing`; index tensors are int64, contiguous, on the same device.
-            relative: see `RelativeQuery`.
-            precision: one of PRECISIONS, torch's words for float32 products.
-        Returns: `Mined`. Deterministic: bit-equal for equal inputs, for any thread count or grid.
+        Returns: `Found`. Deterministic: bit-equal for equal inputs, for any thread count or grid.
         """
-
-    @abstractmethod
-    def apply(
-        self,
-        grad_loss: Tensor,
-        image: Tensor,
-        text: Tensor,
-        terms: GradientTerms,
-        need: tuple[bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Gather and scatter the gradient rows.
-
-        grad_image[i] = g (row_weight[i] text[hardest_text[i]] - positive_weight[i] text[target[i]]
-                           + sum over k with hardest_image[k] = i of column_weight[k] text[k])
-        grad_text[j]  = g (column_weight[j] image[hardest_image[j]]
-                           - sum over i with target[i] = j of positive_weight[i] image[i]
-                           + sum over i with hardest_text[i] = j of row_weight[i] image[i])
-
-        Args:
-            grad_loss: g, 0-d, accumulate dtype, on the device of the embeddings.
-            need: whether the image and the text gradient are wanted.
-        Returns: grad_image [N, D] and grad_text [M, D] in the input dtype, contiguous; None where
-            not wanted. Accumulated in the accumulate dtype; deterministic.
-        """
-
-    @abstractmethod
-    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
-        """Positives, and `mine` with the threshold they give. Arguments as in `mine`."""
 
     @abstractmethod
     def forward(
@@ -206,10 +169,14 @@ class Backend(ABC):
         hardest: Tensor,
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        """`apply` to what `forward` left; for normalised rows the gradients of the raw rows.
+        """Gradients of what `forward` left; for normalised rows those of the raw rows.
 
-        Args: as in `apply`; vectors, hardest: as in `Forward`, hardest with this backend's own
-            rows or without any.
+        With the terms of `unpack_terms`, see `ComposedBackend.apply`.
+
+        Args:
+            grad_loss: 0-d, accumulate dtype, on the device of the embeddings.
+            vectors, hardest: as in `Forward`, hardest with this backend's own rows or without any.
+            need: whether the image and the text gradient are wanted.
         """
 
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
@@ -220,7 +187,7 @@ class Backend(ABC):
         resolves tie, whatever order a product was summed in.
 
         Args:
-            image, text: as in `mine`.
+            image, text: as in `search`.
             text_to_image: int64 [M], contiguous, in [0, N); row of the image of each text.
         Returns: `RankCounts`. Memory O(N + M) and a constant. Deterministic.
         Raises: NotImplementedError unless `ranks`.

@@ -138,7 +138,7 @@ def test_a_dry_run_does_everything_and_says_what_broke(dry_run) -> None:
     assert found.environment["copy_gbs"] > 0
 
 
-WITHOUT_HIGHEST = {"triton:strip", "triton:chunks"}
+WITHOUT_HIGHEST = {"triton:strip"}
 """Tensor cores have no full float32 precision."""
 
 

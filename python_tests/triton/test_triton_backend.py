@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from goal_kernels.backends.base import Call, Pairing, RelativeQuery
+from goal_kernels.backends.base import Call, Pairing, SearchQuery
 from goal_kernels.backends.triton import TritonBackend
 from goal_kernels.backends.triton.runtime import load_kernels
 
@@ -82,9 +82,9 @@ def test_the_interpreter_is_never_chosen_automatically(backend) -> None:
 
 def test_too_many_rows_are_refused_before_anything_runs(backend, device) -> None:
     endless = torch.zeros(1, 1, device=device).expand(2**31, 1)
-    query = RelativeQuery("none", torch.zeros((), device=device), 0.0)
+    query = SearchQuery("none", 0.0, 0.0, False, "highest")
     with pytest.raises(ValueError, match=r"fewer than 2147482624 embeddings per side"):
-        backend.mine(endless, endless[:2], Pairing(), query, "highest")
+        backend.search(endless, endless[:2], Pairing(), query)
 
 
 def test_switching_the_interpreter_too_late_is_an_error() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import goal_kernels as gk
 from goal_kernels.backends.triton import TritonBackend, use_strategy
-from goal_kernels.backends.triton.plan import CHUNKS, STRATEGIES, STRIP, TILE
+from goal_kernels.backends.triton.plan import STRATEGIES, TILE
 
 pytest.importorskip("triton")
 
@@ -98,9 +98,7 @@ def test_every_strategy_can_be_captured(monkeypatch, objective: str, strategy: s
         check_step(recorder, *embeddings(4097), objective=objective)
     kernels = [launch.kernel for launch in recorder.kernels]
     assert ("tile_kernel" in kernels) == (strategy == TILE)
-    # 4097 x 4097 similarities are two buffers and a bit.
-    assert kernels.count("strip_kernel") == {TILE: 0, STRIP: 1, CHUNKS: 3}[strategy]
-    assert recorder.operators.count("mm") == (3 if strategy == CHUNKS else 0)
+    assert kernels.count("strip_kernel") == (strategy != TILE)
 
 
 @pytest.mark.parametrize("need", [(True, False), (False, True)])

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from goal_kernels.backends.triton.plan import (
-    CHUNKS,
     IEEE,
     INTERPRETED_CAPABILITY,
     NOT_MEASURED,
@@ -60,7 +59,7 @@ def test_the_choice_at_the_edges() -> None:
 
 
 def test_ranges_are_half_open() -> None:
-    rule = Rule(CHUNKS, "", ("high",), ((8, 0), (9, 0)), (10, 20), (100, 200))
+    rule = Rule(STRIP, "", ("high",), ((8, 0), (9, 0)), (10, 20), (100, 200))
     inside = Subject((8, 0), "high", 10, 100)
     assert rule.holds(inside)
     for change in (

@@ -53,13 +53,12 @@ def run(
     pairing: Pairing = Pairing(),  # noqa: B008
     wants: Wants = Wants(),  # noqa: B008
     normalize: bool = False,
-    threshold: Tensor | None = None,
 ) -> Outcome:
     pairing = Pairing(*(None if t is None else t.to(image.device) for t in pairing))
     positive = image.new_empty(len(image), dtype=torch.float32)
     scales = image.new_empty(len(image) + len(text), dtype=torch.float32) if normalize else None
     with on_device(image):
-        return Outcome(prepare(image, text, pairing, wants, positive, scales, threshold), positive)
+        return Outcome(prepare(image, text, pairing, wants, positive, scales), positive)
 
 
 def random_rows(rows: int, width: int, seed: int, device) -> Tensor:
@@ -231,13 +230,6 @@ def test_a_positive_of_minus_infinity_does_not_exist(backend, device) -> None:
     found = run(image, torch.ones(2, 1, device=device))
     assert found.positive.tolist() == [-math.inf, 2.0]
     assert found.smallest == 2.0
-
-
-@pytest.mark.parametrize("value", [-1.5, math.inf, math.nan])
-def test_a_threshold_replaces_the_smallest_positive(backend, device, value: float) -> None:
-    image, text = random_rows(200, 8, 46, device), random_rows(100, 8, 47, device)
-    found = run(image, text, threshold=torch.tensor(value, device=device))
-    assert found.smallest.item() == pytest.approx(value, nan_ok=True)
 
 
 @triton.jit

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from goal_kernels.backends.answers import Found
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS, Pairing, SearchQuery
-from goal_kernels.backends.composed import ComposedBackend
+from goal_kernels.backends.reference import ReferenceBackend
 from goal_kernels.backends.triton import runtime
 from goal_kernels.backends.triton import search as searching
 from goal_kernels.backends.triton.configs import FIXED
@@ -141,13 +141,13 @@ def test_values_are_exact_at_any_precision(backend, device, precision, normalize
 
 @pytest.mark.parametrize("kind", RELATIVE_KINDS)
 @pytest.mark.parametrize("normalize", [False, True])
-def test_composed_search_agrees(backend, device, kind: str, normalize: bool) -> None:
-    """The same stages in plain torch, on data whose similarities round."""
+def test_the_dense_reference_agrees(backend, device, kind: str, normalize: bool) -> None:
+    """The same in plain torch, on data whose similarities round."""
     generator = torch.Generator().manual_seed(55)
     image, text = torch.randn(2, 100, 20, generator=generator).to(device) / 4
     found = search(backend, image, text, NO_PAIRING, kind, normalize=normalize)
     query = SearchQuery(kind, EPSILON, HALF_LIFE, normalize, "highest")
-    composed = ComposedBackend.search(backend, image, text, Pairing(), query)
+    composed = ReferenceBackend().search(image, text, Pairing(), query)
     assert torch.equal(found.indices, composed.indices)
     assert torch.equal(found.counts, composed.counts)
     for one, other in zip(found, composed, strict=True):

@@ -83,14 +83,13 @@ def tile_variant(
 def prepare_variant(
     arch: int, dtype: torch.dtype, asked: str, width: int, size: str = "even"
 ) -> Variant:
-    """`prepare_kernel`; asked: words of positive, normalize, split, ranges, counts, threshold."""
+    """`prepare_kernel`; asked: words of normalize, split, ranges, counts."""
     copied = "*bf16" if "split" in asked else POINTERS[dtype] if "normalize" in asked else None
     ids = "*i64" if "ranges" in asked else None
     arguments = {
         **dict.fromkeys(("image", "text"), POINTERS[dtype]),
         **dict.fromkeys(("target", "image_ids", "text_ids"), ids),
-        "threshold": "*fp32" if "threshold" in asked else None,
-        "positive": "*fp32" if "positive" in asked else None,
+        "positive": "*fp32",
         "scales": "*fp32" if "normalize" in asked else None,
         "facts": "*fp32",
         **dict.fromkeys(("row_keys", "column_keys"), "*i64"),
@@ -104,7 +103,7 @@ def prepare_variant(
     }
     label = f"{POINTERS[dtype][1:]} {asked} width {width}"
     options = {"num_warps": WARPS}
-    quick = asked == "positive normalize split counts"
+    quick = asked == "normalize split counts"
     constants = row_block(width)
     return Variant("prepare_kernel", label, arch, size, arguments, constants, options, quick=quick)
 
@@ -160,11 +159,11 @@ def tile_variants(arch: int) -> Iterator[Variant]:
 def prepare_variants(arch: int) -> Iterator[Variant]:
     """What each mining kernel asks for, by example."""
     for dtype in DTYPES:
-        yield prepare_variant(arch, dtype, "positive", 512)
-        yield prepare_variant(arch, dtype, "positive normalize ranges counts", 1024)
-    yield prepare_variant(arch, torch.float32, "positive split ranges counts", 512)
-    yield prepare_variant(arch, torch.float32, "positive normalize split counts", 65, "odd")
-    yield prepare_variant(arch, torch.bfloat16, "threshold", 1, "one")
+        yield prepare_variant(arch, dtype, "plain", 512)
+        yield prepare_variant(arch, dtype, "normalize ranges counts", 1024)
+    yield prepare_variant(arch, torch.float32, "split ranges counts", 512)
+    yield prepare_variant(arch, torch.float32, "normalize split counts", 65, "odd")
+    yield prepare_variant(arch, torch.bfloat16, "plain", 1, "one")
 
 
 def finish_variants(arch: int) -> Iterator[Variant]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 
 from goal_kernels.backends.base import RELATIVE_KINDS
 from goal_kernels.backends.triton.strip_configs import (
-    CHUNK_TILE,
-    HOPPER_PAIRED,
     StripTile,
     resum_constants,
     strip_constants,
@@ -84,22 +81,20 @@ def strip_variant(
     operand: str,
     kind: str,
     pairing: str,
-    tile: StripTile | None = None,
     quick: bool = False,
 ) -> Variant:
-    """`strip_kernel` as `mine_strips` launches it; tile: other than the shipped one."""
+    """`strip_kernel` as `mine_strips` launches it."""
     dtype, split = OPERANDS[operand]
-    shipped = tile or strip_tile(arch, dtype, kind, "ids" in pairing)
+    shipped = strip_tile(arch, dtype, kind, "ids" in pairing)
     common = _common(shipped, dtype, pairing, kind)
     arguments = {
         **common,
         "target_ranges": common["target"],
         **dict.fromkeys(("row_ranges", "column_ranges"), common["image_ids"]),
         **dict.fromkeys(("row_tops", "column_tops"), "*i64" if kind == "linear" else None),
-        **dict.fromkeys(("first_tile", "last_tile", "first_segment"), "i32"),
         **dict.fromkeys(("segment_tiles", "group_blocks", "chunk"), "i32"),
     }
-    label = " ".join(filter(None, (operand, kind, pairing, "paired" if tile else "")))
+    label = " ".join(filter(None, (operand, kind, pairing)))
     return Variant(
         "strip_kernel",
         label,
@@ -115,21 +110,6 @@ def strip_variant(
             local=16,
         ),
         quick=quick,
-    )
-
-
-def stored_variant(arch: int, kind: str, pairing: str) -> Variant:
-    """`strip_kernel` over similarities that exist, as `mine_chunks` launches it."""
-    variant = strip_variant(arch, "bf16", kind, pairing, CHUNK_TILE)
-    return replace(
-        variant,
-        label=" ".join(filter(None, ("stored", kind, pairing))),
-        arguments={**variant.arguments, "image": "*fp32"},
-        constants=strip_constants(
-            CHUNK_TILE, torch.bfloat16, kind, split=False, upcast=False, stored=True
-        ),
-        matrix="",
-        limits=Limits(),
     )
 
 
@@ -152,7 +132,7 @@ def resum_variant(arch: int, operand: str, kind: str, pairing: str) -> Variant:
 
 
 def strip_variants(arch: int) -> Iterator[Variant]:
-    """Every operand and kind; pairings and the alternative tile by example."""
+    """Every operand and kind; pairings by example."""
     for operand in OPERANDS:
         for kind in RELATIVE_KINDS:
             yield strip_variant(arch, operand, kind, "", quick=operand == "bf16")
@@ -160,11 +140,6 @@ def strip_variants(arch: int) -> Iterator[Variant]:
         yield strip_variant(arch, "bf16", kind, "target+ids")
         yield strip_variant(arch, "bf16", kind, "ids")
     yield strip_variant(arch, "bf16", "none", "target")
-    if arch == 90:
-        yield strip_variant(arch, "bf16", "none", "", HOPPER_PAIRED)
-    for kind in RELATIVE_KINDS:
-        yield stored_variant(arch, kind, "")
-        yield stored_variant(arch, kind, "ids")
     for kind in ("linear", "exponential"):
         yield resum_variant(arch, "bf16", kind, "target+ids")
     yield resum_variant(arch, "fp32 medium", "exponential", "")

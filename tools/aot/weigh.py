@@ -74,7 +74,7 @@ def weigh_variant(
 def gather_variant(
     arch: int, kernel: str, dtype: torch.dtype, width: int, small: bool, flags: str = ""
 ) -> Variant:
-    """`gather_kernel` or `hub_kernel`; flags: any of "normalize" and "target"."""
+    """`gather_kernel` or `hub_kernel`; flags: "normalize" or none."""
     normalize, hubs = "normalize" in flags, not small
     pointer = POINTERS[dtype]
     arguments: dict[str, str | None] = dict.fromkeys(
@@ -83,23 +83,15 @@ def gather_variant(
     arguments |= {
         **dict.fromkeys(("grad_loss", "vectors"), "*fp32"),
         "hardest": "*i64",
-        "target": "*i64" if "target" in flags else None,
         "hub_sums": "*fp32" if hubs else None,
         "hub_projections": "*fp32" if hubs and normalize else None,
-        **dict.fromkeys(("skipped", "rows", "columns", "length", "width"), "i32"),
+        **dict.fromkeys(("skipped", "batch", "width"), "i32"),
         **dict.fromkeys(("image_stride", "text_stride"), "i32"),
     }
     if kernel == "hub_kernel":
-        for name in (
-            "grad_image",
-            "grad_text",
-            "grad_loss",
-            "target",
-            "skipped",
-            "rows",
-            "columns",
-        ):
+        for name in ("grad_image", "grad_text", "grad_loss", "skipped", "batch"):
             del arguments[name]
+        arguments["length"] = "i32"
     shape = gather_shape(width, dtype.itemsize, small)
     constants: dict[str, object] = {
         "NORMALIZE": normalize,
@@ -135,13 +127,12 @@ def weigh_variants(arch: int) -> Iterator[Variant]:
 
 
 def gather_variants(arch: int) -> Iterator[Variant]:
-    """Every dtype, small and large, raw and normalised; widths and targets by example."""
+    """Every dtype, small and large, raw and normalised; widths by example."""
     for dtype in DTYPES:
         for flags in ("", "normalize"):
             for width in (512, 1024):
                 yield gather_variant(arch, "gather_kernel", dtype, width, True, flags)
                 yield gather_variant(arch, "gather_kernel", dtype, width, False, flags)
                 yield gather_variant(arch, "hub_kernel", dtype, width, False, flags)
-        yield gather_variant(arch, "gather_kernel", dtype, 1024, True, "target")
     for width in (1, 65):
         yield gather_variant(arch, "gather_kernel", torch.bfloat16, width, True, "normalize")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import VECTORS, GradientTerms
+from goal_kernels.backends.answers import VECTORS
 from goal_kernels.backends.triton import weigh_configs
 from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS
-from goal_kernels.backends.triton.invert import LIST_ROWS, invert
 from goal_kernels.backends.triton.runtime import load_kernels
 from goal_kernels.backends.triton.weigh_configs import GatherShape, gather_shape
 
@@ -33,42 +32,7 @@ def square_gradients(
     hubs: tuple[Tensor | None, Tensor | None] = (None, None)
     if not small:
         hubs = _sum_hubs(embeddings, vectors, hardest, shape)
-    return _gather(grad_loss, embeddings, (vectors, hardest, None), hubs, need, shape)
-
-
-def rectangular_gradients(
-    grad_loss: Tensor,
-    embeddings: tuple[Tensor, Tensor],
-    terms: GradientTerms,
-    need: tuple[bool, bool],
-) -> Gradients:
-    """Gradients of images [N, D] and texts [M, D], see `Backend.apply`; rows of unit stride."""
-    vectors, hardest = _pack(terms)
-    image = embeddings[0]
-    shape = gather_shape(image.shape[1], image.element_size(), small=True)
-    state = vectors, hardest, terms.target
-    return _gather(grad_loss, embeddings, state, (None, None), need, shape)
-
-
-def _pack(terms: GradientTerms) -> tuple[Tensor, Tensor]:
-    """The terms as `Forward` holds them, in rows of the longest: float32 [6, L], int64 [6, L]."""
-    rows, columns = len(terms.hardest_text), len(terms.hardest_image)
-    # Whose positive a text is stands in its list too, behind those that mined it.
-    miners = terms.hardest_text
-    if terms.target is not None:
-        miners = torch.cat([miners, terms.target])
-    length = max(len(miners), columns)
-    vectors = terms.row_weight.new_empty((VECTORS, length))
-    hardest = miners.new_empty((2 + LIST_ROWS, length))
-    for row, weight in enumerate(terms[3:], start=3):
-        vectors[row, : len(weight)] = weight
-    for side, mined in enumerate((terms.hardest_text, terms.hardest_image)):
-        hardest[side, : len(mined)] = mined
-    for side, (keys, items) in enumerate(((terms.hardest_image, rows), (miners, columns))):
-        order, span = invert(keys[None], items)
-        hardest[2 + side, : len(keys)] = order[0]
-        hardest[4 + side, :items] = span[0]
-    return vectors, hardest
+    return _gather(grad_loss, embeddings, (vectors, hardest), hubs, need, shape)
 
 
 def _sum_hubs(
@@ -105,16 +69,16 @@ def _sum_hubs(
 def _gather(
     grad_loss: Tensor,
     embeddings: tuple[Tensor, Tensor],
-    state: tuple[Tensor, Tensor, Tensor | None],
+    state: tuple[Tensor, Tensor],
     hubs: tuple[Tensor | None, Tensor | None],
     need: tuple[bool, bool],
     shape: GatherShape,
 ) -> Gradients:
-    """Run `gather_kernel`; state: vectors, hardest and target."""
+    """Run `gather_kernel`; state: vectors and hardest."""
     if not any(need):
         return None, None
     image, text = embeddings
-    (rows, width), columns = image.shape, text.shape[0]
+    batch, width = image.shape
     kernels = load_kernels()
     # The interpreter truncates to bfloat16 instead of rounding, so there torch does the rounding.
     stored = torch.float32 if kernels.INTERPRETED else image.dtype
@@ -122,7 +86,7 @@ def _gather(
         torch.empty(side.shape, dtype=stored, device=image.device) if wanted else None
         for side, wanted in zip(embeddings, need, strict=True)
     ]
-    programs = need[0] * rows + need[1] * columns
+    programs = sum(need) * batch
     kernels.gather_kernel[(programs, -(-width // shape.width))](
         # The kernel never writes to the stand-in of a gradient that is not wanted.
         outputs[0] if need[0] else outputs[1],
@@ -132,10 +96,8 @@ def _gather(
         text,
         *state,
         *hubs,
-        0 if need[0] else rows,
-        rows,
-        columns,
-        state[0].shape[1],
+        0 if need[0] else batch,
+        batch,
         width,
         image.stride(0),
         text.stride(0),

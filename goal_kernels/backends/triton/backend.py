@@ -12,19 +12,18 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import Forward, Found, GradientTerms, Mined
+from goal_kernels.backends.answers import Forward, Found
 from goal_kernels.backends.base import (
+    Backend,
     Call,
     Pairing,
-    RelativeQuery,
     SearchQuery,
     Verdict,
     WeightStage,
 )
-from goal_kernels.backends.composed import ComposedBackend
 from goal_kernels.backends.scores import RankCounts
 from goal_kernels.backends.triton import forward, search
-from goal_kernels.backends.triton.apply import rectangular_gradients, square_gradients
+from goal_kernels.backends.triton.apply import square_gradients
 from goal_kernels.backends.triton.configs import DTYPES, LENGTH_LIMIT, MINIMUM_CAPABILITY
 from goal_kernels.backends.triton.invert import LIST_ROWS, listed, with_lists
 from goal_kernels.backends.triton.ranking import count_ranks
@@ -32,7 +31,7 @@ from goal_kernels.backends.triton.runtime import interpreting, on_device
 from goal_kernels.backends.triton.weigh_configs import weighs
 
 
-class TritonBackend(ComposedBackend):
+class TritonBackend(Backend):
     """Mining and gradients on CUDA tensors, or on CPU tensors in the interpreter."""
 
     name = "triton"
@@ -66,26 +65,11 @@ class TritonBackend(ComposedBackend):
             )
         return Verdict(True)
 
-    def mine(
-        self,
-        image: Tensor,
-        text: Tensor,
-        pairing: Pairing,
-        relative: RelativeQuery,
-        precision: str,
-    ) -> Mined:
-        """See `Backend.mine`.
-
-        With relative sums the workspace is at most 32 states of 20 bytes per row and per column.
+    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
+        """See `Backend.search`: three launches.
 
         Raises: ValueError when there are 2**31 - 1024 rows or columns or more.
         """
-        image, text = _check_length(_rows(image)), _check_length(_rows(text))
-        with on_device(image):
-            return search.mined_pairs(image, text, pairing, relative, precision)
-
-    def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
-        """See `Backend.search`: three launches. Raises: ValueError as `mine`."""
         image, text = _check_length(_rows(image)), _check_length(_rows(text))
         with on_device(image):
             return search.search(image, text, pairing, query)
@@ -100,22 +84,11 @@ class TritonBackend(ComposedBackend):
     ) -> Forward:
         """See `Backend.forward`. An element that has no Triton twin is weighed in torch."""
         if not weighs(stage):
-            return listed(super().forward(image, text, pairing, query, stage))
+            found = self.search(image, text, pairing, query)
+            return listed(Forward.pack(found, stage.weigh(found.positive, found.mined)))
         image, text = _check_length(_rows(image)), _check_length(_rows(text))
         with on_device(image):
             return forward.forward(image, text, pairing, query, stage)
-
-    def apply(
-        self,
-        grad_loss: Tensor,
-        image: Tensor,
-        text: Tensor,
-        terms: GradientTerms,
-        need: tuple[bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """See `Backend.apply`. Inverse lists come from a stable sort, so sums have one order."""
-        with on_device(image):
-            return rectangular_gradients(grad_loss, (_rows(image), _rows(text)), terms, need)
 
     def backward(
         self,
@@ -138,7 +111,7 @@ class TritonBackend(ComposedBackend):
         The workspace is at most 50 MiB and 100 bytes per row and column; embeddings whose rows
         do not start at multiples of 16 elements are copied.
 
-        Raises: ValueError as `mine`.
+        Raises: ValueError as `search`.
         """
         _check_length(image)
         _check_length(text)

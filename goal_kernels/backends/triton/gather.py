@@ -20,7 +20,6 @@ def gradient_row(
     own,
     source,
     state,
-    target,
     hubs,
     row,
     width,
@@ -34,7 +33,6 @@ def gradient_row(
     """Write one slice of gradient row `row` of a side; own: the `source` tuple of that side."""
     vectors, hardest, length = state
     element, inside = part
-    TARGET: tl.constexpr = target is not None
     span = tl.load(hardest + (4 + SIDE) * length + row)
     first = span >> 32
     last = span & 0xFFFFFFFF
@@ -43,17 +41,15 @@ def gradient_row(
     if HUB > 0:
         begin, end = inner_pieces(first, last, HUB)
     head = tl.minimum(first + (FIRST - OWN_TERMS), begin)
-    if TARGET and SIDE == 1:
-        head = first
-    terms = first_terms(state, target, row, first, head, FIRST, NORMALIZE, SIDE)
+    terms = first_terms(state, row, first, head, FIRST, NORMALIZE, SIDE)
     sums = tl.zeros(element.shape, tl.float32), 0.0
     sums = add_terms(sums, terms, source, part)
-    sums = add_list(sums, head, begin, state, source, part, COUNT, NORMALIZE, TARGET, SIDE)
+    sums = add_list(sums, head, begin, state, source, part, COUNT, NORMALIZE, SIDE)
     if HUB > 0:
         piece = SIDE * tl.cdiv(length, HUB) + begin // HUB
         behind = piece + (end - begin) // HUB
         sums = add_pieces(sums, hubs, piece, behind, width, part, COUNT, NORMALIZE)
-        sums = add_list(sums, end, last, state, source, part, COUNT, NORMALIZE, TARGET, SIDE)
+        sums = add_list(sums, end, last, state, source, part, COUNT, NORMALIZE, SIDE)
     total, projection = sums
     if NORMALIZE:
         scale = tl.load(vectors + (6 + SIDE) * length + row)
@@ -74,13 +70,10 @@ def gather_kernel(
     text,
     vectors,
     hardest,
-    target,
     hub_sums,
     hub_projections,
     skipped,
-    rows,
-    columns,
-    length,
+    batch,
     width,
     image_stride,
     text_stride,
@@ -90,29 +83,28 @@ def gather_kernel(
     FIRST: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
 ):
-    """One slice of one gradient row per program: `rows` rows of images, then `columns` of texts.
+    """One slice of one gradient row per program: `batch` of images, then of texts.
 
-    grad_image [rows, width], grad_text [columns, width]: contiguous; rows before `skipped` are not
-    written. grad_loss: float32 0-d. image [rows, width], text [columns, width]: unit stride along
-    width. vectors float32 [6 or 8, length], hardest int64 [6, length]: as in `Forward`, with length
-    >= rows, columns; for normalised rows (NORMALIZE) the gradient is that of the raw rows. target:
-    as in `Pairing`. hub_sums, hub_projections: what `hub_kernel` left for pieces of HUB entries,
-    None when HUB is 0.
+    grad_image, grad_text [batch, width]: contiguous; rows before `skipped` are not written.
+    grad_loss: float32 0-d. image, text [batch, width]: unit stride along width. vectors float32
+    [6 or 8, batch], hardest int64 [6, batch]: as in `Forward`; for normalised rows (NORMALIZE) the
+    gradient is that of the raw rows. hub_sums, hub_projections: what `hub_kernel` left for pieces
+    of HUB entries, None when HUB is 0.
     """
     row = tl.program_id(0).to(tl.int64) + skipped
     element = tl.program_id(1) * BLOCK_WIDTH + tl.arange(0, BLOCK_WIDTH)
     part = element, element < width
-    state = vectors, hardest, tl.cast(length, tl.int64)
+    state = vectors, hardest, tl.cast(batch, tl.int64)
     hubs = hub_sums, hub_projections
-    images = image, image_stride, rows
-    texts = text, text_stride, columns
-    if row < rows:
+    images = image, image_stride, batch
+    texts = text, text_stride, batch
+    if row < batch:
         gradient_row(
-            *(grad_image, grad_loss, images, texts, state, target, hubs, row, width, part),
+            *(grad_image, grad_loss, images, texts, state, hubs, row, width, part),
             *(NORMALIZE, HUB, COUNT, FIRST, 0),
         )
     else:
         gradient_row(
-            *(grad_text, grad_loss, texts, images, state, target, hubs, row - rows, width, part),
+            *(grad_text, grad_loss, texts, images, state, hubs, row - batch, width, part),
             *(NORMALIZE, HUB, COUNT, FIRST, 1),
         )

@@ -65,7 +65,7 @@ def sum_piece(
         if (item >= 0) & (item == tl.load(mined + tl.load(order + HUB - 1))):
             hub_sums, hub_projections = hubs
             sums = tl.zeros(element.shape, tl.float32), 0.0
-            sums = add_list(sums, first, last, state, source, part, COUNT, NORMALIZE, False, SIDE)
+            sums = add_list(sums, first, last, state, source, part, COUNT, NORMALIZE, SIDE)
             place = SIDE * tl.cdiv(length, HUB) + piece
             tl.store(hub_sums + place * width + element, sums[0], mask=inside)
             if NORMALIZE:

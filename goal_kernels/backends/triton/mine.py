@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
-from goal_kernels.backends.triton.chunk_mine import mine_chunks
 from goal_kernels.backends.triton.harvest import Harvest, MiningQuery
-from goal_kernels.backends.triton.plan import CHUNKS, STRIP, TILE, choose_strategy
+from goal_kernels.backends.triton.plan import STRIP, TILE, choose_strategy
 from goal_kernels.backends.triton.prepared import Prepared, Wants, prepare
 from goal_kernels.backends.triton.strip_mine import mine_strips, strip_wants
 from goal_kernels.backends.triton.tile_mine import mine_tiles
 
-MINERS = {TILE: mine_tiles, STRIP: mine_strips, CHUNKS: mine_chunks}
+MINERS = {TILE: mine_tiles, STRIP: mine_strips}
 """The mining kernels by strategy."""
 
 
@@ -22,14 +21,13 @@ def mine(
     text: Tensor,
     pairing: Pairing,
     query: MiningQuery,
-    positive: Tensor | None,
-    scales: Tensor | None = None,
-    threshold: Tensor | None = None,
+    positive: Tensor,
+    scales: Tensor | None,
 ) -> tuple[Prepared, Harvest]:
     """Prepare a batch and run the mining kernel that suits it; arguments as of `prepare`."""
     strategy = choose_strategy(image, text.shape[0], query.precision)
     wants = Wants() if strategy == TILE else strip_wants(image, query)
-    prepared = prepare(image, text, pairing, wants, positive, scales, threshold)
+    prepared = prepare(image, text, pairing, wants, positive, scales)
     return prepared, MINERS[strategy](prepared, pairing, query)
 
 

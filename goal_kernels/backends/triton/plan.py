@@ -23,10 +23,7 @@ TILE = "tile"
 STRIP = "strip"
 """Column blocks held while row tiles stream past; maxima stay in registers."""
 
-CHUNKS = "chunks"
-"""The vendor library's product into a buffer of some MiB, read back by a kernel of reductions."""
-
-STRATEGIES = (TILE, STRIP, CHUNKS)
+STRATEGIES = (TILE, STRIP)
 AUTO = "auto"
 
 IEEE = "ieee"
@@ -174,10 +171,5 @@ def choose_strategy(image: Tensor, columns: int, precision: str) -> str:
         raise NotImplementedError(
             f"strategy {forced!r} multiplies on tensor cores, which have no full float32 "
             "precision; use precision='high' or 'medium', or the strategy 'tile'"
-        )
-    if forced == CHUNKS and image.dtype == torch.float32:
-        raise NotImplementedError(
-            f"strategy {forced!r} multiplies 16-bit embeddings only, got {image.dtype}; use the "
-            "strategy 'strip' or 'tile'"
         )
     return forced

@@ -110,7 +110,6 @@ def prepare_kernel(
     target,
     image_ids,
     text_ids,
-    threshold,
     positive,
     scales,
     facts,
@@ -138,10 +137,9 @@ def prepare_kernel(
     """Positives, scales, facts, empty keys, zeroed counters, operands, ranges.
 
     image [rows, width], text [columns, width]: unit stride along width. target, image_ids, text_ids
-    as in `Pairing`. threshold: float32 0-d that becomes the first fact, or None for the smallest
-    positive. row_keys, column_keys: int64; ticket: int32 [1].
+    as in `Pairing`. positive float32 [rows]; row_keys, column_keys: int64; ticket: int32 [1].
 
-    Written if not None: positive float32 [rows]; scales float32 [rows + columns], which asks for
+    Written if not None: scales float32 [rows + columns], which asks for
     normalised rows; row_counts, column_counts int32; image_operand, text_operand: copies to mine
     from, see `copy_rows`, rows `pitch` apart; row_ranges, column_ranges: ids int64 [2, blocks] of
     RANGE_ROWS rows; target_ranges likewise, of the targets that exist.
@@ -164,12 +162,11 @@ def prepare_kernel(
             pointers = row_pointers(image, row, image_stride)
             _start_row(row_keys, row_counts, row, inside)
             length = row_lengths(pointers, inside, width, WIDTH)
-            if positive is not None:
-                score = _positives(
-                    pointers, length, row, inside, texts, shape, scales is not None, WIDTH
-                )
-                tl.store(positive + row, score, mask=inside)
-                lowest = _smaller(lowest, tl.where(score == float("-inf"), float("inf"), score))
+            score = _positives(
+                pointers, length, row, inside, texts, shape, scales is not None, WIDTH
+            )
+            tl.store(positive + row, score, mask=inside)
+            lowest = _smaller(lowest, tl.where(score == float("-inf"), float("inf"), score))
             length = _finish_row(pointers, length, row, inside, scales, image_operand, shape, WIDTH)
             image_length = _larger(image_length, length)
         else:
@@ -183,8 +180,6 @@ def prepare_kernel(
             )
             text_length = _larger(text_length, length)
     _store_fact(facts + program, lowest, tl.min(lowest, 0))
-    if threshold is not None:
-        tl.store(facts + program, tl.load(threshold))
     _store_fact(facts + programs + program, image_length, tl.max(image_length, 0))
     _store_fact(facts + 2 * programs + program, text_length, tl.max(text_length, 0))
     if program == 0:

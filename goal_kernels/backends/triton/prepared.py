@@ -78,9 +78,8 @@ def prepare(
     text: Tensor,
     pairing: Pairing,
     wants: Wants,
-    positive: Tensor | None,
+    positive: Tensor,
     scales: Tensor | None = None,
-    threshold: Tensor | None = None,
 ) -> Prepared:
     """Run `prepare_kernel`: one launch, whatever is asked.
 
@@ -88,7 +87,6 @@ def prepare(
         image, text: [N, D], [M, D], unit inner stride.
         positive: float32, gets similarities of the positive pairs in its first N elements.
         scales: float32 [N + M], gets what normalises the rows and asks for it; None otherwise.
-        threshold: float32 0-d, the first fact; None makes it the smallest positive.
     """
     rows, columns = image.shape[0], text.shape[0]
     keys = image.new_empty(rows + columns, dtype=torch.int64)
@@ -108,7 +106,7 @@ def prepare(
         _ranges(pairing.text_ids, wants),
         _ranges(pairing.target, wants),
     )
-    _launch(prepared, pairing, positive, threshold)
+    _launch(prepared, pairing, positive)
     return prepared
 
 
@@ -149,9 +147,7 @@ def _ranges(values: Tensor | None, wants: Wants) -> Tensor | None:
     return values.new_empty((2, -(-values.shape[0] // RANGE_ROWS)))
 
 
-def _launch(
-    prepared: Prepared, pairing: Pairing, positive: Tensor | None, threshold: Tensor | None
-) -> None:
+def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
     image, text, operands = prepared.image, prepared.text, prepared.operands
     copied = operands.image is not image
     load_kernels().prepare_kernel[(prepared.facts.shape[1],)](
@@ -160,7 +156,6 @@ def _launch(
         pairing.target,
         pairing.image_ids,
         pairing.text_ids,
-        threshold,
         positive,
         prepared.scales,
         prepared.facts,

@@ -103,22 +103,3 @@ def product_tile(
             y = y.to(tl.float32)
         score = tl.dot(x, tl.trans(y), score, input_precision=PRECISION)
     return score
-
-
-@triton.jit
-def stored_tile(
-    scores,
-    row,
-    column,
-    rows,
-    columns,
-    stride,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_COLUMNS: tl.constexpr,
-):
-    """Tile at (row, column) of similarities float32 [rows, columns] that exist; 0 beyond them."""
-    place = row + tl.arange(0, BLOCK_ROWS)
-    element = column + tl.arange(0, BLOCK_COLUMNS)
-    base = scores + place[:, None].to(tl.int64) * stride
-    inside = (place < rows)[:, None] & (element < columns)[None, :]
-    return tl.load(base + element[None, :], mask=inside, other=0.0)

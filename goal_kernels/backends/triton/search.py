@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import Found, Mined
-from goal_kernels.backends.base import Pairing, RelativeQuery, SearchQuery
+from goal_kernels.backends.answers import Found
+from goal_kernels.backends.base import Pairing, SearchQuery
 from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS, WARPS, finish_constants
 from goal_kernels.backends.triton.harvest import Harvest, MiningQuery
 from goal_kernels.backends.triton.mine import mine, rescores
@@ -22,18 +22,6 @@ def search(image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) ->
     prepared, harvest = mine(image, text, pairing, mining, found.values, scales)
     finish(prepared, harvest, mining, found)
     return found
-
-
-def mined_pairs(
-    image: Tensor, text: Tensor, pairing: Pairing, relative: RelativeQuery, precision: str
-) -> Mined:
-    """See `Backend.mine`; image and text have unit inner stride."""
-    found = _allocate(image, text, relative.kind, normalize=False)
-    threshold = None if relative.kind == "none" else relative.threshold
-    mining = MiningQuery.build(relative.kind, 0.0, relative.beta, precision)
-    prepared, harvest = mine(image, text, pairing, mining, None, threshold=threshold)
-    finish(prepared, harvest, mining, found)
-    return found.mined
 
 
 def finish(prepared: Prepared, harvest: Harvest, query: MiningQuery, found: Found) -> None:

@@ -27,7 +27,7 @@ from goal_kernels.backends.triton.facts import (
 )
 from goal_kernels.backends.triton.keys import NOTHING, pack
 from goal_kernels.backends.triton.masks import exclude, needs_mask
-from goal_kernels.backends.triton.products import product_tile, stored_tile
+from goal_kernels.backends.triton.products import product_tile
 from goal_kernels.backends.triton.states import EMPTY, LINEAR, NAN_KEY, NOWHERE, encode
 
 FLOAT32_MAX = tl.constexpr(3.4028234663852886e38)
@@ -179,16 +179,12 @@ def strip_kernel(
     image_stride,
     text_stride,
     parts,
-    first_tile,
-    last_tile,
-    first_segment,
     segment_tiles,
     group_blocks,
     chunk,
     epsilon,
     slope,
     KIND: tl.constexpr,
-    STORED: tl.constexpr,
     DESCRIPTORS: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -207,13 +203,10 @@ def strip_kernel(
     float32 [groups, rows], column_sums [segments, columns], row_tops, column_tops int64 likewise
     (linear kind only), row_counts, column_counts int32, zeros before; None otherwise.
 
-    first_tile, last_tile: row tiles of this launch, whose segments are numbered from first_segment
-    on. STORED: image is their similarities, float32 [any, columns] of row stride image_stride,
-    that someone else computed.
     segment_tiles, group_blocks: tiles per segment, column blocks per group. chunk: see `_item`.
     slope > 0: it multiplies -inf.
     """
-    tiles = last_tile - first_tile
+    tiles = tl.cdiv(rows, BLOCK_ROWS)
     blocks = tl.cdiv(columns, BLOCK_COLUMNS)
     segments = tl.cdiv(tiles, segment_tiles)
     groups = tl.cdiv(blocks, group_blocks)
@@ -225,11 +218,11 @@ def strip_kernel(
         summing = wide_range(bound, threshold, slope, KIND) == 0
     for item in range(tl.program_id(0), segments * groups, tl.num_programs(0)):
         segment, group = _item(item, segments, groups, chunk)
-        first_row = (first_tile + segment * segment_tiles) * BLOCK_ROWS
+        first_row = segment * segment_tiles * BLOCK_ROWS
         strip_tiles = tl.minimum(segment_tiles, tiles - segment * segment_tiles)
         first_block = group * group_blocks
         group_place = tl.cast(group, tl.int64) * rows
-        segment_place = tl.cast(first_segment + segment, tl.int64) * columns
+        segment_place = tl.cast(segment, tl.int64) * columns
         for block in range(first_block, tl.minimum(first_block + group_blocks, blocks)):
             column_start = block * BLOCK_COLUMNS
             column = column_start + tl.arange(0, BLOCK_COLUMNS)
@@ -238,17 +231,10 @@ def strip_kernel(
                 row_start = first_row + tile * BLOCK_ROWS
                 row = row_start + tl.arange(0, BLOCK_ROWS)
                 shape = (rows, columns, width, image_stride, text_stride)
-                if STORED:
-                    place = row_start - first_tile * BLOCK_ROWS
-                    score = stored_tile(
-                        image, place, column_start, rows - first_tile * BLOCK_ROWS, columns,
-                        image_stride, BLOCK_ROWS, BLOCK_COLUMNS,
-                    )  # fmt: skip
-                else:
-                    score = product_tile(
-                        image, text, row_start, column_start, shape, DESCRIPTORS, SPLIT, PRECISION,
-                        UPCAST, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_WIDTH,
-                    )  # fmt: skip
+                score = product_tile(
+                    image, text, row_start, column_start, shape, DESCRIPTORS, SPLIT, PRECISION,
+                    UPCAST, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_WIDTH,
+                )  # fmt: skip
                 masked = special | needs_mask(
                     row_start, column_start, rows, columns, target_ranges, row_ranges,
                     column_ranges, BLOCK_ROWS, BLOCK_COLUMNS,

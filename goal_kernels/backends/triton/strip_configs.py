@@ -32,7 +32,7 @@ class StripTile(NamedTuple):
     """Shape of a similarity tile, the warps and pipeline stages that compute it, and how.
 
     descriptors: read by TMA; by pointers and asynchronous copies otherwise. fragments: a column is
-    spread over the lanes of all warps, as `slices.py` says. programs: per multiprocessor.
+    spread over the lanes of all warps, as `slices.py` says.
     """
 
     rows: int
@@ -42,7 +42,6 @@ class StripTile(NamedTuple):
     stages: int
     descriptors: bool = True
     fragments: bool = True
-    programs: int = 1
 
     @property
     def lanes(self) -> int:
@@ -59,9 +58,6 @@ HOPPER = {
     ("linear", True): StripTile(128, 64, 64, warps=8, stages=4),
 }
 """9.0, by kind of sums and whether there are ids: comparing them takes registers too."""
-
-HOPPER_PAIRED = StripTile(128, 128, 64, warps=4, stages=3, programs=2)
-"""9.0 without sums and ids, an alternative: one program multiplies while the other compares."""
 
 AMPERE = {
     ("none", False): StripTile(128, 128, 64, warps=8, stages=3, descriptors=False),
@@ -93,11 +89,11 @@ def strip_tile(capability: int, dtype: torch.dtype, kind: str, ids: bool) -> Str
 
 
 def strip_constants(
-    tile: StripTile, dtype: torch.dtype, kind: str, split: bool, upcast: bool, stored: bool = False
+    tile: StripTile, dtype: torch.dtype, kind: str, split: bool, upcast: bool
 ) -> dict[str, object]:
     """Compile-time arguments of `strip_kernel`. upcast: widen operands before the product."""
     constants = resum_constants(tile, dtype, kind, split, upcast)
-    return {"STORED": stored, "LANES": tile.lanes, **constants}
+    return {"LANES": tile.lanes, **constants}
 
 
 def resum_constants(
@@ -115,18 +111,6 @@ def resum_constants(
         "BLOCK_COLUMNS": tile.columns,
         "BLOCK_WIDTH": tile.width,
     }
-
-
-CHUNK_TILE = StripTile(64, 128, 64, warps=8, stages=1, descriptors=False, fragments=False)
-"""For similarities that are read back: whole rows are loaded, so columns lie across threads."""
-
-BUFFER_BYTES = 32 * 2**20
-"""Similarities the vendor library computes at a time: they stay in an L2 cache of 50 MB."""
-
-
-def buffer_rows(columns: int) -> int:
-    """Rows of similarities that are computed at a time, whole tiles of them."""
-    return max(1, BUFFER_BYTES // (4 * columns * CHUNK_TILE.rows)) * CHUNK_TILE.rows
 
 
 class StripPlan(NamedTuple):

@@ -59,10 +59,9 @@ def mine_strips(
     tile = tile or usual_tile(prepared, pairing, query.kind)
     row_bytes = image.shape[1] * image.element_size()
     plan = strip_plan(tile, image.shape[0], text.shape[0], row_bytes, query.kind)
-    programs = programs or usual_programs(tile, image.device)
+    programs = programs or usual_programs(image.device)
     harvest = allocate(prepared, plan, query.kind)
-    source = *_operands(prepared, tile), image.stride(0)
-    launch_strip(source, prepared, pairing, harvest, (tile, plan), query, programs)
+    launch_strip(prepared, pairing, harvest, (tile, plan), query, programs)
     if query.kind != "none":
         launch_resum(prepared, pairing, harvest, query, (tile, programs))
     return harvest
@@ -74,9 +73,9 @@ def usual_tile(prepared: Prepared, pairing: Pairing, kind: str) -> StripTile:
     return strip_tile(_capability(image.device), image.dtype, kind, ids)
 
 
-def usual_programs(tile: StripTile, device: torch.device) -> int:
+def usual_programs(device: torch.device) -> int:
     """As many programs as the device runs at a time."""
-    return forced_programs() or tile.programs * _multiprocessors(device)
+    return forced_programs() or _multiprocessors(device)
 
 
 def allocate(prepared: Prepared, plan: StripPlan, kind: str) -> Harvest:
@@ -112,30 +111,23 @@ def _split(prepared: Prepared) -> bool:
 
 
 def launch_strip(
-    source: tuple[Any, Any, int],
     prepared: Prepared,
     pairing: Pairing,
     harvest: Harvest,
     cut: tuple[StripTile, StripPlan],
     query: MiningQuery,
     programs: int,
-    stored: tuple[int, int, int] | None = None,
 ) -> None:
-    """Run `strip_kernel`.
-
-    Args:
-        source: what it loads: image side, text side, and row stride of the image side.
-        stored: first and last row tile and first segment, if the image side is similarities.
-    """
+    """Run `strip_kernel`."""
     kernels = load_kernels()
     tile, plan = cut
     image, text, width = prepared.operands
-    sizes = image.shape[0], text.shape[0], width, source[2], text.stride(0)
+    sizes = image.shape[0], text.shape[0], width, image.stride(0), text.stride(0)
     constants = strip_constants(
-        tile, image.dtype, query.kind, _split(prepared), kernels.INTERPRETED, stored is not None
+        tile, image.dtype, query.kind, _split(prepared), kernels.INTERPRETED
     )
     kernels.strip_kernel[(min(programs, plan.segments * plan.groups),)](
-        *source[:2],
+        *_operands(prepared, tile),
         *pairing,
         *(prepared.target_ranges, prepared.row_ranges, prepared.column_ranges),
         prepared.facts,
@@ -145,7 +137,6 @@ def launch_strip(
         *(harvest.rows.tops, harvest.columns.tops),
         *sizes,
         prepared.facts.shape[1],
-        *(stored or (0, -(-image.shape[0] // tile.rows), 0)),
         *(plan.segment_tiles, plan.group_blocks, plan.chunk),
         query.epsilon,
         max(query.slope, LEAST_SLOPE),

@@ -62,51 +62,25 @@ def finish_terms(
 
 @triton.jit
 def list_terms(
-    state,
-    first,
-    last,
-    rows,
-    COUNT: tl.constexpr,
-    NORMALIZE: tl.constexpr,
-    TARGET: tl.constexpr,
-    SIDE: tl.constexpr,
+    state, first, last, COUNT: tl.constexpr, NORMALIZE: tl.constexpr, SIDE: tl.constexpr
 ):
-    """The terms at list positions first to last, at most COUNT.
-
-    With a target, entries of a text list from `rows` on are images whose positive the text is.
-    """
+    """The terms at list positions first to last, at most COUNT."""
     vectors, hardest, length = state
     position = first + tl.arange(0, COUNT)
     listed = position < last
     entry = tl.load(hardest + (2 + SIDE) * length + position, mask=listed, other=-1)
-    place = (5 - SIDE) * length + entry
-    if TARGET and SIDE == 1:
-        positive = entry >= rows
-        entry = tl.where(positive, entry - rows, entry)
-        place = tl.where(positive, 3 * length, 4 * length) + entry
-        weight = tl.load(vectors + place, mask=listed, other=0.0)
-        weight = tl.where(positive, -weight, weight)
-    else:
-        weight = tl.load(vectors + place, mask=listed, other=0.0)
+    weight = tl.load(vectors + (5 - SIDE) * length + entry, mask=listed, other=0.0)
     value_place = (2 - SIDE) * length + entry
     return finish_terms(vectors, length, entry, weight, value_place, NORMALIZE, SIDE)
 
 
 @triton.jit
 def first_terms(
-    state,
-    target,
-    row,
-    first,
-    last,
-    COUNT: tl.constexpr,
-    NORMALIZE: tl.constexpr,
-    SIDE: tl.constexpr,
+    state, row, first, last, COUNT: tl.constexpr, NORMALIZE: tl.constexpr, SIDE: tl.constexpr
 ):
     """The hardest negative and the positive of a row, and at most COUNT - 2 terms of its list.
 
     Together, because a load waits for the index before it: most lists are no longer than this.
-    With a target the positives of a text are in its list.
     """
     vectors, hardest, length = state
     slot = tl.arange(0, COUNT)
@@ -115,10 +89,7 @@ def first_terms(
     listed = (slot >= OWN_TERMS) & (position < last)
     place = tl.where(mined, SIDE * length + row, (2 + SIDE) * length + position)
     index = tl.load(hardest + place, mask=mined | listed, other=-1)
-    own = row
-    if target is not None:
-        own = tl.load(target + row) if SIDE == 0 else -1
-    index = tl.where(slot == 1, own, index)
+    index = tl.where(slot == 1, row, index)
     place = tl.where(mined, (4 + SIDE) * length + row, (5 - SIDE) * length + index)
     place = tl.where(slot == 1, 3 * length + row, place)
     weight = tl.load(vectors + place, mask=listed | (slot < OWN_TERMS), other=0.0)
@@ -138,11 +109,10 @@ def add_list(
     part,
     COUNT: tl.constexpr,
     NORMALIZE: tl.constexpr,
-    TARGET: tl.constexpr,
     SIDE: tl.constexpr,
 ):
     """Add the terms at list positions first to last, COUNT at a time."""
     for start in range(first, last, COUNT):
-        terms = list_terms(state, start, last, source[2], COUNT, NORMALIZE, TARGET, SIDE)
+        terms = list_terms(state, start, last, COUNT, NORMALIZE, SIDE)
         sums = add_terms(sums, terms, source, part)
     return sums
