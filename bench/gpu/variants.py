@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 
 from bench.gpu.kinds import Kind
-from goal_kernels.backends import BACKENDS
+from goal_kernels.backends import BACKENDS, find_backend
 from goal_kernels.backends.base import Call, Verdict
+from goal_kernels.backends.gpu import use_programs, use_strategy
 
 SEPARATOR = ":"
-STRATEGIES = "strategies"
-"""Function of a backend's module: () -> names of its mining strategies. Absent: there is one."""
-
-USE_STRATEGY = "use_strategy"
-"""Function of a backend's module: (name) -> context in which calls use that strategy or raise."""
-
-USE_PROGRAMS = "use_programs"
-"""Function of a backend's module: (count) -> context in which kernels launch so many programs."""
-
 PROGRAM_COUNTS = (132, 66, 17, 1)
 """Grids that results must not depend on: a whole H100, half of it, a prime, a single one."""
 
 
-def _module(backend: str) -> ModuleType:
-    return importlib.import_module(f"goal_kernels.backends.{backend}")
+def _strategies(backend: str) -> tuple[str, ...]:
+    """Names of the mining strategies of a GPU backend; none of any other."""
+    return getattr(find_backend(backend), "strategies", ())
 
 
 @dataclass(frozen=True)
@@ -49,17 +40,16 @@ class Variant:
     @property
     def sizes_its_grid(self) -> bool:
         """Whether the number of programs can be chosen."""
-        return hasattr(_module(self.backend), USE_PROGRAMS)
+        return bool(_strategies(self.backend))
 
     @contextmanager
     def used(self, programs: int | None = None) -> Iterator[None]:
         """Within, calls of this backend go this way."""
-        module = _module(self.backend)
         with ExitStack() as stack:
             if self.strategy:
-                stack.enter_context(getattr(module, USE_STRATEGY)(self.strategy))
+                stack.enter_context(use_strategy(self.strategy))
             if programs is not None:
-                stack.enter_context(getattr(module, USE_PROGRAMS)(programs))
+                stack.enter_context(use_programs(programs))
             yield
 
 
@@ -68,8 +58,8 @@ def variant_names() -> tuple[str, ...]:
     names = []
     for backend in BACKENDS:
         if backend.availability().ok:
-            list_names = getattr(_module(backend.name), STRATEGIES, tuple)
-            strategies = tuple(list_names()) or ("",)
+            several = _strategies(backend.name)
+            strategies = several if len(several) > 1 else ("",)
             names += [str(Variant(backend.name, strategy)) for strategy in strategies]
     return tuple(names)
 

@@ -1,11 +1,9 @@
 """The contract every backend fulfils: what it is asked, what it answers.
 
-The objective runs in three stages, *mine -> weight -> apply*. A backend supplies the first and the
-last. The weights in between act on [B] vectors and are plain torch, the same for all backends, so a
-new objective element needs no code here and a new backend needs to know no element.
-
-What operators call is `search`, `forward` and `backward`: the stages with everything around them.
-`ComposedBackend` makes them from `mine` and `apply`; a backend may override them with faster twins.
+The objective runs in three stages, *mine -> weight -> apply*. A backend supplies the first as
+`search` and the last as `backward`. The weights in between act on [B] vectors and are plain torch,
+the same for all backends, so a new objective element needs no code here and a new backend needs to
+know no element; `forward` joins the first two, and a backend may have a faster twin of both.
 
 Shapes: image embeddings [N, D], text embeddings [M, D]. Row i is an image anchor, column j a text
 anchor. Similarity is S[i, j] = <image[i], text[j]>. The *accumulate dtype* is float64 for float64
@@ -117,7 +115,7 @@ class WeightStage(NamedTuple):
 
 
 class Backend(ABC):
-    """One way to mine and to apply. Stateless; instances are registered in `backends/__init__`.
+    """One way to mine and to sum gradients. Stateless; instances stand in `backends/__init__`.
 
     ranks: whether it has `rank` too.
     list_rows: rows that its `forward` adds to `Forward.hardest`, for its own `backward`.
@@ -137,15 +135,15 @@ class Backend(ABC):
 
     @abstractmethod
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
-        """Positives and hardest negatives of both directions, in one pass.
+        """Similarities of the positives, and the hardest negatives of both directions.
 
         Args:
             image, text: [N, D] and [M, D], N, M, D >= 1, same dtype and device, any strides.
             pairing: see `Pairing`; index tensors are int64, contiguous, on the same device.
-        Returns: `Found`. Deterministic: bit-equal for equal inputs, for any thread count or grid.
+            query: see `SearchQuery`.
+        Returns: `Found`. Deterministic: bit-equal for equal inputs.
         """
 
-    @abstractmethod
     def forward(
         self,
         image: Tensor,
@@ -158,6 +156,8 @@ class Backend(ABC):
 
         A twin of `stage.weigh` must agree with it to a few roundings of the accumulate dtype.
         """
+        found = self.search(image, text, pairing, query)
+        return Forward.pack(found, stage.weigh(found.positive, found.mined))
 
     @abstractmethod
     def backward(
@@ -169,14 +169,21 @@ class Backend(ABC):
         hardest: Tensor,
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients of what `forward` left; for normalised rows those of the raw rows.
+        """Sum the gradient rows, for a square batch; see `GradientTerms`.
 
-        With the terms of `unpack_terms`, see `ComposedBackend.apply`.
+        grad_image[i] = g (row_weight[i] text[hardest_text[i]] - positive_weight[i] text[i]
+                           + sum over k with hardest_image[k] = i of column_weight[k] text[k])
+        grad_text[j]  = g (column_weight[j] image[hardest_image[j]] - positive_weight[j] image[j]
+                           + sum over k with hardest_text[k] = j of row_weight[k] image[k])
 
         Args:
-            grad_loss: 0-d, accumulate dtype, on the device of the embeddings.
+            grad_loss: g, 0-d, accumulate dtype, on the device of the embeddings.
+            image, text: [B, D] each; with `normalize` the raw rows, whose gradients are returned.
             vectors, hardest: as in `Forward`, hardest with this backend's own rows or without any.
             need: whether the image and the text gradient are wanted.
+        Returns: grad_image and grad_text [B, D] in the input dtype, contiguous; None where not
+            wanted. Accumulated in the accumulate dtype; bit-equal for equal inputs, for any number
+            of threads.
         """
 
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:

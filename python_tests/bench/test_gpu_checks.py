@@ -27,7 +27,7 @@ from bench.gpu.kinds import BFLOAT16, HIGH
 from goal_kernels import ops
 from goal_kernels.backends import BACKENDS
 from goal_kernels.backends.base import RELATIVE_KINDS, Pairing
-from goal_kernels.backends.cuda import CudaBackend
+from goal_kernels.backends.gpu import CudaBackend
 from goal_kernels.backends.reference import ReferenceBackend
 
 STEP = Case(GOAL_LOSS, FORWARD_BACKWARD, RELATIVE, 40, 24, "float32")

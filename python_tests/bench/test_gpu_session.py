@@ -31,7 +31,7 @@ from bench.gpu.rounds import ProcessorClock
 from bench.gpu.scale import DRY
 from bench.gpu.tables import render
 from bench.gpu.targets import TARGETS, Target, best_figures
-from goal_kernels.backends.triton import strategies
+from goal_kernels.backends.gpu import TritonBackend
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -146,7 +146,7 @@ def test_a_dry_run_times_only_the_checked(dry_run) -> None:
     _, found, _ = dry_run
     contests = [r for r in found.records if r.kind == "contest"]
     backends = {n for n, why in found.environment["variants"].items() if not why[str(BFLOAT16)]}
-    assert {f"triton:{name}" for name in strategies()} <= backends
+    assert {f"triton:{name}" for name in TritonBackend.strategies} <= backends
     for record in contests:
         unfit = WITHOUT_HIGHEST if "`highest`" in record.title else set()
         assert set(record.barred) == unfit

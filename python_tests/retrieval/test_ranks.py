@@ -9,7 +9,7 @@ import torch
 
 import goal_kernels as gk
 from goal_kernels.backends import reference_rank
-from goal_kernels.backends.triton import TritonBackend
+from goal_kernels.backends.gpu import TritonBackend
 
 
 def ragged(images: int = 40, seed: int = 0) -> torch.Tensor:

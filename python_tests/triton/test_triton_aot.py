@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS
-from goal_kernels.backends.triton.configs import DTYPES, SMALL_LENGTH, mine_tile
+from goal_kernels.backends.gpu.configs import DTYPES, SMALL_LENGTH, mine_tile
 from tools.aot import __main__ as aot
 from tools.aot.compile import Outcome
 from tools.aot.mine import tile_variant
@@ -29,7 +29,7 @@ from tools.aot.variant import Limits, Variant
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parent.parent.parent
-KERNELS = ROOT / "goal_kernels" / "backends" / "triton"
+KERNELS = ROOT / "goal_kernels" / "backends" / "gpu" / "kernels"
 
 CHANGED = """
 import contextlib, io, json, os

@@ -9,9 +9,9 @@ import torch
 from mining_literal import gradients_literally, whole_numbers
 from torch import Tensor
 
-from goal_kernels.backends.triton import weigh_configs
-from goal_kernels.backends.triton.invert import with_lists
-from goal_kernels.backends.triton.weigh_configs import GATHER_WIDTH_LIMIT
+from goal_kernels.backends.gpu import configs
+from goal_kernels.backends.gpu.configs import GATHER_WIDTH_LIMIT
+from goal_kernels.backends.gpu.kernels.gather import with_lists
 from goal_kernels.constants import SHORTEST_LENGTH
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -112,8 +112,8 @@ def test_hubs_are_summed_in_pieces(
     backend, device, batch: int, share: float, monkeypatch, nan_filled_memory
 ) -> None:
     """Items that many mined, lists that begin and end in and on a piece."""
-    monkeypatch.setattr(weigh_configs, "SMALL", 1)
-    monkeypatch.setattr(weigh_configs, "HUB_CHUNK", 4)
+    monkeypatch.setattr(configs, "SMALL", 1)
+    monkeypatch.setattr(configs, "PIECE", 4)
     vectors, hardest = square_state(batch)
     generator = torch.Generator().manual_seed(batch)
     many = torch.rand(2, batch, generator=generator) < share
@@ -122,15 +122,15 @@ def test_hubs_are_summed_in_pieces(
 
 
 def test_hubs_of_normalised_rows(backend, device, monkeypatch, nan_filled_memory) -> None:
-    monkeypatch.setattr(weigh_configs, "SMALL", 1)
-    monkeypatch.setattr(weigh_configs, "HUB_CHUNK", 4)
+    monkeypatch.setattr(configs, "SMALL", 1)
+    monkeypatch.setattr(configs, "PIECE", 4)
     hardest = torch.randint(0, 40, (2, 40), generator=torch.Generator().manual_seed(34))
     hardest[:, 5:36] = torch.where(hardest[:, 5:36] == 3, 4, 3)
     check_normalised(backend, device, hardest)
 
 
 def test_normalised_rows(backend, device, nan_filled_memory) -> None:
-    """With a zero row, a row whose scale is a constant, and anchors that mined nothing."""
+    """With a zero row and another too short to normalise, and anchors that mined nothing."""
     check_normalised(backend, device, square_state(40)[1])
 
 
@@ -156,8 +156,9 @@ def check_normalised(backend, device, hardest: Tensor) -> None:
     )
     for side, scale in enumerate(scales):
         unit = units[side]
-        along = (unit * gradients[side]).sum(1).where(scale < 1 / SHORTEST_LENGTH, 0.0)
+        along = (unit * gradients[side]).sum(1)
         truth = scale[:, None] * (gradients[side] - along[:, None] * unit)
+        truth = truth.where((scale < 1 / SHORTEST_LENGTH)[:, None], 0.0)
         # Every similarity and every scale is rounded to float32, and each term is; a list of k
         # terms adds k roundings of a sum that `largest` bounds, once along the row and once across.
         size = largest[side] + unit.abs() * largest[side].sum(1, keepdim=True)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
-from goal_kernels.backends.triton import TritonBackend
-from goal_kernels.backends.triton.runtime import load_kernels
+from goal_kernels.backends.gpu import TritonBackend
+from goal_kernels.backends.gpu.runtime import interpreting
 
 FRESH_PROCESS = """
 import sys, torch, goal_kernels
 from goal_kernels.backends.base import Call
-from goal_kernels.backends.triton import TritonBackend
+from goal_kernels.backends.gpu import TritonBackend
 backend = TritonBackend()
 print(backend.availability(), backend.supports(Call("cpu", torch.float32, 8)), sep="|", end="|")
 print("triton" in sys.modules)
@@ -72,7 +72,7 @@ def test_refusals_give_the_reason(call: Call, reason: str) -> None:
 
 
 def test_the_interpreter_is_never_chosen_automatically(backend) -> None:
-    if not load_kernels().INTERPRETED:
+    if not interpreting():
         pytest.skip("the kernels are compiled here")
     assert backend.supports(Call("cpu", torch.float32, 8)).ok
     verdict = backend.supports(Call("cpu", torch.float32, 8, automatic=True))
@@ -83,7 +83,7 @@ def test_the_interpreter_is_never_chosen_automatically(backend) -> None:
 def test_too_many_rows_are_refused_before_anything_runs(backend, device) -> None:
     endless = torch.zeros(1, 1, device=device).expand(2**31, 1)
     query = SearchQuery("none", 0.0, 0.0, False, "highest")
-    with pytest.raises(ValueError, match=r"fewer than 2147482624 embeddings per side"):
+    with pytest.raises(ValueError, match=r"image: expected fewer than 2147482624 rows"):
         backend.search(endless, endless[:2], Pairing(), query)
 
 
@@ -91,8 +91,8 @@ def test_switching_the_interpreter_too_late_is_an_error() -> None:
     """Triton's own functions are compiled by then and cannot be called by interpreted kernels."""
     code = (
         "import triton.language, os; os.environ['TRITON_INTERPRET'] = '1'\n"
-        "from goal_kernels.backends.triton.runtime import load_kernels\n"
-        "load_kernels()"
+        "from goal_kernels.backends.gpu.runtime import load_step\n"
+        "load_step()"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     run = subprocess.run(

@@ -11,8 +11,8 @@ from launches import DEVICE, CaptureError, LaunchRecorder, recording
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels.backends.triton import TritonBackend, use_strategy
-from goal_kernels.backends.triton.plan import STRATEGIES, TILE
+from goal_kernels.backends.gpu import TritonBackend, use_strategy
+from goal_kernels.backends.gpu.plan import HOPPER, STRATEGIES, STRIP, TILE
 
 pytest.importorskip("triton")
 
@@ -97,8 +97,8 @@ def test_every_strategy_can_be_captured(monkeypatch, objective: str, strategy: s
     with recording(monkeypatch) as recorder, use_strategy(strategy):
         check_step(recorder, *embeddings(4097), objective=objective)
     kernels = [launch.kernel for launch in recorder.kernels]
-    assert ("tile_kernel" in kernels) == (strategy == TILE)
-    assert kernels.count("strip_kernel") == (strategy != TILE)
+    for name, kernel in ((TILE, "tile_kernel"), (STRIP, "strip_kernel"), (HOPPER, "mine")):
+        assert kernels.count(kernel) == (strategy == name)
 
 
 @pytest.mark.parametrize("need", [(True, False), (False, True)])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from goal_kernels.backends.answers import Mined
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS, Pairing, SearchQuery
-from goal_kernels.backends.triton import configs
+from goal_kernels.backends.gpu import configs
 from goal_kernels.pairs import pair_similarity
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from goal_kernels.backends.triton.plan import (
+from goal_kernels.backends.gpu.plan import (
     IEEE,
-    INTERPRETED_CAPABILITY,
     NOT_MEASURED,
     SMALL_BATCH,
     STRATEGIES,
@@ -20,9 +19,9 @@ from goal_kernels.backends.triton.plan import (
     Rule,
     Subject,
     choose,
-    device_capability,
     product_kind,
 )
+from goal_kernels.backends.gpu.runtime import INTERPRETED_CAPABILITY, device_capability
 
 ROOT = Path(__file__).parent.parent.parent
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import goal_kernels as gk
 from goal_kernels.backends.base import RELATIVE_KINDS
-from goal_kernels.backends.triton import use_programs, use_strategy
-from goal_kernels.backends.triton.plan import STRATEGIES, STRIP, TILE
+from goal_kernels.backends.gpu import use_programs, use_strategy
+from goal_kernels.backends.gpu.plan import STRIP, TILE
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -73,7 +73,7 @@ def outcome(device, strategy: str, objective: str, dtype: torch.dtype, **options
 def test_losses_agree(backend, device, objective: str, dtype: torch.dtype, precision: str) -> None:
     """Values are recomputed from the pairs, so only the relative sums can differ, by roundings."""
     expected = outcome(device, TILE, objective, dtype, precision=precision)
-    for strategy in STRATEGIES:
+    for strategy in backend.strategies:
         found = outcome(device, strategy, objective, dtype, precision=precision)
         tolerance = 4 * torch.finfo(dtype).eps if dtype == torch.bfloat16 else 1e-4
         for one, other in zip(found, expected, strict=True):
@@ -101,7 +101,10 @@ def test_what_a_strategy_cannot_multiply_it_refuses(backend, device) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected one of tile, strip, got"), use_strategy("x"):
+    with (
+        pytest.raises(ValueError, match="expected one of tile, strip, hopper, got"),
+        use_strategy("x"),
+    ):
         pass
     with pytest.raises(ValueError, match="at least 1"), use_programs(0):
         pass

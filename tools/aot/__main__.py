@@ -23,7 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
 from typing import Any
 
-from goal_kernels.backends.triton.runtime import load_kernels
+from goal_kernels.backends.gpu.runtime import interpreting
 from tools.aot.compile import Outcome, compile_variant, disassembler
 from tools.aot.mine import mine_variants
 from tools.aot.rank import rank_variants
@@ -136,7 +136,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         parser.error(f"--jobs: expected at least 1, got {options.jobs}")
-    if load_kernels().INTERPRETED:
+    if interpreting():
         parser.error("TRITON_INTERPRET is set, so there is nothing to compile; unset it")
     return options
 

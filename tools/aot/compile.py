@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from goal_kernels.backends.triton.configs import LAUNCH_OPTIONS
-from goal_kernels.backends.triton.runtime import load_kernels
+from goal_kernels.backends.gpu.configs import LAUNCH_OPTIONS
+from goal_kernels.backends.gpu.runtime import load_step
 from tools.aot import sass
 from tools.aot.variant import Variant
 
@@ -102,7 +102,7 @@ def source_of(variant: Variant) -> Any:
     """The `ASTSource` a launch with these arguments would compile."""
     from triton.compiler import ASTSource
 
-    load_kernels()
+    load_step()
     function = getattr(importlib.import_module(variant.module), variant.kernel)
     unknown = {*variant.arguments, *variant.constants}.difference(function.arg_names)
     if unknown:

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 import torch
 
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS
-from goal_kernels.backends.triton.configs import (
+from goal_kernels.backends.gpu.configs import (
     DTYPES,
     FIXED,
     NO_SUMS,
+    RUNNING_MAXIMA,
     SMALL_LENGTH,
     STACK_LIMIT,
-    STATES,
     WARPS,
-    finish_constants,
     mine_tile,
     row_block,
-    tile_constants,
 )
+from goal_kernels.backends.gpu.kernels.results import finish_constants
+from goal_kernels.backends.gpu.kernels.tile import tile_constants
 from tools.aot.variant import POINTERS, Limits, Variant, matrix_instruction
 
 ROW_ACCUMULATOR_STACK = 1088
@@ -53,7 +53,7 @@ def tile_variant(
         "target": "*i64" if "target" in pairing else None,
         "image_ids": ids,
         "text_ids": ids,
-        "facts": None if kind == "none" else "*fp32",
+        "batch_stats": None if kind == "none" else "*fp32",
         **dict.fromkeys(("row_keys", "column_keys"), "*i64"),
         **dict.fromkeys(("row_states", "column_states"), None if kind == "none" else "*i32"),
         **dict.fromkeys(("rows", "columns", "width", "image_stride", "text_stride"), "i32"),
@@ -91,7 +91,7 @@ def prepare_variant(
         **dict.fromkeys(("target", "image_ids", "text_ids"), ids),
         "positive": "*fp32",
         "scales": "*fp32" if "normalize" in asked else None,
-        "facts": "*fp32",
+        "batch_stats": "*fp32",
         **dict.fromkeys(("row_keys", "column_keys"), "*i64"),
         **dict.fromkeys(("row_counts", "column_counts"), "*i32" if "counts" in asked else None),
         "ticket": "*i32",
@@ -115,12 +115,13 @@ def finish_variant(
     summed = kind != "none"
     counted = "*i32" if sums == FIXED else None
     arguments = {
-        **dict.fromkeys(("values", "facts"), "*fp32"),
+        **dict.fromkeys(("values", "batch_stats"), "*fp32"),
         **dict.fromkeys(("indices", "row_keys", "column_keys"), "*i64"),
         "out_sums": "*fp32" if summed else None,
         "out_counts": "*i64" if summed else None,
         **dict.fromkeys(
-            ("row_sums", "column_sums"), {NO_SUMS: None, STATES: "*i32", FIXED: "*fp32"}[sums]
+            ("row_sums", "column_sums"),
+            {NO_SUMS: None, RUNNING_MAXIMA: "*i32", FIXED: "*fp32"}[sums],
         ),
         **dict.fromkeys(("row_counts", "column_counts"), counted),
         **dict.fromkeys(
@@ -170,7 +171,7 @@ def finish_variants(arch: int) -> Iterator[Variant]:
     """Every kind and form of sums, and similarities recomputed."""
     yield finish_variant(arch, "none", NO_SUMS)
     for kind in ("linear", "exponential"):
-        for sums in (STATES, FIXED):
+        for sums in (RUNNING_MAXIMA, FIXED):
             yield finish_variant(arch, kind, sums)
             yield finish_variant(arch, kind, sums, "scaled", 1024)
     yield finish_variant(arch, "none", NO_SUMS, "raw", 1, "one")

@@ -6,30 +6,25 @@ from collections.abc import Iterator
 
 import torch
 
-from goal_kernels.backends.triton.configs import DTYPES
-from goal_kernels.backends.triton.ranking import (
-    WARPS,
-    batch_constants,
-    rank_constants,
-    rank_tile,
-)
+from goal_kernels.backends.gpu.configs import DTYPES, RANK_WARPS, rank_tile
+from goal_kernels.backends.gpu.kernels.rank import batch_constants, rank_constants
 from tools.aot.variant import POINTERS, Variant, matrix_instruction
 
 
 def rank_variant(arch: int, dtype: torch.dtype, size: str) -> Variant:
-    """`rank_kernel` as `ranking` launches it."""
+    """`rank_kernel` as it is launched."""
     major = arch // 10
     constants = rank_constants(dtype, major, upcast=False)
     arguments: dict[str, str | None] = {
         **dict.fromkeys(("image", "text"), POINTERS[dtype]),
         "owner": "*i64",
-        **dict.fromkeys(("image_bars", "text_bars"), "*fp32"),
+        **dict.fromkeys(("image_bounds", "text_bounds"), "*fp32"),
         **dict.fromkeys(("broken", "image_counts", "text_counts", "lists"), "*i32"),
         "flags": "*i8",
         **dict.fromkeys(("rows", "columns", "width", "image_stride", "text_stride"), "i32"),
         "segments": "i32",
     }
-    options = {"num_warps": WARPS, "num_stages": rank_tile(dtype, major).stages}
+    options = {"num_warps": RANK_WARPS, "num_stages": rank_tile(dtype, major).stages}
     matrix = matrix_instruction(
         arch, str(constants["PRECISION"]) if dtype == torch.float32 else "native"
     )
@@ -55,7 +50,7 @@ def dots_variant(arch: int, dtype: torch.dtype, index: str, size: str) -> Varian
         "index": "*i64" if index == "indexed" else None,
         **dict.fromkeys(("pairs", "width", "left_stride", "right_stride"), "i32"),
     }
-    options = {"num_warps": WARPS}
+    options = {"num_warps": RANK_WARPS}
     label = f"{POINTERS[dtype][1:]} {index}"
     constants = dict(batch_constants(dtype))
     quick = index == "own"

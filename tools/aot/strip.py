@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import torch
 
 from goal_kernels.backends.base import RELATIVE_KINDS
-from goal_kernels.backends.triton.strip_configs import (
+from goal_kernels.backends.gpu.configs import (
     StripTile,
-    resum_constants,
-    strip_constants,
     strip_tile,
 )
+from goal_kernels.backends.gpu.kernels.resum import resum_constants
+from goal_kernels.backends.gpu.kernels.strip import strip_constants
 from tools.aot.variant import (
     POINTERS,
     SHARED_LIMIT,
@@ -67,7 +67,7 @@ def _common(tile: StripTile, dtype: torch.dtype, pairing: str, kind: str) -> dic
         "target": "*i64" if "target" in pairing else None,
         "image_ids": ids,
         "text_ids": ids,
-        "facts": "*fp32",
+        "batch_stats": "*fp32",
         **dict.fromkeys(("row_keys", "column_keys"), "*i64"),
         **dict.fromkeys(("row_sums", "column_sums"), None if kind == "none" else "*fp32"),
         **dict.fromkeys(("row_counts", "column_counts"), None if kind == "none" else "*i32"),

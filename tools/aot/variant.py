@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from goal_kernels.backends.triton.configs import SHARED_LIMIT, STACK_LIMIT
-from goal_kernels.backends.triton.runtime import KERNELS
+from goal_kernels.backends.gpu.configs import SHARED_LIMIT, STACK_LIMIT
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 
@@ -22,6 +21,9 @@ SIZES = ("even", "odd", "one")
 FULL_ARCHITECTURE = 90
 """What every variant is compiled for; others leave out those that only differ in arithmetic or in
 the name of a 16-bit type."""
+
+HOMES = {"finish": "results", "long_list": "gather", "dots": "rank"}
+"""Modules of kernels that have another name."""
 
 SHARED_OF_ONE_ARCH = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Shared memory one program may use on exactly this architecture, bytes: for variants that are
@@ -48,7 +50,7 @@ class Limits:
 class Variant:
     """One compilation of a kernel.
 
-    kernel, module: name of the jit function, and the module that exports it.
+    kernel, home: name of the jit function; its module, if not one of the package.
     label: what tells this variant from the others of its kernel, for the table.
     arch: compute capability times ten.
     size: one of SIZES; the case of every argument of type "i32".
@@ -68,8 +70,14 @@ class Variant:
     options: dict[str, Any]
     matrix: str = ""
     limits: Limits = Limits()
-    module: str = KERNELS
+    home: str = ""
     quick: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module that exports the kernel."""
+        name = self.kernel.removesuffix("_kernel")
+        return self.home or f"goal_kernels.backends.gpu.kernels.{HOMES.get(name, name)}"
 
 
 def matrix_instruction(arch: int, precision: str) -> str:

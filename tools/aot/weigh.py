@@ -7,15 +7,18 @@ from collections.abc import Iterator
 import torch
 
 from goal_kernels.backends.base import RELATIVE_KINDS
-from goal_kernels.backends.triton.configs import DTYPES, FIXED, NO_SUMS, STATES
-from goal_kernels.backends.triton.weigh_configs import (
-    HUB_CHUNK,
+from goal_kernels.backends.gpu.configs import (
+    DTYPES,
+    FIXED,
+    NO_SUMS,
     PAIR_CODES,
+    PIECE,
+    RUNNING_MAXIMA,
     TRIPLET_CODES,
-    WEIGH_WARPS,
+    WARPS,
     gather_shape,
-    weigh_constants,
 )
+from goal_kernels.backends.gpu.kernels.weigh import weigh_constants
 from tools.aot.variant import FULL_ARCHITECTURE, POINTERS, Variant
 
 PAIR_KINDS = dict.fromkeys(PAIR_CODES, "none") | {
@@ -31,7 +34,7 @@ def weigh_variant(
     direction: str,
     dense: bool,
     size: str,
-    form: int = STATES,
+    form: int = RUNNING_MAXIMA,
     rescore: str = "",
 ) -> Variant:
     """`weigh_kernel`; form: of relative sums, where there are any; rescore: "raw", "scaled"."""
@@ -41,10 +44,11 @@ def weigh_variant(
     looked_up = kind != "none" and not dense
     fixed = form == FIXED
     arguments = {
-        "facts": "*fp32",
+        "batch_stats": "*fp32",
         **dict.fromkeys(("row_keys", "column_keys"), "*i64"),
         **dict.fromkeys(
-            ("row_sums", "column_sums"), {NO_SUMS: None, STATES: "*i32", FIXED: "*fp32"}[form]
+            ("row_sums", "column_sums"),
+            {NO_SUMS: None, RUNNING_MAXIMA: "*i32", FIXED: "*fp32"}[form],
         ),
         **dict.fromkeys(("row_counts", "column_counts"), "*i32" if fixed else None),
         **dict.fromkeys(
@@ -66,7 +70,7 @@ def weigh_variant(
     constants = weigh_constants(
         (triplet, pair, direction), (kind, form, bool(rescore)), rescore == "scaled", dense, 1024
     )
-    options = {"num_warps": WEIGH_WARPS}
+    options = {"num_warps": WARPS}
     quick = label == "circle/sigmoid_ms both dense"
     return Variant("weigh_kernel", label, arch, size, arguments, constants, options, quick=quick)
 
@@ -74,8 +78,8 @@ def weigh_variant(
 def gather_variant(
     arch: int, kernel: str, dtype: torch.dtype, width: int, small: bool, flags: str = ""
 ) -> Variant:
-    """`gather_kernel` or `hub_kernel`; flags: "normalize" or none."""
-    normalize, hubs = "normalize" in flags, not small
+    """`gather_kernel` or `long_list_kernel`; flags: "normalize" or none."""
+    normalize, pieces = "normalize" in flags, not small
     pointer = POINTERS[dtype]
     arguments: dict[str, str | None] = dict.fromkeys(
         ("grad_image", "grad_text", "image", "text"), pointer
@@ -83,19 +87,19 @@ def gather_variant(
     arguments |= {
         **dict.fromkeys(("grad_loss", "vectors"), "*fp32"),
         "hardest": "*i64",
-        "hub_sums": "*fp32" if hubs else None,
-        "hub_projections": "*fp32" if hubs and normalize else None,
+        "piece_sums": "*fp32" if pieces else None,
+        "piece_projections": "*fp32" if pieces and normalize else None,
         **dict.fromkeys(("skipped", "batch", "width"), "i32"),
         **dict.fromkeys(("image_stride", "text_stride"), "i32"),
     }
-    if kernel == "hub_kernel":
+    if kernel == "long_list_kernel":
         for name in ("grad_image", "grad_text", "grad_loss", "skipped", "batch"):
             del arguments[name]
         arguments["length"] = "i32"
     shape = gather_shape(width, dtype.itemsize, small)
     constants: dict[str, object] = {
         "NORMALIZE": normalize,
-        "HUB": HUB_CHUNK if hubs else 0,
+        "PIECE": PIECE if pieces else 0,
         "COUNT": shape.count,
         "BLOCK_WIDTH": shape.width,
     }
@@ -123,7 +127,7 @@ def weigh_variants(arch: int) -> Iterator[Variant]:
             yield weigh_variant(arch, ("circle", pair), "both", False, "odd")
             yield weigh_variant(arch, ("nca", pair), "both", False, "even", FIXED, "raw")
     yield weigh_variant(arch, ("nca", "sigmoid_ms"), "both", True, "even", FIXED, "scaled")
-    yield weigh_variant(arch, ("hinge", "constant"), "both", True, "even", STATES, "scaled")
+    yield weigh_variant(arch, ("hinge", "constant"), "both", True, "even", RUNNING_MAXIMA, "scaled")
 
 
 def gather_variants(arch: int) -> Iterator[Variant]:
@@ -133,6 +137,6 @@ def gather_variants(arch: int) -> Iterator[Variant]:
             for width in (512, 1024):
                 yield gather_variant(arch, "gather_kernel", dtype, width, True, flags)
                 yield gather_variant(arch, "gather_kernel", dtype, width, False, flags)
-                yield gather_variant(arch, "hub_kernel", dtype, width, False, flags)
+                yield gather_variant(arch, "long_list_kernel", dtype, width, False, flags)
     for width in (1, 65):
         yield gather_variant(arch, "gather_kernel", torch.bfloat16, width, True, "normalize")
