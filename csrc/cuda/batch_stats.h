@@ -56,8 +56,8 @@ GOAL_KERNELS_BOTH bool is_special(const BatchStats& stats) { return !(stats.boun
 // what is not finite is wide. Triton's kernels decide the same by themselves: the two must agree to the last bit.
 GOAL_KERNELS_BOTH bool wide_range(const BatchStats& stats, bool linear, float slope) {
   const float range = stats.bound - stats.threshold;
-  const bool near = linear ? range <= stats.bound * kFarthestReference : slope * range < kWidestRange;
-  return !near || is_special(stats);
+  if (linear) return is_special(stats) || !(range <= stats.bound * kFarthestReference);
+  return is_special(stats) || !(slope * range < kWidestRange);
 }
 
 }  // namespace goal_kernels::cuda

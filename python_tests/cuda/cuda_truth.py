@@ -48,7 +48,7 @@ def forward_on(
     normalize: bool = False,
     precision: str = "high",
 ) -> Forward:
-    """The backend's forward, its results on the CPU."""
+    """The backend's forward, its results on the CPU, without inverse lists."""
     query = SearchQuery(
         objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
     )
@@ -57,7 +57,7 @@ def forward_on(
     )
     pairing = Pairing(None, *(None if i is None else i.to(device) for i in ids))
     result = engine(device).forward(image.to(device), text.to(device), pairing, query, stage)
-    return Forward(*(x.cpu() for x in result))
+    return Forward(result.value.cpu(), result.vectors.cpu(), result.hardest[:2].cpu())
 
 
 class Truth(NamedTuple):

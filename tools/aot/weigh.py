@@ -10,9 +10,11 @@ from goal_kernels.backends.base import RELATIVE_KINDS
 from goal_kernels.backends.gpu.configs import (
     DTYPES,
     FIXED,
+    KIND_CODES,
     NO_SUMS,
     PAIR_CODES,
     PIECE,
+    PREFIX_CHUNK,
     RUNNING_MAXIMA,
     TRIPLET_CODES,
     WARPS,
@@ -55,7 +57,8 @@ def weigh_variant(
             ("row_tops", "column_tops"), "*i64" if fixed and kind == "linear" else None
         ),
         **dict.fromkeys(("image", "text"), "*fp32" if rescore == "raw" else "*bf16"),
-        **dict.fromkeys(("pool", "prefix"), "*fp64" if looked_up else None),
+        **dict.fromkeys(("pool",), "*fp32" if looked_up else None),
+        **dict.fromkeys(("prefix",), "*fp64" if looked_up else None),
         "vectors": "*fp32",
         "hardest": "*i64",
         "value": "*fp32",
@@ -73,6 +76,20 @@ def weigh_variant(
     options = {"num_warps": WARPS}
     quick = label == "circle/sigmoid_ms both dense"
     return Variant("weigh_kernel", label, arch, size, arguments, constants, options, quick=quick)
+
+
+def prefix_variant(arch: int, kind: str) -> Variant:
+    """`prefix_kernel` for a kind of relative sums."""
+    arguments: dict[str, str | None] = {
+        "pool": "*fp32",
+        "prefix": "*fp64",
+        "length": "i32",
+        "alpha": "fp32",
+    }
+    constants: dict[str, object] = {"KIND": KIND_CODES[kind], "CHUNK": PREFIX_CHUNK}
+    options = {"num_warps": WARPS}
+    quick = kind == "exponential"
+    return Variant("prefix_kernel", kind, arch, "odd", arguments, constants, options, quick=quick)
 
 
 def gather_variant(
@@ -120,6 +137,8 @@ def weigh_variants(arch: int) -> Iterator[Variant]:
     for triplet in TRIPLET_CODES if arch == FULL_ARCHITECTURE else ("circle",):
         for pair in PAIR_CODES:
             yield weigh_variant(arch, (triplet, pair), "both", True, "even")
+    for kind in RELATIVE_KINDS[1:]:
+        yield prefix_variant(arch, kind)
     for direction in ("i2t", "t2i"):
         yield weigh_variant(arch, ("nca", "sigmoid_ms"), direction, True, "odd")
     for pair, kind in PAIR_KINDS.items():

@@ -92,6 +92,10 @@ SORTED_BLOCK = 128
 """Anchors of one program when nothing is compared pair by pair: one per thread."""
 
 
+PREFIX_CHUNK = 1024
+"""Positives that the program of `prefix_kernel` adds up at a time."""
+
+
 def row_block(width: int) -> dict[str, int]:
     """Rows and width of the slices in which whole embedding rows are read."""
     slice_width = min(max(16, 1 << (width - 1).bit_length()), 512)

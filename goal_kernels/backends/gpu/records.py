@@ -129,14 +129,3 @@ class MiningResult(NamedTuple):
             side(prepared.column_keys, prepared.column_counts, parts[1]),
             FIXED,
         )
-
-
-class Pool(NamedTuple):
-    """The positives of a batch as `weigh.sorted_relative` looks them up, float64 [B] each.
-
-    steps: binary digits of B.
-    """
-
-    ascending: Tensor | None = None
-    prefix: Tensor | None = None
-    steps: int = 0

@@ -7,11 +7,6 @@ inverse lists that the backward needs for batches that are compared pair by pair
 The elements are twins of `goal_kernels.elements`: p and n are the similarities of anchors to their
 positive and to their hardest negative. Divisions round correctly, so that zero, infinity and NaN
 come out as they do in torch.
-
-R+, the relative similarity of positives (docs/derivation.md, eq. 5), of anchor i with limit
-n_i + epsilon: the mean over the other positives p_k <= limit of p_i - p_k (linear, without those
-equal to p_i) or of exp(alpha (p_i - p_k)) (exponential); 0 if there are none. NaN compares false,
-so it joins no R+ set.
 """
 
 from __future__ import annotations
@@ -19,7 +14,6 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from goal_kernels.backends.answers import VECTORS, Forward
 from goal_kernels.backends.base import Scalars, WeightStage
@@ -38,7 +32,6 @@ from goal_kernels.backends.gpu.configs import (
     row_block,
 )
 from goal_kernels.backends.gpu.kernels.common import (
-    LINEAR,
     NOTHING,
     read_bound,
     read_threshold,
@@ -51,8 +44,15 @@ from goal_kernels.backends.gpu.kernels.gather import (
     store_list,
     sum_pair,
 )
+from goal_kernels.backends.gpu.kernels.relative import (
+    Pool,
+    dense_relative,
+    mean,
+    sorted_pool,
+    sorted_relative,
+)
 from goal_kernels.backends.gpu.kernels.results import FIXED, load_mined, rescored
-from goal_kernels.backends.gpu.records import FLOAT32_MAX, MiningQuery, MiningResult, Pool, Prepared
+from goal_kernels.backends.gpu.records import FLOAT32_MAX, MiningQuery, MiningResult, Prepared
 from goal_kernels.constants import CIRCLE_OFFSET
 
 NCA = tl.constexpr(TRIPLET_CODES["nca"])
@@ -121,99 +121,6 @@ def anchor_value(p, n, margin, TRIPLET: tl.constexpr, PAIR: tl.constexpr):
         value += margin
         value = tl.where(value <= 0.0, 0.0, value)  # NaN stays NaN
     return value
-
-
-LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def mean(total, count):
-    """total / count, 0 where nothing was counted; float32 and int32 of one shape."""
-    return tl.where(count > 0, tl.div_rn(total, tl.maximum(count, 1).to(tl.float32)), 0.0)
-
-
-@triton.jit
-def dense_relative(
-    positives,
-    positive,
-    anchor,
-    row_limit,
-    column_limit,
-    batch,
-    alpha,
-    KIND: tl.constexpr,
-    BLOCK: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """R+ of both directions from all pairs of positives: 2 x float32 [BLOCK].
-
-    positives: pointer to float32 [batch]; positive, anchor, row_limit, column_limit: [BLOCK]. The
-    directions differ in their limits alone and share every exponential.
-    """
-    row_total = tl.zeros([BLOCK, CHUNK], tl.float32)
-    column_total = row_total
-    row_count = tl.zeros([BLOCK, CHUNK], tl.int32)
-    column_count = row_count
-    slope = alpha * LOG2_E
-    for start in range(0, batch, CHUNK):
-        k = start + tl.arange(0, CHUNK)
-        other = tl.load(positives + k, mask=k < batch, other=float("nan"))[None, :]
-        gap = positive[:, None] - other
-        if KIND == LINEAR:
-            term = gap
-            counted = gap != 0.0
-        else:
-            term = tl.exp2(slope * gap)
-            counted = k[None, :] != anchor[:, None]
-        in_row = counted & (other <= row_limit[:, None])
-        in_column = counted & (other <= column_limit[:, None])
-        row_total = tl.where(in_row, row_total + term, row_total)
-        column_total = tl.where(in_column, column_total + term, column_total)
-        row_count = tl.where(in_row, row_count + 1, row_count)
-        column_count = tl.where(in_column, column_count + 1, column_count)
-    row_counted, column_counted = sum_pair(row_count, column_count)
-    row = mean(tl.sum(row_total, 1), row_counted)
-    return row, mean(tl.sum(column_total, 1), column_counted)
-
-
-@triton.jit
-def count_sorted(pool, bound, length, steps, INCLUSIVE: tl.constexpr):
-    """How many of the ascending float64 pool [length], NaN last, are below bound (or equal): int32.
-
-    steps: binary digits of length.
-    """
-    found = tl.zeros(bound.shape, tl.int32)
-    for step in range(steps):
-        probe = found + (1 << (steps - 1 - step))
-        value = tl.load(pool + probe - 1, mask=probe <= length, other=float("inf"))
-        below = value < bound
-        if INCLUSIVE:
-            below = value <= bound
-        found = tl.where((probe <= length) & below, probe, found)
-    return found
-
-
-@triton.jit
-def sorted_relative(pool, prefix, positive, limit, length, steps, alpha, KIND: tl.constexpr):
-    """R+ of one direction by look-up: float32, the shape of positive.
-
-    pool: float64 [length], the positives ascending, NaN last; prefix: float64 [length], sums of the
-    first 1, 2, ... of them (linear) or of exp(-alpha (q - pool[0])) (exponential), so that no
-    exponential of a sum exceeds 1.
-    """
-    p = positive.to(tl.float64)
-    within = count_sorted(pool, limit.to(tl.float64), length, steps, True)
-    below = tl.load(prefix + within - 1, mask=within > 0, other=0.0)
-    if KIND == LINEAR:
-        total = within * p - below
-        last = tl.minimum(count_sorted(pool, p, length, steps, True), within)
-        first = tl.minimum(count_sorted(pool, p, length, steps, False), within)
-        count = within - (last - first)
-    else:
-        own = (positive <= limit).to(tl.int32)
-        total = tl.exp(alpha * (p - tl.load(pool))) * below - own
-        count = within - own
-    return mean(total.to(tl.float32), count)
 
 
 ONLY_ROWS = tl.constexpr(1)
@@ -533,7 +440,7 @@ def weigh(
     programs = -(-batch // constants["BLOCK"])
     pool = Pool()
     if not dense and query.kind != "none":
-        pool = _pool(result.vectors[0], query.kind, stage.scalars.alpha)
+        pool = sorted_pool(result.vectors[0], query.kind, stage.scalars.alpha)
     weigh_kernel[(programs,)](
         prepared.batch_stats,
         *(mined.rows.keys, mined.columns.keys),
@@ -561,12 +468,3 @@ def weigh(
 def _finite(scalars: Scalars) -> tuple[float, ...]:
     """The hyper-parameters within float32, so that a product of one with 0 stays 0."""
     return tuple(max(-FLOAT32_MAX, min(x, FLOAT32_MAX)) for x in scalars)
-
-
-def _pool(positive: Tensor, relative: str, alpha: float) -> Pool:
-    """Sorted positives and their prefix sums; positive: float32 [B]. No synchronisation."""
-    ascending = positive.double().sort().values
-    terms = ascending
-    if relative == "exponential":
-        terms = torch.exp(alpha * (ascending[0] - ascending))
-    return Pool(ascending, terms.cumsum(0), positive.shape[0].bit_length())
