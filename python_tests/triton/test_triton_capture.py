@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,3 +211,20 @@ def test_launches_are_counted(monkeypatch) -> None:
         launch(lambda options: (options["BLOCK"], 2), x, x, BLOCK=3)
         assert recorder.kernels == [("walk_kernel", (3, 2))]
         assert recorder.count == 4
+
+
+def test_batches_of_many_sizes_share_their_kernels() -> None:
+    """60 sizes of large batches: 40 compilations if sizes of grids were specialised."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    folder = Path(__file__).parent
+    path = os.pathsep.join([str(folder.parent), str(folder.parent.parent)])
+    done = subprocess.run(
+        [sys.executable, "count_compiles.py", "2049", "16384", "60"],
+        env={**environment, "PYTHONPATH": path},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 22

@@ -108,18 +108,24 @@ def source_of(variant: Variant) -> Any:
     if unknown:
         raise TypeError(f"{variant.kernel} has no argument {', '.join(sorted(unknown))}")
     constants = dict(variant.constants)
+    general = {parameter.name for parameter in function.params if parameter.do_not_specialize}
     signature = {}
     for name in function.arg_names:
         kind = variant.arguments.get(name)
-        if kind == "i32" and variant.size == "one":
+        if kind == "i32" and variant.size == "one" and name not in general:
             kind, constants[name] = None, 1
         elif kind is None:
             constants.setdefault(name, None)
         signature[name] = kind or "constexpr"
+    even = {
+        name
+        for name in function.arg_names
+        if signature[name] == "i32" and variant.size == "even" and name not in general
+    }
     attributes = {
         (position,): DIVISIBLE
         for position, name in enumerate(function.arg_names)
-        if signature[name].startswith("*") or (signature[name] == "i32" and variant.size == "even")
+        if signature[name].startswith("*") or name in even
     }
     return ASTSource(function, signature, constants, attributes)
 

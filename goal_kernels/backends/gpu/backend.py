@@ -32,7 +32,7 @@ from goal_kernels.backends.gpu.configs import (
     MINIMUM_CAPABILITY,
 )
 from goal_kernels.backends.gpu.plan import AUTO, HOPPER, STRIP, TILE
-from goal_kernels.backends.gpu.runtime import interpreting, load_step, on_device
+from goal_kernels.backends.gpu.runtime import device_capability, interpreting, load_step, on_device
 from goal_kernels.backends.scores import RankCounts
 
 
@@ -47,14 +47,15 @@ class TritonBackend(Backend):
     list_rows = LIST_ROWS
     strategies: tuple[str, ...] = (TILE, STRIP)
     strategy = AUTO
+    capabilities = (MINIMUM_CAPABILITY, (1000, 0), "8.0")
 
     def availability(self) -> Verdict:
-        """Whether Triton is installed and has something to run on."""
+        """Whether Triton is installed and some visible GPU can run the kernels."""
         if not _installed():
             return Verdict(False, "the package triton is not installed; pip install triton.")
         if interpreting():
             return Verdict(True)
-        return _device_verdict()
+        return _device_verdict(*self.capabilities)
 
     def supports(self, call: Call) -> Verdict:
         """float32, bfloat16 and float16 on CUDA; on the CPU only in the interpreter, by name."""
@@ -73,7 +74,13 @@ class TritonBackend(Backend):
             return Verdict(
                 False, "Triton's interpreter is for checking; ask for it by backend='triton'."
             )
-        return Verdict(True)
+        return self._on_device(call)
+
+    def _on_device(self, call: Call) -> Verdict:
+        """Whether the current GPU serves, where the call is on a GPU and there are any."""
+        if call.device_type != "cuda" or not torch.cuda.is_available():
+            return Verdict(True)
+        return _capability_verdict(torch.device("cuda"), *self.capabilities)
 
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
         """See `Backend.search`: three launches, four with sums of a large batch.
@@ -143,16 +150,19 @@ class CudaBackend(TritonBackend):
     name = "cuda"
     strategies = (HOPPER,)
     strategy = HOPPER
+    capabilities = (hopper.CAPABILITY, hopper.CAPABILITY, "9.0 (H100, H200)")
 
     def __init__(self, emulated: bool = False) -> None:
         self.emulated = emulated
 
     def availability(self) -> Verdict:
         """Whether the kernels were built, and a visible GPU can run them."""
-        for verdict in (Verdict(*native.status()), _built(self.emulated), super().availability()):
-            if not verdict.ok:
-                return verdict
-        return Verdict(True) if self.emulated else _hopper_verdict()
+        loaded = Verdict(*native.status())
+        built = _built(self.emulated) if loaded.ok else loaded
+        pipeline = super().availability() if built.ok else built
+        if self.emulated or not pipeline.ok:
+            return pipeline
+        return _device_verdict(*self.capabilities)
 
     def supports(self, call: Call) -> Verdict:
         """float32 of precision high or medium, bfloat16 and float16, of any width; by name only."""
@@ -173,7 +183,7 @@ class CudaBackend(TritonBackend):
                 False,
                 "its kernels have not been verified on a GPU yet; ask for it by backend='cuda'.",
             )
-        return Verdict(True)
+        return self._on_device(call)
 
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
         """See `Backend.rank`; no wider than `hopper.WIDEST`. Raises: ValueError."""
@@ -190,44 +200,32 @@ def _installed() -> bool:
     return found is not None and found.origin is not None  # a mere folder has no origin
 
 
-def _capabilities() -> list[tuple[int, int]]:
-    """Compute capabilities of the visible GPUs."""
-    return [torch.cuda.get_device_capability(d) for d in range(torch.cuda.device_count())]
-
-
 @functools.cache
-def _device_verdict() -> Verdict:
-    """Whether every visible GPU can run the kernels."""
+def _device_verdict(least: tuple[int, int], most: tuple[int, int], needed: str) -> Verdict:
+    """Whether a visible GPU has a compute capability from `least` to `most`."""
     if torch.version.cuda is None or not torch.cuda.is_available():
         return Verdict(
             False,
-            "there is no CUDA device; TRITON_INTERPRET=1 runs the kernels on the CPU, slowly.",
+            "there is no CUDA device; TRITON_INTERPRET=1 runs Triton's kernels on the CPU, slowly.",
         )
-    for device, capability in enumerate(_capabilities()):
-        if capability < MINIMUM_CAPABILITY:
-            found = ".".join(map(str, capability))
-            return Verdict(
-                False,
-                f"cuda:{device} has compute capability {found}, 8.0 is needed; hide older devices "
-                "with CUDA_VISIBLE_DEVICES.",
-            )
-    return Verdict(True)
+    devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    verdicts = [_capability_verdict(device, least, most, needed) for device in devices]
+    return next((verdict for verdict in verdicts if verdict.ok), verdicts[0])
 
 
-@functools.cache
-def _hopper_verdict() -> Verdict:
-    """Whether every visible GPU can run the CUDA kernels."""
-    if torch.version.cuda is None or not torch.cuda.is_available():
-        return Verdict(False, "there is no CUDA device.")
-    for device, capability in enumerate(_capabilities()):
-        if capability != hopper.CAPABILITY:
-            found = ".".join(map(str, capability))
-            return Verdict(
-                False,
-                f"cuda:{device} has compute capability {found}, the kernels need 9.0 (H100, H200); "
-                "hide other devices with CUDA_VISIBLE_DEVICES.",
-            )
-    return Verdict(True)
+def _capability_verdict(
+    device: torch.device, least: tuple[int, int], most: tuple[int, int], needed: str
+) -> Verdict:
+    """Whether one GPU, the current one if `device` has no index, can run the kernels."""
+    capability = device_capability(device)
+    if least <= capability <= most:
+        return Verdict(True)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return Verdict(
+        False,
+        f"cuda:{index} has compute capability {capability[0]}.{capability[1]}, {needed} is needed; "
+        "choose another device by torch.cuda.set_device or CUDA_VISIBLE_DEVICES.",
+    )
 
 
 def _built(emulated: bool) -> Verdict:

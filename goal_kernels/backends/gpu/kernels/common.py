@@ -45,6 +45,13 @@ def decode(key):
     return tl.where(key == EMPTY, float("-inf"), bits.to(tl.float32, bitcast=True))
 
 
+COUNTS = (
+    *("parts", "row_parts", "column_parts", "segment_tiles", "group_blocks", "chunk", "segments"),
+    *("steps", "skipped", "batch", "length"),
+)
+"""Arguments that Triton must not specialise. They vary with the batch: compiling a kernel anew
+because one of them is 1, or a multiple of 16, costs seconds and gains nothing."""
+
 NOTHING = tl.constexpr(-(2**63))
 """Packed key of an anchor that has no negative (yet)."""
 

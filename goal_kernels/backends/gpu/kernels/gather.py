@@ -33,6 +33,7 @@ from torch import Tensor
 from goal_kernels.backends.answers import VECTORS
 from goal_kernels.backends.gpu import configs, runtime
 from goal_kernels.backends.gpu.configs import LAUNCH_OPTIONS, LIST_ROWS, GatherShape, gather_shape
+from goal_kernels.backends.gpu.kernels.common import COUNTS
 from goal_kernels.constants import SHORTEST_LENGTH
 
 LAST = tl.constexpr(2**31 - 1)
@@ -254,7 +255,7 @@ def sum_piece(
                 tl.store(piece_projections + place, sums[1])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def long_list_kernel(
     piece_sums,
     piece_projections,
@@ -340,7 +341,7 @@ def gradient_row(
     tl.store(out + row * width + element, total.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def gather_kernel(
     grad_image,
     grad_text,

@@ -23,6 +23,7 @@ from goal_kernels.backends.gpu.configs import (
     row_block,
 )
 from goal_kernels.backends.gpu.kernels.common import (
+    COUNTS,
     NOTHING,
     copy_rows,
     pair_score,
@@ -120,7 +121,7 @@ def _store_ranges(values, ranges, length, upper):
         tl.store(ranges + blocks + block, tl.max(tl.where(inside, value, LOWEST), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def prepare_kernel(
     image,
     text,

@@ -37,6 +37,7 @@ from goal_kernels.backends.gpu.configs import (
     SEGMENTS_LIMIT,
     rank_tile,
 )
+from goal_kernels.backends.gpu.kernels.common import COUNTS
 from goal_kernels.backends.gpu.kernels.tile import similarity_tile
 from goal_kernels.backends.gpu.score_bounds import any_unknown, make_bounds, product_error
 from goal_kernels.backends.scores import RankCounts, best_positives, comparable
@@ -61,7 +62,7 @@ def exact_dots(left, right, valid, width, BATCH: tl.constexpr, BLOCK_WIDTH: tl.c
     return tl.sum(total, 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def dots_kernel(
     out,
     left,
@@ -335,7 +336,7 @@ def rank_segment(
     tl.atomic_add(text_counts + column, total, mask=column_inside & (total > 0), sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def rank_kernel(
     image,
     text,

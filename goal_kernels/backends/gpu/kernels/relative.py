@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from goal_kernels.backends.gpu.configs import KIND_CODES, LAUNCH_OPTIONS, PREFIX_CHUNK, WARPS
-from goal_kernels.backends.gpu.kernels.common import LINEAR
+from goal_kernels.backends.gpu.kernels.common import COUNTS, LINEAR
 from goal_kernels.backends.gpu.kernels.gather import sum_pair
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -110,7 +110,7 @@ def sorted_relative(pool, prefix, positive, limit, length, steps, alpha, KIND: t
     return mean(total.to(tl.float32), count)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def prefix_kernel(pool, prefix, length, alpha, KIND: tl.constexpr, CHUNK: tl.constexpr):
     """Prefix sums of the ascending float32 pool [length], float64 [length], by one program.
 

@@ -28,6 +28,7 @@ from goal_kernels.backends.gpu.configs import (
     row_block,
 )
 from goal_kernels.backends.gpu.kernels.common import (
+    COUNTS,
     LINEAR,
     NAN_KEY,
     NOTHING,
@@ -206,7 +207,7 @@ def _store_found(mined, outputs, place, first, inside, KIND: tl.constexpr):
         tl.store(counts + place, count.to(tl.int64), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def finish_kernel(
     values,
     indices,

@@ -22,6 +22,7 @@ from goal_kernels.backends.gpu.configs import (
     strip_tile,
 )
 from goal_kernels.backends.gpu.kernels.common import (
+    COUNTS,
     LINEAR,
     NOTHING,
     decode,
@@ -126,7 +127,7 @@ def _resum(
     tl.store(counts + anchor, count, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def resum_kernel(
     image,
     text,

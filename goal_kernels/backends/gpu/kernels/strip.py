@@ -41,6 +41,7 @@ from goal_kernels.backends.base import Pairing
 from goal_kernels.backends.gpu import runtime
 from goal_kernels.backends.gpu.configs import LAUNCH_OPTIONS, StripTile, strip_plan
 from goal_kernels.backends.gpu.kernels.common import (
+    COUNTS,
     EMPTY,
     GREATEST_SCORE,
     LINEAR,
@@ -383,7 +384,7 @@ def _item(item, segments, groups, chunk):
     return first + within % size, within // size
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def strip_kernel(
     image,
     text,

@@ -38,6 +38,7 @@ from goal_kernels.backends.gpu.configs import (
     mine_tile,
 )
 from goal_kernels.backends.gpu.kernels.common import (
+    COUNTS,
     EMPTY,
     LINEAR,
     NOWHERE,
@@ -174,7 +175,7 @@ def _raise_keys(keys, place, state, inside):
     tl.atomic_max(keys + place, pack(key, index), mask=inside & (key != EMPTY), sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def tile_kernel(
     image,
     text,

@@ -32,6 +32,7 @@ from goal_kernels.backends.gpu.configs import (
     row_block,
 )
 from goal_kernels.backends.gpu.kernels.common import (
+    COUNTS,
     NOTHING,
     read_bound,
     read_threshold,
@@ -279,7 +280,7 @@ def relative_positives(
     return row_relative, column_relative
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def weigh_kernel(
     batch_stats,
     row_keys,
