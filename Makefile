@@ -55,7 +55,7 @@ lint: setup
 
 aot: setup
 	@$(SAY) "every Triton kernel compiled for three architectures (2 minutes on two cores)"
-	$(BIN)/python -m goal_kernels.backends.triton.aot
+	$(BIN)/python -m tools.aot
 
 oldest-triton: setup
 	@$(SAY) "Triton checks with the oldest Triton (3 minutes)"

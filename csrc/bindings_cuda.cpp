@@ -1,14 +1,10 @@
 #include "bindings_cuda.h"
 
 #include "bindings_fields.h"
-#include "cuda/apply.h"
-#include "cuda/finish.h"
 #include "cuda/mine.h"
 #include "cuda/mine_shape.h"
-#include "cuda/prepare.h"
 #include "cuda/protocol_trace.h"
 #include "cuda/rank.h"
-#include "cuda/resum.h"
 
 namespace py = pybind11;
 
@@ -16,9 +12,6 @@ namespace goal_kernels {
 namespace {
 
 using namespace cuda;
-
-constexpr Word<OperandForm> kForms[] = {
-    {"rows", OperandForm::kRows}, {"copy", OperandForm::kCopy}, {"split", OperandForm::kSplit}};
 
 constexpr Word<Operand> kOperands[] = {{"bfloat16", Operand::kBfloat16}, {"float16", Operand::kFloat16}};
 constexpr Word<MineKind> kKinds[] = {
@@ -45,7 +38,7 @@ void bind_mine(py::module_& module) {
       .address("target_ranges", &S::target_ranges)
       .address("image_ranges", &S::image_ranges)
       .address("text_ranges", &S::text_ranges)
-      .address("facts", &S::facts)
+      .address("batch_stats", &S::batch_stats)
       .value("parts", &S::parts)
       .value("epsilon", &S::epsilon)
       .value("slope", &S::slope)
@@ -76,117 +69,10 @@ void bind_rank(py::module_& module) {
   Structure<S> structure(module, "Rank");
   bind_products(structure);
   structure.value("scored", &S::scored)
-      .address("image_bars", &S::image_bars)
-      .address("text_bars", &S::text_bars)
+      .address("image_bounds", &S::image_bounds)
+      .address("text_bounds", &S::text_bounds)
       .address("image_counts", &S::image_counts)
       .address("text_counts", &S::text_counts);
-}
-
-void bind_prepare(py::module_& module) {
-  using S = PrepareArguments;
-  Structure<S>(module, "Prepare")
-      .matrix("image", &S::image)
-      .matrix("text", &S::text)
-      .word("dtype", &S::dtype, kDtypes)
-      .value("width", &S::width)
-      .value("normalize", &S::normalize)
-      .word("form", &S::form, kForms)
-      .value("operand_width", &S::operand_width)
-      .address("image_operand", &S::image_operand)
-      .address("text_operand", &S::text_operand)
-      .address("target", &S::target)
-      .address("image_ids", &S::image_ids)
-      .address("text_ids", &S::text_ids)
-      .address("target_ranges", &S::target_ranges)
-      .address("image_ranges", &S::image_ranges)
-      .address("text_ranges", &S::text_ranges)
-      .address("threshold", &S::threshold)
-      .address("positive", &S::positive)
-      .address("image_scale", &S::image_scale)
-      .address("text_scale", &S::text_scale)
-      .address("facts", &S::facts)
-      .value("parts", &S::parts)
-      .address("row_keys", &S::row_keys)
-      .address("column_keys", &S::column_keys)
-      .address("row_counts", &S::row_counts)
-      .address("column_counts", &S::column_counts)
-      .address("tickets", &S::tickets);
-}
-
-void bind_finish(py::module_& module) {
-  using A = cuda::AnchorOutput;
-  Structure<A>(module, "Anchors")
-      .address("value", &A::value)
-      .address("index", &A::index)
-      .address("sum", &A::sum)
-      .address("count", &A::count);
-  using S = FinishArguments;
-  Structure<S>(module, "Finish")
-      .value("mined", &S::mined)
-      .value("row_parts", &S::row_parts)
-      .value("column_parts", &S::column_parts)
-      .value("rescore", &S::rescore)
-      .matrix("image", &S::image)
-      .matrix("text", &S::text)
-      .word("dtype", &S::dtype, kDtypes)
-      .value("width", &S::width)
-      .address("image_scale", &S::image_scale)
-      .address("text_scale", &S::text_scale)
-      .value("row", &S::row)
-      .value("column", &S::column);
-}
-
-void bind_weigh(py::module_& module) {
-  using S = WeighArguments;
-  using Rule = std::tuple<std::string, std::string, Scalars, std::string>;
-  Structure<S>(module, "Weigh")
-      .value("finish", &S::finish)
-      .add<Rule>("rule", &S::rule, [](WeightRule& to, const Rule& given) { to = std::apply(weight_rule, given); })
-      .address("positive", &S::positive)
-      .address("pool", &S::pool)
-      .address("pool_sums", &S::pool_sums)
-      .address("pool_offsets", &S::pool_offsets)
-      .address("positive_weight", &S::positive_weight)
-      .address("row_weight", &S::row_weight)
-      .address("column_weight", &S::column_weight)
-      .address("anchor_values", &S::anchor_values)
-      .address("group_values", &S::group_values)
-      .address("tickets", &S::tickets)
-      .address("value", &S::value);
-}
-
-void bind_apply(py::module_& module) {
-  using L = InverseList;
-  Structure<L>(module, "InverseList")
-      .address("keys", &L::keys)
-      .value("entries", &L::entries)
-      .value("rows", &L::rows)
-      .address("order", &L::order)
-      .address("starts", &L::starts);
-  Structure<InvertArguments>(module, "Invert").pair("lists", &InvertArguments::lists);
-  using S = GatherSide;
-  Structure<S>(module, "GatherSide")
-      .address("out", &S::out)
-      .matrix("own", &S::own)
-      .address("own_scale", &S::own_scale)
-      .matrix("source", &S::source)
-      .address("source_scale", &S::source_scale)
-      .address("mined_index", &S::mined_index)
-      .address("mined_weight", &S::mined_weight)
-      .address("mined_value", &S::mined_value)
-      .address("positive_index", &S::positive_index)
-      .address("positive_weight", &S::positive_weight)
-      .address("positive_value", &S::positive_value)
-      .value("list", &S::list)
-      .address("entry_weight", &S::entry_weight)
-      .address("entry_value", &S::entry_value)
-      .address("partial", &S::partial);
-  using G = GatherArguments;
-  Structure<G>(module, "Gather")
-      .pair("sides", &G::sides)
-      .address("grad_loss", &G::grad_loss)
-      .word("dtype", &G::dtype, kDtypes)
-      .value("width", &G::width);
 }
 
 // `name` with a stream, and `name_emulated`; null where it was not built.
@@ -215,13 +101,7 @@ void bind_stage(py::module_& module, const std::string& name, void (*on_gpu)(con
 #define GOAL_KERNELS_STAGE(name) #name, GOAL_KERNELS_ON_GPU(name), GOAL_KERNELS_EMULATED(name)
 
 void bind_stages(py::module_& module) {
-  bind_stage<PrepareArguments>(module, GOAL_KERNELS_STAGE(prepare));
   bind_stage<MineArguments>(module, GOAL_KERNELS_STAGE(mine));
-  bind_stage<MineArguments>(module, GOAL_KERNELS_STAGE(resum));
-  bind_stage<FinishArguments>(module, GOAL_KERNELS_STAGE(finish));
-  bind_stage<WeighArguments>(module, GOAL_KERNELS_STAGE(weigh));
-  bind_stage<InvertArguments>(module, GOAL_KERNELS_STAGE(invert));
-  bind_stage<GatherArguments>(module, GOAL_KERNELS_STAGE(gather));
   bind_stage<ScoreArguments>(module, GOAL_KERNELS_STAGE(score));
   bind_stage<RankArguments>(module, GOAL_KERNELS_STAGE(rank));
 }
@@ -298,25 +178,16 @@ void write_field(const Fields& fields, const char* structure, void* to, const st
 
 void bind_cuda(py::module_& root) {
   py::module_ module = root.def_submodule("cuda", "The CUDA kernels, and their emulation on the processor.");
-  bind_prepare(module);
   bind_mine(module);
   bind_rank(module);
-  bind_finish(module);
-  bind_weigh(module);
-  bind_apply(module);
   bind_stages(module);
 #if defined(GOAL_KERNELS_EMULATION)
   bind_model(module);
 #endif
-  module.def("prepare_parts", &prepare_parts);
   module.def("mine_row_parts", &mine_row_parts);
   module.def("mine_column_parts", &mine_column_parts);
-  module.attr("POOL_CHUNK") = kPoolChunk;
-  module.attr("VALUE_GROUP") = kValueGroup;
-  module.attr("HUB_CHUNK") = kHubChunk;
-  module.attr("RANGE_ROWS") = kRangeRows;
-  module.attr("BAR_UNIT") = kBarUnit;
-  module.attr("BAR_FIELDS") = int{kBarFields};
+  module.attr("BOUND_UNIT") = kBoundUnit;
+  module.attr("BOUND_FIELDS") = int{kBoundFields};
 }
 
 }  // namespace goal_kernels

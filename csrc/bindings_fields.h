@@ -73,14 +73,6 @@ class Structure {
       to = {pointer<>(std::get<0>(given)), std::get<1>(given), std::get<2>(given)};
     });
   }
-  template <typename T>
-  Structure& pair(const char* name, T (S::*field)[2]) {
-    using Tuple = std::tuple<T, T>;
-    return add<Tuple>(name, field, [](T(&to)[2], const Tuple& given) {
-      to[0] = std::get<0>(given);
-      to[1] = std::get<1>(given);
-    });
-  }
   // convert(T&, const Given&).
   template <typename Given, typename T, typename Base, typename Convert>
   Structure& add(const char* name, T Base::*field, const Convert& convert) {

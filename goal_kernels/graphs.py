@@ -7,6 +7,9 @@ adds to `torch.cuda.make_graphed_callables` are the checks and copies that make 
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,7 +51,8 @@ class GraphedLoss:
             return value
 
         # The operators leave autocast by themselves; torch refuses to capture inside of it.
-        with torch.cuda.device(self._device), torch.autocast("cuda", enabled=False):
+        autocast = torch.autocast("cuda", enabled=False)
+        with torch.cuda.device(self._device), autocast, _thread_local_capture():
             self._replay = torch.cuda.make_graphed_callables(
                 loss, tuple(static.values()), num_warmup_iters=warmup
             )
@@ -122,6 +126,21 @@ class GraphedLoss:
     def calls(self) -> int:
         """How many calls there were."""
         return self._calls
+
+
+@contextlib.contextmanager
+def _thread_local_capture() -> Iterator[None]:
+    """Inside, a capture forbids unsafe CUDA calls to its own thread alone.
+
+    By default it forbids them to all, and ends with an error when a DataLoader pins memory in a
+    thread of its own. `make_graphed_callables` has no option for it.
+    """
+    graph = torch.cuda.graph
+    torch.cuda.graph = functools.partial(graph, capture_error_mode="thread_local")  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        torch.cuda.graph = graph  # type: ignore[misc]
 
 
 class _Own(torch.autograd.Function):

@@ -25,6 +25,7 @@ def emulated_capture(
 ) -> Callable[..., Tensor]:
     """`torch.cuda.make_graphed_callables` for one function, without a GPU."""
     assert not torch.is_autocast_enabled("cuda")
+    assert torch.cuda.graph.keywords == {"capture_error_mode": "thread_local"}
     for _ in range(num_warmup_iters):
         recorded = function(*sample_args)
     static_loss = recorded.detach().clone()

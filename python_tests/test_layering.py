@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 
 LAYERS = (
     {"constants", "operators", "backends.scores", "backends.answers", "extras", "terminal"},
-    {"backends.base", "native", "backends.reference_rank", "backends.rank_bars"},
+    {"backends.base", "native", "backends.reference_rank"},
     {"registry", "pairs", "normalization", "notices", "backends.arguments"},
     {"elements", "reference", "backends.composed"},
-    {"objective", "backends.reference", "backends.cpu", "backends.triton*", "backends.cuda*"},
+    {"objective", "backends.reference", "backends.cpu", "backends.gpu*"},
     {"backends.chunked"},
     {"backends", "weights", "statistics", "checks"},
     {"ops", "backends.explain", "retrieval.scores"},
@@ -33,7 +33,7 @@ LAYERS = (
 )
 """From the bottom up: a module imports from strictly lower layers only."""
 
-FREE = ("training", "data", "evaluate", "backends.triton", "backends.cuda", "cli", "__main__")
+FREE = ("training", "data", "evaluate", "backends.gpu", "cli", "__main__")
 """Families whose members may import each other."""
 
 
@@ -85,9 +85,13 @@ def test_imports_point_down(module) -> None:
 
 @pytest.mark.parametrize("module", modules())
 def test_sizes_stay_small(module) -> None:
-    """Files of at most 350 lines, bodies of at most 80: longer ones hide an unnamed idea."""
+    """Files of at most 350 lines, bodies of at most 80: longer ones hide an unnamed idea.
+
+    A kernel stands in one file with the functions it calls, and its launch.
+    """
     source = modules()[module].read_text()
-    assert source.count("\n") <= 350, f"{module} has {source.count(chr(10))} lines"
+    most = 600 if module.startswith("backends.gpu.kernels.") else 350
+    assert source.count("\n") <= most, f"{module} has {source.count(chr(10))} lines"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body

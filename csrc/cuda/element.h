@@ -112,28 +112,4 @@ struct Packs {
 template <typename Element>
 constexpr int kWholePack = kPackBytes / static_cast<int>(sizeof(Element));
 
-// Rows of this address and stride hold whole, aligned packs of `width` elements.
-template <typename Element>
-inline bool holds_packs(const void* data, std::int64_t stride, std::int64_t width) {
-  return reinterpret_cast<std::uintptr_t>(data) % kPackBytes == 0 && stride % kWholePack<Element> == 0 &&
-         width % kWholePack<Element> == 0;
-}
-
-// Product of two rows, in float; one order of summation for both policies.
-template <typename Warp, typename Element, int kPack>
-GOAL_KERNELS_WARP float row_dot(const Element* a, const Element* b, int width) {
-  using Pack = Packs<Warp, Element, kPack>;
-  typename Warp::template Value<float> total = 0.0f;
-  for (int base = 0; base < width; base += Pack::kSpan) {
-    const auto column = Pack::first_column() + base;
-    const auto offset = convert<std::int64_t>(column);
-    typename Warp::template Value<float> left[kPack], right[kPack];
-    Pack::load(a, offset, column < width, left);
-    Pack::load(b, offset, column < width, right);
-    GOAL_KERNELS_UNROLL
-    for (int c = 0; c < kPack; ++c) total = fused(left[c], right[c], total);
-  }
-  return warp_sum<Warp, float>(total);
-}
-
 }  // namespace goal_kernels::cuda

@@ -1,4 +1,5 @@
-// Mined maxima as integers that atomics order; the twin of goal_kernels/backends/triton/keys.py.
+// Mined maxima as integers that atomics order; as goal_kernels/backends/gpu/kernels/common.py has
+// them.
 //
 // A *key* is a float32 as an int32 of the same order: -0.0 equals 0.0, every NaN is the largest key. A *packed
 // key* has the key in its upper half and the index counted down in its lower half, so the largest packed key is

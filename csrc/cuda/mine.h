@@ -26,8 +26,8 @@ struct MineArguments : TileProducts {
   const std::int64_t* image_ranges;
   const std::int64_t* text_ranges;
 
-  // Facts about the batch, float32 [3, parts]: smallest positive, greatest length of image and text rows.
-  const float* facts;
+  // Statistics of the batch, float32 [3, parts]: smallest positive, greatest length of image and text rows.
+  const float* batch_stats;
   int parts;
   float epsilon;  // threshold = smallest positive - epsilon
   float slope;    // beta log2(e), kExponential

@@ -2,7 +2,7 @@
 // until the pass ends. `score` holds 4 row slices times 32 indices, see layout.h.
 #pragma once
 
-#include "facts.h"
+#include "batch_stats.h"
 #include "mine_columns.h"
 #include "mine_masks.h"
 
@@ -35,11 +35,11 @@ class MineEpilogue {
 
   GOAL_KERNELS_WARP MineEpilogue(const MineArguments& arguments, const MineShape& shape, int consumer, int warp)
       : arguments_(arguments), shape_(shape), consumer_(consumer), warp_(warp) {
-    const Facts facts = read_facts<Warp>(arguments.facts, arguments.parts, arguments.epsilon);
-    special_ = is_special(facts);
+    const BatchStats stats = read_batch_stats<Warp>(arguments.batch_stats, arguments.parts, arguments.epsilon);
+    special_ = is_special(stats);
     // Nothing reaches NaN: where sums must not start at the threshold there are none.
-    const bool wide = wide_range(facts, kLinear, kLinear ? 0.0f : arguments.slope);
-    threshold_ = wide ? NAN : facts.threshold;
+    const bool wide = wide_range(stats, kLinear, arguments.slope);
+    threshold_ = wide ? NAN : stats.threshold;
   }
 
   GOAL_KERNELS_WARP void begin_pass(const Item&, int) { columns_.start(); }

@@ -11,17 +11,17 @@ struct CUstream_st;  // what cudaStream_t points to
 
 namespace goal_kernels::cuda {
 
-// Fields of the bars of one side, float32 [kBarFields, units, kBarUnit]: what candidates of a query, an image or a
+// Fields of the bounds of one side, float32 [kBoundFields, units, kBoundUnit]: what candidates of a query, an image or a
 // text, are compared with. Where rows end, the last unit goes on with zeros.
-enum BarField {
-  kBarBest,        // score of the best positive, -inf without one
-  kBarCentre,      // what S is compared with: the same, or a number below every S; NaN where nothing is known of S
-  kBarBroken,      // of the unit, in every place: 1 if nothing is known of some row in it, else 0
-  kBarLongest,     // of the unit: S lies within longest(image) longest(text) of the product in float64
-  kBarResolution,  // of the unit: more than the step from a best positive to the next float32
-  kBarFields,
+enum BoundField {
+  kBoundBest,        // score of the best positive, -inf without one
+  kBoundCentre,      // what S is compared with: the same, or a number below every S; NaN where nothing is known of S
+  kBoundBroken,      // of the unit, in every place: 1 if nothing is known of some row in it, else 0
+  kBoundLongest,     // of the unit: S lies within longest(image) longest(text) of the product in float64
+  kBoundResolution,  // of the unit: more than the step from a best positive to the next float32
+  kBoundFields,
 };
-constexpr int kBarUnit = 128;
+constexpr int kBoundUnit = 128;
 
 // Rows that scores are made from. dtype bfloat16 and float16: these are the operands as well, nothing is written.
 // float32: `operand`s [high | low], each `width` wide, are made of them.
@@ -41,8 +41,8 @@ struct ScoreArguments {
 
 struct RankArguments : TileProducts {
   ScoreArguments scored;
-  const float* image_bars;
-  const float* text_bars;
+  const float* image_bounds;
+  const float* text_bounds;
   // Better, then ties; added to.
   std::int32_t* image_counts;  // [2, N]
   std::int32_t* text_counts;   // [2, M]

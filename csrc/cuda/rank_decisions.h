@@ -33,17 +33,17 @@ class OpenPairs {
 };
 
 // First address of a field of a unit.
-GOAL_KERNELS_BOTH const float* unit_bars(const float* bars, int field, int units, std::int64_t unit) {
-  return bars + (std::int64_t{field} * units + unit) * kBarUnit;
+GOAL_KERNELS_BOTH const float* unit_bounds(const float* bounds, int field, int units, std::int64_t unit) {
+  return bounds + (std::int64_t{field} * units + unit) * kBoundUnit;
 }
 
 // Adds scores to the counts [2, length] of their queries.
 template <typename Warp>
-GOAL_KERNELS_WARP void tally(const float* bars, std::int32_t* counts, std::int64_t length,
+GOAL_KERNELS_WARP void tally(const float* bounds, std::int32_t* counts, std::int64_t length,
                              typename Warp::template Value<std::int64_t> query,
                              typename Warp::template Value<float> score, typename Warp::template Value<bool> wanted) {
   using Int = typename Warp::template Value<int>;
-  const auto best = load(bars, query, wanted, 0.0f);  // kBarBest is the first field
+  const auto best = load(bounds, query, wanted, 0.0f);  // kBoundBest is the first field
   atomic_add(counts, query, Int(1), wanted & (score > best));
   atomic_add(counts + length, query, Int(1), wanted & (score == best));
 }
@@ -88,8 +88,8 @@ GOAL_KERNELS_WARP void decide(const RankArguments& a, OpenPairs<Warp>& open, int
         const Float score =
             comparable<Warp>(convert<float>(Dots::of(scored.image, row, scored.text, column, wanted, scored.width)));
         const Mask speaks = wanted & Dots::speaks(lane);
-        tally<Warp>(a.image_bars, a.image_counts, scored.image.count, row, score, speaks);
-        tally<Warp>(a.text_bars, a.text_counts, scored.text.count, column, score, speaks);
+        tally<Warp>(a.image_bounds, a.image_counts, scored.image.count, row, score, speaks);
+        tally<Warp>(a.text_bounds, a.text_counts, scored.text.count, column, score, speaks);
       }
       const Mask gave = ((Word(givers & ~left) >> convert<std::uint32_t>(lane)) & 1u) != 0u;
       bits = select(gave, bits & (bits - 1u), bits);

@@ -11,7 +11,7 @@
 
 namespace goal_kernels::cuda {
 
-static_assert(kBarUnit == kTile, "bounds are those of a tile");
+static_assert(kBoundUnit == kTile, "bounds are those of a tile");
 
 template <typename Warp, typename Element>
 class RankEpilogue {
@@ -28,7 +28,7 @@ class RankEpilogue {
       : arguments_(arguments), shape_(shape), warp_(warp) {}
 
   GOAL_KERNELS_WARP void begin_pass(const Item&, int block) {
-    const float* const centres = unit_bars(arguments_.text_bars, kBarCentre, shape_.blocks, block);
+    const float* const centres = unit_bounds(arguments_.text_bounds, kBoundCentre, shape_.blocks, block);
     const Int lane = lane_anew<Warp>();
     GOAL_KERNELS_UNROLL
     for (int i = 0; i < kIndices; ++i)
@@ -40,12 +40,12 @@ class RankEpilogue {
   // Here, because what it reads takes a while.
   GOAL_KERNELS_WARP void begin_tile(const Item& item, int tile, int block) {
     const int row_tile = item.first_tile + tile;
-    const auto row_bar = [&](int field) { return *unit_bars(arguments_.image_bars, field, shape_.tiles, row_tile); };
-    const auto column_bar = [&](int field) { return *unit_bars(arguments_.text_bars, field, shape_.blocks, block); };
-    slack_ = row_bar(kBarLongest) * column_bar(kBarLongest) +
-             maximum(row_bar(kBarResolution), column_bar(kBarResolution));
-    broken_ = row_bar(kBarBroken) + column_bar(kBarBroken) > 0.0f;
-    const float* const centres = unit_bars(arguments_.image_bars, kBarCentre, shape_.tiles, row_tile);
+    const auto row_bound = [&](int field) { return *unit_bounds(arguments_.image_bounds, field, shape_.tiles, row_tile); };
+    const auto column_bound = [&](int field) { return *unit_bounds(arguments_.text_bounds, field, shape_.blocks, block); };
+    slack_ = row_bound(kBoundLongest) * column_bound(kBoundLongest) +
+             maximum(row_bound(kBoundResolution), column_bound(kBoundResolution));
+    broken_ = row_bound(kBoundBroken) + column_bound(kBoundBroken) > 0.0f;
+    const float* const centres = unit_bounds(arguments_.image_bounds, kBoundCentre, shape_.tiles, row_tile);
     const Int lane = lane_anew<Warp>();
     GOAL_KERNELS_UNROLL
     for (int slice = 0; slice < kRowSlices; ++slice)

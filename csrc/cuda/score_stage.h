@@ -3,7 +3,6 @@
 #pragma once
 
 #include "cuda/exact_dots.h"
-#include "cuda/operand.h"
 #include "cuda/rank.h"
 
 namespace goal_kernels::cuda {
@@ -36,12 +35,31 @@ struct Scoring {
       bfloat16* const operand = static_cast<bfloat16*>(image_side ? a.image_operand : a.text_operand);
       const std::int64_t end = first + kDots < own.count ? first + kDots : own.count;
       for (std::int64_t r = first; r < end; ++r)
-        write_operand<Warp, float, Dots::kPack>(static_cast<const float*>(own.data) + r * own.stride, a.width, 1.0f,
-                                                true, operand + r * 2 * a.width, a.width);
+        split_row(static_cast<const float*>(own.data) + r * own.stride, a.width, operand + r * 2 * a.width);
     }
   }
 
  private:
+  // x [width] -> out [2 width]: rounded to bfloat16, then what rounding left. By one warp.
+  static GOAL_KERNELS_WARP void split_row(const float* x, int width, bfloat16* out) {
+    using Pack = Packs<Warp, float, Dots::kPack>;
+    using OperandPack = Packs<Warp, bfloat16, Dots::kPack>;
+    for (int start = 0; start < width; start += Pack::kSpan) {
+      const auto column = Pack::first_column() + start;
+      const auto offset = convert<std::int64_t>(column);
+      const auto inside = column < width;
+      Value<float> low[Dots::kPack], high[Dots::kPack];
+      Pack::load(x, offset, inside, low);
+      GOAL_KERNELS_UNROLL
+      for (int c = 0; c < Dots::kPack; ++c) {
+        high[c] = rounded<bfloat16>(low[c]);
+        low[c] = low[c] - high[c];
+      }
+      OperandPack::store(out, offset, inside, high);
+      OperandPack::store(out + width, offset, inside, low);
+    }
+  }
+
   static GOAL_KERNELS_BOTH std::int64_t groups(std::int64_t rows) { return (rows + kDots - 1) / kDots; }
 };
 

@@ -19,24 +19,6 @@ using Policy = HostWarp;
 using CUstream_st = void;
 #endif
 
-template <typename ElementType, int kPackSize>
-struct Layout {
-  using Element = ElementType;
-  static constexpr int kPack = kPackSize;
-};
-
-// body(Layout<Element, kPack>{}) with whole packs if both matrices hold them.
-template <typename Body>
-void with_layout(Dtype dtype, const Rows& a, const Rows& b, int width, const Body& body) {
-  with_element<float>(dtype, [&](auto element) {
-    using Element = decltype(element);
-    if (holds_packs<Element>(a.data, a.stride, width) && holds_packs<Element>(b.data, b.stride, width))
-      body(Layout<Element, kWholePack<Element>>{});
-    else
-      body(Layout<Element, 1>{});
-  });
-}
-
 #if defined(__CUDACC__)
 
 constexpr int kStageThreads = 256;

@@ -106,7 +106,11 @@ class Consumer {
 
   __device__ __forceinline__ Consumer(SharedMemory shared, const typename Epilogue::Arguments& arguments,
                                       const MineShape& shape, int consumer, int warp)
-      : shared_(shared), arrives_(DeviceWarp::lane() == 0), epilogue_(arguments, shape, consumer, warp) {}
+      : shared_(shared), arrives_(DeviceWarp::lane() == 0), epilogue_(arguments, shape, consumer, warp) {
+    // The first product does not read them, but ptxas before 12.9 serialises products whose accumulators are undefined.
+#pragma unroll
+    for (float& value : score_) value = 0.0f;
+  }
 
   __device__ __forceinline__ void wait(Barrier barrier, int index, int parity) const {
     shared_.wait(barrier, index, parity);
@@ -194,7 +198,8 @@ inline CUtensorMap slices_of(const Rows& matrix, const TileProducts& products, c
                                                            : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
   const auto width = static_cast<cuuint64_t>(products.width);
   const cuuint64_t extents[3] = {width, products.split ? 2u : 1u, static_cast<cuuint64_t>(matrix.count)};
-  const cuuint64_t strides[2] = {width * 2, static_cast<cuuint64_t>(matrix.stride) * 2};  // bytes
+  const auto row = static_cast<cuuint64_t>(matrix.stride) * 2;  // bytes
+  const cuuint64_t strides[2] = {products.split ? width * 2 : row, row};
   const cuuint32_t box[3] = {kSlice, 1, kTile};
   const cuuint32_t every[3] = {1, 1, 1};
   const CUresult status = encode_tiled()(

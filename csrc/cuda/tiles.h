@@ -22,7 +22,7 @@ struct TileProducts {
   Rows image;  // of 16-bit numbers; data and stride * 2 bytes: multiples of 16
   Rows text;
   Operand operand;
-  int width;   // multiple of 8
+  int width;   // split: multiple of 8
   bool split;  // rows are [high | low], each `width` wide: S = high high + high low + low high
   // Thread blocks; 0: one per multiprocessor. Results do not depend on it.
   int programs;

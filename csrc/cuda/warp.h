@@ -38,12 +38,6 @@ struct Same {  // keeps an argument out of template deduction
 template <typename T>
 using same = typename Same<T>::type;
 
-// Plain scalars, the same in all lanes, for code that is a template over a policy.
-struct Scalar {
-  template <typename T>
-  using Value = T;
-};
-
 #if defined(__CUDACC__)
 
 struct DeviceWarp {
@@ -70,8 +64,6 @@ GOAL_KERNELS_WARP T select(bool mask, T a, same<T> b) {
 }
 GOAL_KERNELS_WARP float maximum(float a, float b) { return fmaxf(a, b); }  // a NaN loses
 GOAL_KERNELS_WARP float minimum(float a, float b) { return fminf(a, b); }
-GOAL_KERNELS_WARP double maximum(double a, double b) { return fmax(a, b); }
-GOAL_KERNELS_WARP double minimum(double a, double b) { return fmin(a, b); }
 template <typename T>
 GOAL_KERNELS_WARP T maximum(T a, same<T> b) {
   return a > b ? a : b;
@@ -81,10 +73,7 @@ GOAL_KERNELS_WARP T minimum(T a, same<T> b) {
   return a < b ? a : b;
 }
 GOAL_KERNELS_WARP float absolute(float a) { return fabsf(a); }
-GOAL_KERNELS_WARP float exp_of(float a) { return expf(a); }
-GOAL_KERNELS_WARP double exp_of(double a) { return exp(a); }
 GOAL_KERNELS_WARP float exp2_of(float a) { return exp2f(a); }
-GOAL_KERNELS_WARP float sqrt_of(float a) { return sqrtf(a); }
 GOAL_KERNELS_WARP float fused(float a, float b, float c) { return fmaf(a, b, c); }  // a b + c
 template <typename T>
 GOAL_KERNELS_WARP T shuffle_xor(T value, int mask) {
@@ -112,10 +101,6 @@ template <typename T, typename Index>
 GOAL_KERNELS_WARP void store(T* base, Index index, same<T> value, bool mask) {
   if (mask) base[index] = value;
 }
-template <typename T>
-GOAL_KERNELS_WARP void store_one(T* address, same<T> value) {  // one scalar of the whole warp
-  if (DeviceWarp::lane() == 0) *address = value;
-}
 template <typename Index>
 GOAL_KERNELS_WARP void atomic_max(std::int64_t* base, Index index, std::int64_t value, bool mask) {
   if (mask) atomicMax(reinterpret_cast<long long*>(base + index), static_cast<long long>(value));
@@ -123,17 +108,6 @@ GOAL_KERNELS_WARP void atomic_max(std::int64_t* base, Index index, std::int64_t 
 template <typename Index>
 GOAL_KERNELS_WARP void atomic_add(std::int32_t* base, Index index, std::int32_t value, bool mask) {
   if (mask) atomicAdd(base + index, value);
-}
-// Takes the next number of `counter`, after everything the warp wrote before and ahead of all it reads later:
-// the warp that draws the last number sees what the others wrote.
-GOAL_KERNELS_WARP std::int32_t take_ticket(std::int32_t* counter) {
-  __syncwarp();
-  __threadfence();
-  std::int32_t number = 0;
-  if (DeviceWarp::lane() == 0) number = atomicAdd(counter, 1);
-  number = __shfl_sync(kAllLanes, number, 0);
-  __threadfence();
-  return number;
 }
 // Reads what another warp of the same launch wrote, past this multiprocessor's own cache.
 template <typename T, typename Index>
@@ -268,9 +242,7 @@ Lanes<T> minimum(const Lanes<T>& a, const same<Lanes<T>>& b) {
     return each_lane<T>(a, [](T x) { return name(x); });           \
   }
 GOAL_KERNELS_LANE_FUNCTION(absolute, std::fabs(x))
-GOAL_KERNELS_LANE_FUNCTION(exp_of, std::exp(x))
 GOAL_KERNELS_LANE_FUNCTION(exp2_of, std::exp2(x))
-GOAL_KERNELS_LANE_FUNCTION(sqrt_of, std::sqrt(x))
 #undef GOAL_KERNELS_LANE_FUNCTION
 inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
 inline Lanes<float> fused(const Lanes<float>& a, const Lanes<float>& b, const Lanes<float>& c) {
@@ -320,10 +292,6 @@ void store(T* base, const Lanes<Index>& index, const same<Lanes<T>>& value, cons
   for (int i = 0; i < kWarpLanes; ++i)
     if (mask[i]) base[index[i]] = value[i];
 }
-template <typename T>
-void store_one(T* address, same<T> value) {
-  *address = value;
-}
 template <typename Index>
 void atomic_max(std::int64_t* base, const Lanes<Index>& index, const Lanes<std::int64_t>& value,
                 const Lanes<bool>& mask) {
@@ -336,7 +304,6 @@ void atomic_add(std::int32_t* base, const Lanes<Index>& index, const Lanes<std::
   for (int i = 0; i < kWarpLanes; ++i)
     if (mask[i]) base[index[i]] += value[i];
 }
-inline std::int32_t take_ticket(std::int32_t* counter) { return (*counter)++; }
 template <typename T, typename Index>
 Lanes<T> load_shared_result(const T* base, const Lanes<Index>& index, const Lanes<bool>& mask, T other) {
   return load(base, index, mask, other);
@@ -345,11 +312,6 @@ Lanes<T> load_shared_result(const T* base, const Lanes<Index>& index, const Lane
 #endif
 
 // Reductions over the warp in one order on both: lane i meets i ^ 16, then i ^ 8, and so on.
-template <typename Warp, typename T>
-GOAL_KERNELS_WARP T warp_sum(typename Warp::template Value<T> value) {
-  for (int mask = kWarpLanes / 2; mask > 0; mask /= 2) value = value + shuffle_xor(value, mask);
-  return lane_value(value, 0);
-}
 template <typename Warp, typename T>
 GOAL_KERNELS_WARP T warp_max(typename Warp::template Value<T> value) {
   for (int mask = kWarpLanes / 2; mask > 0; mask /= 2) value = maximum(value, shuffle_xor(value, mask));

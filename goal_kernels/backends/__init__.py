@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from goal_kernels.backends.base import Backend, Call, Verdict
 from goal_kernels.backends.chunked import ChunkedBackend
 from goal_kernels.backends.cpu import CpuBackend
-from goal_kernels.backends.cuda import CudaBackend
+from goal_kernels.backends.gpu import CudaBackend, TritonBackend
 from goal_kernels.backends.reference import ReferenceBackend
-from goal_kernels.backends.triton import TritonBackend
 
 BACKENDS: tuple[Backend, ...] = (
     CpuBackend(),

@@ -1,4 +1,4 @@
-"""Fixtures of the CUDA tests: emulated everywhere, on the GPU where there is one."""
+"""Fixtures of the CUDA tests: emulated, on the GPU where there is one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from goal_kernels import native
-from goal_kernels.backends.cuda import CudaBackend
+from goal_kernels.backends.gpu import CudaBackend
 
 
 @pytest.fixture

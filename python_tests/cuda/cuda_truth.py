@@ -11,7 +11,7 @@ from torch import Tensor
 from goal_kernels import Objective
 from goal_kernels.backends.answers import Forward, Mined
 from goal_kernels.backends.base import Pairing, RelativeQuery, SearchQuery, WeightStage
-from goal_kernels.backends.cuda import CudaBackend
+from goal_kernels.backends.gpu import CudaBackend
 from goal_kernels.reference import mine_similarity
 from goal_kernels.weights import Weighted, weigh
 
@@ -19,15 +19,15 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _VERDICT = CudaBackend().availability()
 _ON_GPU = (pytest.mark.gpu, pytest.mark.skipif(not _VERDICT.ok, reason=_VERDICT.reason))
 ENGINES = [pytest.param("cpu", id="emulated"), pytest.param("cuda", marks=_ON_GPU)]
-"""Where the kernels run: device of the tensors; on CPU tensors they are emulated."""
+"""Where the kernels run: device of the tensors; those on the CPU are emulated and interpreted."""
 
 Ids = tuple[Tensor | None, Tensor | None]
 NO_IDS: Ids = (None, None)
 
 
-def engine(device: str, programs: int = 0) -> CudaBackend:
+def engine(device: str) -> CudaBackend:
     """The backend for tensors on `device`; skips the test where there is none."""
-    backend = CudaBackend(emulated=device == "cpu", programs=programs)
+    backend = CudaBackend(emulated=device == "cpu")
     verdict = backend.availability()
     if not verdict.ok:
         pytest.skip(verdict.reason)
@@ -35,7 +35,7 @@ def engine(device: str, programs: int = 0) -> CudaBackend:
 
 
 def no_torch(*_: object) -> Weighted:
-    raise AssertionError("the weights were to be computed natively")
+    raise AssertionError("the weights were to be computed in a kernel")
 
 
 def forward_on(
@@ -48,7 +48,7 @@ def forward_on(
     normalize: bool = False,
     precision: str = "high",
 ) -> Forward:
-    """The backend's forward, its results on the CPU."""
+    """The backend's forward, its results on the CPU, without inverse lists."""
     query = SearchQuery(
         objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
     )
@@ -57,7 +57,7 @@ def forward_on(
     )
     pairing = Pairing(None, *(None if i is None else i.to(device) for i in ids))
     result = engine(device).forward(image.to(device), text.to(device), pairing, query, stage)
-    return Forward(*(x.cpu() for x in result))
+    return Forward(result.value.cpu(), result.vectors.cpu(), result.hardest[:2].cpu())
 
 
 class Truth(NamedTuple):
@@ -98,7 +98,7 @@ def truth(
     normalize: bool = False,
     precision: str = "high",
 ) -> Truth:
-    """Float64, given the mined indices: sums of what mining saw, relative to the exact maxima."""
+    """Float64, given the mined indices: maxima are exact, sums those of what mining saw."""
     rows = [unit_rows(x) if normalize else x.double() for x in (image, text)]
     exact = rows[0] @ rows[1].T
     seen = seen_by_mining(image, text, normalize, precision)
@@ -106,22 +106,14 @@ def truth(
     kind, beta = objective.pair_element.relative, objective.beta
     query = RelativeQuery(kind, positive.min() - objective.epsilon, beta)
     mined = mine_similarity(seen, Pairing(None, *ids), query, given)
-    values, sums = [], []
-    for matrix, index, value, total, count in (
-        (exact, mined.row_index, mined.row_value, mined.row_sum, mined.row_count),
-        (exact.T, mined.column_index, mined.column_value, mined.column_sum, mined.column_count),
-    ):
-        own = matrix.gather(1, index.clamp(min=0)[:, None])[:, 0].where(index >= 0, value)
-        shift = (own - value).nan_to_num(0.0)
-        values.append(own)
-        if kind == "linear":
-            total = (total + count * shift).clamp(min=0)
-        elif kind == "exponential":
-            total = total * torch.exp(-beta * shift)
-        sums.append(total)
-    mined = mined._replace(
-        row_value=values[0], column_value=values[1], row_sum=sums[0], column_sum=sums[1]
+    row_value, column_value = (
+        matrix.gather(1, index.clamp(min=0)[:, None])[:, 0].where(index >= 0, value)
+        for matrix, index, value in (
+            (exact, mined.row_index, mined.row_value),
+            (exact.T, mined.column_index, mined.column_value),
+        )
     )
+    mined = mined._replace(row_value=row_value, column_value=column_value)
     return Truth(exact, seen, positive, mined, weigh(objective, positive, mined, direction))
 
 

@@ -49,7 +49,7 @@ class Raw(NamedTuple):
 
 
 def aligned(matrix: Tensor) -> Tensor:
-    """The same rows, 16 bytes apart from each other and from those of anybody else."""
+    """The same rows, 16 bytes apart, with NaN between them."""
     stride = -(-matrix.shape[1] // 8) * 8 + 8
     return matrix.new_full((len(matrix), stride), math.nan)[:, : matrix.shape[1]].copy_(matrix)
 
@@ -65,7 +65,7 @@ def ranges(values: Tensor | None, allowed: range | None = None) -> Tensor | None
     return torch.tensor(columns).T.contiguous()
 
 
-def facts(image: Tensor, text: Tensor, query: Query) -> Tensor:
+def batch_stats(image: Tensor, text: Tensor, query: Query) -> Tensor:
     """float32 [3, 2]: the threshold as smallest positive, greatest lengths. NaN stays NaN."""
     lengths = []
     for matrix in (image, text):
@@ -88,7 +88,7 @@ def call(
     target, image_ids, text_ids = pairing
     limits = (ranges(target, range(len(text))), ranges(image_ids), ranges(text_ids))
     inputs = [None if t is None else t.to(device) for t in (*pairing, *limits)]
-    batch = facts(image.cpu(), text.cpu(), query).to(device)
+    batch = batch_stats(image.cpu(), text.cpu(), query).to(device)
     width = image.shape[1] // (2 if query.split else 1)
     shape = kernels.mine_shape(len(image), len(text), width, query.split)
     lengths = (len(image), len(text))
@@ -112,7 +112,7 @@ def call(
     mine.width, mine.split = width, query.split
     mine.epsilon, mine.slope = 0.0, query.beta * math.log2(math.e)
     mine.parts, mine.programs = batch.shape[1], programs
-    pointers = dict(zip(INPUTS, inputs, strict=True), facts=batch)
+    pointers = dict(zip(INPUTS, inputs, strict=True), batch_stats=batch)
     for name, both in raw._asdict().items():
         pointers |= zip((f"row_{name}", f"column_{name}"), both or (), strict=False)
     for name, tensor in pointers.items():

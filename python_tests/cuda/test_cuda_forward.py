@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from cases import OBJECTIVES, caption_ids, paired_batch, unruly_batch
+from cases import caption_ids, paired_batch, unruly_batch
 from comparators import accumulate_epsilon, check_indices, check_values, similarity_bound
 from comparators import weight_slope as slope_of
 from cuda_truth import DTYPES, ENGINES, NO_IDS, engine, exact_rows, forward_on, truth, unit_rows
@@ -14,7 +14,6 @@ from cuda_truth import DTYPES, ENGINES, NO_IDS, engine, exact_rows, forward_on, 
 from goal_kernels import Objective
 from goal_kernels.backends.answers import Forward
 from goal_kernels.backends.base import Pairing
-from goal_kernels.backends.cuda import batch
 from goal_kernels.backends.reference import ReferenceBackend
 from goal_kernels.reference import negative_mask
 
@@ -66,57 +65,52 @@ def check_backward(device, image, text, found) -> None:
         assert excess <= 1, f"{excess} times the bound"
 
 
-@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize("device", ENGINES)
-def test_every_objective(device, dtype, normalize) -> None:
-    image, text = paired_batch(67, 40, dtype)
-    for objective in OBJECTIVES:
-        found = check_forward(device, image, text, objective, normalize=normalize)
+def test_every_kind_of_sums(device, dtype) -> None:
+    """Normalised or not, from a batch that ends within a tile, with and without ids."""
+    image, text = unruly_batch(37, 20, dtype)
+    ids = (caption_ids(37), caption_ids(37))
+    for objective, normalize, pairing in zip(
+        (*MINED, *MINED), (False, True) * 3, (ids, ids, NO_IDS, NO_IDS, NO_IDS, ids), strict=True
+    ):
+        found = check_forward(device, image, text, objective, pairing, normalize=normalize)
         check_backward(device, image, text, found)
 
 
-@pytest.mark.parametrize("shape", [(2, 1), (3, 7), (128, 8), (129, 65), (300, 136)], ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "objective"),
+    [
+        ((2, 1), torch.float32, 2),
+        ((3, 7), torch.bfloat16, 1),
+        ((128, 8), torch.float32, 1),
+        ((129, 65), torch.float16, 2),
+        ((260, 136), torch.bfloat16, 0),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("device", ENGINES)
-def test_ragged_shapes_and_ids(device, dtype, shape) -> None:
+def test_ragged_shapes_and_ids(device, shape, dtype, objective) -> None:
     """Sizes around the blocks of 128, widths that are padded, rows of any length."""
     image, text = unruly_batch(*shape, dtype)
     ids = (caption_ids(shape[0]), caption_ids(shape[0]))
-    for objective in MINED:
-        for how in ({}, {"normalize": True}):
-            found = check_forward(device, image, text, objective, ids, **how)
-            check_backward(device, image, text, found)
+    found = check_forward(device, image, text, MINED[objective], ids)
+    check_backward(device, image, text, found)
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 @pytest.mark.parametrize("device", ENGINES)
 def test_one_direction(device, direction) -> None:
-    image, text = paired_batch(50, 24, torch.bfloat16)
+    image, text = paired_batch(20, 24, torch.bfloat16)
     for objective in MINED:
         check_forward(device, image, text, objective, direction=direction)
 
 
 @pytest.mark.parametrize("device", ENGINES)
 def test_medium_rounds_what_is_mined_and_not_what_is_found(device) -> None:
-    image, text = paired_batch(60, 32, torch.float32)
+    image, text = paired_batch(30, 32, torch.float32)
     for objective in MINED:
         check_forward(device, image, text, objective, precision="medium")
-
-
-@pytest.mark.parametrize("pair", ["linear_ms", "sigmoid_ms"])
-@pytest.mark.parametrize("device", ENGINES)
-def test_sorted_positives_give_what_all_positives_give(device, pair, monkeypatch) -> None:
-    """Three chunks of prefix sums; ties of positives, and limits that fall on positives."""
-    image = exact_rows(1100, 8, torch.float16) / 2
-    text = image.roll(1, dims=0)
-    objective = Objective("constant", pair, epsilon=0.25)
-    dense = forward_on(device, image, text, objective)
-    monkeypatch.setattr(batch, "DENSE_POSITIVES", 10)
-    pooled = forward_on(device, image, text, objective)
-    assert torch.equal(dense.hardest, pooled.hardest)
-    torch.testing.assert_close(pooled.vectors, dense.vectors, rtol=2e-6, atol=2e-6)
-    check_forward(device, image, text, objective)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
@@ -125,7 +119,7 @@ def test_literal_loops_on_exact_data(device, dtype) -> None:
     """Ties everywhere: indices equal, lowest first; values and gradients to rounding."""
     image, text = exact_rows(14, 3, dtype, 1), exact_rows(14, 3, dtype, 2)
     ids = torch.randint(0, 9, (14,), generator=torch.Generator().manual_seed(3))
-    for objective in OBJECTIVES:
+    for objective in MINED:
         expected = oracle.run(
             np.asarray(image.double()),
             np.asarray(text.double()),
@@ -162,12 +156,12 @@ def test_nothing_is_left_unwritten_and_nothing_depends_on_the_grid(
     device, nan_filled_memory
 ) -> None:
     """Several blocks of rows and columns; memory starts as NaN or the largest integer."""
-    image, text = paired_batch(400, 24, torch.float16)
-    for objective in MINED:
+    image, text = paired_batch(150, 24, torch.float16)
+    for objective in MINED[1:]:
         for normalize in (False, True):
             found = forward_on(device, image, text, objective, normalize=normalize)
             assert found.vectors.isfinite().all()
-            assert ((found.hardest >= 0) & (found.hardest < 400)).all()
+            assert ((found.hardest >= 0) & (found.hardest < 150)).all()
             again = forward_on(device, image, text, objective, normalize=normalize)
             for left, right in zip(found, again, strict=True):
                 assert torch.equal(left, right)

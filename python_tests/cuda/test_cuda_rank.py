@@ -26,9 +26,8 @@ from rank_cases import (
 )
 
 import goal_kernels as gk
-from goal_kernels.backends import rank_bars
 from goal_kernels.backends.base import Call
-from goal_kernels.backends.cuda import CudaBackend, ranking
+from goal_kernels.backends.gpu import CudaBackend, hopper, score_bounds, use_programs
 from goal_kernels.backends.reference_rank import rank_blocks
 from goal_kernels.backends.scores import RankCounts
 
@@ -39,8 +38,8 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 SIZES = ((3, 140, 5), (129, 300, 72), (270, 129, 32), (40, 200, 600), (130, 140, 1))
 
 
-def ranked(device: str, inputs: Inputs, programs: int = 0) -> RankCounts:
-    return engine(device, programs).rank(*(x.to(device) for x in inputs))
+def ranked(device: str, inputs: Inputs) -> RankCounts:
+    return engine(device).rank(*(x.to(device) for x in inputs))
 
 
 def exact_inputs(images: int, texts: int, width: int, dtype: torch.dtype) -> Inputs:
@@ -84,7 +83,8 @@ def test_counts_do_not_depend_on_the_grid(device, programs) -> None:
     """Segments of several tiles, an odd one at the end, and groups of several blocks."""
     for images, texts in ((2300, 600), (200, 8400)):
         inputs = embeddings(images, texts, 8, torch.bfloat16)
-        assert_equal(ranked(device, inputs, programs), rank_blocks(*inputs))
+        with use_programs(programs):
+            assert_equal(ranked(device, inputs), rank_blocks(*inputs))
 
 
 @dtypes
@@ -108,15 +108,15 @@ def test_pairs_nearer_than_the_product_resolves(device, distance) -> None:
 
 NO_BOUND = {
     "neither": {"error": 1e-9, "resolution": 0.0},
-    "no product error": {"error": 1e-9, "resolution": rank_bars.RESOLUTION},
+    "no product error": {"error": 1e-9, "resolution": score_bounds.RESOLUTION},
 }
 
 
 @pytest.mark.parametrize("bound", NO_BOUND.values(), ids=NO_BOUND)
 def test_without_the_bound_they_are_wrong(device, bound, monkeypatch) -> None:
     """What the test above finds is the work of the bound."""
-    monkeypatch.setattr(ranking, "product_error", lambda *_: bound["error"])
-    monkeypatch.setattr(rank_bars, "RESOLUTION", bound["resolution"])
+    monkeypatch.setattr(hopper, "product_error", lambda *_: bound["error"])
+    monkeypatch.setattr(score_bounds, "RESOLUTION", bound["resolution"])
     inputs = near_ties(1e-6, torch.float32)
     assert misordered(ranked(device, inputs), rank_blocks(*inputs))
 
@@ -184,15 +184,15 @@ def test_arguments_are_checked(device) -> None:
     backend = engine(device)
     owner = torch.zeros(2, dtype=torch.int64, device=device)
     endless = torch.zeros(1, 8, device=device).expand(2**31, 8)
-    with pytest.raises(ValueError, match="image: expected fewer than 2147483647 rows"):
+    with pytest.raises(ValueError, match="image: expected fewer than 2147482624 rows"):
         backend.rank(endless, endless[:2], owner)
-    wide = torch.zeros(2, ranking.WIDEST + 1, device=device)
+    wide = torch.zeros(2, hopper.WIDEST + 1, device=device)
     with pytest.raises(ValueError, match="at most 8192 elements a row, got 8200; use backend='tri"):
         backend.rank(wide, wide, owner)
     image = torch.zeros(2, 8, device=device)
     with pytest.raises(ValueError, match="text_to_image: expected 2 contiguous elements"):
         backend.rank(image, image, owner[:1])
-    with pytest.raises(ValueError, match=r"image: expected a .* matrix of float32, bfloat16"):
+    with pytest.raises(ValueError, match=r"image: expected a .* matrix of bfloat16, float16"):
         backend.rank(image.double(), image.double(), owner)
 
 

@@ -9,7 +9,7 @@ import torch
 from rank_cases import cut_sum
 from torch import Tensor
 
-from goal_kernels.backends.rank_bars import BFLOAT16_LOSS, product_error
+from goal_kernels.backends.gpu.score_bounds import BFLOAT16_LOSS, product_error
 
 
 def rounded(value: float) -> float:

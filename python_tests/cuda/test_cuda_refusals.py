@@ -10,7 +10,7 @@ import goal_kernels as gk
 from goal_kernels import native
 from goal_kernels.backends import BACKENDS, find_backend
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
-from goal_kernels.backends.cuda import CudaBackend
+from goal_kernels.backends.gpu import CudaBackend
 
 QUERY = SearchQuery("none", 0.1, 1.0, False, "high")
 REFUSALS = (
@@ -37,7 +37,7 @@ def test_what_is_served(dtype) -> None:
 def test_emulation_is_never_registered() -> None:
     registered = find_backend("cuda")
     assert isinstance(registered, CudaBackend)
-    assert not registered.kernels.emulated
+    assert not registered.emulated
     assert sum(isinstance(backend, CudaBackend) for backend in BACKENDS) == 1
 
 
@@ -72,10 +72,6 @@ def test_the_module_loads_without_a_driver_and_errors_have_names() -> None:
         pytest.skip("needs a build with CUDA on a machine without a device")
     assert info["architecture"] == "90a"
     kernels = native.load().cuda
-    arguments = kernels.Prepare()
-    arguments.parts = 1
-    with pytest.raises(RuntimeError, match="prepare: cudaError"):
-        kernels.prepare(arguments, 0)
     for stage in ("mine", "score", "rank"):
         arguments = getattr(kernels, stage.capitalize())()
         arguments.image = arguments.text = (0, 1, 8)

@@ -8,6 +8,7 @@ from cuda_truth import DTYPES, ENGINES, engine, exact_rows
 
 from goal_kernels.backends.answers import Found
 from goal_kernels.backends.base import Pairing, RelativeQuery, SearchQuery
+from goal_kernels.backends.gpu import use_programs
 from goal_kernels.backends.reference import ReferenceBackend
 from goal_kernels.reference import mine_similarity
 
@@ -93,17 +94,15 @@ def test_any_memory_layout(device, dtype) -> None:
 @pytest.mark.parametrize("device", ENGINES)
 def test_thresholds_of_any_value(device, kind, threshold) -> None:
     image, text = exact_rows(70, 8, torch.float16, 1), exact_rows(60, 8, torch.float16, 2)
+    smallest = (image[:60].double() * text.double()).sum(1).min().item()
     for beta in (0.0, 4.0, 1e30):
-        question = RelativeQuery(kind, torch.tensor(threshold), beta)
-        on_device = question._replace(threshold=question.threshold.to(device))
-        found = engine(device).mine(
-            image.to(device), text.to(device), Pairing(), on_device, "highest"
-        )
-        wide = question._replace(threshold=question.threshold.double())
-        expected = mine_similarity(image.double() @ text.double().T, Pairing(), wide)
+        query = SearchQuery(kind, smallest - threshold, beta, False, "high")
+        found = search(device, image, text, Pairing(), query).mined
+        question = RelativeQuery(kind, torch.tensor(threshold).double(), beta)
+        expected = mine_similarity(image.double() @ text.double().T, Pairing(), question)
         for name, left, right in zip(found._fields, found, expected, strict=True):
             torch.testing.assert_close(
-                left.cpu().double(), right.double(), rtol=2e-5, atol=2e-5, msg=f"{name} {beta}"
+                left.double(), right.double(), rtol=2e-5, atol=2e-5, msg=f"{name} {beta}"
             )
 
 
@@ -130,10 +129,10 @@ def test_results_do_not_depend_on_the_number_of_programs(device, kind) -> None:
     generator = torch.Generator().manual_seed(0)
     image, text = (torch.randn(n, 24, generator=generator).half() for n in (700, 900))
     query = SearchQuery(kind, 0.1, 0.5, False, "high")
-    results = [
-        engine(device, programs).search(image.to(device), text.to(device), Pairing(), query)
-        for programs in (0, 1, 3, 7)
-    ]
+    results = []
+    for programs in (132, 1, 3, 7):
+        with use_programs(programs):
+            results.append(search(device, image, text, Pairing(), query))
     for other in results[1:]:
         for left, right in zip(results[0], other, strict=True):
             assert torch.equal(left, right)

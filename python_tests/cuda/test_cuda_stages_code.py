@@ -16,18 +16,7 @@ USAGE = re.compile(
     r"Function (?P<name>\S+):\s+REG:(?P<registers>\d+) STACK:(?P<stack>\d+) SHARED:(?P<shared>\d+) "
     r"LOCAL:(?P<local>\d+)"
 )
-REGISTERS = {
-    "run_prepare": 64,  # two blocks of 512 threads
-    "Finishing": 80,
-    "Weighing": 80,
-    "PoolSumming": 64,
-    "PoolOffsets": 64,
-    "Inverting": 64,
-    "Hubs": 168,
-    "Gathering": 168,
-    "Resumming": 168,
-    "Scoring": 128,
-}
+REGISTERS = {"Scoring": 128}
 """Most registers a thread of each stage may have."""
 
 

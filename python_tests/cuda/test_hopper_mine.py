@@ -83,7 +83,7 @@ def test_exact_data(mining_device: str, case: Case, kind: str, pairing) -> None:
 def test_most_similarities_reach_the_threshold(mining_device: str, kind: str, threshold) -> None:
     """Float16, and counts near the number of rows."""
     image, text = (whole_numbers(n, 24, torch.float16, n) for n in (140, 150))
-    query = Query(kind, threshold, HALF_LIFE)
+    query = Query(kind, threshold, HALF_LIFE / 2)
     compare(image, text, full_pairing(Case(140, 150, 0, "")), query, mining_device)
 
 
@@ -236,3 +236,12 @@ def test_parts_stay_few() -> None:
         shape = native.load().cuda.mine_shape(size, size, 512, False)
         assert shape["row_parts"] <= 64
         assert shape["column_parts"] <= max(64, 8 * -(-size // (128 * 8)))
+
+
+@pytest.mark.parametrize(("exponent", "summed"), [(65.0, True), (67.0, False)])
+def test_sums_start_at_the_threshold_below_66_nats(mining_device, exponent, summed) -> None:
+    """Where Triton's kernels, which read them, take sums for final: 2^31 terms do not overflow."""
+    image = torch.ones(130, 8, dtype=torch.bfloat16)
+    raw = call(image, image, NO_PAIRING, Query("exponential", 0.0, exponent / 8), mining_device)
+    for side in (0, 1):
+        assert bool(raw.sums[side].any()) == bool(raw.counts[side].any()) == summed

@@ -9,7 +9,7 @@ import torch
 
 import goal_kernels as gk
 from goal_kernels.backends import reference_rank
-from goal_kernels.backends.triton import TritonBackend
+from goal_kernels.backends.gpu import TritonBackend
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, MeanScores
 
 

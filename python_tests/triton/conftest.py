@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from goal_kernels.backends.triton import TritonBackend
+from goal_kernels.backends.gpu import TritonBackend
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from goal_kernels.backends.base import Verdict
-from goal_kernels.backends.triton import TritonBackend
-from goal_kernels.backends.triton.runtime import load_kernels
+from goal_kernels.backends.gpu import TritonBackend, hopper, runtime
 
 DEVICE = torch.device("meta")
 """Stands for the GPU. (Fake tensors on "cuda" fail in torch's own indexing without CUDA.)"""
@@ -53,8 +52,8 @@ class KernelLaunch(NamedTuple):
 class LaunchRecorder(TorchDispatchMode):
     """Records what would be launched, in order.
 
-    kernels: Triton's. operators: torch's, by name; a lower bound of its launches, because one
-    operator may launch several kernels (a sort does).
+    kernels: Triton's and our own. operators: torch's, by name; a lower bound of its launches,
+    because one operator may launch several kernels (a sort does).
     """
 
     def __init__(self) -> None:
@@ -75,6 +74,10 @@ class LaunchRecorder(TorchDispatchMode):
             if isinstance(argument, Tensor) and argument.device != DEVICE:
                 raise CaptureError(f"{function.__name__} would read a tensor of the host")
         self.kernels.append(KernelLaunch(function.__name__, tuple(grid)))
+
+    def run_cuda(self, kernel: str) -> None:
+        """Stands in for the launch of a CUDA kernel of this library."""
+        self.kernels.append(KernelLaunch(kernel, (1,)))
 
     def __torch_dispatch__(
         self, operator: Any, types: Any, arguments: Any = (), options: Any = None
@@ -153,7 +156,9 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Iterator[LaunchRecorder]:
             patch.setattr(
                 kind, "run", lambda self, *a, warmup, **k: recorder.run_kernel(self, *a, **k)
             )
-        patch.setattr(load_kernels(), "INTERPRETED", False)
+        runtime.load_step()
+        patch.setattr(runtime, "interpreting", lambda: False)
+        patch.setattr(hopper, "launch", lambda kernel, *_: recorder.run_cuda(kernel))
         patch.setattr(TritonBackend, "availability", lambda self: Verdict(True))
         patch.setattr(TritonBackend, "supports", lambda self, call: Verdict(True))
         patch.setattr(Tensor, "is_cuda", property(lambda self: self.device == DEVICE))

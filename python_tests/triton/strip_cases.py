@@ -14,10 +14,10 @@ from mining_literal import Anchor
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
-from goal_kernels.backends.triton.harvest import Harvest, MiningQuery
-from goal_kernels.backends.triton.prepared import Operands, Prepared
-from goal_kernels.backends.triton.strip_configs import StripTile
-from goal_kernels.backends.triton.strip_mine import mine_strips
+from goal_kernels.backends.gpu.configs import StripTile
+from goal_kernels.backends.gpu.kernels.resum import resum
+from goal_kernels.backends.gpu.kernels.strip import mine_strips
+from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Operands, Prepared
 
 NOTHING = -(2**63)
 LOG2_E = 1.0 / math.log(2.0)
@@ -40,13 +40,13 @@ class Run(NamedTuple):
     """A batch after mining."""
 
     batch: Prepared
-    harvest: Harvest
+    result: MiningResult
     query: Query
 
     def tensors(self) -> list[Tensor]:
         """Everything a reader of the results reads."""
         wanted: list[Tensor | None] = []
-        for keys, sums, counts, tops, _ in self.harvest[:2]:
+        for keys, sums, counts, tops, _ in self.result[:2]:
             wanted += [keys, counts]
             # Sums that were made again have one part and no ties to leave out.
             again = sums is not None and wide(self)
@@ -55,11 +55,11 @@ class Run(NamedTuple):
 
 
 def prepared(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Prepared:
-    """Padded operands, facts in two parts, empty keys, zero counts and ranges."""
+    """Padded operands, batch_stats in two parts, empty keys, zero counts and ranges."""
     operands = [padded(split(x) if query.split else x[None]) for x in (image, text)]
     lengths = [x.float().norm(dim=1).max() for x in (image, text)]
     lowest = torch.tensor([math.inf, query.threshold], device=image.device)
-    facts = torch.stack([lowest, *(torch.stack([x * 0.5, x]) for x in lengths)])
+    batch_stats = torch.stack([lowest, *(torch.stack([x * 0.5, x]) for x in lengths)])
     sides = [x.new_empty(len(x), dtype=torch.int64) for x in (image, text)]
     counts = [torch.zeros_like(s, dtype=torch.int32) for s in sides]
     ids = [None if x is None else ranges(x) for x in (pairing.image_ids, pairing.text_ids)]
@@ -67,7 +67,7 @@ def prepared(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Pre
     width = operands[0].shape[1] // (2 if query.split else 1)
     return Prepared(
         *(image, text, Operands(*operands, width), None),
-        facts.float(),
+        batch_stats.float(),
         *(s.fill_(NOTHING) for s in sides),
         *(counts if query.kind != "none" else (None, None)),
         torch.zeros(1, dtype=torch.int32, device=image.device),
@@ -105,13 +105,15 @@ def run(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Run:
     slope = min(query.beta * LOG2_E, torch.finfo(torch.float32).max)
     with np.errstate(invalid="ignore", over="ignore"):
         mining = MiningQuery(query.kind, 0.0, slope, "high")
-        harvest = mine_strips(batch, pairing, mining, query.tile, query.programs)
-    return Run(batch, harvest, query)
+        batch, result = mine_strips(batch, pairing, mining, query.tile, query.programs)
+        if query.kind != "none":
+            resum(batch, pairing, result, mining, query.tile, query.programs)
+    return Run(batch, result, query)
 
 
 def anchors(run: Run, rows: bool) -> list[Anchor]:
     """value, index, sum, count of every row, or of every column, read in float64."""
-    side = run.harvest.rows if rows else run.harvest.columns
+    side = run.result.rows if rows else run.result.columns
     keys = side.keys.tolist()
     decoded = [unpacked(key) for key in keys]
     if run.query.kind == "none":
@@ -147,9 +149,9 @@ def read_sums(
 
 
 def wide(run: Run) -> bool:
-    """`facts.wide_range`."""
+    """`batch_stats.wide_range`."""
     kind, threshold, beta = run.query[:3]
-    bound = (run.batch.facts[1].max() * run.batch.facts[2].max()).item()
+    bound = (run.batch.batch_stats[1].max() * run.batch.batch_stats[2].max()).item()
     threshold = float(torch.tensor(threshold, dtype=torch.float32))
     if kind == "linear":
         return not (bound - threshold <= 64 * bound and bound < 1e38)

@@ -1,6 +1,6 @@
 """Ahead-of-time compilation: a few variants in a process without the interpreter, and the verdicts.
 
-The full matrix is `python -m goal_kernels.backends.triton.aot`.
+The full matrix is `python -m tools.aot`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ import pytest
 import torch
 
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS
-from goal_kernels.backends.triton import aot
-from goal_kernels.backends.triton.aot_mine import tile_variant
-from goal_kernels.backends.triton.compile import Outcome
-from goal_kernels.backends.triton.configs import DTYPES, SMALL_LENGTH, mine_tile
-from goal_kernels.backends.triton.sass import Counts
-from goal_kernels.backends.triton.variant import Limits, Variant
+from goal_kernels.backends.gpu.configs import DTYPES, SMALL_LENGTH, mine_tile
+from tools.aot import __main__ as aot
+from tools.aot.compile import Outcome
+from tools.aot.mine import tile_variant
+from tools.aot.sass import Counts
+from tools.aot.variant import Limits, Variant
 
 pytest.importorskip("triton")
 
-KERNELS = Path(aot.__file__).parent
+ROOT = Path(__file__).parent.parent.parent
+KERNELS = ROOT / "goal_kernels" / "backends" / "gpu" / "kernels"
 
 CHANGED = """
 import contextlib, io, json, os
 from dataclasses import replace
-from goal_kernels.backends.triton import aot, compile
+from tools.aot import __main__ as aot, compile
 
 variant = next(v for v in aot.variants(90) if v.quick and v.matrix == "wgmma")
 pointer = next(name for name, kind in variant.arguments.items() if "*" in (kind or ""))
@@ -68,6 +69,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
         env={**environment, **variables},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -84,7 +86,7 @@ def verdicts() -> dict[str, tuple[int, str]]:
 
 def test_quick_matrix_compiles_in_several_processes() -> None:
     quick = [v for arch in (80, 90, 100) for v in aot.variants(arch) if v.quick]
-    done = run("-m", "goal_kernels.backends.triton.aot", "--quick", "--jobs", "2")
+    done = run("-m", "tools.aot", "--quick", "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(quick)} compiled, 0 failed" in done.stdout
     assert done.stdout.count("\nsm_") == len(quick)
@@ -134,7 +136,7 @@ def test_nothing_to_compile_fails_the_check(verdicts) -> None:
 
 
 def test_interpreted_kernels_are_refused() -> None:
-    done = run("-m", "goal_kernels.backends.triton.aot", "--quick", TRITON_INTERPRET="1")
+    done = run("-m", "tools.aot", "--quick", TRITON_INTERPRET="1")
     assert done.returncode == 2
     assert "unset it" in done.stderr
 

@@ -6,143 +6,15 @@ import math
 
 import pytest
 import torch
-from mining_literal import CASES, Case, gradients_literally, whole_numbers
+from mining_literal import gradients_literally, whole_numbers
 from torch import Tensor
 
-from goal_kernels.backends.answers import GradientTerms
-from goal_kernels.backends.triton import weigh_configs
-from goal_kernels.backends.triton.invert import with_lists
-from goal_kernels.backends.triton.weigh_configs import GATHER_WIDTH_LIMIT
+from goal_kernels.backends.gpu import configs
+from goal_kernels.backends.gpu.configs import GATHER_WIDTH_LIMIT
+from goal_kernels.backends.gpu.kernels.gather import with_lists
 from goal_kernels.constants import SHORTEST_LENGTH
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
-
-Indices = tuple[Tensor, Tensor, Tensor | None]
-Weights = tuple[Tensor, Tensor, Tensor]
-
-
-def random_terms(case: Case, with_target: bool) -> tuple[Indices, Weights]:
-    """Indices from -1 to the last, every target case, and weights in quarters."""
-    generator = torch.Generator().manual_seed(case.rows + case.columns)
-    rows, columns = (case.rows,), (case.columns,)
-    hardest_text = torch.randint(-1, case.columns, rows, generator=generator)
-    hardest_image = torch.randint(-1, case.rows, columns, generator=generator)
-    target = torch.randint(-1, case.columns + 2, rows, generator=generator)
-    sizes = (rows, rows, columns)
-    weights = [torch.randint(-8, 9, size, generator=generator) / 4 for size in sizes]
-    indices = (hardest_text, hardest_image, target if with_target else None)
-    return indices, (weights[0], weights[1], weights[2])
-
-
-def apply(
-    backend, image, text, indices: Indices, weights: Weights, grad_loss=1.0, need=(True, True)
-):
-    moved = [None if t is None else t.to(image.device) for t in (*indices, *weights)]
-    scale = torch.tensor(grad_loss, device=image.device)
-    return backend.apply(scale, image, text, GradientTerms(*moved), need)
-
-
-@pytest.mark.parametrize("with_target", [False, True], ids=["implicit", "target"])
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_exact_data(backend, device, case: Case, with_target: bool) -> None:
-    image = whole_numbers(case.rows, case.width, torch.float32, 21).to(device)
-    text = whole_numbers(case.columns, case.width, torch.float32, 22).to(device)
-    indices, weights = random_terms(case, with_target)
-    found = apply(backend, image, text, indices, weights, grad_loss=-0.5)
-    expected = gradients_literally(-0.5, image, text, indices, weights)
-    for grad, truth in zip(found, expected, strict=True):
-        assert grad.is_contiguous()
-        assert torch.equal(grad.cpu().double(), truth)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-def test_half_precision_is_rounded_once(backend, device, dtype: torch.dtype) -> None:
-    case = Case(20, 13, 40, "short lists")
-    generator = torch.Generator().manual_seed(23)
-    image = torch.randn(case.rows, case.width, generator=generator).to(dtype)
-    text = torch.randn(case.columns, case.width, generator=generator).to(dtype)
-    indices, weights = random_terms(case, with_target=True)
-    found = apply(backend, image.to(device), text.to(device), indices, weights)
-    expected = gradients_literally(1.0, image, text, indices, weights)
-    for grad, truth in zip(found, expected, strict=True):
-        assert grad.dtype == dtype
-        half_ulp = torch.finfo(dtype).eps / 2
-        slack = 1e-5 * truth.abs().max().item()
-        error = (grad.cpu().double() - truth).abs()
-        assert (error <= half_ulp * truth.abs() + slack).all()
-
-
-@pytest.mark.parametrize("width", [GATHER_WIDTH_LIMIT - 1, GATHER_WIDTH_LIMIT + 5])
-def test_wide_rows(backend, device, width: int) -> None:
-    """One slice that is not full; two slices."""
-    case = Case(3, 4, width, "wide")
-    image = whole_numbers(3, width, torch.float32, 24).to(device)
-    text = whole_numbers(4, width, torch.float32, 25).to(device)
-    indices, weights = random_terms(case, with_target=False)
-    found = apply(backend, image, text, indices, weights)
-    expected = gradients_literally(1.0, image, text, indices, weights)
-    for grad, truth in zip(found, expected, strict=True):
-        assert torch.equal(grad.cpu().double(), truth)
-
-
-def test_everyone_mines_the_same_item(backend, device) -> None:
-    """A hub: one list holds every entry, and all positives point to one column as well."""
-    image = whole_numbers(60, 5, torch.float32, 26).to(device)
-    text = whole_numbers(43, 5, torch.float32, 27).to(device)
-    _, weights = random_terms(Case(60, 43, 5, "hub"), with_target=True)
-    indices = (torch.full((60,), 7), torch.full((43,), 59), torch.full((60,), 7))
-    found = apply(backend, image, text, indices, weights)
-    expected = gradients_literally(1.0, image, text, indices, weights)
-    for grad, truth in zip(found, expected, strict=True):
-        assert torch.equal(grad.cpu().double(), truth)
-
-
-def test_only_what_is_needed(backend, device) -> None:
-    image, text = torch.ones(2, 3, device=device), torch.ones(2, 3, device=device)
-    indices, weights = random_terms(Case(2, 2, 3, ""), with_target=False)
-    both = apply(backend, image, text, indices, weights)
-    only_image = apply(backend, image, text, indices, weights, need=(True, False))
-    only_text = apply(backend, image, text, indices, weights, need=(False, True))
-    assert only_image[1] is None
-    assert only_text[0] is None
-    assert torch.equal(only_image[0], both[0])
-    assert torch.equal(only_text[1], both[1])
-
-
-def test_zero_weight_keeps_nan_and_an_absent_term_does_not(backend, device) -> None:
-    image = torch.ones(3, 2, device=device)
-    text = torch.full((3, 2), math.nan, device=device)
-    text[1] = 1.0
-    indices = (torch.tensor([0, -1, -1]), torch.full((3,), -1), torch.tensor([-1, -1, 1]))
-    zero = torch.zeros(3)
-    grad_image, grad_text = apply(backend, image, text, indices, (zero, zero, zero))
-    assert grad_image[0].isnan().all()
-    assert grad_image[1:].tolist() == [[0.0, 0.0]] * 2
-    assert grad_text.tolist() == [[0.0, 0.0]] * 3
-
-
-def test_any_strides(backend, device) -> None:
-    base = whole_numbers(40, 30, torch.float32, 28).to(device)
-    image, text = base[::3, 2:9], base.T[4:20, 1:8]
-    case = Case(14, 16, 7, "views")
-    indices, (positive, row, column) = random_terms(case, with_target=False)
-    padded = torch.stack([positive, torch.full_like(positive, math.nan)], dim=1).to(device)
-    found = apply(backend, image, text, indices, (padded[:, 0], row, column))
-    expected = gradients_literally(1.0, image, text, indices, (positive, row, column))
-    for grad, truth in zip(found, expected, strict=True):
-        assert grad.is_contiguous()
-        assert torch.equal(grad.cpu().double(), truth)
-
-
-def test_reruns_are_bit_equal_and_complete(backend, device, nan_filled_memory) -> None:
-    generator = torch.Generator().manual_seed(29)
-    image, text = torch.randn(2, 50, 33, generator=generator).to(device)
-    indices, weights = random_terms(Case(50, 50, 33, ""), with_target=True)
-    first = apply(backend, image, text, indices, weights)
-    again = apply(backend, image, text, indices, weights)
-    for one, other in zip(first, again, strict=True):
-        assert torch.equal(one, other)
-        assert one.isfinite().all()
 
 
 def square_state(batch: int, seed: int = 31) -> tuple[Tensor, Tensor]:
@@ -164,16 +36,75 @@ def check_square(backend, device, batch: int, vectors: Tensor, hardest: Tensor, 
     image = whole_numbers(batch, width, torch.float32, 32).to(device)
     text = whole_numbers(batch, width, torch.float32, 33).to(device)
     indices = (hardest[0], hardest[1], None)
-    expected = gradients_literally(0.5, image, text, indices, tuple(vectors[3:6]))
+    expected = gradients_literally(-0.5, image, text, indices, tuple(vectors[3:6]))
     for given in (hardest, with_lists(hardest)):
-        found = backward(backend, image, text, vectors, given, grad_loss=0.5)
+        found = backward(backend, image, text, vectors, given, grad_loss=-0.5)
         for grad, truth in zip(found, expected, strict=True):
+            assert grad.is_contiguous()
             assert torch.equal(grad.cpu().double(), truth)
 
 
-@pytest.mark.parametrize("batch", [2, 3, 65])
-def test_square_batches(backend, device, batch: int) -> None:
-    check_square(backend, device, batch, *square_state(batch))
+@pytest.mark.parametrize(
+    ("batch", "width"),
+    [(1, 1), (2, 7), (3, 1), (65, 33), (3, GATHER_WIDTH_LIMIT - 1), (4, GATHER_WIDTH_LIMIT + 5)],
+)
+def test_exact_data(backend, device, batch: int, width: int) -> None:
+    """Up to one slice that is not full, and two slices."""
+    check_square(backend, device, batch, *square_state(batch), width)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision_is_rounded_once(backend, device, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(23)
+    image, text = torch.randn(2, 20, 40, generator=generator).to(dtype)
+    vectors, hardest = square_state(20)
+    found = backward(backend, image.to(device), text.to(device), vectors, hardest)
+    expected = gradients_literally(1.0, image, text, (*hardest, None), tuple(vectors[3:6]))
+    for grad, truth in zip(found, expected, strict=True):
+        assert grad.dtype == dtype
+        half_ulp = torch.finfo(dtype).eps / 2
+        slack = 1e-5 * truth.abs().max().item()
+        error = (grad.cpu().double() - truth).abs()
+        assert (error <= half_ulp * truth.abs() + slack).all()
+
+
+def test_everyone_mines_the_same_item(backend, device) -> None:
+    """A hub: one list holds every entry."""
+    hardest = torch.tensor([7, 59])[:, None].repeat(1, 60)
+    check_square(backend, device, 60, square_state(60)[0], hardest)
+
+
+def test_zero_weight_keeps_nan_and_an_absent_term_does_not(backend, device) -> None:
+    image = torch.ones(3, 2, device=device)
+    text = torch.ones(3, 2, device=device)
+    text[0] = math.nan
+    hardest = torch.tensor([[-1, -1, 0], [-1, -1, -1]])
+    grad_image, grad_text = backward(backend, image, text, torch.zeros(6, 3), hardest)
+    assert grad_image.isnan().all(dim=1).tolist() == [True, False, True]
+    assert grad_image[1].tolist() == [0.0, 0.0]
+    assert grad_text.tolist() == [[0.0, 0.0]] * 3
+
+
+def test_any_strides(backend, device) -> None:
+    base = whole_numbers(40, 30, torch.float32, 28).to(device)
+    image, text = base[::3, 2:9], base.T[4:18, 1:8]
+    vectors, hardest = square_state(14)
+    padded = torch.stack([vectors, torch.full_like(vectors, math.nan)], dim=2)[..., 0]
+    found = backward(backend, image, text, padded, hardest.T.contiguous().T)
+    expected = gradients_literally(1.0, image, text, (*hardest, None), tuple(vectors[3:6]))
+    for grad, truth in zip(found, expected, strict=True):
+        assert grad.is_contiguous()
+        assert torch.equal(grad.cpu().double(), truth)
+
+
+def test_reruns_are_bit_equal_and_complete(backend, device, nan_filled_memory) -> None:
+    generator = torch.Generator().manual_seed(29)
+    image, text = torch.randn(2, 50, 33, generator=generator).to(device)
+    first = backward(backend, image, text, *square_state(50))
+    again = backward(backend, image, text, *square_state(50))
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one, other)
+        assert one.isfinite().all()
 
 
 @pytest.mark.parametrize(("batch", "share"), [(31, 1.0), (64, 1.0), (47, 0.3)])
@@ -181,8 +112,8 @@ def test_hubs_are_summed_in_pieces(
     backend, device, batch: int, share: float, monkeypatch, nan_filled_memory
 ) -> None:
     """Items that many mined, lists that begin and end in and on a piece."""
-    monkeypatch.setattr(weigh_configs, "SMALL", 1)
-    monkeypatch.setattr(weigh_configs, "HUB_CHUNK", 4)
+    monkeypatch.setattr(configs, "SMALL", 1)
+    monkeypatch.setattr(configs, "PIECE", 4)
     vectors, hardest = square_state(batch)
     generator = torch.Generator().manual_seed(batch)
     many = torch.rand(2, batch, generator=generator) < share
@@ -191,8 +122,8 @@ def test_hubs_are_summed_in_pieces(
 
 
 def test_hubs_of_normalised_rows(backend, device, monkeypatch, nan_filled_memory) -> None:
-    monkeypatch.setattr(weigh_configs, "SMALL", 1)
-    monkeypatch.setattr(weigh_configs, "HUB_CHUNK", 4)
+    monkeypatch.setattr(configs, "SMALL", 1)
+    monkeypatch.setattr(configs, "PIECE", 4)
     hardest = torch.randint(0, 40, (2, 40), generator=torch.Generator().manual_seed(34))
     hardest[:, 5:36] = torch.where(hardest[:, 5:36] == 3, 4, 3)
     check_normalised(backend, device, hardest)

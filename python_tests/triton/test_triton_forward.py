@@ -11,7 +11,7 @@ from torch import Tensor
 import goal_kernels as gk
 from goal_kernels.backends.answers import Forward
 from goal_kernels.backends.base import Pairing, SearchQuery, WeightStage
-from goal_kernels.backends.triton import weigh_configs
+from goal_kernels.backends.gpu import configs
 from goal_kernels.registry import unregister_element
 from goal_kernels.weights import weigh
 
@@ -68,7 +68,7 @@ def test_against_the_stage_in_torch(backend, device, name, dtype, normalize) -> 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_sorted_batches(backend, device, name, monkeypatch) -> None:
-    monkeypatch.setattr(weigh_configs, "DENSE_LIMIT", 25)
+    monkeypatch.setattr(configs, "DENSE_LIMIT", 25)
     embeddings = [x.to(device) for x in paired_batch(26, 9, torch.float32)]
     arguments = (embeddings, gk.Objective.parse(name), None)
     check(forward(backend, *arguments), composed(backend, *arguments))
@@ -86,7 +86,7 @@ def test_an_element_without_a_twin_is_weighed_in_torch(
 ) -> None:
     """A built-in one that no kernel knows, and one of a user's: gradients as of the reference."""
     expected = loss_and_gradients("nca/linear", "reference", device, normalize)
-    monkeypatch.delitem(weigh_configs.PAIR_CODES, "linear")
+    monkeypatch.delitem(configs.PAIR_CODES, "linear")
     unknown = loss_and_gradients("nca/linear", "triton", device, normalize)
     element = gk.register_triplet(
         "another_nca", lambda positive, negative: torch.sigmoid(10 * (negative - positive))

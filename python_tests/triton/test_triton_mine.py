@@ -10,8 +10,8 @@ from mining_literal import CASES, Anchor, Case, full_pairing, mined_literally, w
 from torch import Tensor
 
 from goal_kernels.backends.answers import Mined
-from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS, Pairing, RelativeQuery
-from goal_kernels.backends.triton import configs
+from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS, Pairing, SearchQuery
+from goal_kernels.backends.gpu import configs
 from goal_kernels.pairs import pair_similarity
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -24,10 +24,13 @@ HALF_LIFE = math.log(2.0)
 def mine(
     backend, image, text, pairing=NO_PAIRING, relative=("none", 0.0, 0.0), precision="highest"
 ) -> Mined:
+    """What a search finds whose sums start at a given threshold."""
     kind, threshold, beta = relative
-    query = RelativeQuery(kind, torch.tensor(threshold, device=image.device), beta)
     pairing = Pairing(*(None if t is None else t.to(image.device) for t in pairing))
-    return backend.mine(image, text, pairing, query, precision)
+    positive = pair_similarity(image.double(), text.double(), pairing.target).tolist()
+    smallest = min((p for p in positive if p != -math.inf), default=math.inf)
+    query = SearchQuery(kind, smallest - threshold, beta, False, precision)
+    return backend.search(image, text, pairing, query).mined
 
 
 def sides(mined: Mined) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -157,9 +160,12 @@ def test_the_first_nan_wins(backend, device, kind: str) -> None:
     text[[20, 90, 139]] = math.nan
     image[66, 1] = math.nan
     image, text = image.to(device), text.to(device)
+    target = torch.arange(70)
+    target[[20, 66]] = -1  # a NaN positive would make the threshold NaN
+    pairing = (target, None, None)
     relative = (kind, -3.0, HALF_LIFE)
-    mined = mine(backend, image, text, relative=relative)
-    check(mined, mined_literally(image, text, NO_PAIRING, relative), kind)
+    mined = mine(backend, image, text, pairing, relative)
+    check(mined, mined_literally(image, text, pairing, relative), kind)
     assert mined.row_index[:5].tolist() == [20] * 5
 
 

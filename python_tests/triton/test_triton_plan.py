@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from goal_kernels.backends.triton.plan import (
-    CHUNKS,
+from goal_kernels.backends.gpu.plan import (
     IEEE,
-    INTERPRETED_CAPABILITY,
     NOT_MEASURED,
     SMALL_BATCH,
     STRATEGIES,
@@ -21,9 +19,9 @@ from goal_kernels.backends.triton.plan import (
     Rule,
     Subject,
     choose,
-    device_capability,
     product_kind,
 )
+from goal_kernels.backends.gpu.runtime import INTERPRETED_CAPABILITY, device_capability
 
 ROOT = Path(__file__).parent.parent.parent
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
@@ -60,7 +58,7 @@ def test_the_choice_at_the_edges() -> None:
 
 
 def test_ranges_are_half_open() -> None:
-    rule = Rule(CHUNKS, "", ("high",), ((8, 0), (9, 0)), (10, 20), (100, 200))
+    rule = Rule(STRIP, "", ("high",), ((8, 0), (9, 0)), (10, 20), (100, 200))
     inside = Subject((8, 0), "high", 10, 100)
     assert rule.holds(inside)
     for change in (

@@ -11,21 +11,22 @@ from mining_literal import CASES, Case, full_pairing, whole_numbers
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
-from goal_kernels.backends.triton import prepared as prepared_module
-from goal_kernels.backends.triton.configs import RANGE_ROWS
-from goal_kernels.backends.triton.prepared import Prepared, Wants, prepare
-from goal_kernels.backends.triton.runtime import on_device
+from goal_kernels.backends.gpu import configs
+from goal_kernels.backends.gpu.configs import RANGE_ROWS
+from goal_kernels.backends.gpu.kernels.prepare import prepare
+from goal_kernels.backends.gpu.records import Prepared, Wants
+from goal_kernels.backends.gpu.runtime import on_device
 from goal_kernels.constants import SHORTEST_LENGTH
 
 triton = pytest.importorskip("triton")
 import triton.language as tl  # noqa: E402
 
-from goal_kernels.backends.triton.facts import (  # noqa: E402
+from goal_kernels.backends.gpu.kernels.common import (  # noqa: E402
+    narrow,
     read_bound,
     read_threshold,
     wide_range,
 )
-from goal_kernels.backends.triton.rows import narrow  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -40,11 +41,11 @@ class Outcome(NamedTuple):
 
     @property
     def smallest(self) -> Tensor:
-        return self.prepared.facts[0].amin()
+        return self.prepared.batch_stats[0].amin()
 
     @property
     def lengths(self) -> list[float]:
-        return self.prepared.facts[1:].amax(dim=1).tolist()
+        return self.prepared.batch_stats[1:].amax(dim=1).tolist()
 
 
 def run(
@@ -53,13 +54,12 @@ def run(
     pairing: Pairing = Pairing(),  # noqa: B008
     wants: Wants = Wants(),  # noqa: B008
     normalize: bool = False,
-    threshold: Tensor | None = None,
 ) -> Outcome:
     pairing = Pairing(*(None if t is None else t.to(image.device) for t in pairing))
     positive = image.new_empty(len(image), dtype=torch.float32)
     scales = image.new_empty(len(image) + len(text), dtype=torch.float32) if normalize else None
     with on_device(image):
-        return Outcome(prepare(image, text, pairing, wants, positive, scales, threshold), positive)
+        return Outcome(prepare(image, text, pairing, wants, positive, scales), positive)
 
 
 def random_rows(rows: int, width: int, seed: int, device) -> Tensor:
@@ -115,10 +115,10 @@ def test_any_number_of_programs_gives_the_same(
     target, image_ids, text_ids = full_pairing(Case(700, 450, 40, "many blocks"))
     arguments = (image, text, Pairing(target, image_ids, text_ids), EVERYTHING, True)
     free = run(*arguments)
-    monkeypatch.setattr(prepared_module, "PARTS", programs)
+    monkeypatch.setattr(configs, "PARTS", programs)
     bound = run(*arguments)
-    assert bound.prepared.facts.shape == (3, programs)
-    assert free.prepared.facts.shape[1] > programs
+    assert bound.prepared.batch_stats.shape == (3, programs)
+    assert free.prepared.batch_stats.shape[1] > programs
     assert torch.equal(free.smallest, bound.smallest)
     assert free.lengths == bound.lengths
     assert torch.equal(free.positive, bound.positive)
@@ -233,39 +233,36 @@ def test_a_positive_of_minus_infinity_does_not_exist(backend, device) -> None:
     assert found.smallest == 2.0
 
 
-@pytest.mark.parametrize("value", [-1.5, math.inf, math.nan])
-def test_a_threshold_replaces_the_smallest_positive(backend, device, value: float) -> None:
-    image, text = random_rows(200, 8, 46, device), random_rows(100, 8, 47, device)
-    found = run(image, text, threshold=torch.tensor(value, device=device))
-    assert found.smallest.item() == pytest.approx(value, nan_ok=True)
-
-
 @triton.jit
-def probe_facts(facts, out, parts, epsilon, slope, KIND: tl.constexpr, PARTS: tl.constexpr):
+def probe_batch_stats(
+    batch_stats, out, parts, epsilon, slope, KIND: tl.constexpr, PARTS: tl.constexpr
+):
     """out float32 [3]: threshold, bound, whether the range is wide."""
-    threshold = read_threshold(facts, parts, epsilon, PARTS)
-    bound = read_bound(facts, parts, PARTS)
+    threshold = read_threshold(batch_stats, parts, epsilon, PARTS)
+    bound = read_bound(batch_stats, parts, PARTS)
     tl.store(out, threshold)
     tl.store(out + 1, bound)
     tl.store(out + 2, wide_range(bound, threshold, slope, KIND).to(tl.float32))
 
 
-def read_facts(facts: list[list[float]], device, slope=1.0, kind=2) -> tuple[float, float, bool]:
+def read_batch_stats(
+    batch_stats: list[list[float]], device, slope=1.0, kind=2
+) -> tuple[float, float, bool]:
     out = torch.empty(3, device=device)
-    padded = torch.tensor(facts, device=device)
+    padded = torch.tensor(batch_stats, device=device)
     with on_device(out):
-        probe_facts[(1,)](padded, out, padded.shape[1], 0.5, slope, kind, 8)
+        probe_batch_stats[(1,)](padded, out, padded.shape[1], 0.5, slope, kind, 8)
     threshold, bound, wide = out.tolist()
     return threshold, bound, wide != 0
 
 
-def test_facts_are_read_from_all_parts_and_no_more(backend, device) -> None:
-    facts = [[3.0, -2.0, math.inf], [4.0, 1.0, 0.0], [1.0, 0.5, 5.0]]
-    assert read_facts(facts, device) == (-2.5, 20.0, False)
+def test_batch_stats_are_read_from_all_parts_and_no_more(backend, device) -> None:
+    batch_stats = [[3.0, -2.0, math.inf], [4.0, 1.0, 0.0], [1.0, 0.5, 5.0]]
+    assert read_batch_stats(batch_stats, device) == (-2.5, 20.0, False)
     for broken in range(3):
-        spoilt = [list(row) for row in facts]
+        spoilt = [list(row) for row in batch_stats]
         spoilt[broken][1] = math.nan
-        threshold, bound, wide = read_facts(spoilt, device)
+        threshold, bound, wide = read_batch_stats(spoilt, device)
         assert math.isnan(bound if broken else threshold)
         assert wide
 
@@ -289,8 +286,8 @@ def test_facts_are_read_from_all_parts_and_no_more(backend, device) -> None:
     ],
 )
 def test_wide_ranges(backend, device, threshold, length, slope, kind, wide) -> None:
-    facts = [[threshold], [length], [length]]
-    assert read_facts(facts, device, slope, kind)[2] == wide
+    batch_stats = [[threshold], [length], [length]]
+    assert read_batch_stats(batch_stats, device, slope, kind)[2] == wide
 
 
 @triton.jit

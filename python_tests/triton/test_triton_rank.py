@@ -25,13 +25,13 @@ from rank_cases import (
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels.backends import rank_bars
-from goal_kernels.backends.rank_bars import product_error
+from goal_kernels.backends.gpu import configs, score_bounds
+from goal_kernels.backends.gpu.configs import DTYPES
+from goal_kernels.backends.gpu.kernels import rank as ranking
+from goal_kernels.backends.gpu.score_bounds import product_error
 from goal_kernels.backends.reference_rank import rank_blocks
 from goal_kernels.backends.scores import RankCounts
-from goal_kernels.backends.triton import ranking
-from goal_kernels.backends.triton.aot_rank import rank_variants
-from goal_kernels.backends.triton.configs import DTYPES
+from tools.aot.rank import rank_variants
 
 
 def ranked(backend, device, image: Tensor, text: Tensor, owner: Tensor) -> RankCounts:
@@ -63,17 +63,17 @@ def test_many_items_for_a_program(backend, device, monkeypatch) -> None:
     inputs = embeddings(300, 140, 8, torch.bfloat16)
     expected = rank_blocks(*inputs)
     for programs, items, tiles in ((1, 1, 2), (1, 99, 32), (3, 5, 1), (5, 1, 32)):
-        monkeypatch.setattr(ranking, "PROGRAMS", programs)
-        monkeypatch.setattr(ranking, "ITEMS", items)
-        monkeypatch.setattr(ranking, "SEGMENT_TILES", tiles)
+        monkeypatch.setattr(configs, "RANK_PROGRAMS", programs)
+        monkeypatch.setattr(configs, "RANK_ITEMS", items)
+        monkeypatch.setattr(configs, "SEGMENT_TILES", tiles)
         assert_equal(ranked(backend, device, *inputs), expected)
 
 
 @pytest.mark.parametrize("backlog", [1, 40, 4096])
 def test_a_list_that_fills_up_and_one_that_waits(backend, device, backlog, monkeypatch) -> None:
     """Ties everywhere: open pairs of several tiles, decided one tile or one item at a time."""
-    monkeypatch.setattr(ranking, "BACKLOG", backlog)
-    monkeypatch.setattr(ranking, "ITEMS", 1)
+    monkeypatch.setattr(configs, "BACKLOG", backlog)
+    monkeypatch.setattr(configs, "RANK_ITEMS", 1)
     image = whole_numbers(270, 40, torch.float16, 1)
     text = whole_numbers(150, 40, torch.float16, 2)
     owner = random_owner(270, 150)
@@ -117,7 +117,7 @@ def test_orders_of_a_sum_tie(backend, device, dtype) -> None:
 def test_without_the_bound_they_do_not(backend, monkeypatch) -> None:
     """What the two tests above find is the work of the bound."""
     monkeypatch.setattr(ranking, "product_error", lambda dtype, width: 1e-9)
-    monkeypatch.setattr(rank_bars, "RESOLUTION", 1e-9)
+    monkeypatch.setattr(score_bounds, "RESOLUTION", 1e-9)
     inputs = near_ties(1e-7, torch.float32)
     assert misordered(ranked(backend, torch.device("cpu"), *inputs), rank_blocks(*inputs))
 
@@ -179,7 +179,7 @@ def test_memory_layouts(backend, device) -> None:
 def test_too_many_rows_are_refused(backend, device) -> None:
     endless = torch.zeros(1, 1, device=device).expand(2**31, 1)
     owner = torch.zeros(2, dtype=torch.int64, device=device)
-    with pytest.raises(ValueError, match=r"fewer than 2147482624 embeddings per side"):
+    with pytest.raises(ValueError, match=r"image: expected fewer than 2147482624 rows"):
         backend.rank(endless, endless[:2], owner)
 
 
@@ -234,7 +234,7 @@ def test_variants_and_their_tiles(arch) -> None:
     variants = list(rank_variants(arch))
     assert len(set(map(repr, variants))) == len(variants)
     for dtype in DTYPES:
-        tile = ranking.rank_tile(dtype, arch // 10)
-        assert tile.rows == rank_bars.BAR_UNIT
-        assert rank_bars.BAR_UNIT % tile.columns == 0
+        tile = configs.rank_tile(dtype, arch // 10)
+        assert tile.rows == score_bounds.BOUND_UNIT
+        assert score_bounds.BOUND_UNIT % tile.columns == 0
         assert tile.rows % (16 * tile.row_warps) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from goal_kernels.backends.triton import sass
+from tools.aot import sass
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -46,8 +46,8 @@ NESTED = """
 
 COMPILED = """
 import json, sys
-from goal_kernels.backends.triton import compile as compiling
-from goal_kernels.backends.triton.variant import Limits, Variant, matrix_instruction
+from tools.aot import compile as compiling
+from tools.aot.variant import Limits, Variant, matrix_instruction
 
 for arch in (80, 90, 100):
     for inside in (True, False):

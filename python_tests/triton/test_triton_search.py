@@ -19,12 +19,12 @@ from torch import Tensor
 
 from goal_kernels.backends.answers import Found
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS, Pairing, SearchQuery
-from goal_kernels.backends.composed import ComposedBackend
-from goal_kernels.backends.triton import runtime
-from goal_kernels.backends.triton import search as searching
-from goal_kernels.backends.triton.configs import FIXED
-from goal_kernels.backends.triton.harvest import Harvest, MiningQuery, Side
-from goal_kernels.backends.triton.prepared import Wants, prepare
+from goal_kernels.backends.gpu import runtime
+from goal_kernels.backends.gpu.configs import FIXED
+from goal_kernels.backends.gpu.kernels import results
+from goal_kernels.backends.gpu.kernels.prepare import prepare
+from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Side, Wants
+from goal_kernels.backends.reference import ReferenceBackend
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -141,13 +141,13 @@ def test_values_are_exact_at_any_precision(backend, device, precision, normalize
 
 @pytest.mark.parametrize("kind", RELATIVE_KINDS)
 @pytest.mark.parametrize("normalize", [False, True])
-def test_composed_search_agrees(backend, device, kind: str, normalize: bool) -> None:
-    """The same stages in plain torch, on data whose similarities round."""
+def test_the_dense_reference_agrees(backend, device, kind: str, normalize: bool) -> None:
+    """The same in plain torch, on data whose similarities round."""
     generator = torch.Generator().manual_seed(55)
     image, text = torch.randn(2, 100, 20, generator=generator).to(device) / 4
     found = search(backend, image, text, NO_PAIRING, kind, normalize=normalize)
     query = SearchQuery(kind, EPSILON, HALF_LIFE, normalize, "highest")
-    composed = ComposedBackend.search(backend, image, text, Pairing(), query)
+    composed = ReferenceBackend().search(image, text, Pairing(), query)
     assert torch.equal(found.indices, composed.indices)
     assert torch.equal(found.counts, composed.counts)
     for one, other in zip(found, composed, strict=True):
@@ -207,17 +207,24 @@ def fixed_side(scores: Tensor, allowed: Tensor, query: Query, parts: int) -> Sid
     return Side(keys, torch.stack(sums), kept.sum(dim=1).int(), listed, parts)
 
 
-def finish_fixed(device, sides: list[Side], facts: list[float], query: Query) -> Found:
+def finish_fixed(device, sides: list[Side], batch_stats: list[float], query: Query) -> Found:
     """Run `finish_kernel` on what `fixed_side` made."""
     kind, _, beta = query
     image, text = (torch.ones(len(side.keys), 2, device=device) for side in sides)
-    found = searching._allocate(image, text, kind, normalize=False)
+    anchors = len(image) + len(text)
+    found = Found(
+        torch.empty(len(image) + anchors, device=device),
+        torch.empty(anchors, dtype=torch.int64, device=device),
+        torch.empty(anchors, device=device),
+        torch.empty(anchors, dtype=torch.int64, device=device),
+        torch.empty(0, device=device),
+    )
     prepared = prepare(image, text, Pairing(), Wants(), found.values)
-    prepared = prepared._replace(facts=torch.tensor(facts, device=device)[:, None])
+    prepared = prepared._replace(batch_stats=torch.tensor(batch_stats, device=device)[:, None])
     moved = [Side(*(x.to(device) if isinstance(x, Tensor) else x for x in s)) for s in sides]
     with runtime.on_device(image):
         mining_query = MiningQuery.build(kind, EPSILON, beta, "highest")
-        searching.finish(prepared, Harvest(moved[0], moved[1], FIXED), mining_query, found)
+        results.finish(prepared, MiningResult(moved[0], moved[1], FIXED), mining_query, found)
     return found
 
 

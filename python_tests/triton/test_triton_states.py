@@ -10,7 +10,7 @@ import torch
 triton = pytest.importorskip("triton")
 import triton.language as tl  # noqa: E402
 
-from goal_kernels.backends.triton.states import decode, encode  # noqa: E402
+from goal_kernels.backends.gpu.kernels.common import decode, encode  # noqa: E402
 
 EMPTY = -(2**31)
 SMALLEST = 2.0**-149

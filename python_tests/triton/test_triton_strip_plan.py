@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from goal_kernels.backends.base import RELATIVE_KINDS
-from goal_kernels.backends.triton import strip_configs
-from goal_kernels.backends.triton.configs import SHARED_LIMIT
-from goal_kernels.backends.triton.strip_configs import (
-    ITEMS,
+from goal_kernels.backends.gpu import configs
+from goal_kernels.backends.gpu.configs import (
     LONGEST_STRIP,
     ROW_PARTS,
+    SHARED_LIMIT,
+    STRIP_ITEMS,
     strip_plan,
     strip_tile,
 )
@@ -35,7 +35,7 @@ def test_plans(arch: int, kind: str, shape: tuple[int, int]) -> None:
     if kind != "none":
         assert plan.groups <= ROW_PARTS
         longest = -(-rows // (LONGEST_STRIP * tile.rows))
-        assert plan.segments <= max(2 * ITEMS // plan.groups + 1, longest)
+        assert plan.segments <= max(2 * STRIP_ITEMS // plan.groups + 1, longest)
 
 
 def test_enough_items_to_balance() -> None:
@@ -66,4 +66,4 @@ def test_rows_of_a_chunk_stay_in_the_cache() -> None:
     tile = strip_tile(90, torch.bfloat16, "none", ids=False)
     plan = strip_plan(tile, 16384, 16384, 1024, "none")
     segment = plan.segment_tiles * tile.rows * 1024
-    assert segment <= plan.chunk * segment <= strip_configs.CHUNK_BYTES
+    assert segment <= plan.chunk * segment <= configs.CHUNK_BYTES

@@ -12,13 +12,11 @@ from torch import Tensor
 from goal_kernels import Objective
 from goal_kernels.backends.answers import VECTORS, Forward, Mined
 from goal_kernels.backends.base import WeightStage
-from goal_kernels.backends.triton import forward as launcher
-from goal_kernels.backends.triton import weigh_configs
-from goal_kernels.backends.triton.configs import FIXED, NO_SUMS
-from goal_kernels.backends.triton.harvest import Harvest, MiningQuery, Side
-from goal_kernels.backends.triton.invert import LIST_ROWS
-from goal_kernels.backends.triton.prepared import Operands, Prepared
-from goal_kernels.backends.triton.runtime import on_device
+from goal_kernels.backends.gpu import configs
+from goal_kernels.backends.gpu.configs import FIXED, LIST_ROWS, NO_SUMS
+from goal_kernels.backends.gpu.kernels import weigh as launcher
+from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Operands, Prepared, Side
+from goal_kernels.backends.gpu.runtime import on_device
 from goal_kernels.weights import DIRECTIONS, weigh
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -93,22 +91,22 @@ def weigh_on(
     query = MiningQuery.build(kind, objective.epsilon, objective.beta, "highest")
     nothing = torch.empty(batch, 1, device=device)
     with on_device(result.vectors):
-        launcher.weigh(prepared_rows(nothing), harvest(mined, device), query, stage, result)
+        launcher.weigh(prepared_rows(nothing), mining_result(mined, device), query, stage, result)
     return result
 
 
 def prepared_rows(rows: Tensor) -> Prepared:
     """A batch whose greatest length is infinite: sums are then taken as they are."""
-    facts = torch.tensor([[0.0], [math.inf], [1.0]], device=rows.device)
+    batch_stats = torch.tensor([[0.0], [math.inf], [1.0]], device=rows.device)
     ticket = torch.zeros(1, dtype=torch.int32, device=rows.device)
     none = (None,) * 3
     return Prepared(
-        *(rows, rows, Operands(rows, rows, 1), None, facts),
+        *(rows, rows, Operands(rows, rows, 1), None, batch_stats),
         *(rows, rows, None, None, ticket, *none),
     )
 
 
-def harvest(mined: Mined, device: torch.device) -> Harvest:
+def mining_result(mined: Mined, device: torch.device) -> MiningResult:
     """What a mining kernel would have left."""
     sums = len(mined.row_sum) > 0
     rows = (mined.row_value, mined.row_index, mined.row_sum, mined.row_count)
@@ -116,11 +114,11 @@ def harvest(mined: Mined, device: torch.device) -> Harvest:
     sides = []
     for value, index, total, count in (rows, columns):
         keys = packed_keys(value, index).to(device)
-        # A NaN among the tops would be of use to no one: they are not read where sums are final.
+        # Tops are not read where sums are final.
         tops = torch.zeros(1, len(value), dtype=torch.int64, device=device)
         given = (total[None].to(device), count.int().to(device), tops, 1) if sums else ()
         sides.append(Side(keys, *given))
-    return Harvest(*sides, FIXED if sums else NO_SUMS)
+    return MiningResult(*sides, FIXED if sums else NO_SUMS)
 
 
 def packed_keys(value: Tensor, index: Tensor) -> Tensor:
@@ -189,7 +187,7 @@ def test_every_objective(backend, device, objective, direction) -> None:
 def test_relative_similarity(backend, device, batch, trouble, dense, monkeypatch) -> None:
     """Ragged blocks, everything that can be wrong, both ways to compute it."""
     if not dense:
-        monkeypatch.setattr(weigh_configs, "DENSE_LIMIT", 1)
+        monkeypatch.setattr(configs, "DENSE_LIMIT", 1)
     for objective in RELATIVE[:2]:
         check(device, objective, batch, trouble)
 
@@ -198,7 +196,7 @@ def test_relative_similarity(backend, device, batch, trouble, dense, monkeypatch
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "sorted"])
 def test_several_chunks_and_programs(backend, device, dense, objective, monkeypatch) -> None:
     if not dense:
-        monkeypatch.setattr(weigh_configs, "DENSE_LIMIT", 1)
+        monkeypatch.setattr(configs, "DENSE_LIMIT", 1)
     check(device, objective, 130, "absent")
 
 
@@ -215,7 +213,7 @@ def test_positives_count_up_to_the_limit_without_their_own(
 ) -> None:
     """R+ by hand: positives 0, 1/4, 1/4, 1/2, limits exactly on one of them."""
     if not dense:
-        monkeypatch.setattr(weigh_configs, "DENSE_LIMIT", 1)
+        monkeypatch.setattr(configs, "DENSE_LIMIT", 1)
     objective = Objective("constant", pair, alpha=1.0, lam=0.0, epsilon=0.125)
     positive = torch.tensor([0.0, 0.25, 0.25, 0.5])
     negative = torch.tensor([-0.25, 0.125, 0.0, 0.375])  # limits -1/8, 1/4, 1/8, 1/2

@@ -1,0 +1,1 @@
+"""The Triton kernels, each beside its launch. Importing one imports Triton: see `runtime`."""

@@ -1,0 +1,319 @@
+# mypy: allow-untyped-defs, allow-untyped-decorators
+"""The first kernel: everything about single rows and pairs, in one launch.
+
+The rows of both sides are cut into blocks of ROWS, image blocks first; program p takes the blocks
+p, p + programs, ... It writes what belongs to its rows, and to column p of the batch statistics
+what they say about the batch (`common.py`).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from goal_kernels.backends.base import Pairing
+from goal_kernels.backends.gpu import configs
+from goal_kernels.backends.gpu.configs import (
+    ALIGNMENT,
+    LAUNCH_OPTIONS,
+    PADDING,
+    WARPS,
+    row_block,
+)
+from goal_kernels.backends.gpu.kernels.common import (
+    COUNTS,
+    NOTHING,
+    copy_rows,
+    pair_score,
+    row_lengths,
+    row_pointers,
+)
+from goal_kernels.backends.gpu.records import Operands, Prepared, Wants
+from goal_kernels.constants import SHORTEST_LENGTH
+
+RANGE_ROWS = tl.constexpr(configs.RANGE_ROWS)
+HIGHEST = tl.constexpr(2**63 - 1)
+LOWEST = tl.constexpr(-(2**63))
+
+
+@triton.jit
+def _smaller(a, b):
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _larger(a, b):
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _store_stat(place, values, extreme):
+    """Store `extreme`, a reduction of `values`, or NaN if there is one among them."""
+    broken = tl.max((values != values).to(tl.int32), 0)
+    tl.store(place, tl.where(broken > 0, float("nan"), extreme))
+
+
+@triton.jit
+def _row_scale(length, shortest):
+    return tl.div_rn(1.0, _larger(length, shortest))
+
+
+@triton.jit
+def _start_row(keys, counts, row, inside):
+    """No negative yet, none counted; counts: None: no counters."""
+    tl.store(keys + row, tl.zeros_like(row).to(tl.int64) + NOTHING, mask=inside)
+    if counts is not None:
+        tl.store(counts + row, tl.zeros_like(row), mask=inside)
+
+
+@triton.jit
+def _finish_row(pointers, length, row, inside, scales, operand, shape, WIDTH: tl.constexpr):
+    """Store scales and operands of rows; returns the lengths of the rows that are mined."""
+    width, padded, pitch, shortest = shape
+    scale = None
+    if scales is not None:
+        scale = _row_scale(length, shortest)
+        tl.store(scales + row, scale, mask=inside)
+        length *= scale
+    if operand is not None:
+        out = row_pointers(operand, row, pitch)
+        copy_rows(out, pointers, scale, inside, width, padded, WIDTH)
+    return length
+
+
+@triton.jit
+def _positives(pointers, length, row, inside, texts, shape, NORMALIZE, WIDTH: tl.constexpr):
+    """Similarity of image rows and their positives, float32 [ROWS]; -inf for rows without.
+
+    texts: (text, target, columns, text_stride).
+    """
+    text, target, columns, text_stride = texts
+    width, _, _, shortest = shape
+    own = row.to(tl.int64)
+    if target is not None:
+        own = tl.load(target + row, mask=inside, other=-1)
+    exists = inside & (own >= 0) & (own < columns)
+    partner = row_pointers(text, own, text_stride)
+    scale = None
+    partner_scale = None
+    if NORMALIZE:
+        scale = _row_scale(length, shortest)
+        partner_scale = _row_scale(row_lengths(partner, exists, width, WIDTH), shortest)
+    return pair_score(pointers, partner, scale, partner_scale, exists, width, WIDTH)
+
+
+@triton.jit
+def _store_ranges(values, ranges, length, upper):
+    """[min, max] of every RANGE_ROWS of `values` (int64 [length]) that lie in [0, upper).
+
+    ranges int64 [2, blocks]; min > max where there are none. upper None: all of them.
+    """
+    blocks = tl.cdiv(length, RANGE_ROWS)
+    for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
+        row = block * RANGE_ROWS + tl.arange(0, RANGE_ROWS)
+        inside = row < length
+        value = tl.load(values + row, mask=inside, other=0)
+        if upper is not None:
+            inside &= (value >= 0) & (value < upper)
+        tl.store(ranges + block, tl.min(tl.where(inside, value, HIGHEST), 0))
+        tl.store(ranges + blocks + block, tl.max(tl.where(inside, value, LOWEST), 0))
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def prepare_kernel(
+    image,
+    text,
+    target,
+    image_ids,
+    text_ids,
+    positive,
+    scales,
+    batch_stats,
+    row_keys,
+    column_keys,
+    row_counts,
+    column_counts,
+    ticket,
+    image_operand,
+    text_operand,
+    row_ranges,
+    column_ranges,
+    target_ranges,
+    rows,
+    columns,
+    width,
+    padded,
+    pitch,
+    image_stride,
+    text_stride,
+    shortest,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Positives, scales, batch_stats, empty keys, zeroed counters, operands, ranges.
+
+    image [rows, width], text [columns, width]: unit stride along width. target, image_ids, text_ids
+    as in `Pairing`. positive float32 [rows]; row_keys, column_keys: int64; ticket: int32 [1].
+
+    Written if not None: scales float32 [rows + columns], which asks for
+    normalised rows; row_counts, column_counts int32; image_operand, text_operand: copies to mine
+    from, see `copy_rows`, rows `pitch` apart; row_ranges, column_ranges: ids int64 [2, blocks] of
+    RANGE_ROWS rows; target_ranges likewise, of the targets that exist.
+    """
+    program = tl.program_id(0)
+    programs = tl.num_programs(0)
+    shape = (width, padded, pitch, shortest)
+    texts = (text, target, columns, text_stride)
+    text_scales = scales
+    if scales is not None:
+        text_scales = scales + rows
+    lowest = tl.full([ROWS], float("inf"), tl.float32)
+    image_length = tl.zeros([ROWS], tl.float32)
+    text_length = tl.zeros([ROWS], tl.float32)
+    image_blocks = tl.cdiv(rows, ROWS)
+    for block in range(program, image_blocks + tl.cdiv(columns, ROWS), programs):
+        if block < image_blocks:
+            row = block * ROWS + tl.arange(0, ROWS)
+            inside = row < rows
+            pointers = row_pointers(image, row, image_stride)
+            _start_row(row_keys, row_counts, row, inside)
+            length = row_lengths(pointers, inside, width, WIDTH)
+            score = _positives(
+                pointers, length, row, inside, texts, shape, scales is not None, WIDTH
+            )
+            tl.store(positive + row, score, mask=inside)
+            lowest = _smaller(lowest, tl.where(score == float("-inf"), float("inf"), score))
+            length = _finish_row(pointers, length, row, inside, scales, image_operand, shape, WIDTH)
+            image_length = _larger(image_length, length)
+        else:
+            row = (block - image_blocks) * ROWS + tl.arange(0, ROWS)
+            inside = row < columns
+            pointers = row_pointers(text, row, text_stride)
+            _start_row(column_keys, column_counts, row, inside)
+            length = row_lengths(pointers, inside, width, WIDTH)
+            length = _finish_row(
+                pointers, length, row, inside, text_scales, text_operand, shape, WIDTH
+            )
+            text_length = _larger(text_length, length)
+    _store_stat(batch_stats + program, lowest, tl.min(lowest, 0))
+    _store_stat(batch_stats + programs + program, image_length, tl.max(image_length, 0))
+    _store_stat(batch_stats + 2 * programs + program, text_length, tl.max(text_length, 0))
+    if program == 0:
+        tl.store(ticket, 0)
+    if row_ranges is not None:
+        _store_ranges(image_ids, row_ranges, rows, None)
+        _store_ranges(text_ids, column_ranges, columns, None)
+    if target_ranges is not None:
+        _store_ranges(target, target_ranges, rows, columns)
+
+
+def prepare(
+    image: Tensor,
+    text: Tensor,
+    pairing: Pairing,
+    wants: Wants,
+    positive: Tensor,
+    scales: Tensor | None = None,
+) -> Prepared:
+    """Run `prepare_kernel`: one launch, whatever is asked.
+
+    Args:
+        image, text: [N, D], [M, D], unit inner stride.
+        positive: float32, gets similarities of the positive pairs in its first N elements.
+        scales: float32 [N + M], gets what normalises the rows and asks for it; None otherwise.
+    """
+    rows, columns = image.shape[0], text.shape[0]
+    keys = image.new_empty(rows + columns, dtype=torch.int64)
+    counters = image.new_empty(1 + (rows + columns) * wants.counts, dtype=torch.int32)
+    prepared = Prepared(
+        image,
+        text,
+        _operands(image, text, wants, scales is not None),
+        scales,
+        _batch_stats(image, text),
+        keys[:rows],
+        keys[rows:],
+        counters[1 : 1 + rows] if wants.counts else None,
+        counters[1 + rows :] if wants.counts else None,
+        counters[:1],
+        _ranges(pairing.image_ids, wants),
+        _ranges(pairing.text_ids, wants),
+        _ranges(pairing.target, wants),
+    )
+    _launch(prepared, pairing, positive)
+    return prepared
+
+
+def _operands(image: Tensor, text: Tensor, wants: Wants, normalize: bool) -> Operands:
+    """The rows themselves, or uninitialised copies of both sides."""
+    width = image.shape[1]
+    aligned = not wants.aligned or (_aligned(image) and _aligned(text))
+    split = wants.split and image.dtype == torch.float32
+    if aligned and not normalize and not split:
+        return Operands(image, text, width)
+    padded = -(-width // PADDING) * PADDING
+    dtype = torch.bfloat16 if split else image.dtype
+    pitch = 2 * padded if split else padded
+    return Operands(
+        image.new_empty((image.shape[0], pitch), dtype=dtype),
+        text.new_empty((text.shape[0], pitch), dtype=dtype),
+        padded,
+    )
+
+
+def _aligned(rows: Tensor) -> bool:
+    """Whether a tensor descriptor can read the rows in place."""
+    stride = rows.stride(0) * rows.element_size()
+    return stride > 0 and stride % ALIGNMENT == 0 and rows.data_ptr() % ALIGNMENT == 0
+
+
+def _batch_stats(image: Tensor, text: Tensor) -> Tensor:
+    """Uninitialised batch_stats, one column per program worth its launch."""
+    block = row_block(image.shape[1])["ROWS"]
+    blocks = -(-image.shape[0] // block) - (-text.shape[0] // block)
+    return image.new_empty((3, min(configs.PARTS, blocks)), dtype=torch.float32)
+
+
+def _ranges(values: Tensor | None, wants: Wants) -> Tensor | None:
+    """Uninitialised ranges of `values`, None where there are none or they are not wanted."""
+    if values is None or not wants.ranges:
+        return None
+    return values.new_empty((2, -(-values.shape[0] // RANGE_ROWS)))
+
+
+def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
+    image, text, operands = prepared.image, prepared.text, prepared.operands
+    copied = operands.image is not image
+    prepare_kernel[(prepared.batch_stats.shape[1],)](
+        image,
+        text,
+        pairing.target,
+        pairing.image_ids,
+        pairing.text_ids,
+        positive,
+        prepared.scales,
+        prepared.batch_stats,
+        prepared.row_keys,
+        prepared.column_keys,
+        prepared.row_counts,
+        prepared.column_counts,
+        prepared.ticket,
+        operands.image if copied else None,
+        operands.text if copied else None,
+        prepared.row_ranges,
+        prepared.column_ranges,
+        prepared.target_ranges,
+        image.shape[0],
+        text.shape[0],
+        image.shape[1],
+        operands.width,
+        operands.image.stride(0),
+        image.stride(0),
+        text.stride(0),
+        SHORTEST_LENGTH,
+        **row_block(image.shape[1]),
+        num_warps=WARPS,
+        **LAUNCH_OPTIONS,
+    )

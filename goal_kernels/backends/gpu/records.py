@@ -1,0 +1,131 @@
+"""What the stages of a step hand to one another."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from goal_kernels.backends.gpu.configs import FIXED, NO_SUMS
+
+LOG2_E = 1.0 / math.log(2.0)
+FLOAT32_MAX = torch.finfo(torch.float32).max
+
+
+class MiningQuery(NamedTuple):
+    """What to mine. kind, precision: as in `SearchQuery`.
+
+    epsilon: the relative sums start at the smallest positive minus this. slope: beta log2(e).
+    """
+
+    kind: str
+    epsilon: float
+    slope: float
+    precision: str
+
+    @classmethod
+    def build(cls, kind: str, epsilon: float, beta: float, precision: str) -> MiningQuery:
+        """A finite slope keeps slope * 0 = 0 for every beta a float64 can hold."""
+        return cls(kind, epsilon, min(float(beta) * LOG2_E, FLOAT32_MAX), precision)
+
+
+class Wants(NamedTuple):
+    """What a mining kernel needs beyond rows of unit inner stride.
+
+    aligned: rows that start at multiples of `ALIGNMENT`. split: float32 rows as bfloat16 pairs.
+    ranges: ranges of ids and targets. counts: zeroed counters.
+    """
+
+    aligned: bool = False
+    split: bool = False
+    ranges: bool = False
+    counts: bool = False
+
+
+class Operands(NamedTuple):
+    """What mining multiplies: image [N, width], text [M, width], or [., 2 width] if split.
+
+    width: elements of a row, or of each half of it; those beyond the embeddings' are zero.
+    """
+
+    image: Tensor
+    text: Tensor
+    width: int
+
+    @property
+    def split(self) -> bool:
+        """Whether rows are pairs of bfloat16 numbers, [high | low]."""
+        return self.image.shape[1] > self.width
+
+
+class Prepared(NamedTuple):
+    """What `prepare` leaves.
+
+    image, text: the raw rows. scales: float32 [N + M], what normalises them, or None.
+    batch_stats: float32 [3, parts], see `kernels/common.py`.
+    row_keys [N], column_keys [M]: int64, all NOTHING.
+    row_counts [N], column_counts [M]: int32 zeros, None if not wanted. ticket: int32 [1], zero.
+    row_ranges, column_ranges: int64 [2, blocks], smallest and largest id of every RANGE_ROWS rows;
+    target_ranges: likewise of the targets of rows that exist, min > max if none. None if not
+    wanted, or where there are no ids or targets.
+    """
+
+    image: Tensor
+    text: Tensor
+    operands: Operands
+    scales: Tensor | None
+    batch_stats: Tensor
+    row_keys: Tensor
+    column_keys: Tensor
+    row_counts: Tensor | None
+    column_counts: Tensor | None
+    ticket: Tensor
+    row_ranges: Tensor | None
+    column_ranges: Tensor | None
+    target_ranges: Tensor | None
+
+    def rescores(self, query: MiningQuery) -> bool:
+        """Whether similarities are mined from rounded rows, so that mined ones are recomputed."""
+        if self.image.dtype == torch.float32:
+            return query.precision != "highest"
+        return self.scales is not None
+
+
+class Side(NamedTuple):
+    """What a mining kernel left of the rows, or of the columns; see `kernels/results.py`.
+
+    parts: how many partial sums there are of every anchor.
+    """
+
+    keys: Tensor
+    sums: Tensor | None = None
+    counts: Tensor | None = None
+    tops: Tensor | None = None
+    parts: int = 0
+
+
+class MiningResult(NamedTuple):
+    """What a mining kernel left. form: NO_SUMS, RUNNING_MAXIMA or FIXED."""
+
+    rows: Side
+    columns: Side
+    form: int
+
+    @classmethod
+    def with_fixed_sums(cls, prepared: Prepared, parts: tuple[int, int], kind: str) -> MiningResult:
+        """Uninitialised partial sums beside the keys and counters; parts: of rows, of columns."""
+        if kind == "none":
+            return cls(Side(prepared.row_keys), Side(prepared.column_keys), NO_SUMS)
+
+        def side(keys: Tensor, counts: Tensor | None, parts: int) -> Side:
+            shape = (parts, len(keys))
+            tops = keys.new_empty(shape) if kind == "linear" else None
+            return Side(keys, prepared.batch_stats.new_empty(shape), counts, tops, parts)
+
+        return cls(
+            side(prepared.row_keys, prepared.row_counts, parts[0]),
+            side(prepared.column_keys, prepared.column_counts, parts[1]),
+            FIXED,
+        )

@@ -1,0 +1,1 @@
+"""Ahead-of-time compilation of the Triton kernels, without a GPU: `python -m tools.aot`."""
