@@ -13,7 +13,7 @@ from torch import Tensor
 from goal_kernels.data.split import PrecomputedSplit
 from goal_kernels.training.data import Batch
 
-LOOK_EVERY = 16  # steps between looks on a GPU, where a look waits for the device
+LOOK_EVERY = 16  # steps between looks that have to wait: for a GPU, or for other processes
 NAMED_ROWS = 8  # image rows that a message lists
 
 
@@ -53,7 +53,8 @@ class FiniteLoss(Callback):
     ) -> None:
         """Keep the loss, and look at those that were kept when it is time to."""
         self._unseen.append((trainer.global_step, outputs["loss"].detach(), batch.image_ids))
-        if pl_module.device.type == "cpu" or len(self._unseen) == LOOK_EVERY:
+        waits = pl_module.device.type != "cpu" or trainer.world_size > 1
+        if not waits or len(self._unseen) == LOOK_EVERY:
             self._look(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -66,8 +67,10 @@ class FiniteLoss(Callback):
         unseen, self._unseen = self._unseen, []
         if not unseen:
             return
-        finite = torch.stack([loss for _, loss, _ in unseen]).isfinite().tolist()
-        for (step, _, rows), good in zip(unseen, finite, strict=True):
+        finite = torch.stack([loss for _, loss, _ in unseen]).isfinite().int()
+        if trainer.world_size > 1:  # all processes stop at the same step
+            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+        for (step, _, rows), good in zip(unseen, finite.tolist(), strict=True):
             if good:
                 self.in_a_row, self._first = 0, None
                 continue

@@ -20,3 +20,8 @@ def test_chunks_under_the_trainer_are_averaged_once(
         2, trainer_tasks.accumulated_by_the_trainer, [6, 6], 3, find_unused
     ):
         torch.testing.assert_close(gradients, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_all_processes_stop_when_the_loss_of_one_is_not_finite(processes: Processes) -> None:
+    stops = processes.run(2, trainer_tasks.steps_until_not_finite, 1, 5)
+    assert stops[0] == stops[1] > 5

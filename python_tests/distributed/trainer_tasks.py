@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from goal_kernels.distributed import DistributedGOALLoss
-from goal_kernels.distributed.group import world_size
+from goal_kernels.distributed.group import rank, world_size
 from goal_kernels.training.data import Batch
+from goal_kernels.training.finite import LOOK_EVERY, FiniteLoss, NotFiniteError
 from goal_kernels.training.parallel_steps import first_pass
 
 
@@ -45,3 +46,21 @@ def accumulated_by_the_trainer(rows: list[int], chunks: int, find_unused: bool) 
         second_pass()
         gradients.append(torch.cat([p.grad.flatten() for p in step.parameters()]))
     return gradients
+
+
+def steps_until_not_finite(bad_rank: int, first: int) -> int:
+    """Steps after which a process stops when one of them has losses that are NaN from `first` on."""
+    finite = FiniteLoss(allowed=2)
+    split = SimpleNamespace(features=None)
+    data = SimpleNamespace(split=lambda _: split)
+    module = SimpleNamespace(device=torch.device("cpu"))
+    for step in range(1, 4 * LOOK_EVERY):
+        trainer = SimpleNamespace(world_size=world_size(), global_step=step, datamodule=data)
+        spoiled = step >= first and rank() == bad_rank
+        outputs = {"loss": torch.tensor(float("nan") if spoiled else 1.0)}
+        batch = SimpleNamespace(image_ids=torch.arange(3))
+        try:
+            finite.on_train_batch_end(trainer, module, outputs, batch, 0)  # type: ignore[arg-type]
+        except NotFiniteError:
+            return step
+    return -1
