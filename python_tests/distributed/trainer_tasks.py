@@ -49,7 +49,7 @@ def accumulated_by_the_trainer(rows: list[int], chunks: int, find_unused: bool) 
 
 
 def steps_until_not_finite(bad_rank: int, first: int) -> int:
-    """Steps after which a process stops when one of them has losses that are NaN from `first` on."""
+    """The step at which a process stops when one of them has NaN losses from `first` on."""
     finite = FiniteLoss(allowed=2)
     split = SimpleNamespace(features=None)
     data = SimpleNamespace(split=lambda _: split)
