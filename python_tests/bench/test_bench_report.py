@@ -175,7 +175,7 @@ def test_readme_is_updated_between_its_markers(run_file, tmp_path, capsys) -> No
     assert main(arguments) == 0
     text = readme.read_text()
     assert text.startswith(f"before\n{BEGIN}\nMeasured on 2026-05-21")
-    assert text.endswith(f"(limit 1.00).\n{END}\nafter\n")
+    assert text.endswith(f"the full table names the others.\n{END}\nafter\n")
     assert "old" not in text
     assert main(arguments) == 0
     assert readme.read_text() == text
