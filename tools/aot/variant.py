@@ -87,6 +87,5 @@ def matrix_instruction(arch: int, precision: str) -> str:
     """
     if precision == "ieee":
         return "fma"
-    if arch >= 100:
-        return "tcgen05"
-    return "wgmma" if arch >= 90 else "mma"
+    # 12.x multiplies by the instructions of 8.x.
+    return {9: "wgmma", 10: "tcgen05", 11: "tcgen05"}.get(arch // 10, "mma")
