@@ -22,7 +22,13 @@ FULL_ARCHITECTURE = 90
 """What every variant is compiled for; others leave out those that only differ in arithmetic or in
 the name of a 16-bit type."""
 
-HOMES = {"finish": "results", "long_list": "gather", "dots": "rank", "prefix": "relative"}
+HOMES = {
+    "finish": "results",
+    "long_list": "gather",
+    "list": "gather",
+    "dots": "rank",
+    "prefix": "relative",
+}
 """Modules of kernels that have another name."""
 
 SHARED_OF_ONE_ARCH = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
