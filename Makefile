@@ -19,7 +19,7 @@ help:
 	@echo "make test   set up and run every test, on as many cores as there are or JOBS=N"
 	@echo "make bench  set up and run the benchmarks; results go to bench/results/"
 	@echo "make lint   check formatting, lint and types"
-	@echo "make aot    compile every Triton kernel ahead of time for sm_80, sm_90 and sm_100"
+	@echo "make aot    compile every Triton kernel ahead of time for sm_80 to sm_120"
 	@echo "make oldest-triton  the Triton checks with the oldest Triton that is supported"
 	@echo "make sanitize  native tests under AddressSanitizer and UndefinedBehaviorSanitizer (g++)"
 	@echo "make setup  only create $(VENV) with everything installed"

@@ -17,9 +17,9 @@ struct ExactDots {
   static constexpr int kPack = kWholePack<Element>;
   using Pack = Packs<Warp, Element, kPack>;
 
-  // Which of the pairs a lane works for, and whether it speaks for it.
+  // Which of the pairs a lane works for, and whether it is the first lane of its pair, which stores.
   static GOAL_KERNELS_WARP Value<int> pair_of(Value<int> lane) { return lane / kDotLanes; }
-  static GOAL_KERNELS_WARP Value<bool> speaks(Value<int> lane) { return lane % kDotLanes == 0; }
+  static GOAL_KERNELS_WARP Value<bool> stores(Value<int> lane) { return lane % kDotLanes == 0; }
 
   // <left[left_row], right[right_row]> in all lanes of a pair, 0 where it is not wanted. width: whole packs.
   static GOAL_KERNELS_WARP Value<double> of(const Rows& left, Value<std::int64_t> left_row, const Rows& right,

@@ -41,7 +41,7 @@ GOAL_KERNELS_BOTH Int fragment_column(Int lane, same<Int> index) {
   return (index >> 1) * 8 + (lane & 3) * 2 + (index & 1);
 }
 
-// The lane, asked anew: the compiler cannot keep what follows from it in registers while tiles are multiplied,
+// The lane, read again: the compiler cannot keep what follows from it in registers while tiles are multiplied,
 // where there are none to spare.
 template <typename Warp>
 GOAL_KERNELS_WARP typename Warp::template Value<int> lane_anew() {

@@ -1,4 +1,4 @@
-// Who waits for whom while mining: the control flow of the three warpgroups of a thread block, over a Machine
+// The barrier protocol of the tile kernels: the control flow of the three warpgroups of a thread block, over a Machine
 // that really waits, loads and multiplies (mine.cu) or only writes down that it would (protocol_trace.h).
 //
 //   barrier     arrives                                   waits                    one phase is
@@ -8,7 +8,7 @@
 //   kTextEmpty  the 4 warps of each consumer              the producer             one pass
 //   kTurn       the 4 warps of the other consumer         one consumer             one tile of that consumer
 //
-// Slots of the ring are used in one order by everybody. A consumer takes every second tile of a pass, and the
+// All roles use the slots of the ring in one order. A consumer takes every second tile of a pass, and the
 // turn to issue products alternates strictly; where a pass has an odd number of tiles the second consumer only
 // passes the turn on. So while one consumer looks at its tile, the other multiplies.
 #pragma once
@@ -27,7 +27,7 @@ constexpr int kTurnArrivals = kConsumerWarps;
 // of parity 1, counts as over: the first use of a slot, and the first turn, wait for nothing.
 GOAL_KERNELS_BOTH int before(int parity) { return parity ^ 1; }
 
-// Where somebody is in a ring: that of Machine::kRing slots, which is kRingSlots but in tests.
+// Position and parity of one role in a ring of Machine::kRing slots, which is kRingSlots but in tests.
 template <typename Machine>
 struct RingPlace {
   static constexpr int kRing = Machine::kRing;

@@ -87,9 +87,9 @@ GOAL_KERNELS_WARP void decide(const RankArguments& a, OpenPairs<Warp>& open, int
       if (any(wanted)) {
         const Float score =
             comparable<Warp>(convert<float>(Dots::of(scored.image, row, scored.text, column, wanted, scored.width)));
-        const Mask speaks = wanted & Dots::speaks(lane);
-        tally<Warp>(a.image_bounds, a.image_counts, scored.image.count, row, score, speaks);
-        tally<Warp>(a.text_bounds, a.text_counts, scored.text.count, column, score, speaks);
+        const Mask stores = wanted & Dots::stores(lane);
+        tally<Warp>(a.image_bounds, a.image_counts, scored.image.count, row, score, stores);
+        tally<Warp>(a.text_bounds, a.text_counts, scored.text.count, column, score, stores);
       }
       const Mask gave = ((Word(givers & ~left) >> convert<std::uint32_t>(lane)) & 1u) != 0u;
       bits = select(gave, bits & (bits - 1u), bits);

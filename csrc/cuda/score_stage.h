@@ -24,12 +24,12 @@ struct Scoring {
     const std::int64_t first = (image_side ? warp : warp - image_groups) * kDots;
     const Value<int> lane = Warp::lane();
     const Value<std::int64_t> row = convert<std::int64_t>(Dots::pair_of(lane)) + first;
-    const Value<bool> inside = row < own.count, speaks = inside & Dots::speaks(lane);
-    store(image_side ? a.image_squares : a.text_squares, row, Dots::of(own, row, own, row, inside, a.width), speaks);
+    const Value<bool> inside = row < own.count, stores = inside & Dots::stores(lane);
+    store(image_side ? a.image_squares : a.text_squares, row, Dots::of(own, row, own, row, inside, a.width), stores);
     if (!image_side) {
       const Value<std::int64_t> owner = load(a.owner, row, inside, std::int64_t{0});
       const Value<double> product = Dots::of(a.image, owner, a.text, row, inside, a.width);
-      store(a.positive, row, convert<float>(product), speaks);
+      store(a.positive, row, convert<float>(product), stores);
     }
     if constexpr (sizeof(Element) == sizeof(float)) {
       bfloat16* const operand = static_cast<bfloat16*>(image_side ? a.image_operand : a.text_operand);

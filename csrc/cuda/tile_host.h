@@ -1,5 +1,5 @@
 // Tile products on the processor as a GPU would make them: the same passes, steps, fragments and epilogues, with
-// products summed in float and nobody waiting for anybody.
+// products summed in float. It is sequential: barriers do nothing.
 #pragma once
 
 #include <array>

@@ -10,7 +10,7 @@ import goal_kernels as gk
 from goal_kernels import native
 from goal_kernels.backends import BACKENDS, find_backend
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
-from goal_kernels.backends.gpu import CudaBackend
+from goal_kernels.backends.gpu import CudaBackend, backend
 
 QUERY = SearchQuery("none", 0.1, 1.0, False, "high")
 REFUSALS = (
@@ -88,3 +88,14 @@ def test_fields_are_checked() -> None:
         arguments.width = "wide"
     with pytest.raises(ValueError, match="operand: expected one of bfloat16, float16, got float64"):
         arguments.operand = "float64"
+
+
+@pytest.mark.parametrize(
+    ("driver", "ok"), [(12080, False), (13000, True), (13020, True), (14000, True)]
+)
+def test_a_driver_that_is_too_old_is_named(monkeypatch, driver: int, ok: bool) -> None:
+    info = {"built": True, "runtime_version": 13010, "driver_version": driver}
+    monkeypatch.setattr(native, "build_info", lambda: {"cuda": info})
+    verdict = backend._built.__wrapped__(False)
+    assert verdict.ok == ok
+    assert ok or "the driver knows CUDA 12 at most; update the driver" in verdict.reason

@@ -45,6 +45,10 @@ DIVISIONS = ["div", "div"]
 """What reduction="mean" adds: one for the value, one for the incoming gradient."""
 
 
+SORTED = ["sort", "sort"]
+"""All of torch's that a large batch adds: positives are sorted if there are sums, lists always."""
+
+
 def embeddings(
     batch: int, dtype: torch.dtype = torch.bfloat16, need: tuple[bool, bool] = (True, True)
 ) -> tuple[Tensor, Tensor]:
@@ -73,6 +77,9 @@ def check_step(recorder: LaunchRecorder, *tensors: Tensor, **options: Any) -> No
     assert "cumsum" not in recorder.operators, "torch's scan of a GPU adds in any order"
     assert all(min(launch.grid) >= 1 for launch in recorder.kernels)
     objective = options["objective"]
+    if image.shape[0] > 4096 and options.get("reduction") != "mean":
+        kind = gk.Objective.parse(objective).pair_element.relative
+        assert recorder.operators == SORTED[kind == "none" :]
     if image.shape[0] <= SMALL and isinstance(objective, str):
         assert [launch.kernel for launch in recorder.kernels] == SMALL_STEP
         assert recorder.operators == (DIVISIONS if options.get("reduction") == "mean" else [])

@@ -1,10 +1,10 @@
 """Compile the Triton kernels ahead of time, without a GPU, and check what came out.
 
-    python -m tools.aot [--quick | --every] [--arch 80 90 100] [--only NAME] [--jobs N]
+    python -m tools.aot [--quick | --every] [--arch N...] [--only NAME] [--jobs N]
 
 For sm_90 every product that ships is compiled and, of the other kernels, variants that hold every
 pair of words of the labels; for sm_80 such variants of all kernels, for sm_100 variants that hold
-every word. --every leaves nothing out.
+every word, for other architectures the heaviest of each kernel. --every leaves nothing out.
 
 Prints one line per compiled variant: registers and spilled bytes per thread, shared memory per
 program, kind of matrix instruction, and of the loop over tiles the instructions, shuffles, local
@@ -31,7 +31,7 @@ from tools.aot.strip import strip_variants
 from tools.aot.variant import FULL_ARCHITECTURE, Variant
 from tools.aot.weigh import gather_variants, weigh_variants
 
-ARCHITECTURES = (80, 90, 100)
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 
 VARIANT_SOURCES: tuple[Callable[[int], Iterator[Variant]], ...] = (
     mine_variants,
@@ -49,7 +49,8 @@ HEADER = (
 
 
 COVERED = {80: 2, 90: 2, 100: 1}
-"""How many words of a label have to meet in a variant of an architecture; 1 for others."""
+"""How many words of a label have to meet in a variant of an architecture; others have the heaviest
+variants alone."""
 
 
 def every_variant(arch: int) -> list[Variant]:
@@ -64,9 +65,11 @@ def variants(arch: int) -> list[Variant]:
     use. float16 compiles to what bfloat16 does: one of each kernel, for the full architecture.
     """
     listed, full = every_variant(arch), arch == FULL_ARCHITECTURE
+    if arch not in COVERED:
+        return [variant for variant in listed if variant.quick]
     unlike = [variant for variant in listed if not variant.label.startswith("fp16")]
     chosen = [variant for variant in unlike if variant.quick or (full and variant.matrix)]
-    chosen = covering(unlike, COVERED.get(arch, 1), chosen)
+    chosen = covering(unlike, COVERED[arch], chosen)
     return covering(listed, 1, chosen) if full else chosen
 
 

@@ -75,7 +75,7 @@ def tile_variant(
         constants,
         options,
         matrix_instruction(arch, dot),
-        Limits(stack=ROW_ACCUMULATOR_STACK if arch >= 100 else STACK_LIMIT),
+        Limits(stack=ROW_ACCUMULATOR_STACK if 100 <= arch < 120 else STACK_LIMIT),
         quick=(dtype, precision, kind, pairing, size) in QUICK,
     )
 

@@ -22,7 +22,13 @@ FULL_ARCHITECTURE = 90
 """What every variant is compiled for; others leave out those that only differ in arithmetic or in
 the name of a 16-bit type."""
 
-HOMES = {"finish": "results", "long_list": "gather", "dots": "rank", "prefix": "relative"}
+HOMES = {
+    "finish": "results",
+    "long_list": "gather",
+    "list": "gather",
+    "dots": "rank",
+    "prefix": "relative",
+}
 """Modules of kernels that have another name."""
 
 SHARED_OF_ONE_ARCH = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -87,6 +93,5 @@ def matrix_instruction(arch: int, precision: str) -> str:
     """
     if precision == "ieee":
         return "fma"
-    if arch >= 100:
-        return "tcgen05"
-    return "wgmma" if arch >= 90 else "mma"
+    # 12.x multiplies by the instructions of 8.x.
+    return {9: "wgmma", 10: "tcgen05", 11: "tcgen05"}.get(arch // 10, "mma")

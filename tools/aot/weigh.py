@@ -11,6 +11,7 @@ from goal_kernels.backends.gpu.configs import (
     DTYPES,
     FIXED,
     KIND_CODES,
+    LIST_BLOCK,
     NO_SUMS,
     PAIR_CODES,
     PIECE,
@@ -92,6 +93,18 @@ def prefix_variant(arch: int, kind: str) -> Variant:
     return Variant("prefix_kernel", kind, arch, "odd", arguments, constants, options, quick=quick)
 
 
+def list_variant(arch: int) -> Variant:
+    """`list_kernel`."""
+    arguments: dict[str, str | None] = {
+        **dict.fromkeys(("hardest", "order"), "*i64"),
+        "ordered": "*i32",
+        **dict.fromkeys(("batch", "steps"), "i32"),
+    }
+    constants: dict[str, object] = {"BLOCK": LIST_BLOCK}
+    options = {"num_warps": WARPS}
+    return Variant("list_kernel", "", arch, "odd", arguments, constants, options, quick=True)
+
+
 def gather_variant(
     arch: int, kernel: str, dtype: torch.dtype, width: int, small: bool, flags: str = ""
 ) -> Variant:
@@ -157,5 +170,6 @@ def gather_variants(arch: int) -> Iterator[Variant]:
                 yield gather_variant(arch, "gather_kernel", dtype, width, True, flags)
                 yield gather_variant(arch, "gather_kernel", dtype, width, False, flags)
                 yield gather_variant(arch, "long_list_kernel", dtype, width, False, flags)
+    yield list_variant(arch)
     for width in (1, 65):
         yield gather_variant(arch, "gather_kernel", torch.bfloat16, width, True, "normalize")

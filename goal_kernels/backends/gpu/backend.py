@@ -228,6 +228,7 @@ def _capability_verdict(
     )
 
 
+@functools.cache
 def _built(emulated: bool) -> Verdict:
     """Whether the extension, which can be loaded, has the CUDA kernels or their emulation."""
     if emulated:
@@ -236,8 +237,18 @@ def _built(emulated: bool) -> Verdict:
             "GOAL_KERNELS_EMULATION=ON builds it."
         )
         return Verdict(hasattr(native.load().cuda, "mine_emulated"), reason)
-    reason = "the extension was built without CUDA; install it where nvcc is on PATH."
-    return Verdict(bool(native.build_info()["cuda"]["built"]), reason)
+    info = native.build_info()["cuda"]
+    if not info["built"]:
+        return Verdict(
+            False, "the extension was built without CUDA; install it where nvcc is on PATH."
+        )
+    # A driver runs code of its own major version of CUDA, whatever the minor one; 0: no driver.
+    runtime, driver = info["runtime_version"] // 1000, info["driver_version"] // 1000
+    return Verdict(
+        driver == 0 or driver >= runtime,
+        f"the extension was built with CUDA {runtime}, and the driver knows CUDA {driver} at most; "
+        "update the driver, or install with an older nvcc on PATH.",
+    )
 
 
 def checked_rows(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:

@@ -263,6 +263,9 @@ def strip_plan(tile: StripTile, rows: int, columns: int, row_bytes: int, kind: s
 LIST_ROWS = 4
 """Rows of `Forward.hardest` that hold inverse lists: orders of images and texts, then spans."""
 
+LIST_BLOCK = 128
+"""Entries of an inverse list that one program of `list_kernel` writes."""
+
 SMALL = 2048
 """Largest batch whose backward is one launch; beyond, pieces of long lists are summed ahead."""
 

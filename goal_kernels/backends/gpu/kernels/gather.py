@@ -32,7 +32,14 @@ from torch import Tensor
 
 from goal_kernels.backends.answers import VECTORS
 from goal_kernels.backends.gpu import configs, runtime
-from goal_kernels.backends.gpu.configs import LAUNCH_OPTIONS, LIST_ROWS, GatherShape, gather_shape
+from goal_kernels.backends.gpu.configs import (
+    LAUNCH_OPTIONS,
+    LIST_BLOCK,
+    LIST_ROWS,
+    WARPS,
+    GatherShape,
+    gather_shape,
+)
 from goal_kernels.backends.gpu.kernels.common import COUNTS
 from goal_kernels.constants import SHORTEST_LENGTH
 
@@ -390,22 +397,57 @@ def gather_kernel(
         )
 
 
-def invert(mined: Tensor, items: int) -> tuple[Tensor, Tensor]:
-    """Order [S, E] and span [S, items] of the lists of mined int64 [S, E], out of range: none."""
-    present = (mined >= 0) & (mined < items)
-    keys = torch.where(present, mined, items).int()
-    ordered, order = keys.sort(dim=1, stable=True)
-    bounds = torch.arange(items + 1, dtype=torch.int32, device=mined.device)
-    starts = torch.searchsorted(ordered, bounds.repeat(len(mined), 1))
-    return order, (starts[:, :-1] << 32) | starts[:, 1:]
+@triton.jit
+def count_below(ordered, bound, length, steps):
+    """How many of the ascending int32 ordered [length] are below bound: int32, its shape.
+
+    steps: binary digits of length.
+    """
+    found = tl.zeros(bound.shape, tl.int32)
+    for step in range(steps):
+        probe = found + (1 << (steps - 1 - step))
+        value = tl.load(ordered + probe - 1, mask=probe <= length, other=0)
+        found = tl.where((probe <= length) & (value < bound), probe, found)
+    return found
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def list_kernel(hardest, ordered, order, batch, steps, BLOCK: tl.constexpr):
+    """Rows 2 to 5 of hardest int64 [6, batch] from its sorted rows 0 and 1.
+
+    ordered int32 [2, batch]: the rows ascending, -1 first; order int64 [2, batch]: positions of the
+    entries before. Program (p, side) writes a block of the lists of images (0) or of texts (1).
+    """
+    side = tl.program_id(1)
+    length = tl.cast(batch, tl.int64)
+    # The list of an image holds texts, those that mined it.
+    ordered += (1 - side) * length
+    order += (1 - side) * length
+    item = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = item < batch
+    absent = count_below(ordered, tl.zeros_like(item), batch, steps)
+    place = item + absent
+    entry = tl.load(order + tl.where(place < batch, place, place - batch), mask=inside)
+    tl.store(hardest + (2 + side) * length + item, entry, mask=inside)
+    start = (count_below(ordered, item, batch, steps) - absent).to(tl.int64)
+    end = (count_below(ordered, item + 1, batch, steps) - absent).to(tl.int64)
+    tl.store(hardest + (4 + side) * length + item, (start << 32) | end, mask=inside)
 
 
 def fill_lists(hardest: Tensor) -> None:
-    """Write rows 2 to 5 of int64 [2 + LIST_ROWS, B] from rows 0 and 1."""
-    # The list of an image holds texts, those that mined it.
-    order, span = invert(hardest[:2].flip(0), hardest.shape[1])
-    hardest[2:4] = order
-    hardest[4:] = span
+    """Write rows 2 to 5 of int64 [2 + LIST_ROWS, B] from rows 0 and 1: a sort and `list_kernel`."""
+    batch = hardest.shape[1]
+    ordered, order = hardest[:2].int().sort(dim=1, stable=True)
+    list_kernel[(-(-batch // LIST_BLOCK), 2)](
+        hardest,
+        ordered,
+        order,
+        batch,
+        batch.bit_length(),
+        BLOCK=LIST_BLOCK,
+        num_warps=WARPS,
+        **LAUNCH_OPTIONS,
+    )
 
 
 def with_lists(hardest: Tensor) -> Tensor:

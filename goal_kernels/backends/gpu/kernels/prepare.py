@@ -217,7 +217,7 @@ def prepare(
     positive: Tensor,
     scales: Tensor | None = None,
 ) -> Prepared:
-    """Run `prepare_kernel`: one launch, whatever is asked.
+    """Run `prepare_kernel`: always one launch.
 
     Args:
         image, text: [N, D], [M, D], unit inner stride.
