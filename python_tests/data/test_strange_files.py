@@ -25,7 +25,7 @@ STRANGE = {
     b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n": "git lfs pull",
     b"\n  <!DOCTYPE html><html><head>Quota exceeded</head></html>": "a web page",
     b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>": "a web page",
-    gzip.compress(b"image,caption\n"): "a gzip archive",
+    gzip.compress(b"image,caption\n", mtime=0): "a gzip archive",
     "image,caption\na.png,b\n".encode("utf-16"): "UTF-16",
     '[{"image": 1}]'.encode("utf-16-be"): "UTF-16",
     b"\x80\x04\x95\x10": "a pickle, which could run any code",

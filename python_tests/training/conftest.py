@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_up import SIZES, write_made_up_split
+from made_up_data import SIZES, write_made_up_split
 
 from goal_kernels.data import Vocabulary
 

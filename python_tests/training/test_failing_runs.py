@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("pytorch_lightning")
 
-from made_up import write_made_up_split
+from made_up_data import write_made_up_split
 from run_cases import before_training_step, fit, interrupted_fit, resume
 
 from goal_kernels.cli import main
