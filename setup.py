@@ -48,7 +48,7 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--build", str(build), "--parallel"], check=True)
 
     def emulation(self) -> str:
-        """Whether the CUDA kernels are to be emulated too: who tests needs it, who installs not."""
+        """Whether to build the emulation of the CUDA kernels: tests need it, users do not."""
         default = "ON" if self.in_source_tree else "OFF"
         return os.environ.get("GOAL_KERNELS_EMULATION", default)
 

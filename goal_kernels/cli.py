@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; those of the process when None.
     Returns: the exit status: 0; 2 when options, files or extras are not there or cannot be used;
-        130 after Ctrl-C; 1 after an error that nobody foresaw. Bad options exit with 2.
+        130 after Ctrl-C; 1 after an unexpected error. Bad options exit with 2.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     spell_out()

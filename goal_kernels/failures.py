@@ -1,4 +1,4 @@
-"""What the command line says of an error that nobody foresaw."""
+"""The message and the record of an unexpected error on the command line."""
 
 from __future__ import annotations
 

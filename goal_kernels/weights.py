@@ -46,7 +46,7 @@ def relative_positive(positive: Tensor, negative: Tensor, objective: Objective) 
     Args: positive, negative: [B], similarities of each anchor's positive and hardest negative;
         float64, since a prefix sum in float32 loses digits.
     """
-    # No comparison with NaN holds, so it is in no one's set; infinity is beyond every finite limit.
+    # NaN compares false, so it joins no set of R+; infinity is beyond every finite limit.
     pool = positive.nan_to_num(math.inf, math.inf, -math.inf).sort().values
     limit = negative + objective.epsilon
     within = torch.searchsorted(pool, limit, right=True)

@@ -16,7 +16,7 @@ class RelativePositive {
   template <typename T>
   RelativePositive(Relative kind, double epsilon, double alpha, const T* positive, std::int64_t count)
       : kind_(kind), epsilon_(epsilon), alpha_(alpha), pool_(positive, positive + count) {
-    // No comparison with NaN holds, so it is in no one's set; infinity is beyond every finite limit.
+    // NaN compares false, so it joins no set of R+; infinity is beyond every finite limit.
     for (double& p : pool_)
       if (std::isnan(p)) p = kInfinity;
     std::sort(pool_.begin(), pool_.end());

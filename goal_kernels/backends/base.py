@@ -1,4 +1,4 @@
-"""The contract every backend fulfils: what it is asked, what it answers.
+"""The contract of every backend: arguments and results of search, forward, backward and rank.
 
 The objective runs in three stages, *mine -> weight -> apply*. A backend supplies the first as
 `search` and the last as `backward`. The weights in between act on [B] vectors and are plain torch,
@@ -47,7 +47,7 @@ class Call(NamedTuple):
 
 
 class Pairing(NamedTuple):
-    """Who belongs to whom.
+    """Which text belongs to which image, and which items are never negatives.
 
     target: int64 [N] or None. Column of the positive of row i; None means i. A value outside
         [0, M) (also i >= M when target is None) means that row i has no positive.

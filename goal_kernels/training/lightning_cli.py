@@ -93,7 +93,7 @@ class RetrievalCLI(LightningCLI):
         """Parse the given arguments; `sys.argv` belongs to the command above this one.
 
         Raises: ConfigurationError when random weights would be evaluated; ResumeError when the
-            run cannot be gone on with; RunFinished when there is nothing left to do.
+            run cannot be resumed; RunFinished when there is nothing left to do.
         """
         self.config = parser.parse_args(args)
         if self.config.subcommand == "fit":

@@ -111,7 +111,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def quieten() -> None:
-    """Leave out what Lightning says on every run and nobody can act on here."""
+    """Silence messages of Lightning that appear on every run and ask for no action."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in EXPECTED_WARNINGS:

@@ -1,4 +1,4 @@
-"""What Lightning's strategies need to be told: of two passes, of parameters that rest at times."""
+"""DistributedDataParallel under Lightning with two passes a step and with frozen parameters."""
 
 from __future__ import annotations
 

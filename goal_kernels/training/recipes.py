@@ -168,7 +168,7 @@ class Card:
         name: of the recipe.
         summary: one line.
         expected: "protocol", "i2t" and "t2i" (percent by "R@1", "R@5", "R@10"), "source"; None
-            where nobody states figures.
+            where no figures are stated.
         notes: what else is worth knowing, may be empty.
     """
 

@@ -19,7 +19,7 @@ class ShuffledSampler(Sampler):
     the same seed would take. The incomplete last step is left out.
 
     The trainer calls `set_epoch` before each epoch, so that a resumed run sees the order that the
-    uninterrupted one would have seen. An epoch that was begun before is gone on with from
+    uninterrupted one would have seen. An epoch that was begun before is resumed at
     `start_at`; the length stays that of a whole epoch.
 
     Args:
@@ -92,7 +92,7 @@ class ShuffledSampler(Sampler):
         """Begin where a state says. Raises: ValueError when it is of another seed."""
         if state["seed"] != self.seed:
             raise ValueError(
-                f"seed: expected the {state['seed']} of the run that is gone on with, got "
+                f"seed: expected the {state['seed']} of the resumed run, got "
                 f"{self.seed}; the order of the data would be another one"
             )
         self.start_at(state["epoch"], state["position"])
