@@ -85,13 +85,14 @@ def verdicts() -> dict[str, tuple[int, str]]:
 
 
 def test_quick_matrix_compiles_in_several_processes() -> None:
-    quick = [v for arch in (90, 100, 120) for v in aot.variants(arch) if v.quick]
-    done = run("-m", "tools.aot", "--quick", "--jobs", "2", "--arch", "90", "100", "120")
+    """Of two architectures; `make aot` compiles all of them."""
+    quick = [v for arch in (90, 120) for v in aot.variants(arch) if v.quick]
+    done = run("-m", "tools.aot", "--quick", "--jobs", "2", "--arch", "90", "120")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(quick)} compiled, 0 failed" in done.stdout
     assert done.stdout.count("\nsm_") == len(quick)
     # The bf16 lines: registers within what one thread can have, and the tensor cores at work.
-    for arch, matrix in (("90", "wgmma"), ("100", "tcgen05"), ("120", "mma")):
+    for arch, matrix in (("90", "wgmma"), ("120", "mma")):
         pattern = rf"sm_{arch} .* bf16 .* even +(\d+) +\d+ +\d+ +{matrix} +(\d+) "
         line = re.search(pattern, done.stdout)
         assert line is not None, done.stdout
