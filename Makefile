@@ -54,7 +54,7 @@ lint: setup
 	$(BIN)/mypy
 
 aot: setup
-	@$(SAY) "every Triton kernel compiled for three architectures (2 minutes on two cores)"
+	@$(SAY) "every Triton kernel compiled for six architectures (3 minutes on two cores)"
 	$(BIN)/python -m tools.aot
 
 oldest-triton: setup
