@@ -112,10 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if isinstance(error, UNUSABLE_FILES) or type(error).__module__.startswith("goal_kernels."):
-            return _fail(str(error))  # errors of our own are meant for who reads them
-        from goal_kernels.failures import explain
+        from goal_kernels.failures import explain, reason_of
 
+        if isinstance(error, UNUSABLE_FILES) or type(error).__module__.startswith("goal_kernels."):
+            return _fail(reason_of(error))  # errors of our own are meant for who reads them
         return _fail(explain(given, error), 1)
 
 
