@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -92,6 +93,7 @@ UNUSABLE_FILES = (
     NotADirectoryError,
     PermissionError,
 )
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,6 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if isinstance(error, UNUSABLE_FILES) or type(error).__module__.startswith("goal_kernels."):
             return _fail(reason_of(error))  # errors of our own are meant for who reads them
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return _fail(f"{error}: a file could not be written; make room, then run this again")
         return _fail(explain(given, error), 1)
 
 
