@@ -240,7 +240,10 @@ def _list_commands(given: list[str]) -> NoReturn:
         above, _, name = words.rpartition(" ")
         if above == group:
             listed.add_parser(name, help=summary, add_help=False)
-    parser.parse_all(given[1:] if group else given)
+    rest = given[1:] if group else given
+    if rest and rest[0].startswith("-"):  # an option of this parser, or one that is mistyped
+        listed.required = False
+    parser.parse_all(rest)
     parser.error("expected the command first")
 
 

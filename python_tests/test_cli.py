@@ -74,6 +74,8 @@ def test_backends_says_what_can_run(capsys: pytest.CaptureFixture) -> None:
     [
         ([], "goal-kernels: error: the following arguments are required: COMMAND;"),
         (["data"], "goal-kernels data: error: the following arguments are required: KIND;"),
+        (["--verison"], "unrecognized arguments: --verison (did you mean --version?);"),
+        (["data", "--hlep"], "unrecognized arguments: --hlep (did you mean --help?);"),
         (["comapre", "runs"], "(did you mean compare?); `goal-kernels --help` lists all"),
         (["data", "inspct"], "(did you mean inspect?); `goal-kernels data --help` lists all"),
         (["eval", "--protocl", "all"], "(did you mean --protocol?); `goal-kernels eval --help`"),
