@@ -240,6 +240,10 @@ def test_an_installed_copy_names_where_it_came_from(
         (["--trainer.devices", "3", "--data.folder", "DATA"], "data.batch_size"),
         (["--model.lr=-1", "--data.folder", "DATA"], "model.lr: expected a finite number >= 0"),
         (["--model.weight_decay=-0.1", "--data.folder", "DATA"], "model.weight_decay: expected"),
+        (
+            ["--run.save_every_steps", "0", "--data.folder", "DATA"],
+            "run.save_every_steps: expected",
+        ),
         (["--seed_everything=-5", "--data.folder", "DATA"], "seed_everything: expected"),
         (
             ["--trainer.check_val_every_n_epoch", "0", "--data.folder", "DATA"],

@@ -105,7 +105,7 @@ def config_text(parser: LightningArgumentParser, options: Any) -> str:
 
 
 def check_options(options: Any) -> None:
-    """Raises: ConfigurationError for a number that Lightning would end with a traceback at."""
+    """Raises: ConfigurationError for a number that would end a run with a traceback."""
     seed, trainer = options.seed_everything, options.trainer
     if not isinstance(seed, bool) and not 0 <= seed < SEEDS:
         raise ConfigurationError(f"seed_everything: expected 0 to {SEEDS - 1}, got {seed}")
@@ -113,6 +113,9 @@ def check_options(options: Any) -> None:
         raise ConfigurationError("trainer.check_val_every_n_epoch: expected at least 1, got 0")
     if trainer.limit_train_batches == 0:
         raise ConfigurationError("trainer.limit_train_batches: expected more than 0, got 0")
+    every = options.run.get("save_every_steps")
+    if every is not None and every < 1:
+        raise ConfigurationError(f"run.save_every_steps: expected at least 1 or null, got {every}")
 
 
 def set_threads(threads: int | None) -> None:
