@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -92,6 +93,7 @@ UNUSABLE_FILES = (
     NotADirectoryError,
     PermissionError,
 )
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,10 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if isinstance(error, UNUSABLE_FILES) or type(error).__module__.startswith("goal_kernels."):
-            return _fail(str(error))  # errors of our own are meant for who reads them
-        from goal_kernels.failures import explain
+        from goal_kernels.failures import explain, reason_of
 
+        if isinstance(error, UNUSABLE_FILES) or type(error).__module__.startswith("goal_kernels."):
+            return _fail(reason_of(error))  # errors of our own are meant for who reads them
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return _fail(f"{error}: a file could not be written; make room, then run this again")
         return _fail(explain(given, error), 1)
 
 
@@ -236,7 +240,10 @@ def _list_commands(given: list[str]) -> NoReturn:
         above, _, name = words.rpartition(" ")
         if above == group:
             listed.add_parser(name, help=summary, add_help=False)
-    parser.parse_all(given[1:] if group else given)
+    rest = given[1:] if group else given
+    if rest and rest[0].startswith("-"):  # an option of this parser, or one that is mistyped
+        listed.required = False
+    parser.parse_all(rest)
     parser.error("expected the command first")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -14,6 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 PRINT_TRACEBACK = "GOAL_KERNELS_TRACEBACK"
 PACKAGES = ("goal-kernels", "torch", "numpy", "triton", "pytorch-lightning")
 
+_IN_A_WORKER = re.compile(r"Caught (\w+) in DataLoader worker.*\n(?:[\w.]+\.)?\1: (.*)", re.DOTALL)
+
+
+def reason_of(error: Exception) -> str:
+    """The message of an error; of one from a loader process without torch's traceback around it."""
+    found = _IN_A_WORKER.match(str(error))
+    return found[2].strip() if found else str(error)
+
 
 def explain(arguments: Sequence[str], error: Exception) -> str:
     """One sentence: what was being done, the error, where its traceback is.
@@ -21,7 +30,7 @@ def explain(arguments: Sequence[str], error: Exception) -> str:
     A file is written that holds all that a report needs, since what failed may have taken hours.
     """
     command = shlex.join(["goal-kernels", *arguments])
-    reason = " ".join(str(error).split()) or "without a message"
+    reason = " ".join(reason_of(error).split()) or "without a message"
     record = "\n".join([command, _versions(), "", "".join(traceback.format_exception(error))])
     sentence = f"`{command}` failed, {type(error).__name__}: {reason}"
     if os.environ.get(PRINT_TRACEBACK):

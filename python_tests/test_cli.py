@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,8 @@ def test_backends_says_what_can_run(capsys: pytest.CaptureFixture) -> None:
     [
         ([], "goal-kernels: error: the following arguments are required: COMMAND;"),
         (["data"], "goal-kernels data: error: the following arguments are required: KIND;"),
+        (["--verison"], "unrecognized arguments: --verison (did you mean --version?);"),
+        (["data", "--hlep"], "unrecognized arguments: --hlep (did you mean --help?);"),
         (["comapre", "runs"], "(did you mean compare?); `goal-kernels --help` lists all"),
         (["data", "inspct"], "(did you mean inspect?); `goal-kernels data --help` lists all"),
         (["eval", "--protocl", "all"], "(did you mean --protocol?); `goal-kernels eval --help`"),
@@ -170,6 +173,18 @@ def test_a_file_that_cannot_be_used_is_named(capsys: pytest.CaptureFixture, tmp_
     assert str(sims) in err
 
 
+def test_a_full_disk_is_no_fault_of_ours(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "print_objectives", fail)
+    status, _, err = run(capsys, "objectives")
+    assert status == 2
+    assert "No space left on device: a file could not be written; make room" in err
+
+
 def test_unknown_recipe_names_the_known_ones(capsys: pytest.CaptureFixture) -> None:
     status, _, err = run(capsys, "fit", "--config", "coco")
     assert status == 2
@@ -223,6 +238,21 @@ def test_an_installed_copy_names_where_it_came_from(
         (["--model.warmup_steps", "-3", "--data.folder", "DATA"], "warmup_steps"),
         (["--run.threads", "0", "--data.folder", "DATA"], "run.threads"),
         (["--trainer.devices", "3", "--data.folder", "DATA"], "data.batch_size"),
+        (["--model.lr=-1", "--data.folder", "DATA"], "model.lr: expected a finite number >= 0"),
+        (["--model.weight_decay=-0.1", "--data.folder", "DATA"], "model.weight_decay: expected"),
+        (
+            ["--run.save_every_steps", "0", "--data.folder", "DATA"],
+            "run.save_every_steps: expected",
+        ),
+        (["--seed_everything=-5", "--data.folder", "DATA"], "seed_everything: expected"),
+        (
+            ["--trainer.check_val_every_n_epoch", "0", "--data.folder", "DATA"],
+            "trainer.check_val_every_n_epoch: expected at least 1",
+        ),
+        (
+            ["--trainer.limit_train_batches", "0", "--data.folder", "DATA"],
+            "trainer.limit_train_batches: expected more than 0",
+        ),
     ],
 )
 def test_bad_configurations_are_one_line(

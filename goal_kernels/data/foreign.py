@@ -8,6 +8,7 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
         b"version https://git-lfs",
         "a Git LFS pointer in place of the file; `git lfs pull` fetches the file itself",
     ),
+    (b"\xff\xfe\0\0", "UTF-32 text; convert it, for instance with `iconv -f utf-32 -t utf-8`"),
     (b"\x1f\x8b", "a gzip archive; unpack it with gunzip"),
     (b"PK\x03\x04", "a zip archive, an Excel workbook for instance; unpack or export it"),
     (b"BZh", "a bzip2 archive; unpack it with bunzip2"),

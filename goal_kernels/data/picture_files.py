@@ -22,6 +22,10 @@ OVERSHOOT = 2.0  # resampling leaves values a little above white; they are cut o
 UNDERSHOOT = 0.1  # likewise below black, as a share of white
 
 
+class PictureError(ValueError):
+    """An image file that cannot be decoded. A loader process hands it on by its message alone."""
+
+
 class Decoded(NamedTuple):
     """An 8-bit RGB picture, and what was done to make it one; empty for 8-bit pictures."""
 
@@ -65,19 +69,21 @@ def decode_picture(path: Path) -> Decoded:
             f"{path}: no such image file; `goal-kernels data inspect` lists what is missing, "
             "data.image_root says where files are"
         ) from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise errors of any kind at damaged files
         raise ValueError(mistaken_for(read_head(path)) or str(error)) from error
 
 
 def read_picture(path: Path) -> Image:
     """The picture of `decode_picture`.
 
-    Raises: FileNotFoundError, ValueError, naming the file and how to find others like it.
+    Raises: FileNotFoundError, PictureError, naming the file and how to find others like it.
     """
     try:
         return decode_picture(path).picture
     except ValueError as error:
-        raise ValueError(
+        raise PictureError(
             f"{path}: cannot be decoded: {error}; `goal-kernels data inspect --all` finds all such "
             "files"
         ) from error

@@ -48,6 +48,8 @@ def read_history(path: Path) -> History:
     damaged = 0
     for row in rows:
         try:
+            if not _is_whole(row):
+                raise ValueError("another number of cells than columns")
             numbers = {name: float(text) for name, text in row.items() if text}
             step = numbers["step"]
         except (KeyError, TypeError, ValueError):
@@ -62,11 +64,15 @@ def read_history(path: Path) -> History:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics CSV as text by column; none where there is no such file."""
+    """The rows of a metrics CSV as text by column; none where there is no such file.
+
+    A last line without its end is left out: its last number may be a part of what was written.
+    """
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8", errors="replace") as lines:
-        return list(csv.DictReader(line.replace("\0", "") for line in lines))
+        whole = (line.replace("\0", "") for line in lines if line.endswith("\n"))
+        return list(csv.DictReader(whole))
 
 
 class HistoryWriter:
@@ -107,7 +113,8 @@ class HistoryWriter:
 
     def _kept_rows(self) -> list[dict[str, str]]:
         """The rows of the file that belong to this history."""
-        return [row for row in read_rows(self.path) if 0 <= _step(row) <= self.last_step]
+        rows = (row for row in read_rows(self.path) if _is_whole(row))
+        return [row for row in rows if 0 <= _step(row) <= self.last_step]
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         """Replace the file by a header of the columns and these rows."""
@@ -139,6 +146,11 @@ class HistoryWriter:
             )
         if self.columns:
             self._rewrite(kept)
+
+
+def _is_whole(row: Mapping[Any, Any]) -> bool:
+    """Whether a row has a cell for each column and no more, as csv says it: by None."""
+    return None not in row and None not in row.values()
 
 
 def _step(row: Mapping[str, str]) -> int:

@@ -40,6 +40,7 @@ from goal_kernels.training.lightning_options import (
     ConfigurationError,
     add_run_options,
     as_list,
+    check_options,
     config_text,
     make_loggers,
     set_threads,
@@ -96,6 +97,7 @@ class RetrievalCLI(LightningCLI):
             run cannot be resumed; RunFinished when there is nothing left to do.
         """
         self.config = parser.parse_args(args)
+        check_options(self.options)
         if self.config.subcommand == "fit":
             held = self.held if self._is_first else None
             self.resumption = choose_run(self.resume, self.options.run, self._resolved(), held)

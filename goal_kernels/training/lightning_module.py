@@ -23,7 +23,12 @@ from goal_kernels.training.dense_losses import make_objective
 from goal_kernels.training.evaluation import Evaluation, evaluate
 from goal_kernels.training.local_weights import weights_to_follow
 from goal_kernels.training.model import build_model
-from goal_kernels.training.optimisation import DroppedRate, DropSchedule, make_optimizer
+from goal_kernels.training.optimisation import (
+    DroppedRate,
+    DropSchedule,
+    check_rates,
+    make_optimizer,
+)
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options
 from goal_kernels.training.parallel_steps import first_pass, require_unused_parameters
 from goal_kernels.training.unfreezing import Unfreezing
@@ -98,6 +103,7 @@ class RetrievalModule(pl.LightningModule):
         }
         self.save_hyperparameters(plain)
         _check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
+        check_rates(lr=lr, weight_decay=weight_decay)
         self.objective = make_objective(objective, objective_parameters)
         self.model = build_model(image, text, sizes, embed_dim, pretrained=not weights_to_follow())
         self.loss = WarmedLoss(

@@ -57,6 +57,9 @@ class ConfigurationError(ValueError):
     """The configuration does not parse, or names something that cannot be built."""
 
 
+SEEDS = 2**32  # that numpy has
+
+
 class OneLineParser(LightningArgumentParser):
     """Tells a wrong option in one sentence with the nearest name, without the list of all."""
 
@@ -99,6 +102,20 @@ def config_text(parser: LightningArgumentParser, options: Any) -> str:
     # The parameter changed its name in jsonargparse 4.49; the old one works until 5.
     named = "skip_unset" if "skip_unset" in signature(parser.dump).parameters else "skip_none"
     return parser.dump(options, **{named: False})
+
+
+def check_options(options: Any) -> None:
+    """Raises: ConfigurationError for a number that would end a run with a traceback."""
+    seed, trainer = options.seed_everything, options.trainer
+    if not isinstance(seed, bool) and not 0 <= seed < SEEDS:
+        raise ConfigurationError(f"seed_everything: expected 0 to {SEEDS - 1}, got {seed}")
+    if trainer.check_val_every_n_epoch == 0:
+        raise ConfigurationError("trainer.check_val_every_n_epoch: expected at least 1, got 0")
+    if trainer.limit_train_batches == 0:
+        raise ConfigurationError("trainer.limit_train_batches: expected more than 0, got 0")
+    every = options.run.get("save_every_steps")
+    if every is not None and every < 1:
+        raise ConfigurationError(f"run.save_every_steps: expected at least 1 or null, got {every}")
 
 
 def set_threads(threads: int | None) -> None:

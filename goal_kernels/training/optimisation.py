@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,13 @@ def make_optimizer(name: str, groups: Iterable[dict[str, Any]]) -> torch.optim.O
     if name not in OPTIMIZERS:
         raise ValueError(f"model.optimizer: expected one of {', '.join(OPTIMIZERS)}, got {name!r}")
     return OPTIMIZERS[name](list(groups))
+
+
+def check_rates(**rates: float) -> None:
+    """Raises: ValueError naming the first that no optimiser can use."""
+    for name, rate in rates.items():
+        if not 0 <= rate < math.inf:
+            raise ValueError(f"model.{name}: expected a finite number >= 0, got {rate}")
 
 
 @dataclass(frozen=True)

@@ -224,8 +224,9 @@ def read_run_config(run: RunFolder) -> dict[str, Any]:
     """The recorded configuration of a run. Raises: ResumeError when it cannot be used."""
     try:
         recorded = read_config(run.config)
-        if not isinstance(recorded.get("trainer"), Mapping):
-            raise RecipeError("--config: expected a section `trainer`, found none")
+        for section in ("trainer", "run"):  # the first and the last: a file may be cut short
+            if not isinstance(recorded.get(section), Mapping):
+                raise RecipeError(f"expected a section `{section}`, found none: was it cut short?")
     except (OSError, RecipeError) as error:
         raise ResumeError(
             f"--resume: the configuration of {run.path} cannot be read ({error}); put "

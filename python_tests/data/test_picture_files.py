@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from strangers import put_picture
 
-from goal_kernels.data.picture_files import decode_picture, read_picture
+from goal_kernels.data.picture_files import PictureError, decode_picture, read_picture
 from goal_kernels.data.split import PictureSplit
 from goal_kernels.training.report.pictures import Pictures
 
@@ -120,6 +120,15 @@ def test_floats_that_are_no_brightness_are_refused(
     Image.fromarray(np.array([pixels], dtype=np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(ValueError, match=rf"a\.tiff: cannot be decoded: {words}"):
         read_picture(tmp_path / "a.tiff")
+
+
+def test_whatever_a_decoder_raises_at_a_damaged_file_names_the_file(tmp_path: Path) -> None:
+    plain((1, 2, 3)).save(tmp_path / "a.dds")
+    damaged = bytearray((tmp_path / "a.dds").read_bytes())
+    damaged[80:84] = bytes(4)  # flags of the pixel format: Pillow raises NotImplementedError
+    (tmp_path / "a.dds").write_bytes(damaged)
+    with pytest.raises(PictureError, match=r"a\.dds: cannot be decoded: .*inspect --all"):
+        read_picture(tmp_path / "a.dds")
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:

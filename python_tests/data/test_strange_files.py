@@ -27,6 +27,7 @@ STRANGE = {
     b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>": "a web page",
     gzip.compress(b"image,caption\n", mtime=0): "a gzip archive",
     "image,caption\na.png,b\n".encode("utf-16"): "UTF-16",
+    "image,caption\na.png,b\n".encode("utf-32"): "UTF-32 text",
     '[{"image": 1}]'.encode("utf-16-be"): "UTF-16",
     b"\x80\x04\x95\x10": "a pickle, which could run any code",
 }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from goal_kernels.training.history import HistoryWriter, read_history
+import pytest
+
+from goal_kernels.training.history import History, HistoryWriter, read_history
+from goal_kernels.training.report.curves import _epoch_table
 
 
 def write(path: Path) -> HistoryWriter:
@@ -68,3 +71,25 @@ def test_a_state_before_anything_was_logged_empties_the_file(tmp_path: Path) -> 
     begun_again.add(0, {"train/loss": 9.0})
     begun_again.flush()
     assert read_history(path).by_step("train/loss") == [(0.0, 9.0)]
+
+
+def test_a_row_that_was_cut_short_is_lost_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "metrics.csv"
+    state = write(path).state_dict()
+    text = path.read_text()
+    for cut in (1, 3, 6):  # the end of the line alone; within the last number; a cell is gone
+        path.write_text(text[:-cut])
+        assert read_history(path).by_step("train/loss") == [(0.0, 4.25)]
+        resumed = HistoryWriter(path)
+        resumed.load_state_dict(state)
+        assert "has 1 of the 2 rows" in capsys.readouterr().out
+        assert path.read_text().splitlines() == text.splitlines()[:2]
+    path.write_text(text.replace(",3.0", ""))
+    with pytest.warns(UserWarning, match="left out 1 of 2 rows"):
+        assert read_history(path).by_step("lr") == [(0.0, 0.5)]
+
+
+def test_a_log_that_lost_a_column_makes_a_table_without_rows() -> None:
+    assert "<tbody></tbody>" in _epoch_table(History({"val/rsum": [(3.0, 120.0)]}))

@@ -10,7 +10,9 @@ import torch
 from strangers import put_picture
 from torch.utils.data import DataLoader
 
+from goal_kernels.data.picture_files import PictureError
 from goal_kernels.data.split import PictureSplit
+from goal_kernels.failures import reason_of
 from goal_kernels.training.data import PairDataset, TextDataset, collate_pairs
 from goal_kernels.training.images import (
     CROPS,
@@ -153,6 +155,20 @@ def test_views_depend_on_seed_epoch_and_caption_alone(split: PictureSplit) -> No
     views = [images.training_image(0, *key) for key in ((0, 0), (0, 1), (1, 0))]
     views.append(PictureDataset(split, PictureOptions(size=16), 8).training_image(0, 0, 0))
     assert len({view.tobytes() for view in views}) == 4
+
+
+def test_an_error_in_a_loader_process_is_the_sentence_of_one_without(split: PictureSplit) -> None:
+    for content, kind in ((b"<html>", PictureError), (None, FileNotFoundError)):
+        split.file(3).unlink()
+        if content is not None:
+            split.file(3).write_bytes(content)
+        said = []
+        for workers in (0, 2):
+            with pytest.raises(kind) as raised:
+                loaded(split, workers, epoch=1)
+            said.append(reason_of(raised.value))
+        assert said[0] == said[1] == str(said[0]).splitlines()[0]
+        assert said[0].startswith(f"{split.file(3)}: ")
 
 
 def test_options_are_checked() -> None:

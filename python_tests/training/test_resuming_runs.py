@@ -216,6 +216,7 @@ def test_auto_takes_a_folder_that_is_no_run_yet_and_refuses_one_without_configur
         (b"trainer: {", "expected YAML"),
         ("trainer: {a: é}".encode("utf-16"), "expected UTF-8"),
         (b"model: {}", "expected a section `trainer`"),
+        (b"trainer: {}\nmodel: {}\ndata:\n  folder: x\n", "expected a section `run`.*cut short"),
         (b"[" * 50_000, "more than 64 levels"),
         (
             b"a: &a [x, x, x, x, x, x, x, x, x]\n"

@@ -132,8 +132,8 @@ def _epoch_table(history: History) -> str:
     names = [f"{k}_{r}" for k in DIRECTIONS for r in RECALLS] + ["rsum"]
     columns = [[value for _, value in history.by_step(f"val/{name}")] for name in names]
     rows = "".join(
-        table_row(str(epoch), cells)
-        for epoch, cells in enumerate(zip(*columns, strict=True), start=1)
+        table_row(str(epoch), cells)  # a damaged log may have lost columns: then there is no row
+        for epoch, cells in enumerate(zip(*columns, strict=False), start=1)
     )
     heads = "".join(f'<th scope="col">{name.replace("_", " ")}</th>' for name in names)
     return (

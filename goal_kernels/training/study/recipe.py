@@ -13,6 +13,14 @@ from goal_kernels.training.study.packaged import find_study
 
 SECTIONS = ("data", "model", "trainer", "run")  # of a configuration that a study may change
 ALL = "all"
+KINDS = (
+    ("groups", list, "a list of groups"),
+    ("set", dict, "names with values"),
+    ("dataset", dict, "names with values"),
+    ("title", str, "a text"),
+    ("baseline", str, "a text"),
+)
+"""Entries of a study or a group that have another type than its name."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ def read_study(name: str) -> StudyRecipe:
     """
     given = read_config(find_study(name), "study")
     _check_names(given, StudyRecipe, "")
-    groups = tuple(_group(entry, number) for number, entry in enumerate(given.get("groups", ())))
+    groups = tuple(_group(entry, number) for number, entry in enumerate(given.get("groups", [])))
     recipe = StudyRecipe(**{**given, "groups": groups, "seeds": _seeds(given, "seeds")})
     _check_complete(recipe)
     return recipe
@@ -102,11 +110,13 @@ def _group(given: Any, number: int) -> Group:
     """The group that entry `number` of `groups` describes."""
     where = f"groups[{number}]."
     _check_names(given, Group, where)
-    objectives = given.get("objectives", ())
+    objectives = given.get("objectives", [])
     if objectives == ALL:
         objectives = all_objectives()
-    elif isinstance(objectives, str):
-        raise ValueError(f"{where}objectives: expected a list or {ALL!r}, got {objectives!r}")
+    elif not isinstance(objectives, list) or not all(isinstance(name, str) for name in objectives):
+        raise ValueError(
+            f"{where}objectives: expected a list of names or {ALL!r}, got {objectives!r:.60}"
+        )
     seeds = _seeds(given, where + "seeds") if "seeds" in given else ()
     return Group(**{**given, "objectives": tuple(objectives), "seeds": seeds})
 
@@ -144,6 +154,9 @@ def _check_names(given: Any, record: type, where: str) -> None:
     for name in ("name", "base") if record is StudyRecipe else ("name",):
         if not isinstance(given.get(name), str):
             raise ValueError(f"{where}{name}: expected a text, got {given.get(name)!r}; add it")
+    for name, kind, words in KINDS:
+        if not isinstance(given.get(name, kind()), kind):
+            raise ValueError(f"{where}{name}: expected {words}, got {given[name]!r:.60}")
 
 
 def _check_complete(recipe: StudyRecipe) -> None:
@@ -154,11 +167,13 @@ def _check_complete(recipe: StudyRecipe) -> None:
         ("set", recipe.set),
         *((f"groups[{i}].set", group.set) for i, group in enumerate(recipe.groups)),
     ]:
-        for name in changes:
+        for name, entry in changes.items():
             if name not in SECTIONS:
                 raise ValueError(
                     f"{where}.{name}: expected one of {', '.join(SECTIONS)}; check the name"
                 )
+            if not isinstance(entry, Mapping):
+                raise ValueError(f"{where}.{name}: expected names with values, got {entry!r:.60}")
     names = [group.name for group in recipe.groups]
     if len(set(names)) < len(names):
         raise ValueError(f"groups: expected different names, got {names}; rename one")

@@ -106,6 +106,13 @@ def test_merging_modifies_nothing() -> None:
         ({"groups": [{"name": "g"}, {"name": "g"}]}, r"groups: expected different names"),
         ({"groups": [{"name": "g", "objectives": "nca"}]}, r"groups\[0\]\.objectives: expected"),
         ({"set": {"modle": {}}}, r"set\.modle: expected one of data, model"),
+        ({"set": {"model": 5}}, r"set\.model: expected names with values, got 5"),
+        ({"set": ["model"]}, r"set: expected names with values, got \['model'\]"),
+        ({"dataset": "tiny"}, r"dataset: expected names with values, got 'tiny'"),
+        ({"groups": 3}, r"groups: expected a list of groups, got 3"),
+        ({"groups": [{"name": "g", "objectives": 5}]}, r"groups\[0\]\.objectives: .* list"),
+        ({"groups": [{"name": "g", "objectives": [5]}]}, r"groups\[0\]\.objectives: .* got \[5\]"),
+        ({"groups": [{"name": "g", "set": 5}]}, r"groups\[0\]\.set: expected names with values"),
         ({"base": None}, r"base: expected a text, got None"),
     ],
 )
