@@ -36,7 +36,12 @@ def as_tensor(rows: Rows) -> Tensor:
     """A numpy array of floats as a tensor (copied, since maps may be read-only); others as is."""
     if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f" or rows.dtype.itemsize > 8:
         return rows  # type: ignore[return-value]  # for `check_embeddings` to refuse
-    return torch.from_numpy(np.array(rows, dtype=rows.dtype.newbyteorder("=")))
+    return torch.from_numpy(_native_array(rows))
+
+
+def _native_array(values: NDArray[Any]) -> NDArray[Any]:
+    """A copy that torch can read: writable, in the processor's byte order, strides forward."""
+    return np.array(values, dtype=values.dtype.newbyteorder("="))
 
 
 def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,6 +187,8 @@ def check_index_vector(
 def _index_tensor(name: str, value: Any, length: int, device: torch.device | None) -> Tensor:
     """A sequence or an array of numbers as a tensor. Raises: TypeError."""
     try:
+        if hasattr(value, "__array__"):  # a column of a table too, whose items have labels
+            value = _native_array(np.asarray(value))
         return torch.as_tensor(value, device="cpu" if device is None else device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
@@ -196,7 +203,7 @@ def check_ranks(ranks: Ranks) -> Tensor:
         numbers = np.asarray(ranks)
         if numbers.dtype.kind not in "iuf":
             raise TypeError(f"ranks: expected numbers [Q], got {type(ranks).__name__}.")
-        ranks = torch.from_numpy(numbers)
+        ranks = torch.from_numpy(_native_array(numbers))
     check_ordinary("ranks", ranks, data=True)
     if ranks.is_complex():
         raise TypeError(f"ranks: expected real numbers [Q], got {ranks.dtype}; take .real.")
@@ -224,6 +231,12 @@ def check_ids(
             "text_ids", image_ids if text_ids is None else text_ids, columns, device
         ),
     )
+
+
+def check_flag(name: str, value: object) -> None:
+    """Require True or False. Raises: TypeError."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {value!r}.")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

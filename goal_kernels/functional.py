@@ -60,6 +60,7 @@ class _Options(NamedTuple):
     def check(self) -> None:
         checks.check_choice("reduction", self.reduction, REDUCTIONS)
         checks.check_choice("direction", self.direction, DIRECTIONS)
+        checks.check_flag("return_stats", self.return_stats)
 
 
 def _statistics(objective: Objective, value: Tensor, forward: Forward) -> MiningStatistics:
@@ -180,6 +181,7 @@ def goal_loss(
     batch = image_embeddings.shape[0]
     checks.check_batch(batch, text_embeddings.shape[0])
     checks.check_precision(precision)
+    checks.check_flag("normalize", normalize)
     options = _Options(reduction, direction, return_stats)
     options.check()
     device = image_embeddings.device
@@ -293,6 +295,7 @@ def mine(
     if rows == 0 or columns == 0:
         raise ValueError(f"image_embeddings: expected N, M >= 1, got N = {rows}, M = {columns}.")
     checks.check_precision(precision)
+    checks.check_flag("normalize", normalize)
     device = image.device
     if target is not None:
         target = checks.check_index_vector("target", target, rows, device)

@@ -32,6 +32,11 @@ def warn_once(about: str, message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
+def expect(about: str) -> None:
+    """Never warn about it in this process: what it would say is meant. about: as `warn_once`."""
+    _given.add(about)
+
+
 class SimilarityWatch:
     """Looks for similarities that rows of unit length cannot have.
 

@@ -160,7 +160,7 @@ class Objective:
             if name not in known:
                 raise TypeError(
                     f"{name}: expected an option of goal_loss or a hyper-parameter of {self.name} "
-                    f"({', '.join(known)}), got {name}={value!r}{_nearest(name, known)}."
+                    f"({', '.join(known)}), got {name}={value!r}{_nearest(name, known)}"
                 )
         fields = {name: value for name, value in values.items() if name in PARAMETERS}
         own.update((name, value) for name, value in values.items() if name in own)
@@ -187,7 +187,7 @@ class Objective:
 
 def _nearest(name: str, known: list[str]) -> str:
     found = get_close_matches(name, [n for n in (*known, *OPTIONS) if n != name], 1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f"; did you mean {found[0]!r}?" if found else "."
 
 
 def as_objective(

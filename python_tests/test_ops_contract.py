@@ -466,11 +466,30 @@ def test_what_torch_makes_by_default_changes_nothing(objective, context) -> None
     assert found[1:] == expected[1:]
 
 
+class Column:
+    """A filtered column of a table, as pandas has it: items go by labels, of which 0 is none."""
+
+    def __init__(self, values) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, label: int) -> int:
+        raise KeyError(label)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
 def test_ids_and_targets_may_be_lists_and_arrays() -> None:
     image, text = leaves()
     ids = caption_ids(12)
     expected = gk.goal_loss(image, text, "nca/linear", image_ids=ids)
-    for same in (ids.tolist(), tuple(ids.tolist()), ids.numpy(), ids.numpy().astype("uint16")):
+    array = ids.numpy()
+    backwards = array[::-1].copy()[::-1]  # strides of either sign, as rows may have them
+    arrays = (array, array.astype("uint16"), array.astype(">i4"), backwards, Column(array))
+    for same in (ids.tolist(), tuple(ids.tolist()), *arrays):
         assert gk.goal_loss(image, text, "nca/linear", image_ids=same) == expected
         similar = gk.goal_loss_from_similarity(image @ text.T, "nca/linear", text_ids=same)
         torch.testing.assert_close(similar, expected)
@@ -480,7 +499,8 @@ def test_ids_and_targets_may_be_lists_and_arrays() -> None:
     ranks = gk.retrieval_ranks(image, text, torch.arange(12))
     assert torch.equal(gk.retrieval_ranks(image, text, list(range(12))).i2t, ranks.i2t)
     assert gk.chance_metrics([0, 0, 1], 2) == gk.chance_metrics(torch.tensor([0, 0, 1]), 2)
-    for same in ([0, 1.5, 7], torch.tensor([0, 1.5, 7]).numpy()):
+    array = torch.tensor([7, 1.5, 0]).numpy()[::-1]
+    for same in ([0, 1.5, 7], array, array.astype(">f8")):
         assert gk.recall_at_k(same, 2) == pytest.approx(200 / 3)
         assert gk.rank_histogram(same, 8).queries.tolist() == [1, 1, 0, 1]
     folds = [gk.fold_metrics((image, text), index, 2) for index in (range(12), torch.arange(12))]

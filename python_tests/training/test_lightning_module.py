@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ pl = pytest.importorskip("pytorch_lightning")
 
 from lightning_cases import make_module, make_trainer, parameters  # noqa: E402
 
+from goal_kernels import functional, notices  # noqa: E402
 from goal_kernels.training.data_module import RetrievalDataModule  # noqa: E402
 from goal_kernels.training.evaluation import evaluate, read_oracle  # noqa: E402
 from goal_kernels.training.options import ImageOptions, TextOptions  # noqa: E402
@@ -54,6 +56,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     second = make_module(data, **options)
     make_trainer(3).fit(second, datamodule=data, ckpt_path=str(tmp_path / "half.ckpt"))
     assert torch.equal(parameters(whole), parameters(second))
+
+
+def test_rows_that_are_long_on_purpose_are_no_news(data: RetrievalDataModule, monkeypatch) -> None:
+    """The driver has no `normalize=True` to advise who turned its `normalize` off (VSE0)."""
+
+    def heard(**options) -> list[str]:
+        monkeypatch.setattr(notices, "_given", set())
+        monkeypatch.setattr(functional, "similarity_watch", notices.SimilarityWatch())
+        module = make_module(data, **options)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            module.loss(*torch.full((2, 4, 3), 9.0), None, 0)
+        return [str(w.message) for w in caught if "unit length" in str(w.message)]
+
+    assert len(heard()) == 1
+    assert not heard(image=ImageOptions(normalize=False))
+    assert not heard(text=TextOptions(word_dim=8, normalize=False))
 
 
 class Constant(nn.Module):
