@@ -16,7 +16,6 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels import notices
 from goal_kernels.distributed import synchronize_batch_norm
 from goal_kernels.training.batch_share import BatchShare, augment_share
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
@@ -107,8 +106,6 @@ class RetrievalModule(pl.LightningModule):
         check_rates(lr=lr, weight_decay=weight_decay)
         self.objective = make_objective(objective, objective_parameters)
         self.model = build_model(image, text, sizes, embed_dim, pretrained=not weights_to_follow())
-        if not (image.normalize and text.normalize):
-            notices.expect("length")  # as in VSE0
         self.loss = WarmedLoss(
             self.objective,
             WarmupSchedule(warmup_steps, blend_steps),

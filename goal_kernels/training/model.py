@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from goal_kernels import notices
 from goal_kernels.training.augmentation import word_dropout
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
@@ -150,4 +151,6 @@ def build_model(
     pretrained: bool = True,
 ) -> VSE:
     """The model that the options describe; arguments and errors are those of `VSE`."""
+    if not (image.normalize and text.normalize):
+        notices.expect("length")  # as in VSE0
     return VSE(image, text, sizes, embed_dim, pretrained)
