@@ -40,11 +40,11 @@ $(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(SOURCES)
 demo: setup
 	@$(SAY) "demo 1/2: the dataset GoalWorld, generated in $(DATA) (half a minute)"
 	$(BIN)/goal-kernels data synth --folder $(DATA)
-	@$(SAY) "demo 2/2: training, test and report, in $(RUNS) (6 minutes on two cores)"
+	@$(SAY) "demo 2/2: training, test and report, in $(RUNS) (6 to 15 minutes on two cores)"
 	$(BIN)/goal-kernels fit --config goalworld --data.folder $(DATA) --run.root $(RUNS)
 
 test: setup
-	@$(SAY) "every test, on $(JOBS) cores at once (5 minutes on two cores)"
+	@$(SAY) "every test, on $(JOBS) cores at once (5 to 9 minutes on two cores)"
 	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 16 --dist worksteal
 
 lint: setup
