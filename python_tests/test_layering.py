@@ -13,7 +13,7 @@ LAYERS = (
     {"constants", "operators", "backends.scores", "backends.answers", "extras", "terminal"},
     {"backends.base", "native", "backends.reference_rank"},
     {"registry", "pairs", "normalization", "notices", "backends.arguments"},
-    {"elements", "reference", "backends.composed"},
+    {"elements", "reference"},
     {"objective", "backends.reference", "backends.cpu", "backends.gpu*"},
     {"backends.chunked"},
     {"backends", "weights", "statistics", "checks"},

@@ -109,7 +109,7 @@ def create_run_folder(
 ) -> RunFolder:
     """Make `root/name`, or `root/name-2`, `root/name-3`, ... when runs of that name exist.
 
-    Nobody sees a folder without its first files: they are written under another name first.
+    The folder appears with its first files in it: they are written under another name first.
 
     Args:
         fill: writes these files.
