@@ -16,8 +16,9 @@ from goal_kernels import elements  # noqa: F401, the registry is never without t
 if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run time
     from goal_kernels.backends import BackendUnavailableError
     from goal_kernels.backends.explain import available_backends, explain_backend
-    from goal_kernels.functional import MinedPairs, goal_loss, goal_loss_from_similarity, mine
+    from goal_kernels.functional import goal_loss, goal_loss_from_similarity
     from goal_kernels.graphs import GraphedLoss, graphed_loss
+    from goal_kernels.mining import MinedPairs, mine
     from goal_kernels.modules import GOALLoss
     from goal_kernels.objective import Objective, builtin_objectives
     from goal_kernels.registry import (
@@ -77,6 +78,7 @@ _HOMES = (
     "backends.explain",
     "functional",
     "graphs",
+    "mining",
     "modules",
     "objective",
     "registry",

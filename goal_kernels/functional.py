@@ -7,12 +7,11 @@ from typing import Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from goal_kernels import checks, ops
+from goal_kernels import checks, ops, rectangular
 from goal_kernels.backends import resolve
-from goal_kernels.backends.answers import Forward, Found, Mined
+from goal_kernels.backends.answers import Forward, Found, Mined, unpack_terms
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
-from goal_kernels.checks import Index, Rows
-from goal_kernels.constants import BETA, EPSILON
+from goal_kernels.checks import Index
 from goal_kernels.notices import similarity_watch
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.statistics import MiningStatistics
@@ -21,23 +20,7 @@ from goal_kernels.weights import DIRECTIONS, weigh
 REDUCTIONS = ("sum", "mean")
 
 
-class MinedPairs(NamedTuple):
-    """The mined quantities of [N, D] images against [M, D] texts.
-
-    positive [N]: similarity of each image to its own text, -inf where it has none.
-    negative_text, hardest_text [N]: similarity and index of each image's hardest negative text.
-    negative_image, hardest_image [M]: of each text's hardest negative image. -inf and -1: none.
-    Similarities are float32 (float64 for float64 inputs), indices int64.
-    """
-
-    positive: Tensor
-    negative_text: Tensor
-    hardest_text: Tensor
-    negative_image: Tensor
-    hardest_image: Tensor
-
-
-def _choose(
+def choose_backend(
     backend: str, device_type: str, dtype: torch.dtype, precision: str | None
 ) -> tuple[str, str]:
     """The backend and the precision of a call; a constant while the caller's arguments are."""
@@ -47,7 +30,7 @@ def _choose(
 
 # What torch.compiler.assume_constant_result sets; calling it would import the whole compiler, which
 # costs more than everything else here together.
-_choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
+choose_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class _Options(NamedTuple):
@@ -80,13 +63,39 @@ def _statistics(objective: Objective, value: Tensor, forward: Forward) -> Mining
     )
 
 
+def check_pairing(
+    images: Tensor,
+    texts: Tensor,
+    text_to_image: Index | None,
+    image_ids: Index | None,
+    text_ids: Index | None,
+    name: str = "text_embeddings",
+) -> tuple[Tensor | None, tuple[Tensor | None, Tensor | None]]:
+    """Which image each of the texts belongs to, None: the one of its number; and the ids.
+
+    Args: name: of the argument that has the texts.
+    """
+    rows, columns, device = len(images), len(texts), images.device
+    if text_to_image is None:
+        checks.check_batch(rows, columns, name)
+        return None, checks.check_ids(image_ids, text_ids, rows, columns, device)
+    owner = checks.check_text_to_image(text_to_image, rows, columns, device)
+    checks.check_some_pair(owner, rows, name)
+    return owner, checks.check_owned_ids(image_ids, text_ids, owner, rows)
+
+
 def _finish(
-    objective: Objective, forward: Forward, options: _Options
+    objective: Objective, forward: Forward, options: _Options, owner: Tensor | None, images: int
 ) -> Tensor | tuple[Tensor, MiningStatistics]:
-    """Reduce the value, and add the statistics. forward: its value carries the gradient."""
+    """Reduce the value, and add the statistics.
+
+    Args:
+        forward: its value carries the gradient.
+        owner: the image of each text, None: the one of its number. images: how many there are.
+    """
     loss = forward.value
     if options.reduction == "mean":
-        loss = loss / forward.hardest.shape[1]
+        loss = loss / (images if owner is None else rectangular.owned(owner, images).sum())
     if options.return_stats:
         return loss, _statistics(objective, forward.value.detach(), forward)
     return loss
@@ -102,22 +111,25 @@ def _weigh(objective: Objective, found: Found, direction: str) -> Forward:
 @overload
 def goal_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., normalize: bool = ...,
-    reduction: str = ..., direction: str = ..., precision: str | None = ..., backend: str = ...,
+    text_to_image: Index | None = ..., image_ids: Index | None = ...,
+    text_ids: Index | None = ..., normalize: bool = ..., reduction: str = ...,
+    direction: str = ..., precision: str | None = ..., backend: str = ...,
     return_stats: Literal[False] = ..., **parameters: float,
 ) -> Tensor: ...
 @overload
 def goal_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., normalize: bool = ...,
-    reduction: str = ..., direction: str = ..., precision: str | None = ..., backend: str = ...,
+    text_to_image: Index | None = ..., image_ids: Index | None = ...,
+    text_ids: Index | None = ..., normalize: bool = ..., reduction: str = ...,
+    direction: str = ..., precision: str | None = ..., backend: str = ...,
     return_stats: Literal[True], **parameters: float,
 ) -> tuple[Tensor, MiningStatistics]: ...
 @overload
 def goal_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., normalize: bool = ...,
-    reduction: str = ..., direction: str = ..., precision: str | None = ..., backend: str = ...,
+    text_to_image: Index | None = ..., image_ids: Index | None = ...,
+    text_ids: Index | None = ..., normalize: bool = ..., reduction: str = ...,
+    direction: str = ..., precision: str | None = ..., backend: str = ...,
     return_stats: bool, **parameters: float,
 ) -> Tensor | tuple[Tensor, MiningStatistics]: ...
 # fmt: on
@@ -126,6 +138,7 @@ def goal_loss(
     text_embeddings: Tensor,
     objective: Objective | str,
     *,
+    text_to_image: Index | None = None,
     image_ids: Index | None = None,
     text_ids: Index | None = None,
     normalize: bool = False,
@@ -145,16 +158,23 @@ def goal_loss(
 
     Args:
         image_embeddings, text_embeddings: [B, D] float16, bfloat16, float32 or float64, B >= 1,
-            any strides; row i of one is the positive of row i of the other. Two dtypes are promoted
-            as torch does it. Rows are to be of unit length (see `normalize`): a similarity far
-            beyond 1 is warned about, once per process and without waiting for a GPU. A pair alone
-            has no negative: its loss and gradients are 0, with a warning, once per process.
+            any strides; row i of one is the positive of row i of the other. With `text_to_image`
+            [N, D] and [M, D]. Two dtypes are promoted as torch does it. Rows are to be of unit
+            length (see `normalize`): a similarity far beyond 1 is warned about, once per process
+            and without waiting for a GPU. A pair alone has no negative: its loss and gradients are
+            0, with a warning, once per process.
         objective: an `Objective`, or "triplet/pair" such as "nca/sigmoid_ms".
-        image_ids, text_ids: [B] integers, tensor, array or list; items with equal ids are never
-            negatives of each other. One of them alone stands for both.
+        text_to_image: [M] integers, tensor, array or list: the image that each text belongs to,
+            -1 for none. Every text with an image is a pair; the texts of an image are never its
+            negatives; a text of no image and an image of no text are negatives only. None: text i
+            belongs to image i. Out of range: ValueError on the CPU, elsewhere as -1.
+        image_ids, text_ids: [B] integers, or [N] and [M]; items with equal ids are never negatives
+            of each other. One of them alone stands for both; with `text_to_image` only image_ids
+            may stand alone, for the texts of each image.
         normalize: divide each row by its length first, as F.normalize does; differentiated through,
             but rows shorter than 1e-12 get no gradient, where torch's is infinite in float16.
-        reduction: "sum" (as in the paper and VSE) or "mean" (value and gradients divided by B).
+        reduction: "sum" (as in the paper and VSE) or "mean" (value and gradients divided by the
+            number of pairs).
         direction: "both", or one of "i2t" (images are anchors) and "t2i".
         precision: "highest", "high" or "medium", torch's words for float32 products; None follows
             torch.get_float32_matmul_precision(). Weights always use similarities of full precision.
@@ -177,55 +197,61 @@ def goal_loss(
     """
     objective = as_objective(objective, parameters)
     embeddings = checks.check_embeddings(image_embeddings, text_embeddings)
-    image_embeddings, text_embeddings = embeddings
-    batch = image_embeddings.shape[0]
-    checks.check_batch(batch, text_embeddings.shape[0])
     checks.check_precision(precision)
     checks.check_flag("normalize", normalize)
     options = _Options(reduction, direction, return_stats)
     options.check()
-    device = image_embeddings.device
-    ids = checks.check_ids(image_ids, text_ids, batch, batch, device)
-    name, precision = _choose(backend, device.type, image_embeddings.dtype, precision)
-    if objective.built_in:
+    owner, ids = check_pairing(*embeddings, text_to_image, image_ids, text_ids)
+    image, text = embeddings
+    name, precision = choose_backend(backend, image.device.type, image.dtype, precision)
+    query = SearchQuery(
+        objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
+    )
+    if owner is not None:
+        found = rectangular.search(name, *embeddings, owner, ids, query)
+        with torch.no_grad():
+            forward, terms = rectangular.weigh_pairs(objective, found, owner, direction)
+        value = torch.ops.goal_kernels.attach_terms(
+            text, image, forward.value, *terms, found.scales_of_rows, name
+        )
+        forward = forward._replace(value=value)
+    elif objective.built_in:
         forward = ops.forward(name, *embeddings, ids, objective, (direction, normalize, precision))
     else:
-        query = SearchQuery(
-            objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
-        )
         found = ops.search(name, *embeddings, Pairing(None, *ids), query)
         forward = _weigh(objective, found, direction)
         value = torch.ops.goal_kernels.attach(*embeddings, *forward, name)
         forward = forward._replace(value=value)
     if not normalize:
         similarity_watch.look(forward.vectors)
-    return _finish(objective, forward, options)
+    return _finish(objective, forward, options, owner, len(image))
 
 
 # fmt: off
 @overload
 def goal_loss_from_similarity(
-    similarity: Tensor, objective: Objective | str, *, image_ids: Index | None = ...,
-    text_ids: Index | None = ..., reduction: str = ..., direction: str = ...,
-    return_stats: Literal[False] = ..., **parameters: float,
+    similarity: Tensor, objective: Objective | str, *, text_to_image: Index | None = ...,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., reduction: str = ...,
+    direction: str = ..., return_stats: Literal[False] = ..., **parameters: float,
 ) -> Tensor: ...
 @overload
 def goal_loss_from_similarity(
-    similarity: Tensor, objective: Objective | str, *, image_ids: Index | None = ...,
-    text_ids: Index | None = ..., reduction: str = ..., direction: str = ...,
-    return_stats: Literal[True], **parameters: float,
+    similarity: Tensor, objective: Objective | str, *, text_to_image: Index | None = ...,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., reduction: str = ...,
+    direction: str = ..., return_stats: Literal[True], **parameters: float,
 ) -> tuple[Tensor, MiningStatistics]: ...
 @overload
 def goal_loss_from_similarity(
-    similarity: Tensor, objective: Objective | str, *, image_ids: Index | None = ...,
-    text_ids: Index | None = ..., reduction: str = ..., direction: str = ...,
-    return_stats: bool, **parameters: float,
+    similarity: Tensor, objective: Objective | str, *, text_to_image: Index | None = ...,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., reduction: str = ...,
+    direction: str = ..., return_stats: bool, **parameters: float,
 ) -> Tensor | tuple[Tensor, MiningStatistics]: ...
 # fmt: on
 def goal_loss_from_similarity(
     similarity: Tensor,
     objective: Objective | str,
     *,
+    text_to_image: Index | None = None,
     image_ids: Index | None = None,
     text_ids: Index | None = None,
     reduction: str = "sum",
@@ -237,72 +263,39 @@ def goal_loss_from_similarity(
 
     Args:
         similarity: [B, B] float16, bfloat16, float32 or float64, image i against text j, B >= 1;
-            the diagonal holds the positives. Made for cosines, whatever the model: hyper-parameters
-            are similarities.
+            the diagonal holds the positives. With `text_to_image` [N, M]. Made for cosines,
+            whatever the model: hyper-parameters are similarities.
         Others: as in `goal_loss`.
 
-    Returns: as `goal_loss`. The gradient of `similarity` is [B, B] with at most 3 B entries that
-        are not zero; see `goal_loss` for what differentiates it.
+    Returns: as `goal_loss`. The gradient of `similarity` has its shape and at most 3 B entries that
+        are not zero (N + 2 M); see `goal_loss` for what differentiates it.
 
     Raises: TypeError, ValueError naming the argument.
     """
     objective = as_objective(objective, parameters)
     checks.check_similarity(similarity)
-    batch = similarity.shape[0]
     options = _Options(reduction, direction, return_stats)
     options.check()
-    ids = checks.check_ids(image_ids, text_ids, batch, batch, similarity.device)
+    owner, ids = check_pairing(
+        similarity, similarity.T, text_to_image, image_ids, text_ids, "similarity"
+    )
+    if owner is not None:  # texts as rows, as in `rectangular`
+        scores, pairing = similarity.T, Pairing(owner, *reversed(ids))
+    else:
+        scores, pairing = similarity, Pairing(None, *ids)
     positive, *mined = torch.ops.goal_kernels.mine_similarity(
-        similarity.detach(),
-        *ids,
+        scores.detach(),
+        *pairing,
         objective.pair_element.relative,
         objective.epsilon,
         objective.beta,
     )
-    forward = _weigh(objective, Found.pack(positive, Mined(*mined)), direction)
-    value = torch.ops.goal_kernels.attach_similarity(similarity, *forward)
-    return _finish(objective, forward._replace(value=value), options)
-
-
-def mine(
-    image_embeddings: Rows,
-    text_embeddings: Rows,
-    *,
-    target: Index | None = None,
-    image_ids: Index | None = None,
-    text_ids: Index | None = None,
-    normalize: bool = False,
-    precision: str | None = None,
-    backend: str = "auto",
-) -> MinedPairs:
-    """Hardest negatives of both directions, without gradient and without the similarity matrix.
-
-    Args:
-        image_embeddings, text_embeddings: [N, D] and [M, D], N, M >= 1, dtypes as in `goal_loss`;
-            tensors, or numpy arrays.
-        target: [N] integers, the text that belongs to each image; None means text i, and a value
-            outside [0, M) that the image has none. An image's own text is never its negative.
-        Others: as in `goal_loss`.
-
-    Returns: `MinedPairs`.
-
-    Raises: as `goal_loss`.
-    """
-    image, text = checks.check_embeddings(
-        checks.as_tensor(image_embeddings), checks.as_tensor(text_embeddings)
-    )
-    rows, columns = image.shape[0], text.shape[0]
-    if rows == 0 or columns == 0:
-        raise ValueError(f"image_embeddings: expected N, M >= 1, got N = {rows}, M = {columns}.")
-    checks.check_precision(precision)
-    checks.check_flag("normalize", normalize)
-    device = image.device
-    if target is not None:
-        target = checks.check_index_vector("target", target, rows, device)
-    ids = checks.check_ids(image_ids, text_ids, rows, columns, device)
-    name, precision = _choose(backend, device.type, image.dtype, precision)
-    query = SearchQuery("none", EPSILON, BETA, normalize, precision)
-    found = ops.search(name, image, text, Pairing(target, *ids), query)
-    positive, negative_text, negative_image = found.values.split((rows, rows, columns))
-    hardest_text, hardest_image = found.indices.split((rows, columns))
-    return MinedPairs(positive, negative_text, hardest_text, negative_image, hardest_image)
+    found = Found.pack(positive, Mined(*mined))
+    if owner is not None:
+        with torch.no_grad():
+            forward, terms = rectangular.weigh_pairs(objective, found, owner, direction)
+    else:
+        forward = _weigh(objective, found, direction)
+        terms, _ = unpack_terms(forward.vectors, forward.hardest)
+    value = torch.ops.goal_kernels.attach_similarity(scores, forward.value, *terms)
+    return _finish(objective, forward._replace(value=value), options, owner, len(similarity))

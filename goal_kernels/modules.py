@@ -32,6 +32,8 @@ class GOALLoss(nn.Module, Generic[Result]):
             text_embeddings: Tensor,
             image_ids: Index | None = None,
             text_ids: Index | None = None,
+            *,
+            text_to_image: Index | None = None,
         ) -> Result: ...
 
     # fmt: off
@@ -82,12 +84,18 @@ class GOALLoss(nn.Module, Generic[Result]):
         text_embeddings: Tensor,
         image_ids: Index | None = None,
         text_ids: Index | None = None,
+        *,
+        text_to_image: Index | None = None,
     ) -> Tensor | tuple[Tensor, MiningStatistics]:
-        """See `goal_loss`: [B, D], [B, D], optional ids [B] -> 0-d loss, or (loss, stats)."""
+        """See `goal_loss`: [B, D], [B, D], optional ids [B] -> 0-d loss, or (loss, stats).
+
+        With `text_to_image` [M]: [N, D], [M, D], optional ids [N], [M].
+        """
         return goal_loss(
             image_embeddings,
             text_embeddings,
             self.objective,
+            text_to_image=text_to_image,
             image_ids=image_ids,
             text_ids=text_ids,
             normalize=self.normalize,

@@ -51,7 +51,7 @@ class SimilarityWatch:
 
     def look(self, vectors: Tensor) -> None:
         """vectors: as in `Forward`, [VECTORS, B] at least; what is not finite says nothing."""
-        if torch.compiler.is_compiling() or "length" in _given or not _has_numbers(vectors):
+        if "length" in _given or not has_numbers(vectors):
             return
         self._calls += 1
         due = self._calls & (self._calls - 1) == 0
@@ -73,8 +73,10 @@ class SimilarityWatch:
             )
 
 
-def _has_numbers(tensor: Tensor) -> bool:
+def has_numbers(tensor: Tensor) -> bool:
     """Whether numbers can be read, now or later; not within the capture of a CUDA graph."""
+    if torch.compiler.is_compiling():
+        return False
     if type(tensor) is not Tensor or torch._C._are_functorch_transforms_active():
         return False
     if torch._C._len_torch_dispatch_stack() > 0:

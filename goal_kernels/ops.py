@@ -1,8 +1,9 @@
 """The operators, registered with torch.library under `goal_kernels::`.
 
-For every backend `search_<backend>`, `forward_<backend>` and `backward_<backend>` with one schema
-each, so which kernel ran is never a guess. `forward_*` carries the gradient of a built-in
-objective; `attach` hands back a value with the gradient of weights computed elsewhere.
+For every backend `search_<backend>`, `forward_<backend>`, `backward_<backend>` and
+`apply_<backend>` with one schema each, so which kernel ran is never a guess. `forward_*` carries
+the gradient of a built-in objective on a square batch; the `attach*` hand back a value with the
+gradient of weights computed elsewhere, `attach_terms` for any [N, D] and [M, D].
 None of them can be differentiated twice: the GOAL gradient is not the derivative of the value
 (docs/derivation.md, section 3), so a second derivative would be a plausible wrong number.
 """
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends import BACKENDS, find_backend
-from goal_kernels.backends.answers import VECTORS, Forward, Found, unpack_terms
+from goal_kernels.backends.answers import VECTORS, Forward, Found, GradientTerms, row_scales
 from goal_kernels.backends.base import (
     Backend,
     Pairing,
@@ -28,7 +29,7 @@ from goal_kernels.backends.base import (
 )
 from goal_kernels.objective import Objective
 from goal_kernels.operators import define_operator
-from goal_kernels.pairs import relative_query
+from goal_kernels.pairs import relative_query, value_at
 from goal_kernels.reference import apply_similarity, mine_similarity
 from goal_kernels.weights import weigh
 
@@ -43,7 +44,8 @@ _SEARCH_SCHEMA = (
     "Tensor counts, Tensor scales_of_rows)"
 )
 _MINE_SIMILARITY_SCHEMA = (
-    f"(Tensor similarity, {_IDS}, str relative, float epsilon, float beta) -> ({_MINED})"
+    f"(Tensor similarity, Tensor? target, {_IDS}, str relative, float epsilon, float beta)"
+    f" -> ({_MINED})"
 )
 _FORWARD_SCHEMA = (
     f"(Tensor image, Tensor text, {_IDS}, str triplet, str pair, float tau, float alpha, "
@@ -58,12 +60,20 @@ _ATTACH_SCHEMA = (
     "(Tensor image, Tensor text, Tensor value, Tensor vectors, Tensor hardest, str backend)"
     " -> Tensor"
 )
-_BACKWARD_SIMILARITY_SCHEMA = (
-    "(Tensor grad_loss, Tensor similarity, Tensor vectors, Tensor hardest) -> Tensor"
+_TERMS = (
+    "Tensor hardest_text, Tensor hardest_image, Tensor? target, Tensor positive_weight, "
+    "Tensor row_weight, Tensor column_weight"
 )
-_ATTACH_SIMILARITY_SCHEMA = (
-    "(Tensor similarity, Tensor value, Tensor vectors, Tensor hardest) -> Tensor"
+_APPLY_SCHEMA = (
+    f"(Tensor grad_loss, Tensor image, Tensor text, {_TERMS}, Tensor scales_of_rows, "
+    "bool need_image, bool need_text) -> (Tensor grad_image, Tensor grad_text)"
 )
+_ATTACH_TERMS_SCHEMA = (
+    f"(Tensor image, Tensor text, Tensor value, {_TERMS}, Tensor scales_of_rows, str backend)"
+    " -> Tensor"
+)
+_BACKWARD_SIMILARITY_SCHEMA = f"(Tensor grad_loss, Tensor similarity, {_TERMS}) -> Tensor"
+_ATTACH_SIMILARITY_SCHEMA = f"(Tensor similarity, Tensor value, {_TERMS}) -> Tensor"
 
 
 def _search(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
@@ -89,28 +99,18 @@ def _search_fake(image: Tensor, text: Tensor, *question: Any) -> tuple[Tensor, .
     return values(rows + both), integers(both), values(sums), integers(sums), scales
 
 
-def _mine_similarity(
-    similarity: Tensor,
-    image_ids: Tensor | None,
-    text_ids: Tensor | None,
-    relative: str,
-    epsilon: float,
-    beta: float,
-) -> tuple[Tensor, ...]:
+def _mine_similarity(similarity: Tensor, *question: Any) -> tuple[Tensor, ...]:
+    pairing, (relative, epsilon, beta) = Pairing(*question[:3]), question[3:]
     scores = similarity.to(accumulate_dtype(similarity.dtype))
-    positive = scores.diagonal().clone()
+    if pairing.target is None:
+        positive = scores.diagonal().clone()
+    else:
+        positive = value_at(scores, pairing.target)
     query = relative_query(relative, positive, epsilon, beta)
-    return (positive, *mine_similarity(scores, Pairing(None, image_ids, text_ids), query))
+    return (positive, *mine_similarity(scores, pairing, query))
 
 
-def _mine_similarity_fake(
-    similarity: Tensor,
-    image_ids: Tensor | None,
-    text_ids: Tensor | None,
-    relative: str,
-    epsilon: float,
-    beta: float,
-) -> tuple[Tensor, ...]:
+def _mine_similarity_fake(similarity: Tensor, *question: Any) -> tuple[Tensor, ...]:
     rows, columns = similarity.shape
     dtype = accumulate_dtype(similarity.dtype)
 
@@ -120,7 +120,7 @@ def _mine_similarity_fake(
     def integers(size: int) -> Tensor:
         return similarity.new_empty(size, dtype=torch.int64)
 
-    sums = (0, 0) if relative == "none" else (rows, columns)
+    sums = (0, 0) if question[3] == "none" else (rows, columns)
     return (
         values(rows),
         *(values(rows), integers(rows), values(columns), integers(columns)),
@@ -228,12 +228,35 @@ def _backward_fake(
     return grad_image, grad_text
 
 
-def _backward_similarity(
-    grad_loss: Tensor, similarity: Tensor, vectors: Tensor, hardest: Tensor
-) -> Tensor:
-    terms, _ = unpack_terms(vectors, hardest)
-    rows, columns = similarity.shape
-    grad = apply_similarity(grad_loss.to(vectors.dtype), (rows, columns), terms)
+def _apply(backend: Backend) -> Callable[..., tuple[Tensor, Tensor]]:
+    def apply(grad_loss: Tensor, image: Tensor, text: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        terms, (scales_of_rows, *need) = GradientTerms(*rest[:6]), rest[6:]
+        scales = row_scales(scales_of_rows, (len(image), len(text)))
+        scale = grad_loss.to(terms.row_weight.dtype)
+        grads = backend.apply(scale, image, text, terms, scales, (need[0], need[1]))
+        grad_image, grad_text = (image.new_empty(0) if g is None else g for g in grads)
+        return grad_image, grad_text
+
+    return apply
+
+
+def _attach_terms_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    image, text, _, *terms, backend = inputs
+    ctx.save_for_backward(image, text, *terms)
+    ctx.backend, ctx.arguments = backend, len(inputs)
+
+
+def _propagate_terms(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+    need_image, need_text = ctx.needs_input_grad[:2]
+    operator = getattr(torch.ops.goal_kernels, f"apply_{ctx.backend}")
+    grad_image, grad_text = operator(grad_loss, *ctx.saved_tensors, need_image, need_text)
+    absent = (None,) * (ctx.arguments - 2)
+    return (grad_image if need_image else None, grad_text if need_text else None, *absent)
+
+
+def _backward_similarity(grad_loss: Tensor, similarity: Tensor, *rest: Tensor) -> Tensor:
+    terms = GradientTerms(*rest)
+    grad = apply_similarity(grad_loss.to(terms.row_weight.dtype), similarity.shape, terms)
     return grad.to(similarity.dtype)
 
 
@@ -246,19 +269,20 @@ def _attach_similarity(similarity: Tensor, value: Tensor, *rest: Any) -> Tensor:
 
 
 def _attach_similarity_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    similarity, _, vectors, hardest = inputs
-    ctx.save_for_backward(similarity, vectors, hardest)
+    similarity, _, *terms = inputs
+    ctx.save_for_backward(similarity, *terms)
 
 
 def _propagate_similarity(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
     grad = torch.ops.goal_kernels.backward_similarity(grad_loss, *ctx.saved_tensors)
-    return grad, None, None, None
+    return grad, *(None,) * 7
 
 
 for _backend in BACKENDS:
     _name = _backend.name
     define_operator(f"search_{_name}", _SEARCH_SCHEMA, _search(_backend), _search_fake)
     define_operator(f"backward_{_name}", _BACKWARD_SCHEMA, _backward(_backend), _backward_fake)
+    define_operator(f"apply_{_name}", _APPLY_SCHEMA, _apply(_backend), _backward_fake)
     define_operator(
         f"forward_{_name}",
         _FORWARD_SCHEMA,
@@ -268,6 +292,14 @@ for _backend in BACKENDS:
         partial(_forward_setup, backend=_name),
     )
 define_operator("attach", _ATTACH_SCHEMA, _attach, _attach, _propagate, _attach_setup)
+define_operator(
+    "attach_terms",
+    _ATTACH_TERMS_SCHEMA,
+    _attach,
+    _attach,
+    _propagate_terms,
+    _attach_terms_setup,
+)
 define_operator("mine_similarity", _MINE_SIMILARITY_SCHEMA, _mine_similarity, _mine_similarity_fake)
 define_operator(
     "backward_similarity",

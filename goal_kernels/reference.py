@@ -17,7 +17,7 @@ from torch import Tensor
 from goal_kernels.backends.answers import GradientTerms, Mined, Weighted
 from goal_kernels.backends.base import Pairing, RelativeQuery
 from goal_kernels.constants import NO_INDEX
-from goal_kernels.pairs import default_target, relative_query
+from goal_kernels.pairs import default_target, relative_query, value_at
 
 NEGATIVE_INFINITY = float("-inf")
 
@@ -108,8 +108,7 @@ def mine_similarity(
             value, index = hardest(matrix, mask)
         else:
             index = given[side]
-            value = matrix.gather(1, index.clamp(min=0)[:, None])[:, 0]
-            value = value.masked_fill(index < 0, NEGATIVE_INFINITY)
+            value = value_at(matrix, index)
         if relative.kind == "none":
             total, count = value.new_empty(0), index.new_empty(0)
         else:

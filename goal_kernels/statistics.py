@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,10 @@ from goal_kernels.constants import COLLAPSE_GAP
 class MiningStatistics(NamedTuple):
     """Similarities and indices of one call, with summaries computed on demand.
 
-    All tensors are detached, stay on the device of the embeddings and have B elements. A summary is
-    a 0-d tensor and never synchronises with the device; `summary()` does, once.
+    All tensors are detached, stay on the device of the embeddings and have B elements; with
+    `text_to_image` one for each of the M texts, of which those without an image have -inf for
+    similarities, -1 for indices and do not count. A summary is a 0-d tensor and never synchronises
+    with the device; `summary()` does, once.
 
     positive: similarity of each pair.
     negative_text, hardest_text: similarity and index of each image's hardest negative text; -inf
@@ -34,6 +37,11 @@ class MiningStatistics(NamedTuple):
     value: Tensor
     margin: float
 
+    @property
+    def _pairs(self) -> Tensor:
+        """Which elements are pairs, bool [B]: not the texts without an image."""
+        return self.positive != -math.inf
+
     def _both(self) -> tuple[Tensor, Tensor]:
         """Negatives of both directions, and which of them exist: 2 x [2 B]."""
         negative = torch.cat([self.negative_text, self.negative_image])
@@ -49,7 +57,7 @@ class MiningStatistics(NamedTuple):
     @property
     def mean_positive(self) -> Tensor:
         """Mean similarity of the pairs."""
-        return self.positive.mean()
+        return torch.where(self._pairs, self.positive, 0.0).sum() / self._pairs.sum()
 
     @property
     def mean_hardest_negative(self) -> Tensor:
@@ -60,12 +68,13 @@ class MiningStatistics(NamedTuple):
     @property
     def active_fraction(self) -> Tensor:
         """Share of the 2 B anchors whose weights are not zero, in [0, 1]."""
-        return torch.cat([self.active_text, self.active_image]).to(self.positive.dtype).mean()
+        active = self.active_text.sum() + self.active_image.sum()
+        return active.to(self.positive.dtype) / (2 * self._pairs.sum())
 
     @property
     def rows_without_negative(self) -> Tensor:
         """Number of the 2 B anchors with no negative left after the ids mask, int64."""
-        return (~self._both()[1]).sum()
+        return 2 * self._pairs.sum() - self._both()[1].sum()
 
     @property
     def mean_absolute_gap(self) -> Tensor:

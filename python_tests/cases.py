@@ -70,3 +70,23 @@ def caption_ids(batch: int) -> Tensor:
     """Ids of a batch in which some images come with several captions, unsorted. [B]"""
     generator = torch.Generator().manual_seed(batch)
     return torch.randint(0, max(2, 2 * batch // 3), (batch,), generator=generator)
+
+
+def captioned_batch(
+    images: int, width: int, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch with 0 to 4 texts an image and texts of no image, in no order. [N, D], [M, D], [M]
+
+    The last tensor is the image of each text, -1 for none. The first image has no text.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    texts = torch.randint(0, 5, (images,), generator=generator)
+    texts[0], texts[-1] = 0, 3
+    owner = torch.arange(images).repeat_interleave(texts)
+    owner = torch.cat([owner, torch.full((max(1, images // 4),), -1)])
+    owner = owner[torch.randperm(len(owner), generator=generator)]
+    image = unit_rows(images, width, generator)
+    noise = unit_rows(len(owner), width, generator)
+    text = torch.where((owner >= 0)[:, None], image[owner.clamp(min=0)] + 0.7 * noise, noise)
+    text = torch.nn.functional.normalize(text, dim=1)
+    return image.to(dtype), text.to(dtype), owner

@@ -102,39 +102,46 @@ def run(
     image_ids: Sequence[int] | None = None,
     text_ids: Sequence[int] | None = None,
     direction: str = "both",
+    text_to_image: Sequence[int] | None = None,
 ) -> Outcome:
-    """The whole objective for one square batch."""
-    batch = len(image)
-    similarity = [[math.fsum(image[i] * text[j]) for j in range(batch)] for i in range(batch)]
-    positives = [similarity[i][i] for i in range(batch)]
-    ids = (image_ids or range(batch), text_ids or range(batch))
+    """The whole objective for one batch, square unless `text_to_image` says otherwise."""
+    owner = range(len(image)) if text_to_image is None else text_to_image
+    similarity = [[math.fsum(x * y) for y in text] for x in image]
+    pairs = [(i, j) for j, i in enumerate(owner) if i >= 0]
+    positives = [similarity[i][j] for i, j in pairs]
+
+    def allowed(i: int, j: int) -> bool:
+        same = image_ids is not None and text_ids is not None and image_ids[i] == text_ids[j]
+        return owner[j] != i and not same
+
     value, grads = 0.0, {"i": np.zeros_like(image), "t": np.zeros_like(text)}
-    found: dict[str, list[int]] = {"i": [], "t": []}
-    for anchors, others, anchor, other, chosen in (
-        (image, text, "i", "t", direction != "t2i"),
-        (text, image, "t", "i", direction != "i2t"),
+    found = {"i": [-1] * len(image), "t": [-1] * len(text)}
+    for others, anchor, other, chosen in (
+        (text, "i", "t", direction != "t2i"),
+        (image, "t", "i", direction != "i2t"),
     ):
-        for i in range(batch):
-            own, theirs = (ids[0][i], ids[1]) if anchor == "i" else (ids[1][i], ids[0])
+        rows = {"i": image, "t": text}
+        for number, (i, j) in enumerate(pairs):
+            own, partner = (i, j) if anchor == "i" else (j, i)
             scores = {
-                k: similarity[i][k] if anchor == "i" else similarity[k][i]
-                for k in range(batch)
-                if k != i and theirs[k] != own
+                k: similarity[i][k] if anchor == "i" else similarity[k][j]
+                for k in range(len(others))
+                if (allowed(i, k) if anchor == "i" else allowed(k, j))
             }
-            j = hardest(scores)
-            found[anchor].append(j)
-            if j < 0 or not chosen:
+            hard = hardest(scores)
+            found[anchor][own] = hard
+            if hard < 0 or not chosen:
                 continue
-            p, n = positives[i], scores[j]
+            p, n = positives[number], scores[hard]
             r_pos = r_neg = 0.0
             if pair.endswith("_ms"):
-                r_pos = relative_positive(pair, i, n, positives, h)
-                r_neg = relative_negative(pair, scores, j, positives, h)
+                r_pos = relative_positive(pair, number, n, positives, h)
+                r_neg = relative_negative(pair, scores, hard, positives, h)
             weight = triplet_weight(triplet, p, n, h)
             plus, minus = pair_weight(pair, p, n, r_pos, r_neg, h)
             true_hinge = (triplet, pair) == ("hinge", "constant")
             value += max(0.0, h.margin + n - p) if true_hinge else n - p
-            grads[anchor][i] += weight * (minus * others[j] - plus * others[i])
-            grads[other][j] += weight * minus * anchors[i]
-            grads[other][i] -= weight * plus * anchors[i]
+            grads[anchor][own] += weight * (minus * others[hard] - plus * others[partner])
+            grads[other][hard] += weight * minus * rows[anchor][own]
+            grads[other][partner] -= weight * plus * rows[anchor][own]
     return Outcome(value, grads["i"], grads["t"], found["i"], found["t"])

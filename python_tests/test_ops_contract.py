@@ -28,6 +28,9 @@ LOSSES = {
     "built_in": lambda x, y: gk.goal_loss(x, y, "nca/sigmoid"),
     "custom": lambda x, y: gk.goal_loss(x, y, gk.Objective(always_half, "sigmoid")),
     "similarity": lambda x, y: gk.goal_loss_from_similarity(x @ y.T, "nca/sigmoid"),
+    "captions": lambda x, y: gk.goal_loss(
+        x, y, "nca/sigmoid", text_to_image=torch.arange(len(y)) % 5
+    ),
 }
 
 
@@ -93,6 +96,33 @@ def test_opcheck_backward(name, need, scaled) -> None:
     )
 
 
+def terms_of(image, text, device="cpu"):
+    """Gradient terms of [N, D] and [M, D] with a target: one row has none, some share one."""
+    rows, columns = len(image), len(text)
+    return (
+        torch.randint(-1, columns, (rows,), device=device),
+        torch.randint(-1, rows, (columns,), device=device),
+        torch.randint(-1, columns, (rows,), device=device),
+        *torch.rand(2, rows, device=device).unbind(),
+        torch.rand(columns, device=device),
+    )
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("need", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck_apply(name, need, scaled) -> None:
+    device = device_or_skip(name, torch.float32, 6)
+    image, text = (x.detach() for x in leaves(device=device))
+    text = text[:7]
+    scales = torch.rand(19 if scaled else 0, device=device)
+    terms = terms_of(image, text, device)
+    torch.library.opcheck(
+        getattr(torch.ops.goal_kernels, f"apply_{name}"),
+        (torch.ones((), device=device), image, text, *terms, scales, *need),
+    )
+
+
 def test_opcheck_attach_and_similarity() -> None:
     image, text = leaves()
     found = gk.mine(image, text)
@@ -100,12 +130,14 @@ def test_opcheck_attach_and_similarity() -> None:
     vectors, value = torch.rand(6, 12), torch.tensor(3.0)
     ops = torch.ops.goal_kernels
     torch.library.opcheck(ops.attach, (image, text, value, vectors, hardest, "reference"))
+    terms, none = terms_of(image, text), torch.empty(0)
+    torch.library.opcheck(ops.attach_terms, (image, text, value, *terms, none, "reference"))
     similarity = (image @ text.T).detach()
-    torch.library.opcheck(ops.mine_similarity, (similarity, None, None, "linear", 0.1, 10.0))
-    torch.library.opcheck(ops.backward_similarity, (value, similarity, vectors, hardest))
-    torch.library.opcheck(
-        ops.attach_similarity, (similarity.requires_grad_(), value, vectors, hardest)
-    )
+    for target in (None, terms[2]):
+        question = (target, None, None, "linear", 0.1, 10.0)
+        torch.library.opcheck(ops.mine_similarity, (similarity, *question))
+    torch.library.opcheck(ops.backward_similarity, (value, similarity, *terms))
+    torch.library.opcheck(ops.attach_similarity, (similarity.requires_grad_(), value, *terms))
 
 
 @pytest.mark.parametrize("objective", COMPILED)

@@ -65,6 +65,11 @@ class Scales(NamedTuple):
 UNSCALED = Scales()
 
 
+def row_scales(scales_of_rows: Tensor, sizes: tuple[int, int]) -> Scales:
+    """Both scales from one vector [N + M] of `sizes` N and M; two Nones from an empty one."""
+    return Scales(*scales_of_rows.split(sizes)) if len(scales_of_rows) else UNSCALED
+
+
 class Found(NamedTuple):
     """What `Backend.search` answers, in few tensors: allocating one costs a microsecond.
 
@@ -120,9 +125,7 @@ class Found(NamedTuple):
     @property
     def scales(self) -> Scales:
         """Of image [N] and text [M], or two Nones."""
-        return (
-            Scales(*self.scales_of_rows.split(self.sizes)) if len(self.scales_of_rows) else UNSCALED
-        )
+        return row_scales(self.scales_of_rows, self.sizes)
 
 
 class Weighted(NamedTuple):

@@ -1,9 +1,10 @@
 """The contract of every backend: arguments and results of search, forward, backward and rank.
 
 The objective runs in three stages, *mine -> weight -> apply*. A backend supplies the first as
-`search` and the last as `backward`. The weights in between act on [B] vectors and are plain torch,
+`search` and the last as `apply`. The weights in between act on [B] vectors and are plain torch,
 the same for all backends, so a new objective element needs no code here and a new backend needs to
-know no element; `forward` joins the first two, and a backend may have a faster twin of both.
+know no element. `forward` joins the first two for square batches, `backward` is `apply` of what it
+left; a backend may have faster twins of both.
 
 Shapes: image embeddings [N, D], text embeddings [M, D]. Row i is an image anchor, column j a text
 anchor. Similarity is S[i, j] = <image[i], text[j]>. The *accumulate dtype* is float64 for float64
@@ -19,7 +20,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import Forward, Found, Mined, Weighted
+from goal_kernels.backends.answers import (
+    Forward,
+    Found,
+    GradientTerms,
+    Mined,
+    Scales,
+    Weighted,
+    unpack_terms,
+)
 from goal_kernels.backends.scores import RankCounts
 from goal_kernels.constants import RELATIVE_KINDS as RELATIVE_KINDS
 
@@ -159,6 +168,33 @@ class Backend(ABC):
         return Forward.pack(found, stage.weigh(found.positive, found.mined))
 
     @abstractmethod
+    def apply(
+        self,
+        grad_loss: Tensor,
+        image: Tensor,
+        text: Tensor,
+        terms: GradientTerms,
+        scales: Scales,
+        need: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Sum the gradient rows (docs/derivation.md, eq. 9 and 10).
+
+        grad_image[i] = g (row_weight[i] text[hardest_text[i]] - positive_weight[i] text[target[i]]
+                           + sum over k with hardest_image[k] = i of column_weight[k] text[k])
+        grad_text[j]  = g (column_weight[j] image[hardest_image[j]]
+                           - sum over k with target[k] = j of positive_weight[k] image[k]
+                           + sum over k with hardest_text[k] = j of row_weight[k] image[k])
+
+        Args:
+            grad_loss: g, 0-d, accumulate dtype, on the device of the embeddings.
+            image, text: [N, D] and [M, D]; with scales the raw rows, whose gradients are returned.
+            terms, scales: of N rows and M columns, contiguous.
+            need: whether the image and the text gradient are wanted.
+        Returns: grad_image [N, D] and grad_text [M, D] in the input dtype, contiguous; None where
+            not wanted. Accumulated in the accumulate dtype; bit-equal for equal inputs, for any
+            number of threads.
+        """
+
     def backward(
         self,
         grad_loss: Tensor,
@@ -168,22 +204,13 @@ class Backend(ABC):
         hardest: Tensor,
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Sum the gradient rows, for a square batch; see `GradientTerms`.
-
-        grad_image[i] = g (row_weight[i] text[hardest_text[i]] - positive_weight[i] text[i]
-                           + sum over k with hardest_image[k] = i of column_weight[k] text[k])
-        grad_text[j]  = g (column_weight[j] image[hardest_image[j]] - positive_weight[j] image[j]
-                           + sum over k with hardest_text[k] = j of row_weight[k] image[k])
+        """`apply` for a square batch, from what `forward` left.
 
         Args:
-            grad_loss: g, 0-d, accumulate dtype, on the device of the embeddings.
-            image, text: [B, D] each; with `normalize` the raw rows, whose gradients are returned.
             vectors, hardest: as in `Forward`, hardest with this backend's own rows or without any.
-            need: whether the image and the text gradient are wanted.
-        Returns: grad_image and grad_text [B, D] in the input dtype, contiguous; None where not
-            wanted. Accumulated in the accumulate dtype; bit-equal for equal inputs, for any number
-            of threads.
+            Others: as in `apply`, [B, D] each.
         """
+        return self.apply(grad_loss, image, text, *unpack_terms(vectors, hardest), need)
 
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
         """Count the wrong candidates that score better than the positives, or the same.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import UNSCALED, Found, Mined, Scales, unpack_terms
+from goal_kernels.backends.answers import UNSCALED, Found, GradientTerms, Mined, Scales
 from goal_kernels.backends.base import (
     Backend,
     Call,
@@ -75,16 +75,15 @@ class ReferenceBackend(Backend):
             )
         return Found.pack(positive, mined, scales)
 
-    def backward(
+    def apply(
         self,
         grad_loss: Tensor,
         image: Tensor,
         text: Tensor,
-        vectors: Tensor,
-        hardest: Tensor,
+        terms: GradientTerms,
+        scales: Scales,
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        terms, scales = unpack_terms(vectors, hardest)
         rows = wide_rows(image, scales.image), wide_rows(text, scales.text)
         grads = apply_terms(grad_loss, *rows, terms, need)
         grad_image, grad_text = (

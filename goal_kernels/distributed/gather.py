@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,13 @@ from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
 from torch.nn import functional as F
 
-from goal_kernels.checks import Index, check_embeddings, check_ids
+from goal_kernels.checks import (
+    Index,
+    check_embeddings,
+    check_ids,
+    check_index_vector,
+    check_text_to_image,
+)
 from goal_kernels.distributed.group import rank, world_size
 from goal_kernels.operators import in_forward_mode, refuse_forward_mode
 
@@ -19,16 +26,19 @@ _all_gather = getattr(distributed, "all_gather_single", None) or distributed.all
 
 
 class GatheredPairs(NamedTuple):
-    """The pairs of all N processes, those of rank 0 first.
+    """The pairs of all processes, those of rank 0 first.
 
-    image_embeddings, text_embeddings: [B_total, D], with gradient where the given ones have it.
-    image_ids, text_ids: [B_total] int64, or None.
+    image_embeddings, text_embeddings: [B_total, D], with gradient where the given ones have it;
+        with `text_to_image` [N_total, D] and [M_total, D].
+    image_ids, text_ids: [N_total] and [M_total] int64, or None.
+    text_to_image: [M_total] int64, or None as it was given.
     """
 
     image_embeddings: Tensor
     text_embeddings: Tensor
     image_ids: Tensor | None
     text_ids: Tensor | None
+    text_to_image: Tensor | None = None
 
 
 def rows_per_rank(
@@ -139,21 +149,38 @@ def gather_pairs(
     image_ids: Index | None = None,
     text_ids: Index | None = None,
     *,
+    text_to_image: Index | None = None,
     rows: Sequence[int] | None = None,
+    text_rows: Sequence[int] | None = None,
     averaged_gradients: bool = True,
     group: ProcessGroup | None = None,
 ) -> GatheredPairs:
     """The pairs of all processes: one collective for the embeddings, one for the ids.
 
+    With `text_to_image` one for each side.
+
     Args:
         image_embeddings, text_embeddings: [B, D]; B may differ between processes.
         image_ids, text_ids: [B] integers or None, in every process alike. Ids are compared across
             processes, so they have to mean the same everywhere (rows of one dataset do).
+        text_to_image: [M] integers or None, in every process alike: the image of each text, as in
+            `goal_loss`, among those of this process; they count on through the processes.
+        text_rows: with `text_to_image` the texts of every process, as `rows` are its images.
         Others: as in `gather_rows`.
     Returns: `GatheredPairs`; the given tensors themselves in a single process.
     """
     images, texts = check_embeddings(image_embeddings, text_embeddings)
     batch, device = len(images), images.device
+    if text_to_image is not None:
+        owner = check_text_to_image(text_to_image, batch, len(texts), device)
+        if image_ids is not None:
+            image_ids = check_index_vector("image_ids", image_ids, batch, device)
+        if text_ids is not None:
+            text_ids = check_index_vector("text_ids", text_ids, len(texts), device)
+        pairs = GatheredPairs(images, texts, image_ids, text_ids, owner)
+        if world_size(group) == 1:
+            return pairs
+        return _gather_captioned(pairs, rows, text_rows, averaged_gradients, group)
     ids = check_ids(image_ids, text_ids, batch, len(texts), device)
     if world_size(group) == 1:
         return GatheredPairs(images, texts, *ids)
@@ -176,3 +203,36 @@ def gather_pairs(
         return GatheredPairs(images, texts, None, None)
     together = gather_rows(torch.stack(given, dim=1), rows=counts, group=group)  # [B_total, 2]
     return GatheredPairs(images, texts, *together.unbind(1))
+
+
+def _gather_captioned(
+    given: GatheredPairs,
+    rows: Sequence[int] | None,
+    text_rows: Sequence[int] | None,
+    averaged_gradients: bool,
+    group: ProcessGroup | None,
+) -> GatheredPairs:
+    """`gather_pairs` with `text_to_image`, of several processes."""
+    images, texts, image_ids, text_ids, owner = given
+    assert owner is not None
+    device = images.device
+    counts = list(rows) if rows is not None else rows_per_rank(len(images), device, group)
+    of_texts = (
+        list(text_rows) if text_rows is not None else rows_per_rank(len(texts), device, group)
+    )
+    first = sum(counts[: rank(group)])
+    exists = (owner >= 0) & (owner < len(images))
+    columns = [torch.where(exists, owner + first, -1)]
+    if text_ids is not None:
+        columns.append(text_ids)
+    numbers = gather_rows(torch.stack(columns, dim=1), rows=of_texts, group=group)
+    if image_ids is not None:
+        image_ids = gather_rows(image_ids, rows=counts, group=group)
+    together = partial(gather_rows, averaged_gradients=averaged_gradients, group=group)
+    return GatheredPairs(
+        together(images, rows=counts),
+        together(texts, rows=of_texts),
+        image_ids,
+        None if text_ids is None else numbers[:, 1].contiguous(),
+        numbers[:, 0].contiguous(),
+    )

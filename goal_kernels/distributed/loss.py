@@ -20,16 +20,18 @@ from goal_kernels.statistics import MiningStatistics
 @overload
 def distributed_goal_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., rows: Sequence[int] | None = ...,
-    averaged_gradients: bool = ..., group: ProcessGroup | None = ...,
-    return_stats: Literal[False] = ..., **options: Any,
+    text_to_image: Index | None = ..., image_ids: Index | None = ...,
+    text_ids: Index | None = ..., rows: Sequence[int] | None = ...,
+    text_rows: Sequence[int] | None = ..., averaged_gradients: bool = ...,
+    group: ProcessGroup | None = ..., return_stats: Literal[False] = ..., **options: Any,
 ) -> Tensor: ...
 @overload
 def distributed_goal_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., rows: Sequence[int] | None = ...,
-    averaged_gradients: bool = ..., group: ProcessGroup | None = ...,
-    return_stats: bool, **options: Any,
+    text_to_image: Index | None = ..., image_ids: Index | None = ...,
+    text_ids: Index | None = ..., rows: Sequence[int] | None = ...,
+    text_rows: Sequence[int] | None = ..., averaged_gradients: bool = ...,
+    group: ProcessGroup | None = ..., return_stats: bool, **options: Any,
 ) -> Any: ...
 # fmt: on
 def distributed_goal_loss(
@@ -37,9 +39,11 @@ def distributed_goal_loss(
     text_embeddings: Tensor,
     objective: Objective | str,
     *,
+    text_to_image: Index | None = None,
     image_ids: Index | None = None,
     text_ids: Index | None = None,
     rows: Sequence[int] | None = None,
+    text_rows: Sequence[int] | None = None,
     averaged_gradients: bool = True,
     group: ProcessGroup | None = None,
     **options: Any,
@@ -52,8 +56,8 @@ def distributed_goal_loss(
 
     Args:
         image_embeddings, text_embeddings: [B, D], this process's pairs; B may differ between
-            processes. Other tensors as in `goal_loss`.
-        rows, averaged_gradients, group: as in `gather_rows`.
+            processes. Other tensors as in `goal_loss`, `text_to_image` among this process's images.
+        rows, averaged_gradients, group: as in `gather_rows`; text_rows: as in `gather_pairs`.
         options: `normalize`, `reduction`, `direction`, `precision`, `backend`, `return_stats` and
             hyper-parameters of `goal_loss`. Statistics are those of all pairs; indices count from
             the first of rank 0.
@@ -64,7 +68,9 @@ def distributed_goal_loss(
         text_embeddings,
         image_ids,
         text_ids,
+        text_to_image=text_to_image,
         rows=rows,
+        text_rows=text_rows,
         averaged_gradients=averaged_gradients,
         group=group,
     )
@@ -72,6 +78,7 @@ def distributed_goal_loss(
         pairs.image_embeddings,
         pairs.text_embeddings,
         objective,
+        text_to_image=pairs.text_to_image,
         image_ids=pairs.image_ids,
         text_ids=pairs.text_ids,
         **options,
@@ -118,14 +125,20 @@ class DistributedGOALLoss(GOALLoss[Result]):
         text_embeddings: Tensor,
         image_ids: Index | None = None,
         text_ids: Index | None = None,
+        *,
+        text_to_image: Index | None = None,
     ) -> Tensor | tuple[Tensor, MiningStatistics]:
-        """[B, D], [B, D], optional ids [B] of this process -> 0-d loss, or (loss, stats)."""
+        """[B, D], [B, D], optional ids [B] of this process -> 0-d loss, or (loss, stats).
+
+        With `text_to_image` [M]: [N, D], [M, D], optional ids [N], [M].
+        """
         pairs = gather_pairs(
             image_embeddings,
             text_embeddings,
             image_ids,
             text_ids,
+            text_to_image=text_to_image,
             averaged_gradients=self.averaged_gradients,
             group=self.group,
         )
-        return super().forward(*pairs)
+        return super().forward(*pairs[:4], text_to_image=pairs.text_to_image)

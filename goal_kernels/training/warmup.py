@@ -143,7 +143,7 @@ class WarmedLoss(nn.Module):
         Returns: 0-d loss, and what mining found, in the warm-up too; of the pairs of all processes.
         """
         pairs = gather_pairs(image_embeddings, text_embeddings, image_ids, rows=rows)
-        images, texts, ids, _ = pairs
+        images, texts, ids = pairs[:3]
         weight = self.weight(step)
         dense = isinstance(self.objective, DenseObjective)
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not dense):

@@ -71,6 +71,38 @@ def loss_and_gradients(rows: list[int], options: dict[str, Any], averaged: bool 
     return loss.item(), own.grad, statistics.hardest_text
 
 
+def captioned(rows: list[int], text_rows: list[int], options: dict[str, Any]) -> Any:
+    """Loss, gradients of the own images and texts, hardest texts: several texts an image.
+
+    The texts of a process belong to its own images or to none.
+    """
+    torch.manual_seed(3)
+    image = F.normalize(torch.randn(sum(rows), 8, dtype=torch.float64), dim=1)
+    text = F.normalize(torch.randn(sum(text_rows), 8, dtype=torch.float64), dim=1)
+    firsts = [sum(rows[:r]) for r in range(len(rows))]
+    owners = [
+        first + torch.arange(texts) % (images + 1) if images else torch.full((texts,), -1)
+        for first, images, texts in zip(firsts, rows, text_rows, strict=True)
+    ]
+    owners = [
+        torch.where(owner < first + images, owner, -1)
+        for owner, first, images in zip(owners, firsts, rows, strict=True)
+    ]
+    owner = torch.cat(owners)
+    own, own_texts = own_rows(rows), own_rows(text_rows)
+    owner = owner[own_texts]
+    if world_size() > 1:
+        owner = torch.where(owner >= 0, owner - firsts[rank()], -1)
+    x, y = image[own].clone().requires_grad_(), text[own_texts].clone().requires_grad_()
+    ids = (torch.arange(len(image)) // 2)[own]
+    loss, statistics = distributed_goal_loss(
+        x, y, "nca/sigmoid_ms", text_to_image=owner, image_ids=ids, return_stats=True,
+        averaged_gradients=False, **options,
+    )  # fmt: skip
+    loss.backward()
+    return loss.item(), x.grad, y.grad, statistics.hardest_text
+
+
 def transformed(rows: list[int]) -> tuple[Tensor, str]:
     """Gradient of the own rows by torch.func.grad, and what is said of a forward-mode one."""
     torch.manual_seed(3)

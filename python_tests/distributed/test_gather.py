@@ -49,6 +49,26 @@ def test_loss_and_gradients_are_those_of_one_process(
         assert torch.equal(indices, hardest)
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize(
+    "rows", [([5, 3], [9, 7]), ([2, 4, 1], [6, 3, 5]), ([0, 5], [2, 9])], ids=str
+)
+def test_several_texts_an_image_are_those_of_one_process(
+    processes: Processes, rows: tuple[list[int], list[int]], reduction: str
+) -> None:
+    options = {"reduction": reduction, "backend": "reference"}
+    value, image, text, hardest = tasks.captioned(*rows, options)
+    answers = processes.run(len(rows[0]), tasks.captioned, *rows, options)
+    known = {**options, "rows": rows[0], "text_rows": rows[1]}
+    for found in (answers, processes.run(len(rows[0]), tasks.captioned, *rows, known)):
+        for place, expected in ((1, image), (2, text)):
+            together = torch.cat([answer[place] for answer in found])
+            torch.testing.assert_close(together, expected, rtol=1e-12, atol=1e-14)
+        for other, _, _, indices in found:
+            assert other == pytest.approx(value, rel=1e-13)
+            assert torch.equal(indices, hardest)
+
+
 def test_transforms_of_torch_func(processes: Processes) -> None:
     """A tangent that the collective dropped would look like a derivative of zero."""
     expected, _ = tasks.transformed([8])

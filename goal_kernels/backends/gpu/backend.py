@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
-from goal_kernels.backends.answers import VECTORS, Forward, Found
+from goal_kernels.backends.answers import VECTORS, Forward, Found, GradientTerms, Scales
 from goal_kernels.backends.arguments import as_rows
 from goal_kernels.backends.base import (
     Backend,
@@ -33,6 +33,7 @@ from goal_kernels.backends.gpu.configs import (
 )
 from goal_kernels.backends.gpu.plan import AUTO, HOPPER, STRIP, TILE
 from goal_kernels.backends.gpu.runtime import device_capability, interpreting, load_step, on_device
+from goal_kernels.backends.reference import ReferenceBackend
 from goal_kernels.backends.scores import RankCounts
 
 
@@ -124,6 +125,18 @@ class TritonBackend(Backend):
         image, text = checked_rows(image, text)
         with on_device(image):
             return load_step().backward(grad_loss, image, text, vectors, hardest, need)
+
+    def apply(
+        self,
+        grad_loss: Tensor,
+        image: Tensor,
+        text: Tensor,
+        terms: GradientTerms,
+        scales: Scales,
+        need: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """See `Backend.apply`: torch's ordered sums, since the kernels know square batches only."""
+        return ReferenceBackend().apply(grad_loss, image, text, terms, scales, need)
 
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
         """See `Backend.rank`. Fast products tell most pairs apart, float64 decides the others.

@@ -1,0 +1,86 @@
+"""`mine`: hardest negatives without a loss."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from goal_kernels import checks, ops, rectangular
+from goal_kernels.backends.base import Pairing, SearchQuery
+from goal_kernels.checks import Index, Rows
+from goal_kernels.constants import BETA, EPSILON
+from goal_kernels.functional import choose_backend
+
+
+class MinedPairs(NamedTuple):
+    """The mined quantities of [N, D] images against [M, D] texts.
+
+    positive [N]: similarity of each image to its own text, -inf where it has none; with
+        `text_to_image` [M]: of each text to its own image.
+    negative_text, hardest_text [N]: similarity and index of each image's hardest negative text.
+    negative_image, hardest_image [M]: of each text's hardest negative image. -inf and -1: none.
+    Similarities are float32 (float64 for float64 inputs), indices int64.
+    """
+
+    positive: Tensor
+    negative_text: Tensor
+    hardest_text: Tensor
+    negative_image: Tensor
+    hardest_image: Tensor
+
+
+def mine(
+    image_embeddings: Rows,
+    text_embeddings: Rows,
+    *,
+    target: Index | None = None,
+    text_to_image: Index | None = None,
+    image_ids: Index | None = None,
+    text_ids: Index | None = None,
+    normalize: bool = False,
+    precision: str | None = None,
+    backend: str = "auto",
+) -> MinedPairs:
+    """Hardest negatives of both directions, without gradient and without the similarity matrix.
+
+    Args:
+        image_embeddings, text_embeddings: [N, D] and [M, D], N, M >= 1, dtypes as in `goal_loss`;
+            tensors, or numpy arrays.
+        target: [N] integers, the text that belongs to each image; None means text i, and a value
+            outside [0, M) that the image has none. An image's own text is never its negative.
+        text_to_image: instead of `target` [M] integers, the image of each text, as in `goal_loss`.
+        Others: as in `goal_loss`.
+
+    Returns: `MinedPairs`.
+
+    Raises: as `goal_loss`.
+    """
+    image, text = checks.check_embeddings(
+        checks.as_tensor(image_embeddings), checks.as_tensor(text_embeddings)
+    )
+    rows, columns = image.shape[0], text.shape[0]
+    if rows == 0 or columns == 0:
+        raise ValueError(f"image_embeddings: expected N, M >= 1, got N = {rows}, M = {columns}.")
+    checks.check_precision(precision)
+    checks.check_flag("normalize", normalize)
+    if target is not None and text_to_image is not None:
+        raise ValueError("target: expected None beside text_to_image, which pairs the rows too.")
+    name, precision = choose_backend(backend, image.device.type, image.dtype, precision)
+    query = SearchQuery("none", EPSILON, BETA, normalize, precision)
+    if text_to_image is not None:
+        owner = checks.check_text_to_image(text_to_image, rows, columns, image.device)
+        ids = checks.check_owned_ids(image_ids, text_ids, owner, rows)
+        found = rectangular.search(name, image, text, owner, ids, query)
+        mined = found.mined
+        return MinedPairs(
+            found.positive,
+            *(mined.column_value, mined.column_index),
+            *(mined.row_value, mined.row_index),
+        )
+    if target is not None:
+        target = checks.check_index_vector("target", target, rows, image.device)
+    ids = checks.check_ids(image_ids, text_ids, rows, columns, image.device)
+    found = ops.search(name, image, text, Pairing(target, *ids), query)
+    mined = found.mined
+    return MinedPairs(found.positive, *mined[:4])
