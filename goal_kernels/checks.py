@@ -175,17 +175,17 @@ def check_text_to_image(
     return owner
 
 
-def check_some_pair(text_to_image: Tensor, rows: int, name: str) -> None:
-    """Require an image and, where numbers can be looked at (see above), a text of it.
-
-    Args: name: of the argument that has the texts. Raises: ValueError.
-    """
-    columns = text_to_image.shape[0]
+def check_not_empty(rows: int, columns: int, name: str) -> None:
+    """Require an image and a text. name: of the argument that has the texts. Raises: ValueError."""
     if rows == 0 or columns == 0:
         raise ValueError(
             f"{name}: expected at least one image and one text, got {rows} and {columns}; skip "
             "empty batches, they have no loss."
         )
+
+
+def check_some_pair(text_to_image: Tensor) -> None:
+    """Require a text with an image, where numbers can be looked at. Raises: ValueError."""
     if text_to_image.is_cpu and has_numbers(text_to_image) and int(text_to_image.amax()) < 0:
         raise ValueError(
             "text_to_image: expected a text with an image, got -1 for all: without positive pairs "

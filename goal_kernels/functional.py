@@ -79,8 +79,9 @@ def check_pairing(
     if text_to_image is None:
         checks.check_batch(rows, columns, name)
         return None, checks.check_ids(image_ids, text_ids, rows, columns, device)
+    checks.check_not_empty(rows, columns, name)
     owner = checks.check_text_to_image(text_to_image, rows, columns, device)
-    checks.check_some_pair(owner, rows, name)
+    checks.check_some_pair(owner)
     return owner, checks.check_owned_ids(image_ids, text_ids, owner, rows)
 
 
