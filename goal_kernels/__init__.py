@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run t
     from goal_kernels.graphs import GraphedLoss, graphed_loss
     from goal_kernels.mining import MinedPairs, mine
     from goal_kernels.modules import GOALLoss
+    from goal_kernels.negatives import Sampled, SkipHardest, TopK
     from goal_kernels.objective import Objective, builtin_objectives
     from goal_kernels.registry import (
         Element,
@@ -53,6 +54,9 @@ __all__ = [
     "Objective",
     "Parameter",
     "RetrievalRanks",
+    "Sampled",
+    "SkipHardest",
+    "TopK",
     "available_backends",
     "builtin_objectives",
     "chance_metrics",
@@ -80,6 +84,7 @@ _HOMES = (
     "graphs",
     "mining",
     "modules",
+    "negatives",
     "objective",
     "registry",
     "retrieval",

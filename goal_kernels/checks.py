@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 
 from goal_kernels.backends.base import PRECISIONS
-from goal_kernels.notices import has_numbers, warn_once
+from goal_kernels.notices import warn_once
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGER_DTYPES = (
@@ -24,6 +24,9 @@ INTEGER_DTYPES = (
 Index: TypeAlias = "Tensor | Sequence[int] | NDArray[np.integer[Any]]"
 """Integers, one a row: a tensor, or what torch.as_tensor makes one of."""
 
+
+Mask: TypeAlias = "Tensor | Sequence[bool] | NDArray[np.bool_]"
+"""Booleans, one a row: a tensor, or what torch.as_tensor makes one of."""
 
 Ranks: TypeAlias = "Tensor | Sequence[float] | NDArray[np.number[Any]]"
 """Ranks [Q] of queries, from 0."""
@@ -154,68 +157,6 @@ def check_similarity(similarity: Tensor) -> None:
     _check_matrix("similarity", similarity, "[N, M]")
 
 
-def check_text_to_image(
-    value: object, rows: int, columns: int, device: torch.device | None
-) -> Tensor:
-    """Require the image of each text, [columns]: in [0, rows), or -1 for none.
-
-    Numbers on the CPU are looked at; a GPU would have to be waited for, so there a number that is
-    out of range means none.
-
-    Returns: int64. Raises: TypeError, ValueError.
-    """
-    owner = check_index_vector("text_to_image", value, columns, device)
-    if columns and owner.is_cpu and has_numbers(owner):
-        least, most = (int(end) for end in owner.aminmax())
-        if least < -1 or most >= rows:
-            raise ValueError(
-                f"text_to_image: expected rows of the {rows} images, or -1 for a text of no image, "
-                f"got {least if least < -1 else most}; number the images of the batch from 0."
-            )
-    return owner
-
-
-def check_not_empty(rows: int, columns: int, name: str) -> None:
-    """Require an image and a text. name: of the argument that has the texts. Raises: ValueError."""
-    if rows == 0 or columns == 0:
-        raise ValueError(
-            f"{name}: expected at least one image and one text, got {rows} and {columns}; skip "
-            "empty batches, they have no loss."
-        )
-
-
-def check_some_pair(text_to_image: Tensor) -> None:
-    """Require a text with an image, where numbers can be looked at. Raises: ValueError."""
-    if text_to_image.is_cpu and has_numbers(text_to_image) and int(text_to_image.amax()) < 0:
-        raise ValueError(
-            "text_to_image: expected a text with an image, got -1 for all: without positive pairs "
-            "there is no loss; skip the batch."
-        )
-
-
-def check_owned_ids(
-    image_ids: Index | None, text_ids: Index | None, text_to_image: Tensor, rows: int
-) -> tuple[Tensor | None, Tensor | None]:
-    """As `check_ids` with several texts an image: image_ids alone are the ids of their texts too.
-
-    Returns: int64 [rows] and [columns], or two Nones. Raises: TypeError, ValueError.
-    """
-    if image_ids is None and text_ids is None:
-        return None, None
-    if image_ids is None:
-        raise ValueError(
-            "image_ids: expected the ids of the images beside text_ids and text_to_image, got "
-            "None; ids of the images alone are those of their texts."
-        )
-    images = check_index_vector("image_ids", image_ids, rows, text_to_image.device)
-    if text_ids is not None:
-        columns = text_to_image.shape[0]
-        return images, check_index_vector("text_ids", text_ids, columns, text_to_image.device)
-    owned = (text_to_image >= 0) & (text_to_image < rows)
-    nobody = images.amax() + 1  # the id of no image
-    return images, torch.where(owned, images[text_to_image.clamp(0, rows - 1)], nobody)
-
-
 def check_index_vector(
     name: str, value: object, length: int, device: torch.device | None
 ) -> Tensor:
@@ -255,6 +196,23 @@ def _index_tensor(name: str, value: Any, length: int, device: torch.device | Non
             f"{name}: expected integers [{length}] in a tensor, an array or a list, got "
             f"{type(value).__name__}; number the items from 0."
         ) from error
+
+
+def check_mask(name: str, value: object, length: int, device: torch.device) -> Tensor | None:
+    """Require booleans [length] or None. Raises: TypeError (no booleans), ValueError (length)."""
+    if value is None:
+        return None
+    if not isinstance(value, Tensor):
+        value = torch.as_tensor(value, device=device)
+    check_ordinary(name, value)
+    if value.dtype != torch.bool:
+        raise TypeError(f"{name}: expected booleans [{length}], got {value.dtype}; compare it.")
+    if value.shape != (length,):
+        raise ValueError(
+            f"{name}: expected one boolean per row, shape [{length}], got {list(value.shape)}."
+        )
+    check_same_device(name, value, device)
+    return value.contiguous()
 
 
 def check_ranks(ranks: Ranks) -> Tensor:

@@ -11,9 +11,14 @@ from goal_kernels import checks, ops, rectangular
 from goal_kernels.backends import resolve
 from goal_kernels.backends.answers import Forward, Found, Mined, unpack_terms
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
-from goal_kernels.checks import Index
+from goal_kernels.backends.selection import PLAIN
+from goal_kernels.checks import Index, Mask
+from goal_kernels.negatives import Negatives, as_selection
 from goal_kernels.notices import similarity_watch
 from goal_kernels.objective import Objective, as_objective
+from goal_kernels.pairing_checks import check_pairing
+from goal_kernels.pairs import owned
+from goal_kernels.selection_ops import select_scores
 from goal_kernels.statistics import MiningStatistics
 from goal_kernels.weights import DIRECTIONS, weigh
 
@@ -46,7 +51,9 @@ class _Options(NamedTuple):
         checks.check_flag("return_stats", self.return_stats)
 
 
-def _statistics(objective: Objective, value: Tensor, forward: Forward) -> MiningStatistics:
+def _statistics(
+    objective: Objective, value: Tensor, forward: Forward, skipped: tuple[Tensor, ...]
+) -> MiningStatistics:
     """value: 0-d, without gradient."""
     positive, row_value, column_value, _, row_weight, column_weight = forward.vectors.unbind()[:6]
     hardest_text, hardest_image = forward.hardest[:2].unbind()
@@ -60,45 +67,30 @@ def _statistics(objective: Objective, value: Tensor, forward: Forward) -> Mining
         column_weight != 0,
         value,
         objective.margin,
+        *skipped,
     )
 
 
-def check_pairing(
-    images: Tensor,
-    texts: Tensor,
-    text_to_image: Index | None,
-    image_ids: Index | None,
-    text_ids: Index | None,
-    name: str = "text_embeddings",
-) -> tuple[Tensor | None, tuple[Tensor | None, Tensor | None]]:
-    """Which image each of the texts belongs to, None: the one of its number; and the ids.
-
-    Args: name: of the argument that has the texts.
-    """
-    rows, columns, device = len(images), len(texts), images.device
-    if text_to_image is None:
-        checks.check_batch(rows, columns, name)
-        return None, checks.check_ids(image_ids, text_ids, rows, columns, device)
-    checks.check_not_empty(rows, columns, name)
-    owner = checks.check_text_to_image(text_to_image, rows, columns, device)
-    checks.check_some_pair(owner)
-    return owner, checks.check_owned_ids(image_ids, text_ids, owner, rows)
-
-
 def _finish(
-    objective: Objective, forward: Forward, options: _Options, owner: Tensor | None, images: int
+    objective: Objective,
+    forward: Forward,
+    options: _Options,
+    owner: Tensor | None,
+    images: int,
+    skipped: tuple[Tensor, ...],
 ) -> Tensor | tuple[Tensor, MiningStatistics]:
     """Reduce the value, and add the statistics.
 
     Args:
         forward: its value carries the gradient.
         owner: the image of each text, None: the one of its number. images: how many there are.
+        skipped: see `MiningStatistics`; empty where nothing was left out.
     """
     loss = forward.value
     if options.reduction == "mean":
-        loss = loss / (images if owner is None else rectangular.owned(owner, images).sum())
+        loss = loss / (images if owner is None else owned(owner, images).sum())
     if options.return_stats:
-        return loss, _statistics(objective, forward.value.detach(), forward)
+        return loss, _statistics(objective, forward.value.detach(), forward, skipped)
     return loss
 
 
@@ -113,7 +105,9 @@ def _weigh(objective: Objective, found: Found, direction: str) -> Forward:
 def goal_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
     text_to_image: Index | None = ..., image_ids: Index | None = ...,
-    text_ids: Index | None = ..., normalize: bool = ..., reduction: str = ...,
+    text_ids: Index | None = ..., negatives: Negatives = ...,
+    false_negative_margin: float | None = ..., false_negative_ratio: float | None = ...,
+    exempt_texts: Mask | None = ..., normalize: bool = ..., reduction: str = ...,
     direction: str = ..., precision: str | None = ..., backend: str = ...,
     return_stats: Literal[False] = ..., **parameters: float,
 ) -> Tensor: ...
@@ -121,7 +115,9 @@ def goal_loss(
 def goal_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
     text_to_image: Index | None = ..., image_ids: Index | None = ...,
-    text_ids: Index | None = ..., normalize: bool = ..., reduction: str = ...,
+    text_ids: Index | None = ..., negatives: Negatives = ...,
+    false_negative_margin: float | None = ..., false_negative_ratio: float | None = ...,
+    exempt_texts: Mask | None = ..., normalize: bool = ..., reduction: str = ...,
     direction: str = ..., precision: str | None = ..., backend: str = ...,
     return_stats: Literal[True], **parameters: float,
 ) -> tuple[Tensor, MiningStatistics]: ...
@@ -129,7 +125,9 @@ def goal_loss(
 def goal_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
     text_to_image: Index | None = ..., image_ids: Index | None = ...,
-    text_ids: Index | None = ..., normalize: bool = ..., reduction: str = ...,
+    text_ids: Index | None = ..., negatives: Negatives = ...,
+    false_negative_margin: float | None = ..., false_negative_ratio: float | None = ...,
+    exempt_texts: Mask | None = ..., normalize: bool = ..., reduction: str = ...,
     direction: str = ..., precision: str | None = ..., backend: str = ...,
     return_stats: bool, **parameters: float,
 ) -> Tensor | tuple[Tensor, MiningStatistics]: ...
@@ -142,6 +140,10 @@ def goal_loss(
     text_to_image: Index | None = None,
     image_ids: Index | None = None,
     text_ids: Index | None = None,
+    negatives: Negatives = "hardest",
+    false_negative_margin: float | None = None,
+    false_negative_ratio: float | None = None,
+    exempt_texts: Mask | None = None,
     normalize: bool = False,
     reduction: str = "sum",
     direction: str = "both",
@@ -172,6 +174,14 @@ def goal_loss(
         image_ids, text_ids: [B] integers, or [N] and [M]; items with equal ids are never negatives
             of each other. One of them alone stands for both; with `text_to_image` only image_ids
             may stand alone, for the texts of each image.
+        negatives: which candidates become an anchor's negatives: "hardest"; "semi_hard", the
+            hardest that scores below the positive; `SkipHardest`, `TopK` or `Sampled`. An anchor
+            without one contributes nothing.
+        false_negative_margin, false_negative_ratio: leave out candidates with S > p + margin, or
+            S > ratio p, as probable false negatives. An image with several texts has the highest
+            of its positives for p here, and the lowest in "semi_hard".
+        exempt_texts: [M] booleans, texts that these two never leave out, such as negatives chosen
+            by hand.
         normalize: divide each row by its length first, as F.normalize does; differentiated through,
             but rows shorter than 1e-12 get no gradient, where torch's is infinite in float16.
         reduction: "sum" (as in the paper and VSE) or "mean" (value and gradients divided by the
@@ -202,50 +212,62 @@ def goal_loss(
     checks.check_flag("normalize", normalize)
     options = _Options(reduction, direction, return_stats)
     options.check()
-    owner, ids = check_pairing(*embeddings, text_to_image, image_ids, text_ids)
     image, text = embeddings
+    selection = as_selection(negatives, false_negative_margin, false_negative_ratio)
+    owner, ids = check_pairing(*embeddings, text_to_image, image_ids, text_ids)
+    exempt = checks.check_mask("exempt_texts", exempt_texts, len(text), text.device)
     name, precision = choose_backend(backend, image.device.type, image.dtype, precision)
     query = SearchQuery(
         objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
     )
-    if owner is not None:
-        found = rectangular.search(name, *embeddings, owner, ids, query)
+    skipped: tuple[Tensor, ...] = ()
+    if owner is None and selection != PLAIN:
+        owner = torch.arange(len(text), device=text.device)
+    if owner is not None:  # texts as rows, as in `rectangular`
+        pairing = Pairing(owner, *reversed(ids))
+        found = rectangular.search(name, *embeddings, pairing, query, selection, exempt)
         with torch.no_grad():
             forward, terms = rectangular.weigh_pairs(objective, found, owner, direction)
         value = torch.ops.goal_kernels.attach_terms(
             text, image, forward.value, *terms, found.scales_of_rows, name
         )
-        forward = forward._replace(value=value)
+        forward, skipped = forward._replace(value=value), found.skipped
     elif objective.built_in:
         forward = ops.forward(name, *embeddings, ids, objective, (direction, normalize, precision))
     else:
-        found = ops.search(name, *embeddings, Pairing(None, *ids), query)
-        forward = _weigh(objective, found, direction)
+        mined = ops.search(name, *embeddings, Pairing(None, *ids), query)
+        forward = _weigh(objective, mined, direction)
         value = torch.ops.goal_kernels.attach(*embeddings, *forward, name)
         forward = forward._replace(value=value)
     if not normalize:
         similarity_watch.look(forward.vectors)
-    return _finish(objective, forward, options, owner, len(image))
+    return _finish(objective, forward, options, owner, len(image), skipped)
 
 
 # fmt: off
 @overload
 def goal_loss_from_similarity(
     similarity: Tensor, objective: Objective | str, *, text_to_image: Index | None = ...,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., reduction: str = ...,
-    direction: str = ..., return_stats: Literal[False] = ..., **parameters: float,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., negatives: Negatives = ...,
+    false_negative_margin: float | None = ..., false_negative_ratio: float | None = ...,
+    exempt_texts: Mask | None = ..., reduction: str = ..., direction: str = ...,
+    return_stats: Literal[False] = ..., **parameters: float,
 ) -> Tensor: ...
 @overload
 def goal_loss_from_similarity(
     similarity: Tensor, objective: Objective | str, *, text_to_image: Index | None = ...,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., reduction: str = ...,
-    direction: str = ..., return_stats: Literal[True], **parameters: float,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., negatives: Negatives = ...,
+    false_negative_margin: float | None = ..., false_negative_ratio: float | None = ...,
+    exempt_texts: Mask | None = ..., reduction: str = ..., direction: str = ...,
+    return_stats: Literal[True], **parameters: float,
 ) -> tuple[Tensor, MiningStatistics]: ...
 @overload
 def goal_loss_from_similarity(
     similarity: Tensor, objective: Objective | str, *, text_to_image: Index | None = ...,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., reduction: str = ...,
-    direction: str = ..., return_stats: bool, **parameters: float,
+    image_ids: Index | None = ..., text_ids: Index | None = ..., negatives: Negatives = ...,
+    false_negative_margin: float | None = ..., false_negative_ratio: float | None = ...,
+    exempt_texts: Mask | None = ..., reduction: str = ..., direction: str = ...,
+    return_stats: bool, **parameters: float,
 ) -> Tensor | tuple[Tensor, MiningStatistics]: ...
 # fmt: on
 def goal_loss_from_similarity(
@@ -255,6 +277,10 @@ def goal_loss_from_similarity(
     text_to_image: Index | None = None,
     image_ids: Index | None = None,
     text_ids: Index | None = None,
+    negatives: Negatives = "hardest",
+    false_negative_margin: float | None = None,
+    false_negative_ratio: float | None = None,
+    exempt_texts: Mask | None = None,
     reduction: str = "sum",
     direction: str = "both",
     return_stats: bool = False,
@@ -277,26 +303,29 @@ def goal_loss_from_similarity(
     checks.check_similarity(similarity)
     options = _Options(reduction, direction, return_stats)
     options.check()
+    selection = as_selection(negatives, false_negative_margin, false_negative_ratio)
     owner, ids = check_pairing(
         similarity, similarity.T, text_to_image, image_ids, text_ids, "similarity"
     )
+    images, texts = similarity.shape
+    exempt = checks.check_mask("exempt_texts", exempt_texts, texts, similarity.device)
+    relative = objective.pair_element.relative, objective.epsilon, objective.beta
+    scores = similarity
+    skipped: tuple[Tensor, ...] = ()
+    if owner is None and selection != PLAIN:
+        owner = torch.arange(texts, device=similarity.device)
     if owner is not None:  # texts as rows, as in `rectangular`
-        scores, pairing = similarity.T, Pairing(owner, *reversed(ids))
-    else:
-        scores, pairing = similarity, Pairing(None, *ids)
-    positive, *mined = torch.ops.goal_kernels.mine_similarity(
-        scores.detach(),
-        *pairing,
-        objective.pair_element.relative,
-        objective.epsilon,
-        objective.beta,
-    )
-    found = Found.pack(positive, Mined(*mined))
-    if owner is not None:
+        scores = similarity.T
+        found = select_scores(scores, Pairing(owner, *reversed(ids)), exempt, relative, selection)
         with torch.no_grad():
             forward, terms = rectangular.weigh_pairs(objective, found, owner, direction)
+        skipped = found.skipped
     else:
-        forward = _weigh(objective, found, direction)
+        positive, *mined = torch.ops.goal_kernels.mine_similarity(
+            scores.detach(), None, *ids, *relative
+        )
+        forward = _weigh(objective, Found.pack(positive, Mined(*mined)), direction)
         terms, _ = unpack_terms(forward.vectors, forward.hardest)
     value = torch.ops.goal_kernels.attach_similarity(scores, forward.value, *terms)
-    return _finish(objective, forward._replace(value=value), options, owner, len(similarity))
+    forward = forward._replace(value=value)
+    return _finish(objective, forward, options, owner, images, skipped)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from goal_kernels import checks, ops, rectangular
 from goal_kernels.backends.base import Pairing, SearchQuery
-from goal_kernels.checks import Index, Rows
+from goal_kernels.backends.selection import PLAIN
+from goal_kernels.checks import Index, Mask, Rows
 from goal_kernels.constants import BETA, EPSILON
 from goal_kernels.functional import choose_backend
+from goal_kernels.negatives import Negatives, TopK, as_selection
+from goal_kernels.pairing_checks import check_owned_ids, check_text_to_image
 
 
 class MinedPairs(NamedTuple):
@@ -20,6 +24,7 @@ class MinedPairs(NamedTuple):
         `text_to_image` [M]: of each text to its own image.
     negative_text, hardest_text [N]: similarity and index of each image's hardest negative text.
     negative_image, hardest_image [M]: of each text's hardest negative image. -inf and -1: none.
+    With `TopK` negative_* and hardest_* are [N, k] and [M, k].
     Similarities are float32 (float64 for float64 inputs), indices int64.
     """
 
@@ -38,6 +43,10 @@ def mine(
     text_to_image: Index | None = None,
     image_ids: Index | None = None,
     text_ids: Index | None = None,
+    negatives: Negatives = "hardest",
+    false_negative_margin: float | None = None,
+    false_negative_ratio: float | None = None,
+    exempt_texts: Mask | None = None,
     normalize: bool = False,
     precision: str | None = None,
     backend: str = "auto",
@@ -66,21 +75,25 @@ def mine(
     checks.check_flag("normalize", normalize)
     if target is not None and text_to_image is not None:
         raise ValueError("target: expected None beside text_to_image, which pairs the rows too.")
+    selection = as_selection(negatives, false_negative_margin, false_negative_ratio)
+    exempt = checks.check_mask("exempt_texts", exempt_texts, columns, text.device)
     name, precision = choose_backend(backend, image.device.type, image.dtype, precision)
     query = SearchQuery("none", EPSILON, BETA, normalize, precision)
-    if text_to_image is not None:
-        owner = checks.check_text_to_image(text_to_image, rows, columns, image.device)
-        ids = checks.check_owned_ids(image_ids, text_ids, owner, rows)
-        found = rectangular.search(name, image, text, owner, ids, query)
-        mined = found.mined
-        return MinedPairs(
-            found.positive,
-            *(mined.column_value, mined.column_index),
-            *(mined.row_value, mined.row_index),
-        )
+    if text_to_image is None and selection == PLAIN:
+        if target is not None:
+            target = checks.check_index_vector("target", target, rows, image.device)
+        ids = checks.check_ids(image_ids, text_ids, rows, columns, image.device)
+        found = ops.search(name, image, text, Pairing(target, *ids), query)
+        return MinedPairs(found.positive, *found.mined[:4])
     if target is not None:
-        target = checks.check_index_vector("target", target, rows, image.device)
-    ids = checks.check_ids(image_ids, text_ids, rows, columns, image.device)
-    found = ops.search(name, image, text, Pairing(target, *ids), query)
-    mined = found.mined
-    return MinedPairs(found.positive, *mined[:4])
+        raise ValueError("target: expected None where negatives are chosen; give text_to_image.")
+    if text_to_image is None:
+        checks.check_batch(rows, columns)
+        text_to_image = torch.arange(columns, device=text.device)
+    owner = check_text_to_image(text_to_image, rows, columns, image.device)
+    ids = check_owned_ids(image_ids, text_ids, owner, rows)
+    pairing = Pairing(owner, *reversed(ids))
+    chosen = rectangular.search(name, image, text, pairing, query, selection, exempt)
+    sides = (chosen.columns.value, chosen.columns.place, chosen.rows.value, chosen.rows.place)
+    several = isinstance(negatives, TopK)
+    return MinedPairs(chosen.positive, *(x.T.contiguous() if several else x[0] for x in sides))

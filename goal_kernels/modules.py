@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Generic, Literal, overload
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from goal_kernels.checks import Index
+from goal_kernels.checks import Index, Mask
 from goal_kernels.functional import goal_loss
+from goal_kernels.negatives import Negatives, as_selection
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.statistics import MiningStatistics
 
@@ -21,7 +22,8 @@ class GOALLoss(nn.Module, Generic[Result]):
 
     Args: as `goal_loss`. Hyper-parameters are validated here, everything else when called.
 
-    Has no parameters and no state: swapping objectives in a run changes nothing else.
+    Has no parameters and no state: swapping objectives in a run changes nothing else. Attributes
+    may be changed between calls: `Sampled` wants a new seed each step.
     """
 
     if TYPE_CHECKING:
@@ -34,33 +36,42 @@ class GOALLoss(nn.Module, Generic[Result]):
             text_ids: Index | None = None,
             *,
             text_to_image: Index | None = None,
+            exempt_texts: Mask | None = None,
         ) -> Result: ...
 
     # fmt: off
     @overload
     def __init__(
-        self: GOALLoss[Tensor], objective: Objective | str, *, normalize: bool = ...,
+        self: GOALLoss[Tensor], objective: Objective | str, *, negatives: Negatives = ...,
+        false_negative_margin: float | None = ..., false_negative_ratio: float | None = ...,
+        normalize: bool = ...,
         reduction: str = ..., direction: str = ..., precision: str | None = ...,
         backend: str = ..., return_stats: Literal[False] = ..., **parameters: float,
     ) -> None: ...
     @overload
     def __init__(
         self: GOALLoss[tuple[Tensor, MiningStatistics]], objective: Objective | str, *,
-        normalize: bool = ..., reduction: str = ..., direction: str = ...,
-        precision: str | None = ..., backend: str = ..., return_stats: Literal[True],
-        **parameters: float,
+        negatives: Negatives = ..., false_negative_margin: float | None = ...,
+        false_negative_ratio: float | None = ..., normalize: bool = ..., reduction: str = ...,
+        direction: str = ..., precision: str | None = ..., backend: str = ...,
+        return_stats: Literal[True], **parameters: float,
     ) -> None: ...
     @overload
     def __init__(
         self: GOALLoss[Tensor | tuple[Tensor, MiningStatistics]], objective: Objective | str, *,
-        normalize: bool = ..., reduction: str = ..., direction: str = ...,
-        precision: str | None = ..., backend: str = ..., return_stats: bool, **parameters: float,
+        negatives: Negatives = ..., false_negative_margin: float | None = ...,
+        false_negative_ratio: float | None = ..., normalize: bool = ..., reduction: str = ...,
+        direction: str = ..., precision: str | None = ..., backend: str = ...,
+        return_stats: bool, **parameters: float,
     ) -> None: ...
     # fmt: on
     def __init__(
         self,
         objective: Objective | str,
         *,
+        negatives: Negatives = "hardest",
+        false_negative_margin: float | None = None,
+        false_negative_ratio: float | None = None,
         normalize: bool = False,
         reduction: str = "sum",
         direction: str = "both",
@@ -71,6 +82,10 @@ class GOALLoss(nn.Module, Generic[Result]):
     ) -> None:
         super().__init__()
         self.objective = as_objective(objective, parameters)
+        as_selection(negatives, false_negative_margin, false_negative_ratio)
+        self.negatives = negatives
+        self.false_negative_margin = false_negative_margin
+        self.false_negative_ratio = false_negative_ratio
         self.normalize = normalize
         self.reduction = reduction
         self.direction = direction
@@ -86,6 +101,7 @@ class GOALLoss(nn.Module, Generic[Result]):
         text_ids: Index | None = None,
         *,
         text_to_image: Index | None = None,
+        exempt_texts: Mask | None = None,
     ) -> Tensor | tuple[Tensor, MiningStatistics]:
         """See `goal_loss`: [B, D], [B, D], optional ids [B] -> 0-d loss, or (loss, stats).
 
@@ -98,6 +114,10 @@ class GOALLoss(nn.Module, Generic[Result]):
             text_to_image=text_to_image,
             image_ids=image_ids,
             text_ids=text_ids,
+            negatives=self.negatives,
+            false_negative_margin=self.false_negative_margin,
+            false_negative_ratio=self.false_negative_ratio,
+            exempt_texts=exempt_texts,
             normalize=self.normalize,
             reduction=self.reduction,
             direction=self.direction,
@@ -110,5 +130,5 @@ class GOALLoss(nn.Module, Generic[Result]):
         """What print() shows: the elements and every option that matters."""
         return (
             f"{self.objective.name}, reduction={self.reduction}, direction={self.direction}, "
-            f"normalize={self.normalize}, backend={self.backend}"
+            f"normalize={self.normalize}, negatives={self.negatives}, backend={self.backend}"
         )

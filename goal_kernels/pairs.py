@@ -15,11 +15,16 @@ def default_target(rows: int, columns: int, device: torch.device) -> Tensor:
     return torch.where(target < columns, target, -1) if rows > columns else target
 
 
+def owned(target: Tensor, columns: int) -> Tensor:
+    """bool [N]: which rows have a column."""
+    return (target >= 0) & (target < columns)
+
+
 def value_at(similarity: Tensor, index: Tensor) -> Tensor:
     """similarity[i, index[i]] of [N, M]; -inf where the index [N] is out of range. [N]"""
     columns = similarity.shape[1]
     value = similarity.gather(1, index.clamp(0, columns - 1)[:, None])[:, 0]
-    return value.masked_fill((index < 0) | (index >= columns), float("-inf"))
+    return value.masked_fill(~owned(index, columns), float("-inf"))
 
 
 def pair_similarity(image: Tensor, text: Tensor, index: Tensor | None) -> Tensor:

@@ -121,14 +121,24 @@ def mine_similarity(
 def _weighted_pairs(
     terms: GradientTerms, rows: int, columns: int, device: torch.device
 ) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
-    """The entries of the gradient of S: rows i, columns j and their weights, list by list."""
+    """The entries of the gradient of S: rows i, columns j and their weights, list by list.
+
+    No entry twice within one list.
+    """
     row, column = torch.arange(rows, device=device), torch.arange(columns, device=device)
     target = default_target(rows, columns, device) if terms.target is None else terms.target
+    of_rows = zip(*map(_slots, (terms.hardest_text, terms.row_weight)), strict=True)
+    of_columns = zip(*map(_slots, (terms.hardest_image, terms.column_weight)), strict=True)
     return (
-        (row, terms.hardest_text, terms.row_weight),
+        *((row, index, weight) for index, weight in of_rows),
         (row, target, -terms.positive_weight),
-        (terms.hardest_image, column, terms.column_weight),
+        *((index, column, weight) for index, weight in of_columns),
     )
+
+
+def _slots(values: Tensor) -> tuple[Tensor, ...]:
+    """[k, A] slot by slot; [A] is one slot."""
+    return torch.atleast_2d(values).unbind()
 
 
 def apply_similarity(grad_loss: Tensor, shape: Sequence[int], terms: GradientTerms) -> Tensor:

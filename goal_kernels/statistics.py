@@ -25,6 +25,11 @@ class MiningStatistics(NamedTuple):
     active_text, active_image: bool, image (text) anchors with a weight that is not zero.
     value: 0-d, the reported value summed over the batch, whatever the reduction.
     margin: of the objective, a similarity.
+    skipped_text, skipped_image: int64, how many texts (images) each image (text) would have had for
+        candidates but for "semi_hard" and the limits of false negatives: [N] and [M]; None with
+        none of them.
+
+    Of several negatives an anchor (`TopK`) negative_*, hardest_* are the first.
     """
 
     positive: Tensor
@@ -36,6 +41,8 @@ class MiningStatistics(NamedTuple):
     active_image: Tensor
     value: Tensor
     margin: float
+    skipped_text: Tensor | None = None
+    skipped_image: Tensor | None = None
 
     @property
     def _pairs(self) -> Tensor:
@@ -77,6 +84,13 @@ class MiningStatistics(NamedTuple):
         return 2 * self._pairs.sum() - self._both()[1].sum()
 
     @property
+    def skipped_negatives(self) -> Tensor:
+        """Number of candidates that were left out as false negatives or too hard, int64."""
+        if self.skipped_text is None or self.skipped_image is None:
+            return torch.zeros((), dtype=torch.int64, device=self.positive.device)
+        return self.skipped_text.sum() + self.skipped_image.sum()
+
+    @property
     def mean_absolute_gap(self) -> Tensor:
         """Mean |hardest negative - positive| over the anchors that have a negative."""
         gap, exists = self._gap()
@@ -109,6 +123,7 @@ class MiningStatistics(NamedTuple):
             "mean_hardest_negative",
             "active_fraction",
             "rows_without_negative",
+            "skipped_negatives",
             "mean_absolute_gap",
             "plateau_ratio",
             "collapsed",

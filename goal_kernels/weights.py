@@ -25,7 +25,7 @@ SUMMED = 1024
 """Numbers of a vector that are summed one after the other."""
 
 
-class _Anchors(NamedTuple):
+class Anchors(NamedTuple):
     """One direction, [B] each: similarities, which anchors have a negative, and the mined sums."""
 
     positive: Tensor
@@ -81,7 +81,7 @@ def _scanned(scan: Callable[..., Tensor], first: Tensor, second: Tensor) -> Tens
     return scan(torch.stack([first, second]), 1)
 
 
-def _relative_negative(anchors: _Anchors, kind: str) -> Tensor:
+def _relative_negative(anchors: Anchors, kind: str) -> Tensor:
     """R- from the sums that mining returned; an empty set gives 0 (eq. 6). [B]"""
     mean = _wide(anchors.relative_sum) / anchors.relative_count.clamp(min=1)
     if kind == "exponential":
@@ -98,7 +98,7 @@ def ordered_sum(values: Tensor) -> Tensor:
     return F.pad(values, (0, -len(values) % SUMMED)).view(-1, SUMMED).sum(dim=1).sum()
 
 
-def _direction(objective: Objective, anchors: _Anchors) -> tuple[Tensor, Tensor, Tensor]:
+def weigh_anchors(objective: Objective, anchors: Anchors) -> tuple[Tensor, Tensor, Tensor]:
     """a = T P+, b = T P- and the value of every anchor (eq. 7, 8), 0 where not valid: 3 x [B]."""
     p = _wide(anchors.positive)
     # A finite stand-in: no formula of a user's has to cope with the -inf of an absent negative.
@@ -133,8 +133,8 @@ def weigh(
         mined: see `backends.base.Mined`.
         direction: one of DIRECTIONS; the anchors of the other direction get weight 0.
     """
-    rows = _Anchors(positive, mined.row_value, mined.row_index >= 0, mined.row_sum, mined.row_count)
-    columns = _Anchors(
+    rows = Anchors(positive, mined.row_value, mined.row_index >= 0, mined.row_sum, mined.row_count)
+    columns = Anchors(
         positive,
         mined.column_value,
         mined.column_index >= 0,
@@ -144,9 +144,9 @@ def weigh(
     none = torch.zeros_like(_wide(positive))
     row_terms = column_terms = (none, none, none)
     if direction != "t2i":
-        row_terms = _direction(objective, rows)
+        row_terms = weigh_anchors(objective, rows)
     if direction != "i2t":
-        column_terms = _direction(objective, columns)
+        column_terms = weigh_anchors(objective, columns)
     value = ordered_sum(row_terms[2] + column_terms[2])
     weights = row_terms[0] + column_terms[0], row_terms[1], column_terms[1]
     return Weighted(*(part.to(positive.dtype) for part in (value, *weights)))

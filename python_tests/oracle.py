@@ -30,6 +30,54 @@ class Outcome(NamedTuple):
     grad_text: Matrix
     hardest_text: list[int]
     hardest_image: list[int]
+    skipped_text: list[int]
+    skipped_image: list[int]
+
+
+class Kind(NamedTuple):
+    """Which candidates become negatives: see the option `negatives` of goal_loss."""
+
+    name: str = "hardest"
+    size: int = 1
+    temperature: float = 1.0
+    seed: int = 0
+    margin: float = math.inf
+    ratio: float = math.inf
+    exempt: tuple[bool, ...] = ()
+
+
+def within_limits(
+    kind: Kind, scores: dict[int, float], positives: Sequence[float], of_image: bool
+) -> tuple[dict[int, float], int]:
+    """The candidates of an anchor that are left, and how many are not.
+
+    positives: those of the anchor. of_image: whether the candidates are texts.
+    """
+    left = {}
+    for k, s in scores.items():
+        exempt = of_image and bool(kind.exempt) and kind.exempt[k]
+        false = s > max(positives) + kind.margin
+        if kind.ratio < math.inf:
+            false = false or s > max(positives) * kind.ratio
+        hard = kind.name == "semi_hard" and s >= min(positives)
+        if not ((false and not exempt) or hard):
+            left[k] = s
+    return left, len(scores) - len(left)
+
+
+def mixed(word: int) -> int:
+    """The finaliser of splitmix64."""
+    word = ((word ^ word >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+    word = ((word ^ word >> 27) * 0x94D049BB133111EB) % 2**64
+    return word ^ word >> 31
+
+
+def gumbel(kind: Kind, image: int, text: int, anchor: str) -> float:
+    """-log(-log(u)) with u a function of the seed, the pair, and the side of the anchor."""
+    direction = 1 if anchor == "i" else 0
+    word = mixed((2 * image + direction + kind.seed * 0x9E3779B97F4A7C15) % 2**64)
+    word = mixed((word + text * 0xD1B54A32D192ED03) % 2**64)
+    return -math.log(-math.log(((word >> 12) + 0.5) * 2.0**-52))
 
 
 def triplet_weight(name: str, p: float, n: float, h: Hyper) -> float:
@@ -84,15 +132,6 @@ def relative_negative(
     return _mean([math.exp(-h.beta * (n - s)) for s in close])
 
 
-def hardest(scores: dict[int, float]) -> int:
-    """Key of the largest score, the lowest key on ties; -1 if there is none."""
-    best = -1
-    for k in sorted(scores):
-        if best < 0 or scores[k] > scores[best]:
-            best = k
-    return best
-
-
 def run(
     image: Matrix,
     text: Matrix,
@@ -103,8 +142,12 @@ def run(
     text_ids: Sequence[int] | None = None,
     direction: str = "both",
     text_to_image: Sequence[int] | None = None,
+    kind: Kind = Kind(),  # noqa: B008
 ) -> Outcome:
-    """The whole objective for one batch, square unless `text_to_image` says otherwise."""
+    """The whole objective for one batch, square unless `text_to_image` says otherwise.
+
+    Where an anchor has several negatives, `Outcome` names the first.
+    """
     owner = range(len(image)) if text_to_image is None else text_to_image
     similarity = [[math.fsum(x * y) for y in text] for x in image]
     pairs = [(i, j) for j, i in enumerate(owner) if i >= 0]
@@ -114,8 +157,13 @@ def run(
         same = image_ids is not None and text_ids is not None and image_ids[i] == text_ids[j]
         return owner[j] != i and not same
 
+    of_image = [
+        [similarity[i][j] for j in range(len(text)) if owner[j] == i] for i in range(len(image))
+    ]
+
     value, grads = 0.0, {"i": np.zeros_like(image), "t": np.zeros_like(text)}
     found = {"i": [-1] * len(image), "t": [-1] * len(text)}
+    lost = {"i": [0] * len(image), "t": [0] * len(text)}
     for others, anchor, other, chosen in (
         (text, "i", "t", direction != "t2i"),
         (image, "t", "i", direction != "i2t"),
@@ -128,20 +176,36 @@ def run(
                 for k in range(len(others))
                 if (allowed(i, k) if anchor == "i" else allowed(k, j))
             }
-            hard = hardest(scores)
-            found[anchor][own] = hard
-            if hard < 0 or not chosen:
+            own_positives = of_image[i] if anchor == "i" else [positives[number]]
+            scores, skipped = within_limits(kind, scores, own_positives, anchor == "i")
+            lost[anchor][own] = skipped
+            keys = dict(scores)
+            if kind.name == "sampled":
+                for k, score in scores.items():
+                    pair_of = (i, k) if anchor == "i" else (k, j)
+                    keys[k] = score / kind.temperature + gumbel(kind, *pair_of, anchor)
+            order = sorted(keys, key=lambda k: (-keys[k], k))
+            if kind.name == "skip_hardest":
+                for k in order[: kind.size]:
+                    del scores[k]
+                order = order[kind.size :]
+            chosen_ones = order[: kind.size if kind.name == "top_k" else 1]
+            found[anchor][own] = chosen_ones[0] if chosen_ones else -1
+            if not chosen:
                 continue
-            p, n = positives[number], scores[hard]
-            r_pos = r_neg = 0.0
-            if pair.endswith("_ms"):
-                r_pos = relative_positive(pair, number, n, positives, h)
-                r_neg = relative_negative(pair, scores, hard, positives, h)
-            weight = triplet_weight(triplet, p, n, h)
-            plus, minus = pair_weight(pair, p, n, r_pos, r_neg, h)
-            true_hinge = (triplet, pair) == ("hinge", "constant")
-            value += max(0.0, h.margin + n - p) if true_hinge else n - p
-            grads[anchor][own] += weight * (minus * others[hard] - plus * others[partner])
-            grads[other][hard] += weight * minus * rows[anchor][own]
-            grads[other][partner] -= weight * plus * rows[anchor][own]
-    return Outcome(value, grads["i"], grads["t"], found["i"], found["t"])
+            share = 1 / max(1, len(chosen_ones))
+            for hard in chosen_ones:
+                p = positives[number]
+                n = similarity[i][hard] if anchor == "i" else similarity[hard][j]
+                r_pos = r_neg = 0.0
+                if pair.endswith("_ms"):
+                    r_pos = relative_positive(pair, number, n, positives, h)
+                    r_neg = relative_negative(pair, scores, hard, positives, h)
+                weight = share * triplet_weight(triplet, p, n, h)
+                plus, minus = pair_weight(pair, p, n, r_pos, r_neg, h)
+                true_hinge = (triplet, pair) == ("hinge", "constant")
+                value += share * (max(0.0, h.margin + n - p) if true_hinge else n - p)
+                grads[anchor][own] += weight * (minus * others[hard] - plus * others[partner])
+                grads[other][hard] += weight * minus * rows[anchor][own]
+                grads[other][partner] -= weight * plus * rows[anchor][own]
+    return Outcome(value, grads["i"], grads["t"], found["i"], found["t"], lost["i"], lost["t"])

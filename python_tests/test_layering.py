@@ -11,13 +11,13 @@ PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 
 LAYERS = (
     {"constants", "operators", "backends.scores", "backends.answers", "extras", "terminal"},
-    {"backends.base", "native", "backends.reference_rank"},
+    {"backends.base", "native", "backends.reference_rank", "backends.gumbel"},
     {"registry", "pairs", "normalization", "notices", "backends.arguments"},
-    {"elements", "reference"},
+    {"elements", "reference", "backends.selection"},
     {"objective", "backends.reference", "backends.cpu"},
     {"backends.chunked", "backends.gpu*"},
     {"backends", "weights", "statistics", "checks"},
-    {"ops", "backends.explain", "retrieval.scores"},
+    {"ops", "selection_ops", "negatives", "pairing_checks", "backends.explain", "retrieval.scores"},
     {"rectangular", "retrieval.sorting"},
     {"functional", "retrieval.ranks"},
     {"modules", "mining"},

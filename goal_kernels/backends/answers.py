@@ -42,6 +42,7 @@ class GradientTerms(NamedTuple):
     hardest_text int64 [N], hardest_image int64 [M]: mined indices; -1 drops the term.
     target: as in `Pairing`.
     positive_weight [N], row_weight [N], column_weight [M], accumulate dtype: c, b_i2t and b_t2i.
+    With k negatives an anchor hardest_text, row_weight [k, N], hardest_image, column_weight [k, M].
     """
 
     hardest_text: Tensor

@@ -23,7 +23,7 @@ def explain_backend(
 
     Args:
         device, dtype: of the embeddings. precision: as in `goal_loss`.
-    Returns: a few lines of text: the choice, then one line per backend.
+    Returns: a few lines of text: the choice, one line per backend, and what serves other negatives.
     Raises: ValueError for an unknown precision or device.
     """
     check_precision(precision)
@@ -41,4 +41,8 @@ def explain_backend(
     for backend, verdict in verdicts(call):
         state = "can serve this call" if verdict.ok else f"no: {verdict.reason}"
         lines.append(f"  {backend.name:<10} {state}")
+    lines.append(
+        "  negatives other than the hardest, limits of false negatives: plain torch in blocks on "
+        "every backend; reference takes the matrix whole"
+    )
     return "\n".join(lines)

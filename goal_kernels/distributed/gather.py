@@ -16,10 +16,10 @@ from goal_kernels.checks import (
     check_embeddings,
     check_ids,
     check_index_vector,
-    check_text_to_image,
 )
 from goal_kernels.distributed.group import rank, world_size
 from goal_kernels.operators import in_forward_mode, refuse_forward_mode
+from goal_kernels.pairing_checks import check_text_to_image
 
 # torch 2.13 gave the collective this name and deprecates the one it had until then.
 _all_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor

@@ -8,8 +8,8 @@ from typing import Any, Literal, overload
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from goal_kernels.checks import Index
-from goal_kernels.distributed.gather import gather_pairs
+from goal_kernels.checks import Index, Mask, check_mask
+from goal_kernels.distributed.gather import gather_pairs, gather_rows
 from goal_kernels.functional import goal_loss
 from goal_kernels.modules import GOALLoss, Result
 from goal_kernels.objective import Objective
@@ -22,16 +22,18 @@ def distributed_goal_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
     text_to_image: Index | None = ..., image_ids: Index | None = ...,
     text_ids: Index | None = ..., rows: Sequence[int] | None = ...,
-    text_rows: Sequence[int] | None = ..., averaged_gradients: bool = ...,
-    group: ProcessGroup | None = ..., return_stats: Literal[False] = ..., **options: Any,
+    text_rows: Sequence[int] | None = ..., exempt_texts: Mask | None = ...,
+    averaged_gradients: bool = ..., group: ProcessGroup | None = ...,
+    return_stats: Literal[False] = ..., **options: Any,
 ) -> Tensor: ...
 @overload
 def distributed_goal_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, objective: Objective | str, *,
     text_to_image: Index | None = ..., image_ids: Index | None = ...,
     text_ids: Index | None = ..., rows: Sequence[int] | None = ...,
-    text_rows: Sequence[int] | None = ..., averaged_gradients: bool = ...,
-    group: ProcessGroup | None = ..., return_stats: bool, **options: Any,
+    text_rows: Sequence[int] | None = ..., exempt_texts: Mask | None = ...,
+    averaged_gradients: bool = ..., group: ProcessGroup | None = ...,
+    return_stats: bool, **options: Any,
 ) -> Any: ...
 # fmt: on
 def distributed_goal_loss(
@@ -44,6 +46,7 @@ def distributed_goal_loss(
     text_ids: Index | None = None,
     rows: Sequence[int] | None = None,
     text_rows: Sequence[int] | None = None,
+    exempt_texts: Mask | None = None,
     averaged_gradients: bool = True,
     group: ProcessGroup | None = None,
     **options: Any,
@@ -58,9 +61,10 @@ def distributed_goal_loss(
         image_embeddings, text_embeddings: [B, D], this process's pairs; B may differ between
             processes. Other tensors as in `goal_loss`, `text_to_image` among this process's images.
         rows, averaged_gradients, group: as in `gather_rows`; text_rows: as in `gather_pairs`.
-        options: `normalize`, `reduction`, `direction`, `precision`, `backend`, `return_stats` and
-            hyper-parameters of `goal_loss`. Statistics are those of all pairs; indices count from
-            the first of rank 0.
+        exempt_texts: as in `goal_loss`, in every process or in none.
+        options: `negatives`, the limits of false negatives, `normalize`, `reduction`, `direction`,
+            `precision`, `backend`, `return_stats` and hyper-parameters of `goal_loss`. Statistics
+            are those of all pairs; indices count from the first of rank 0.
     Returns: as `goal_loss`. Raises: as `goal_loss`, and ValueError when `rows` does not fit.
     """
     pairs = gather_pairs(
@@ -81,6 +85,9 @@ def distributed_goal_loss(
         text_to_image=pairs.text_to_image,
         image_ids=pairs.image_ids,
         text_ids=pairs.text_ids,
+        exempt_texts=_gather_mask(
+            exempt_texts, text_embeddings, rows if text_to_image is None else text_rows, group
+        ),
         **options,
     )
 
@@ -127,6 +134,7 @@ class DistributedGOALLoss(GOALLoss[Result]):
         text_ids: Index | None = None,
         *,
         text_to_image: Index | None = None,
+        exempt_texts: Mask | None = None,
     ) -> Tensor | tuple[Tensor, MiningStatistics]:
         """[B, D], [B, D], optional ids [B] of this process -> 0-d loss, or (loss, stats).
 
@@ -141,4 +149,19 @@ class DistributedGOALLoss(GOALLoss[Result]):
             averaged_gradients=self.averaged_gradients,
             group=self.group,
         )
-        return super().forward(*pairs[:4], text_to_image=pairs.text_to_image)
+        return super().forward(
+            *pairs[:4],
+            text_to_image=pairs.text_to_image,
+            exempt_texts=_gather_mask(exempt_texts, text_embeddings, None, self.group),
+        )
+
+
+def _gather_mask(
+    exempt_texts: Mask | None,
+    text_embeddings: Tensor,
+    text_rows: Sequence[int] | None,
+    group: ProcessGroup | None,
+) -> Tensor | None:
+    """`exempt_texts` of all processes, given in every process or in none."""
+    own = check_mask("exempt_texts", exempt_texts, len(text_embeddings), text_embeddings.device)
+    return None if own is None else gather_rows(own.long(), rows=text_rows, group=group).bool()

@@ -1,0 +1,34 @@
+"""Random noise that is a function of the pair it belongs to, whoever draws it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gumbel(image: Tensor, text: Tensor, direction: int, seed: int) -> Tensor:
+    """Gumbel noise of pairs of image and text, float64 (float32 on MPS, which has no other).
+
+    A function of its arguments alone, so it does not matter who draws it and in which order: two
+    rounds of the finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014) over the numbers of
+    the pair.
+
+    Args: image, text: int64, of shapes that broadcast. direction: 0 or 1, of the anchors.
+    """
+    word = _mixed(image * 2 + direction + _wrapped(seed * 0x9E3779B97F4A7C15))
+    word = _mixed(word + text * _wrapped(0xD1B54A32D192ED03))
+    wide, bits = (torch.float32, 23) if image.device.type == "mps" else (torch.float64, 52)
+    number = (word >> (64 - bits)) & ((1 << bits) - 1)
+    return -torch.log(-torch.log((number.to(wide) + 0.5) * 2.0**-bits))
+
+
+def _wrapped(number: int) -> int:
+    """The number modulo 2^64 as an int64."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _mixed(word: Tensor) -> Tensor:
+    """The finaliser of splitmix64; products wrap."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        word = (word ^ ((word >> shift) & ((1 << (64 - shift)) - 1))) * _wrapped(factor)
+    return word ^ ((word >> 31) & ((1 << 33) - 1))
