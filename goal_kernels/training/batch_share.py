@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from goal_kernels.distributed import gather_rows
-from goal_kernels.distributed.group import rank, world_size
+from goal_kernels.distributed.gather import rank, world_size
 from goal_kernels.training.data import Batch
 from goal_kernels.training.model import VSE
 from goal_kernels.training.tokenizers import NO_WORD

@@ -18,7 +18,7 @@ from goal_kernels.distributed import (
     rows_per_rank,
     synchronize_batch_norm,
 )
-from goal_kernels.distributed.group import rank, world_size
+from goal_kernels.distributed.gather import rank, world_size
 from goal_kernels.training.accumulation import backward_in_chunks
 from goal_kernels.training.batch_share import BatchShare, augment_share, split_batch
 from goal_kernels.training.data import Batch
