@@ -9,7 +9,7 @@ from pathlib import Path
 
 from goal_kernels.data.conversion import Conversion, ConversionOptions, convert
 from goal_kernels.data.inspection import inspect_source
-from goal_kernels.data.inspection.text import describe
+from goal_kernels.data.inspection.findings import describe
 from goal_kernels.data.progress import progress_line
 from goal_kernels.data.sources import FORMATS, Source, SourceOptions, describe_formats, open_source
 from goal_kernels.data.sources.base import COLUMNS
