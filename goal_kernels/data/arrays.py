@@ -10,8 +10,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from goal_kernels.data.files import read_head, reading
-from goal_kernels.data.foreign import mistaken_for
+from goal_kernels.data.files import mistaken_for, read_head, reading
 
 MAGIC, ZIP_MAGIC = b"\x93NUMPY", b"PK"
 # Deflate makes a byte of at most so many; a member that claims more is damaged.
