@@ -185,8 +185,8 @@ COMMANDS = (
     Command(
         "recipes",
         "list recipes and what they should reach",
-        "training.recipe_command:add_recipes_arguments",
-        "training.recipe_command:run_recipes",
+        "recipes:add_recipes_arguments",
+        "recipes:run_recipes",
     ),
     Command(
         "import-checkpoint",
@@ -274,7 +274,7 @@ def _train(command: str, arguments: list[str]) -> int:
         print(_training_help(command))
         return 0
     require(command, "train", *TRAINING_MODULES)
-    from goal_kernels.training.recipes import resolve_recipes
+    from goal_kernels.recipes import resolve_recipes
 
     resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
     from goal_kernels.training.finite import NotFiniteError
@@ -295,7 +295,7 @@ def _train(command: str, arguments: list[str]) -> int:
 
 def _training_help(command: str) -> str:
     """What `--help` of a training command prints; instant, since Lightning is not imported."""
-    from goal_kernels.training.recipes import recipe_names
+    from goal_kernels.recipes import recipe_names
 
     fitting = command == "fit"
     return f"goal-kernels {command}: {TRAINING_COMMANDS[command]}\n\n" + FIT_EPILOG.format(

@@ -17,7 +17,7 @@ from goal_kernels.data.arrays import open_array
 from goal_kernels.data.files import replacing, write_text
 from goal_kernels.data.precomputed import PrecomputedSplit, open_split
 from goal_kernels.data.truth_relation import TruthRelation
-from goal_kernels.evaluate.arrays import read_index
+from goal_kernels.evaluate.alignment import read_index
 from goal_kernels.evaluate.inputs import (
     EMBEDDINGS,
     Alignment,
@@ -26,10 +26,9 @@ from goal_kernels.evaluate.inputs import (
     embeddings_member,
     read_member,
 )
-from goal_kernels.evaluate.pictures import write_histogram
 from goal_kernels.evaluate.protocols import choose_protocols
 from goal_kernels.evaluate.results import Question, describe_broken, evaluate_member
-from goal_kernels.evaluate.tables import histogram_text, markdown, tables
+from goal_kernels.evaluate.tables import histogram_text, markdown, tables, write_histogram
 from goal_kernels.evaluate.truth_files import read_truth
 from goal_kernels.extras import MissingExtraError, require
 from goal_kernels.terminal import show

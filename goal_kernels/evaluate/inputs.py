@@ -18,8 +18,8 @@ from goal_kernels.evaluate.alignment import (
     check_index,
     even_index,
     repetition,
+    require_floats,
 )
-from goal_kernels.evaluate.arrays import require_floats
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, MeanScores, Scores
 
 EMBEDDINGS = ("image_embeddings", "text_embeddings")

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from goal_kernels.training.run_folder import RunFolder, read_json, write_json
+from goal_kernels.training.run_folder import RunFolder, read_record, write_json
 
 RECORDED_PACKAGES = (
     "goal-kernels",
@@ -142,7 +142,7 @@ def end_session(run: RunFolder, step: int, how: str) -> None:
 def read_environment(run: RunFolder) -> dict[str, Any]:
     """The record of a run; empty, and said so, where the file is not there or not whole."""
     try:
-        environment = read_json(run.environment)
+        environment = read_record(run.environment)
         if missing := [name for name in RECORDED if name not in environment]:
             raise ValueError(f"{run.environment}: expected {missing[0]!r} in it, found none")
         sessions = environment.get("sessions", [])

@@ -17,7 +17,6 @@ from torch import Tensor
 
 import goal_kernels as gk
 from goal_kernels.distributed import synchronize_batch_norm
-from goal_kernels.training.batch_share import BatchShare, augment_share
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.dense_losses import make_objective
 from goal_kernels.training.evaluation import Evaluation, evaluate
@@ -26,12 +25,18 @@ from goal_kernels.training.model import build_model
 from goal_kernels.training.optimisation import (
     DroppedRate,
     DropSchedule,
+    Unfreezing,
     check_rates,
     make_optimizer,
 )
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options
-from goal_kernels.training.parallel_steps import first_pass, require_unused_parameters
-from goal_kernels.training.unfreezing import Unfreezing
+from goal_kernels.training.parallel_steps import (
+    BatchShare,
+    augment_share,
+    first_pass,
+    require_unused_parameters,
+)
+from goal_kernels.training.pooling import widened
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
 
@@ -203,8 +208,8 @@ class RetrievalModule(pl.LightningModule):
         # Half precision would blur which negative is the hardest.
         with torch.autocast(self.device.type, enabled=False):
             loss, statistics = self.loss(
-                _at_least_float32(images),
-                _at_least_float32(texts),
+                widened(images),
+                widened(texts),
                 ids,
                 self.global_step,
                 share.rows,
@@ -326,11 +331,6 @@ class RetrievalModule(pl.LightningModule):
         """Log what every process has found alike; the largest of equal numbers is that number."""
         alone = self.trainer.world_size == 1
         self.log(name, value, prog_bar=prog_bar, sync_dist=not alone, reduce_fx="max")
-
-
-def _at_least_float32(embeddings: Tensor) -> Tensor:
-    """[B, D] in float32, or float64 where it is that already."""
-    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
 def _check_amounts(warmup_steps: int, warmup_epochs: float, accumulate_negatives: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from goal_kernels.training.optional import need
+from goal_kernels.extras import load_package
 
 ARGUMENT = "model.image.weights"
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "teacher", "student")
@@ -85,7 +85,7 @@ def read_state(path: str) -> dict[str, Tensor]:
             "downloaded, get the file yourself, or leave the option out for random weights"
         )
     if file.suffix == ".safetensors":
-        load = need("safetensors.torch", "grid", ARGUMENT).load_file
+        load = load_package("safetensors.torch", "grid", ARGUMENT).load_file
     else:
         load = partial(torch.load, map_location="cpu", weights_only=True)
     try:

@@ -12,7 +12,7 @@ from goal_kernels.data.sources.base import DEV_NAMES
 from goal_kernels.data.split import PictureSplit, Split
 from goal_kernels.data.vocabulary import MIN_COUNT, PICKLE_SUFFIXES, SPECIAL_WORDS, Vocabulary
 from goal_kernels.extras import install
-from goal_kernels.training.recipes import recipe_names
+from goal_kernels.recipes import recipe_names
 
 BATCH_SIZE = 128  # of the recipes
 DEV_IMAGES = 1000  # the checkpoints of VSE++, SCAN and VSE-infinity are chosen on so many

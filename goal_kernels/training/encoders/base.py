@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from goal_kernels.training.data import ImageBatch, TextBatch
+from goal_kernels.training.pooling import widened
 
 MOST_PADDING = 3  # length of the longest caption encoded with others, over their mean length
 
@@ -96,5 +97,5 @@ def finished(pooled: Tensor, normalize: bool) -> Tensor:
         normalize: give rows unit length.
     Returns: [B, D] float32, or float64 for float64. A row of zeros stays one.
     """
-    wide = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
+    wide = widened(pooled)
     return F.normalize(wide, dim=1) if normalize else wide

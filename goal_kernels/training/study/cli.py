@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from goal_kernels.training.study.packaged import study_names
+from goal_kernels.recipes import STUDIES, recipe_names
+from goal_kernels.terminal import duration
 
 if TYPE_CHECKING:
-    from goal_kernels.training.study.cell import Cell
-    from goal_kernels.training.study.recipe import StudyRecipe
+    from goal_kernels.training.study.recipe import Cell, StudyRecipe
 
 DESCRIPTION = """\
 Train a grid of objectives and seeds on the same budget, and write a page of results.
@@ -41,7 +40,7 @@ Examples
 def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options and the help of `study`."""
     parser.description = DESCRIPTION
-    parser.epilog = EPILOG.format(studies=", ".join(study_names()))
+    parser.epilog = EPILOG.format(studies=", ".join(recipe_names(STUDIES)))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--config", required=True, metavar="STUDY", help="a packaged study or a YAML file"
@@ -119,24 +118,12 @@ def _train(recipe: StudyRecipe, cells: list[Cell], folder: Path, jobs: int) -> N
     stages = plan(recipe.name, cells, folder / "results", folder / "work")
     left = len(stages[-1])
     print(f"{recipe.name}: {len(cells)} cells, {len(cells) - left} finished", flush=True)
-    run_stages(stages, jobs, _line_reporter())
+    run_stages(stages, jobs, _report)
 
 
-def _line_reporter() -> Callable[[int, int, str, float], None]:
+def _report(done: int, total: int, what: str, left: float) -> None:
     """Progress in lines, for terminals and logs alike: a job takes long enough for its own."""
-
-    def report(done: int, total: int, what: str, left: float) -> None:
-        print(f"[{done}/{total}] {what}  ({_duration(left)} left)", flush=True)
-
-    return report
-
-
-def _duration(seconds: float) -> str:
-    """A rough span of time in words."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return "less than a minute"
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+    print(f"[{done}/{total}] {what}  ({duration(left)} left)", flush=True)
 
 
 def _count(text: str) -> int:

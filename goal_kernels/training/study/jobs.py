@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goal_kernels.training.lightning_options import quieten
-from goal_kernels.training.study.cell import Cell, canonical
+from goal_kernels.training.study.recipe import Cell, canonical
 from goal_kernels.training.study.results import is_finished, result_path, write_result
 from goal_kernels.training.study.training import (
     Warmup,
