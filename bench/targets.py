@@ -1,4 +1,4 @@
-"""What the CPU kernels are held to, as ratios, and what a run says about each.
+"""Limits on the times of the CPU kernels, as ratios, and what a run says about each.
 
 A limit is an upper one: time of the `cpu` backend over the time of something measured beside it.
 """

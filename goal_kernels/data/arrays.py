@@ -1,4 +1,4 @@
-"""NumPy files that others wrote: never unpickled, and never larger than what lies on the disk."""
+"""NumPy files of other programs: never unpickled, sizes checked before memory is allocated."""
 
 from __future__ import annotations
 

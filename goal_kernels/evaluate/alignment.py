@@ -1,4 +1,4 @@
-"""Which image every caption belongs to, worked out from counts and checked; errors in words."""
+"""Which image every caption belongs to: derived from counts, and checked."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from goal_kernels.evaluate.inputs import (
     read_member,
 )
 from goal_kernels.evaluate.protocols import choose_protocols
-from goal_kernels.evaluate.results import Question, describe_broken, evaluate_member
+from goal_kernels.evaluate.results import EvaluationOptions, describe_broken, evaluate_member
 from goal_kernels.evaluate.tables import histogram_text, markdown, tables, write_histogram
 from goal_kernels.evaluate.truth_files import read_truth
 from goal_kernels.extras import MissingExtraError, require
@@ -76,7 +76,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     truth, oracle = _known(encoded, split)
     if args.truth is not None:
         truth = read_truth(args.truth, texts, images)
-    question = Question(
+    options = EvaluationOptions(
         protocols=choose_protocols(args.protocol, args.folds, images),
         ties=args.ties,
         backend=args.backend,
@@ -84,7 +84,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         truth=truth,
         oracle=oracle,
     )
-    record = {"inputs": [part.name for part in members], **evaluate_member(member, question)}
+    record = {"inputs": [part.name for part in members], **evaluate_member(member, options)}
     _write(record, args, encoded)
     return record
 

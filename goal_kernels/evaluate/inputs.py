@@ -1,4 +1,4 @@
-"""What is evaluated: scores, the image of every caption, and what there is to explain."""
+"""Inputs of an evaluation: scores, the image of every caption, notes for the reader."""
 
 from __future__ import annotations
 

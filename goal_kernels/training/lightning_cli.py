@@ -44,7 +44,7 @@ from goal_kernels.training.lightning_options import (
     make_loggers,
     set_threads,
 )
-from goal_kernels.training.local_weights import weights_follow
+from goal_kernels.training.local_weights import checkpoint_loading
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.resume import (
     AUTO,
@@ -146,7 +146,7 @@ class RetrievalCLI(LightningCLI):
         CheckpointError when a checkpoint does not fit them."""
         try:
             set_threads(self.options.run.threads)
-            with weights_follow() if any(self._checkpoints().values()) else nullcontext():
+            with checkpoint_loading() if any(self._checkpoints().values()) else nullcontext():
                 super().instantiate_classes()
             self.datamodule.make_ready(self.config.subcommand)
             self._check_checkpoints()
@@ -235,7 +235,7 @@ class RetrievalCLI(LightningCLI):
         return getattr(rank_zero_only, "rank", 0) == 0
 
     def before_fit(self) -> None:
-        """Record what is about to run, or to go on."""
+        """Record the session that begins."""
         if self.run is None or not self._is_first:
             return
         if self.resumption is not None:
@@ -248,7 +248,7 @@ class RetrievalCLI(LightningCLI):
         begin_session(self.run, self.typed, self.resumption.step if self.resumption else 0)
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; what ends the training before its end is recorded, with the way to go on.
+        """Train; record an early end, and say how to resume.
 
         A resume point takes the place of `ckpt_path`.
         Raises: ConfigurationError for a value that turned out to be unusable before the first step.

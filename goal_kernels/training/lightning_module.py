@@ -20,7 +20,7 @@ from goal_kernels.distributed import synchronize_batch_norm
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.dense_losses import make_objective
 from goal_kernels.training.evaluation import Evaluation, evaluate
-from goal_kernels.training.local_weights import weights_to_follow
+from goal_kernels.training.local_weights import is_checkpoint_loading
 from goal_kernels.training.model import build_model
 from goal_kernels.training.optimisation import (
     DroppedRate,
@@ -110,7 +110,9 @@ class RetrievalModule(pl.LightningModule):
         _check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
         check_rates(lr=lr, weight_decay=weight_decay)
         self.objective = make_objective(objective, objective_parameters)
-        self.model = build_model(image, text, sizes, embed_dim, pretrained=not weights_to_follow())
+        self.model = build_model(
+            image, text, sizes, embed_dim, pretrained=not is_checkpoint_loading()
+        )
         self.loss = WarmedLoss(
             self.objective,
             WarmupSchedule(warmup_steps, blend_steps),

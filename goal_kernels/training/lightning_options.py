@@ -1,4 +1,4 @@
-"""What the training commands offer and assume beside the model's and the data's own options."""
+"""Options, defaults and loggers of the training commands, beyond those of model and data."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _place_of(checkpoint: Path) -> tuple[int, int] | None:
     for part, (kind, names) in RESUME_PARTS.items():
         if not isinstance(held.get(part), kind) or not names <= set(held[part] if names else ()):
             return None
-    if not held["optimizer_states"]:  # Lightning would go on with an optimiser that knows nothing
+    if not held["optimizer_states"]:  # Lightning would resume with a fresh optimiser
         return None
     return held["global_step"], held["epoch"]
 

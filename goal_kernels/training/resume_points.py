@@ -1,4 +1,4 @@
-"""Saves everything a run needs to go on as if it had never stopped, and restores it."""
+"""Saves and restores everything that an exact resumption needs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ResumePoints(Callback):
         return self._seconds_before + time.monotonic() - self._began
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Agree on the folder: the first process made it, the others cannot know its name."""
+        """Broadcast the folder, whose name only the first process knows."""
         self.run = trainer.strategy.broadcast(self.run)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -120,7 +120,7 @@ class ResumePoints(Callback):
         self._saved_at = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the end of the training, from which testing can go on."""
+        """Save the final state, from which a resumed run repeats the test."""
         self.stop.ignore()
         self.finished = True
         self._save(trainer)

@@ -1,4 +1,4 @@
-"""The folder of one run: it appears whole, belongs to one process, and no file of it is half."""
+"""The folder of one run: created atomically, locked by one process, files replaced atomically."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
@@ -28,6 +29,7 @@ class RunInUseError(ValueError):
     """Another process trains in the folder."""
 
 
+@dataclass
 class RunFolder:
     """The folder of a run, and paths inside it.
 
@@ -46,8 +48,10 @@ class RunFolder:
         report: the page for people.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
+
+    def __post_init__(self) -> None:
+        path = self.path
         self.config = path / "config.yaml"
         self.environment = path / "environment.json"
         self.lock = path / "lock"

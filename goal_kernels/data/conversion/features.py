@@ -1,4 +1,4 @@
-"""Writing feature files in blocks, whatever the features come from."""
+"""Writing feature files block by block, from arrays or from the TSV of bottom-up attention."""
 
 from __future__ import annotations
 

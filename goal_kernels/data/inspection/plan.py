@@ -67,7 +67,7 @@ def _plan_pictures(
     inspection: Inspection,
     options: dict[str, object],
 ) -> None:
-    """What a source of image files needs said, also where a recipe says something else."""
+    """Options of a source of image files, also where they only repeat a default."""
     if not isinstance(train, PictureSplit):
         return
     inspection.plan.append(

@@ -1,4 +1,4 @@
-"""What an image or a text encoder is, and how embeddings leave one."""
+"""Base classes of encoders, grouping by length, normalisation of embeddings."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def start_as_published(linear: nn.Linear) -> None:
 
 
 def finished(pooled: Tensor, normalize: bool) -> Tensor:
-    """Embeddings as they leave an encoder, in float32 at least whatever computed them.
+    """The output of an encoder, in float32 at least.
 
     Args:
         pooled: [B, D].

@@ -1,4 +1,4 @@
-"""What the results of a study say, put together for its page."""
+"""The results of a study, collected for its page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a study is left to do: warm-ups that cells share, then the cells."""
+"""The remaining jobs of a study: shared warm-ups, then cells."""
 
 from __future__ import annotations
 
