@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -128,34 +127,25 @@ def add_synth_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_synth(args: argparse.Namespace) -> int:
-    """Generate as ``args`` say and print a summary; 0, or 2 after an error in the arguments."""
+    """Generate as ``args`` say and print a summary; 0. Raises: ValueError, FileExistsError."""
     names = ["images", *(name for options in _OPTIONS.values() for name in options)]
     given = {name: getattr(args, name) for name in names}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if changes.get("images") and find_spec("PIL") is None:
-        return _fail("--images needs Pillow: pip install pillow")
+        raise ValueError("--images needs Pillow: pip install pillow")
     started = time.perf_counter()
-    try:
-        with progress_line() as progress:
-            summary = generate_goalworld(
-                args.folder or _default_folder(args.preset),
-                preset=args.preset,
-                seed=args.seed,
-                overwrite=args.overwrite,
-                workers=args.workers,
-                progress=progress,
-                **changes,
-            )
-    except (ValueError, FileExistsError) as error:
-        return _fail(str(error))
+    with progress_line() as progress:
+        summary = generate_goalworld(
+            args.folder or _default_folder(args.preset),
+            preset=args.preset,
+            seed=args.seed,
+            overwrite=args.overwrite,
+            workers=args.workers,
+            progress=progress,
+            **changes,
+        )
     print(_describe(summary, time.perf_counter() - started))
     return 0
-
-
-def _fail(message: str) -> int:
-    """Say what went wrong; the exit status for it."""
-    print(f"goal-kernels data synth: error: {message}", file=sys.stderr)
-    return 2
 
 
 def _default_folder(preset: str) -> Path:

@@ -67,28 +67,27 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_study_command(args: argparse.Namespace) -> int:
-    """Run what is left of a study; 0, or 2 after an error that the message explains."""
+    """Run what is left of a study; 0, or 130 after Ctrl-C.
+
+    Raises: ValueError, FileNotFoundError, MissingExtraError for what cannot be run; WorkFailed.
+    """
     from goal_kernels.training.study.gathered import gather
     from goal_kernels.training.study.page import write_page
     from goal_kernels.training.study.recipe import read_study
-    from goal_kernels.training.study.workers import WorkFailed
 
+    recipe = read_study(args.config)
+    folder = args.folder or Path("studies") / recipe.name
+    overrides = {"data": {"folder": args.data_folder}} if args.data_folder else {}
+    cells = recipe.cells(overrides)
     try:
-        recipe = read_study(args.config)
-        folder = args.folder or Path("studies") / recipe.name
-        overrides = {"data": {"folder": args.data_folder}} if args.data_folder else {}
-        cells = recipe.cells(overrides)
         if not args.page_only:
             _train(recipe, _chosen(recipe, cells, args.seeds), folder, args.jobs)
-        page = args.page or folder / "page.md"
-        write_page(gather(recipe, cells, folder / "results"), folder, page)
-        print(f"page  {page}")
     except KeyboardInterrupt:
         print("goal-kernels study: stopped; the same command goes on", file=sys.stderr)
         return 130
-    except (ValueError, WorkFailed, ModuleNotFoundError) as error:
-        print(f"goal-kernels study: error: {error}", file=sys.stderr)
-        return 2
+    page = args.page or folder / "page.md"
+    write_page(gather(recipe, cells, folder / "results"), folder, page)
+    print(f"page  {page}")
     return 0
 
 
