@@ -1,4 +1,4 @@
-"""The whole objective, mining alone, peak memory: one benchmark per case and method.
+"""Losses and mining, and their peak memory: one benchmark per case and method.
 
 The first benchmark of a case holds its contest, in which all methods take turns; each one hands its
 own rounds to pytest-benchmark, which times one more by itself.
@@ -32,7 +32,7 @@ def describe(case: Case, method: str) -> dict[str, Any]:
     return {**asdict(case), "backend": method, "threads": torch.get_num_threads()}
 
 
-def bench_objective(
+def bench_steps(
     case: Case, method: str, benchmark: Any, contest: Callable[[Case], ContestResult]
 ) -> None:
     """Fails, and reports no time, when the method's result is wrong."""
@@ -52,13 +52,6 @@ def bench_objective(
             torch.cuda.synchronize()
 
     record(benchmark, run, lane.wall)
-
-
-def bench_mining(
-    case: Case, method: str, benchmark: Any, contest: Callable[[Case], ContestResult]
-) -> None:
-    """Positives and both hardest negatives, no weights and no gradients."""
-    bench_objective(case, method, benchmark, contest)
 
 
 def bench_memory(case: Case, method: str, benchmark: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +95,25 @@ class Case:
         return Kind(self.dtype, self.precision)
 
     @property
+    def job(self) -> str:
+        """What is done, as tables call it."""
+        if self.op == MINE:
+            return "mining alone"
+        if self.op == GRADIENTS:
+            return f"`{self.objective}`, gradients alone"
+        return f"`{self.objective}`, {self.mode.replace('_', ' + ')}"
+
+    @property
+    def size(self) -> str:
+        """B × D."""
+        return f"{self.batch} × {self.width}"
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Where tables have it: by job, by kind, then by size."""
+        return (self.op, self.mode, self.objective, *self.kind, self.width, self.batch)
+
+    @property
     def options(self) -> str:
         """What sets it apart from the plain case, for people; empty for the plain one."""
         data = self.data if self.data != HALF_TRAINED else ""
@@ -180,16 +199,11 @@ SUITES = {
 DEFAULT_SUITE = "quick"
 
 
-def objective_cases(suite: Suite, device: str) -> Iterator[Case]:
-    """Loss cases; the modes of one situation are neighbours, so they share its checks."""
+def timed_cases(suite: Suite, device: str) -> Iterator[Case]:
+    """Losses and mining alone; the cases of one pair of embeddings are neighbours, and share it."""
     for batch, width, kind in product(suite.batches, suite.widths, suite.kinds):
         for objective, mode in product((PLAIN, RELATIVE), (FORWARD, FORWARD_BACKWARD)):
             yield Case(GOAL_LOSS, mode, objective, batch, width, *kind, device)
-
-
-def mining_cases(suite: Suite, device: str) -> Iterator[Case]:
-    """Mining alone, without weights."""
-    for batch, width, kind in product(suite.batches, suite.widths, suite.kinds):
         yield Case(MINE, FORWARD, NO_OBJECTIVE, batch, width, *kind, device)
 
 

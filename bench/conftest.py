@@ -18,16 +18,14 @@ from bench.cases import (
     Case,
     Suite,
     memory_cases,
-    mining_cases,
-    objective_cases,
+    timed_cases,
 )
 from bench.contest import ContestResult, hold_contest
 from bench.lineup import COMPILED, PRODUCTS, line_up
 from bench.machine import describe_machine
 
 PLANS: dict[str, Callable[[Suite, str], Iterator[Case]]] = {
-    "objective": objective_cases,
-    "mining": mining_cases,
+    "steps": timed_cases,
     "memory": memory_cases,
 }
 DEFAULT_THREADS = 2
@@ -70,7 +68,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     """Which methods are not measured here, and why."""
     refused = {
         f"{name}: {verdict.reason}"
-        for case in plan(config, "objective")
+        for case in plan(config, "steps")
         for name, verdict in line_up(case, chosen_suite(config))
         if not verdict.ok
     }

@@ -43,7 +43,7 @@ ERROR_LENGTH = 2000
 """Characters of a message that are kept, from its end."""
 
 Tell = Callable[[str], None]
-"""Told which method is at work now."""
+"""Called with the name of the method at work."""
 
 
 def quiet(name: str) -> None:
@@ -224,14 +224,14 @@ def release_memory() -> None:
 
 
 @lru_cache(maxsize=1)
-def _situation(case: Case) -> tuple[Inputs, Judge]:
+def _inputs_and_judge(case: Case) -> tuple[Inputs, Judge]:
     inputs = make_inputs(case)
     return inputs, Judge(case, inputs)
 
 
-def situation_of(case: Case) -> tuple[Inputs, Judge]:
+def inputs_and_judge(case: Case) -> tuple[Inputs, Judge]:
     """Embeddings and judge, kept for neighbours that differ in operation, mode and objective."""
-    return _situation(replace(case, op="", mode="", objective=""))
+    return _inputs_and_judge(replace(case, op="", mode="", objective=""))
 
 
 def copies_of(inputs: Inputs, most: int = MOST_COPIES) -> list[Inputs]:
@@ -249,7 +249,7 @@ def copies_of(inputs: Inputs, most: int = MOST_COPIES) -> list[Inputs]:
 
 def make_lane(name: str, case: Case) -> Lane:
     """A method that has run once and passed its check. Raises: whatever it does wrong."""
-    inputs, judge = situation_of(case)
+    inputs, judge = inputs_and_judge(case)
     with using(name):
         start = time.perf_counter()
         method = make_method(name, case, inputs)

@@ -29,22 +29,12 @@ class Hardest(NamedTuple):
     hardest_image: Tensor
 
 
-class Forward(NamedTuple):
-    """What the forward leaves for the backward: 0-d value and coefficients [B]."""
+class Outcome(NamedTuple):
+    """What any method answers: hardest negatives, 0-d value, gradients [B, D] of both if made."""
 
     hardest: Hardest
     value: Tensor
-    positive_weight: Tensor
-    text_weight: Tensor
-    image_weight: Tensor
-
-
-class Step(NamedTuple):
-    """Forward and both gradients, [B, D] in the input dtype."""
-
-    forward: Forward
-    grad_image: Tensor
-    grad_text: Tensor
+    gradients: tuple[Tensor, Tensor] | None
 
 
 def mine(image: Tensor, text: Tensor) -> tuple[Tensor, Hardest]:
@@ -65,19 +55,11 @@ def hardest_only(image: Tensor, text: Tensor) -> Hardest:
 
 
 def pipeline(objective: str, mode: str) -> Callable[..., object]:
-    """The pipeline of a case: (image, text) [B, D] -> Hardest, Forward or Step."""
+    """The pipeline of a case: (image, text) [B, D] -> Hardest or Outcome."""
     if objective == NO_OBJECTIVE:
         return hardest_only
     function: Callable[..., object] = getattr(EagerPipeline(Objective.parse(objective)), mode)
     return function
-
-
-class Outcome(NamedTuple):
-    """What any method answers: hardest negatives, 0-d value, gradients [B, D] if made."""
-
-    hardest: Hardest
-    value: Tensor
-    gradients: tuple[Tensor, Tensor] | None
 
 
 class EagerPipeline:
@@ -135,8 +117,13 @@ class EagerPipeline:
         value = negative - positive if potential is None else potential(positive, negative)
         return weight * own, weight * other, value
 
-    def forward(self, image: Tensor, text: Tensor) -> Forward:
-        """Value and coefficients of image, text [B, D]."""
+    def forward(self, image: Tensor, text: Tensor) -> Outcome:
+        """Value of image, text [B, D]."""
+        hardest, value, *_ = self._weigh(image, text)
+        return Outcome(hardest, value, None)
+
+    def _weigh(self, image: Tensor, text: Tensor) -> tuple[Hardest, Tensor, Tensor, Tensor, Tensor]:
+        """What was mined, 0-d value, and weights [B] of positives, texts and images."""
         similarity, hardest = mine(image, text)
         positive = hardest.positive
         rows = self._weights(similarity, positive, hardest.negative_text, hardest.hardest_text)
@@ -144,18 +131,15 @@ class EagerPipeline:
             similarity.T, positive, hardest.negative_image, hardest.hardest_image
         )
         value = rows[2].sum() + columns[2].sum()
-        return Forward(hardest, value, rows[0] + columns[0], rows[1], columns[1])
+        return hardest, value, rows[0] + columns[0], rows[1], columns[1]
 
-    def forward_backward(self, image: Tensor, text: Tensor) -> Step:
+    def forward_backward(self, image: Tensor, text: Tensor) -> Outcome:
         """Value and gradients of image, text [B, D]."""
-        forward = self.forward(image, text)
-        hardest = forward.hardest
-        wide = forward.value.dtype
-        x, y = image.to(wide), text.to(wide)
-        own = forward.positive_weight[:, None]
-        to_text, to_image = forward.text_weight[:, None], forward.image_weight[:, None]
+        hardest, value, *weights = self._weigh(image, text)
+        x, y = image.to(value.dtype), text.to(value.dtype)
+        own, to_text, to_image = (weight[:, None] for weight in weights)
         grad_image = to_text * y[hardest.hardest_text] - own * y
         grad_image.index_add_(0, hardest.hardest_image, to_image * y)
         grad_text = to_image * x[hardest.hardest_image] - own * x
         grad_text.index_add_(0, hardest.hardest_text, to_text * x)
-        return Step(forward, grad_image.to(image.dtype), grad_text.to(text.dtype))
+        return Outcome(hardest, value, (grad_image.to(image.dtype), grad_text.to(text.dtype)))

@@ -1,4 +1,4 @@
-"""Which methods take part in a case, by name, and why the others do not.
+"""Which methods are timed in a case, by name, and the reason where one is not.
 
 A library method is named like its backend, "backend" or "backend:strategy", or `auto`; behind it
 may stand a way to call it, one of WAYS.

@@ -1,4 +1,4 @@
-"""The machine a figure belongs to."""
+"""Description of the machine that figures are measured on."""
 
 from __future__ import annotations
 

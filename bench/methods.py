@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import goal_kernels as gk
 from bench.cases import Case, Inputs
-from bench.eager import Forward, Hardest, Outcome, Step
+from bench.eager import Hardest, Outcome
 from goal_kernels.statistics import MiningStatistics
 
 if TYPE_CHECKING:
@@ -90,14 +90,8 @@ class Pipeline(Method):
         if isinstance(result, Hardest):
             judge.check_hardest(result, stored=True)
             return
-        gradients = None
-        if isinstance(result, Step):
-            gradients = (result.grad_image, result.grad_text)
-            result = result.forward
-        assert isinstance(result, Forward), f"unexpected result {type(result).__name__}"
-        objective = gk.Objective.parse(self.case.objective)
-        outcome = Outcome(result.hardest, result.value, gradients)
-        judge.check_objective(objective, outcome, stored=True)
+        assert isinstance(result, Outcome), f"unexpected result {type(result).__name__}"
+        judge.check_objective(gk.Objective.parse(self.case.objective), result, stored=True)
 
 
 def options_of(case: Case, ids: Tensor | None, backend: str) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.cases import MINE, Case, Kind
+from bench.cases import Case
 from bench.costs import case_cost, check_throughput, gemm_cost, product_flops
 from bench.lineup import EAGER, GEMM, GEMM_OUT, PRODUCTS, split_way
 from bench.machine import peak_gflops
@@ -60,35 +60,6 @@ def measure(case: Case, name: str, result: ContestResult) -> dict[str, Any]:
     }
 
 
-class Situation(NamedTuple):
-    """What was measured: identity and order of a case."""
-
-    op: str
-    mode: str
-    objective: str
-    dtype: str
-    precision: str
-    D: int
-    B: int
-
-    @property
-    def job(self) -> str:
-        """What was done, as tables call it."""
-        if self.op == MINE:
-            return "mining alone"
-        return f"`{self.objective}`, {self.mode.replace('_', ' + ')}"
-
-    @property
-    def size(self) -> str:
-        """B × D."""
-        return f"{self.B} × {self.D}"
-
-    @property
-    def kind(self) -> Kind:
-        """How similarities were computed."""
-        return Kind(self.dtype, self.precision)
-
-
 @dataclass(frozen=True)
 class Record:
     """One figure of one method in one case.
@@ -121,9 +92,10 @@ class Record:
     date: str
 
     @property
-    def case(self) -> Situation:
-        """The case it belongs to, with everything that tells it from others."""
-        return Situation(*(getattr(self, name) for name in Situation._fields))
+    def case(self) -> Case:
+        """The case it belongs to."""
+        size = (self.B, self.D, self.dtype, self.precision)
+        return Case(self.op, self.mode, self.objective, *size)
 
     def ratio_to(self, baseline: str) -> float | None:
         """Ratio of median wall times to GEMM, GEMM_OUT or EAGER."""
@@ -204,7 +176,7 @@ def processor_share(run: Run) -> float | None:
     """
     if run.machine["target"] == "cuda":
         return None
-    found: dict[tuple[object, ...], dict[str, float]] = {}
+    found: dict[Case, dict[str, float]] = {}
     for record in run.records:
         large = product_flops(record.B, record.D) >= LEAST_FLOPS
         if record.backend == GEMM_OUT and large:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.cases import DEFAULT_SUITE, FORWARD, FORWARD_BACKWARD, GOAL_LOSS, MINE, SUITES
+from bench.cases import DEFAULT_SUITE, FORWARD, FORWARD_BACKWARD, GOAL_LOSS, MINE, SUITES, Case
 from bench.lineup import (
     BASELINES,
     COMPILED,
@@ -14,7 +14,7 @@ from bench.lineup import (
     METRIC_LEARNING,
     REFERENCE,
 )
-from bench.results import PEAK_MEMORY, WALL_TIME, Record, Run, Situation, busy_warning
+from bench.results import PEAK_MEMORY, WALL_TIME, Record, Run, busy_warning
 from bench.targets import BACKEND, Figure, Verdict, judge_targets
 
 ABSENT = "–"
@@ -38,10 +38,10 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: i
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
-def by_case(records: Iterable[Record], metric: str) -> dict[Situation, Found]:
+def by_case(records: Iterable[Record], metric: str) -> dict[Case, Found]:
     """Records of one metric grouped by case, in order."""
-    grouped: dict[Situation, Found] = {}
-    for record in sorted((r for r in records if r.metric == metric), key=lambda r: r.case):
+    grouped: dict[Case, Found] = {}
+    for record in sorted((r for r in records if r.metric == metric), key=lambda r: r.case.place):
         grouped.setdefault(record.case, {})[record.backend] = record
     return grouped
 
@@ -79,7 +79,7 @@ def job_table(records: Iterable[Record], op: str) -> str:
     header += [f"{backend} / {base}" for backend in backends for base in (floor, EAGER)]
     header += [f"{n} MiB" for n in scaled]
     rows = []
-    for case in sorted({*timed, *weighed}):
+    for case in sorted({*timed, *weighed}, key=lambda case: case.place):
         found, extra = timed.get(case, {}), weighed.get(case, {})
         row = [case.job, str(case.kind), case.size]
         row += [_median(found, name) for name in clocked]

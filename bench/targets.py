@@ -1,4 +1,4 @@
-"""What the CPU kernels are held to, as ratios, and what a run says about each.
+"""Limits on the times of the CPU kernels, as ratios, and what a run says about each.
 
 A limit is an upper one: time of the `cpu` backend over the time of something measured beside it.
 """
@@ -6,7 +6,7 @@ A limit is an upper one: time of the `cpu` backend over the time of something me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -20,17 +20,18 @@ from bench.cases import (
     MINE,
     PLAIN,
     RELATIVE,
+    Case,
     Kind,
 )
 from bench.lineup import EAGER, GEMM, GEMM_OUT
-from bench.results import WALL_TIME, Record, Situation
+from bench.results import WALL_TIME, Record
 
 BACKEND = "cpu"
 BATCHES = (4096, 8192)
 WIDTH = 1024
 """Sizes of the targets that do not speak of every size."""
 
-Records = Mapping[Situation, Record]
+Records = Mapping[Case, Record]
 """Wall times of the backend."""
 
 
@@ -75,31 +76,26 @@ def _sized(records: Records, op: str, mode: str, objective: str | None = None) -
     """Records of a job at the sizes of the targets."""
     for case, record in records.items():
         fits = (case.op, case.mode) == (op, mode) and objective in (None, case.objective)
-        if fits and case.B in BATCHES and case.D == WIDTH:
+        if fits and case.batch in BATCHES and case.width == WIDTH:
             yield record
 
 
-def _size(case: Situation) -> str:
-    return case.size
-
-
-def _figures(
-    records: Iterable[Record], baseline: str, where: Callable[[Situation], str]
-) -> Iterator[Figure]:
+def _figures(records: Iterable[Record], baseline: str, with_job: bool = False) -> Iterator[Figure]:
     for record in records:
         ratio = record.ratio_to(baseline)
         if ratio is not None:
-            yield Figure(where(record.case), ratio)
+            case = record.case
+            yield Figure(f"{case.size} ({case.job})" if with_job else case.size, ratio)
 
 
 def mining_over_product(records: Records) -> Iterator[Figure]:
     """Mining over the product into existing memory."""
-    return _figures(_sized(records, MINE, FORWARD), GEMM_OUT, _size)
+    return _figures(_sized(records, MINE, FORWARD), GEMM_OUT)
 
 
 def step_over(baseline: str, records: Records) -> Iterator[Figure]:
     """A training step that needs only mining, over a baseline."""
-    return _figures(_sized(records, GOAL_LOSS, FORWARD_BACKWARD, PLAIN), baseline, _size)
+    return _figures(_sized(records, GOAL_LOSS, FORWARD_BACKWARD, PLAIN), baseline)
 
 
 def relative_over_plain(records: Records) -> Iterator[Figure]:
@@ -109,7 +105,7 @@ def relative_over_plain(records: Records) -> Iterator[Figure]:
     slower minute of the machine then cancels.
     """
     for record in _sized(records, GOAL_LOSS, FORWARD_BACKWARD, RELATIVE):
-        plain = records.get(record.case._replace(objective=PLAIN))
+        plain = records.get(replace(record.case, objective=PLAIN))
         above, below = record.ratio_to_gemm_out, plain.ratio_to_gemm_out if plain else None
         if above is not None and below is not None:
             yield Figure(record.case.size, above / below)
@@ -117,7 +113,7 @@ def relative_over_plain(records: Records) -> Iterator[Figure]:
 
 def anything_over_eager(records: Records) -> Iterator[Figure]:
     """Every job at every size over eager torch."""
-    return _figures(records.values(), EAGER, lambda case: f"{case.size} ({case.job})")
+    return _figures(records.values(), EAGER, with_job=True)
 
 
 def _each(name: str, measure: Measure, limits: Mapping[Kind, float]) -> list[Target]:

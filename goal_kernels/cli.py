@@ -116,17 +116,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from goal_kernels.failures import explain, reason_of
 
-        if isinstance(error, UNUSABLE_FILES) or type(error).__module__.startswith("goal_kernels."):
-            return _fail(reason_of(error))  # errors of our own are meant for who reads them
+        if _is_explained(error):
+            return _fail(reason_of(error))
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             return _fail(f"{error}: a file could not be written; make room, then run this again")
         return _fail(explain(given, error), 1)
 
 
-def _fail(message: str, status: int = 2) -> int:
+def _fail(message: str, status: int = 2, command: str = "") -> int:
     """Say what went wrong in one line and return the exit status for it."""
-    print(f"goal-kernels: error: {message}", file=sys.stderr)
+    print(f"{f'goal-kernels {command}'.rstrip()}: error: {message}", file=sys.stderr)
     return status
+
+
+def _is_explained(error: Exception) -> bool:
+    """Whether the message of an error is meant for who gave the arguments: our own errors."""
+    return isinstance(error, UNUSABLE_FILES) or type(error).__module__.startswith("goal_kernels.")
 
 
 class Command(NamedTuple):
@@ -185,8 +190,8 @@ COMMANDS = (
     Command(
         "recipes",
         "list recipes and what they should reach",
-        "training.recipe_command:add_recipes_arguments",
-        "training.recipe_command:run_recipes",
+        "recipes:add_recipes_arguments",
+        "recipes:run_recipes",
     ),
     Command(
         "import-checkpoint",
@@ -254,7 +259,11 @@ def _named(place: str) -> Callable[..., Any]:
 
 
 def _run(command: Command, arguments: list[str]) -> int:
-    """Parse the arguments of a command and run it. Raises: MissingExtraError."""
+    """Parse the arguments of a command and run it; what is wrong with them is said in one line.
+
+    Commands check what they are given and raise ValueError or OSError. Raises: MissingExtraError
+    when the training extra is not there; any other error.
+    """
     parser = Parser(
         f"goal-kernels {command.words}",
         description=command.summary,
@@ -265,7 +274,16 @@ def _run(command: Command, arguments: list[str]) -> int:
     chosen = parser.parse_all(arguments)
     if command.trains:
         require(command.words, "train", *TRAINING_MODULES)
-    return _named(command.run)(chosen)
+    try:
+        return _named(command.run)(chosen)
+    except Exception as error:
+        wrong = command.add is not None and isinstance(error, ValueError | OSError)
+        passed_on = isinstance(error, BrokenPipeError) or getattr(error, "errno", None) in NO_ROOM
+        if passed_on or not (wrong or _is_explained(error)):
+            raise
+        from goal_kernels.failures import reason_of
+
+        return _fail(reason_of(error), command=command.words)
 
 
 def _train(command: str, arguments: list[str]) -> int:
@@ -274,7 +292,7 @@ def _train(command: str, arguments: list[str]) -> int:
         print(_training_help(command))
         return 0
     require(command, "train", *TRAINING_MODULES)
-    from goal_kernels.training.recipes import resolve_recipes
+    from goal_kernels.recipes import resolve_recipes
 
     resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
     from goal_kernels.training.finite import NotFiniteError
@@ -295,7 +313,7 @@ def _train(command: str, arguments: list[str]) -> int:
 
 def _training_help(command: str) -> str:
     """What `--help` of a training command prints; instant, since Lightning is not imported."""
-    from goal_kernels.training.recipes import recipe_names
+    from goal_kernels.recipes import recipe_names
 
     fitting = command == "fit"
     return f"goal-kernels {command}: {TRAINING_COMMANDS[command]}\n\n" + FIT_EPILOG.format(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -49,3 +51,25 @@ def _origin() -> dict:
         return json.loads(distribution("goal-kernels").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
         return {}
+
+
+class MissingPackageError(ValueError):
+    """An option asks for a package that is not installed."""
+
+
+def load_package(package: str, extra: str, argument: str) -> ModuleType:
+    """Import a package that `argument` needs.
+
+    Raises: MissingPackageError naming the argument and the extra that brings the package.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{argument}: needs {package}, which cannot be imported ({error}); {install(extra)}"
+        ) from error
+    except RuntimeError as error:  # how a torchvision says so that was made for another torch
+        raise MissingPackageError(
+            f"{argument}: needs {package}, whose import failed beside torch "
+            f"{version('torch')} ({error}); install the {package} that was made for this torch"
+        ) from error

@@ -1,4 +1,4 @@
-"""What a terminal is given: signs that its encoding has, tables that its width holds."""
+"""What people read: signs that a terminal has, tables that it holds, spans of time, lists."""
 
 from __future__ import annotations
 
@@ -122,3 +122,21 @@ def _spelled(table: Table) -> Table:
 
     rows = [list(map(known, row)) for row in table.rows]
     return Table(known(table.title), list(map(known, table.columns)), rows)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say it: 42 s, 5 min, 3 h 20 min, 2 d 4 h."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def some(values: Sequence[object], most: int) -> str:
+    """The first few of some values, and how many there are besides."""
+    shown = ", ".join(str(value) for value in values[:most])
+    return shown if len(values) <= most else f"{shown} and {len(values) - most} more"

@@ -123,9 +123,9 @@ def exit_status(line: list[str]) -> object:
 
 def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """With Lightning's parser, which takes a second to make, so all lines with one."""
+    from goal_kernels.recipes import resolve_recipes
     from goal_kernels.training import lightning_cli
     from goal_kernels.training.lightning_options import ConfigurationError
-    from goal_kernels.training.recipes import resolve_recipes
     from goal_kernels.training.run_training import run_training
 
     class Parsed(Exception):

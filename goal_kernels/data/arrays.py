@@ -1,4 +1,4 @@
-"""NumPy files that others wrote: never unpickled, and never larger than what lies on the disk."""
+"""NumPy files of other programs: never unpickled, sizes checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from goal_kernels.data.files import read_head, reading
-from goal_kernels.data.foreign import mistaken_for
+from goal_kernels.data.files import mistaken_for, read_head, reading
 
 MAGIC, ZIP_MAGIC = b"\x93NUMPY", b"PK"
 # Deflate makes a byte of at most so many; a member that claims more is damaged.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from goal_kernels.data.conversion import Conversion, ConversionOptions, convert
 from goal_kernels.data.inspection import inspect_source
-from goal_kernels.data.inspection.text import describe
+from goal_kernels.data.inspection.findings import describe
 from goal_kernels.data.progress import progress_line
 from goal_kernels.data.sources import FORMATS, Source, SourceOptions, describe_formats, open_source
 from goal_kernels.data.sources.base import COLUMNS
@@ -123,13 +123,9 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_inspect(args: argparse.Namespace) -> int:
-    """Print the inspection; 0 fine, 1 problems found, 2 no dataset there."""
-    try:
-        source = _open(args)
-        with progress_line() as progress:
-            inspection = inspect_source(source, everything=args.all, progress=progress)
-    except (ValueError, OSError) as error:
-        return _fail("inspect", error)
+    """Print the inspection; 0 fine, 1 problems found. Raises: ValueError, OSError."""
+    with progress_line() as progress:
+        inspection = inspect_source(_open(args), everything=args.all, progress=progress)
     text = json.dumps(inspection.record(), indent=2) if args.json else describe(inspection)
     print(text)
     problems = len(inspection.of_level("problem"))
@@ -179,7 +175,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    """Convert and say what was made; 0, or 2 when it cannot be done."""
+    """Convert and say what was made; 0. Raises: ValueError, OSError."""
     options = ConversionOptions(
         splits=args.splits,
         half=args.half,
@@ -189,12 +185,9 @@ def run_convert(args: argparse.Namespace) -> int:
         vocabulary=args.vocabulary,
         overwrite=args.overwrite,
     )
-    try:
-        source = _open(args)
-        with progress_line() as progress:
-            made = convert(source, args.out, options, progress)
-    except (ValueError, OSError) as error:
-        return _fail("convert", error)
+    source = _open(args)
+    with progress_line() as progress:
+        made = convert(source, args.out, options, progress)
     print(_describe(made, source))
     return 0
 
@@ -213,9 +206,3 @@ def _describe(made: Conversion, source: Source) -> str:
 def _names(text: str) -> tuple[str, ...]:
     """``"train,dev"`` as a tuple."""
     return tuple(name for name in text.split(",") if name)
-
-
-def _fail(command: str, error: Exception) -> int:
-    """Say what went wrong; the exit status for it."""
-    print(f"goal-kernels data {command}: error: {error}", file=sys.stderr)
-    return 2

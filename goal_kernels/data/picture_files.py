@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from goal_kernels.data.files import read_head
-from goal_kernels.data.foreign import mistaken_for
+from goal_kernels.data.files import mistaken_for, read_head
 from goal_kernels.extras import install
 
 if TYPE_CHECKING:

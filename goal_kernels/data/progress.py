@@ -1,4 +1,4 @@
-"""One line on the terminal that says how far long work is."""
+"""A progress line on the terminal."""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import ProcessGroup
 
-from goal_kernels.distributed.gather import gather_equal
-from goal_kernels.distributed.group import world_size
+from goal_kernels.distributed.gather import gather_equal, world_size
 
 
 class _Statistics:

@@ -17,12 +17,26 @@ from goal_kernels.checks import (
     check_ids,
     check_index_vector,
 )
-from goal_kernels.distributed.group import rank, world_size
 from goal_kernels.operators import in_forward_mode, refuse_forward_mode
 from goal_kernels.pairing_checks import check_text_to_image
 
 # torch 2.13 gave the collective this name and deprecates the one it had until then.
 _all_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+
+
+def initialized() -> bool:
+    """Whether this process belongs to a process group."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def world_size(group: ProcessGroup | None = None) -> int:
+    """Number of processes in the group (the default one when None); 1 without a group."""
+    return distributed.get_world_size(group) if initialized() else 1
+
+
+def rank(group: ProcessGroup | None = None) -> int:
+    """Number of this process in the group, from 0; 0 without a group."""
+    return distributed.get_rank(group) if initialized() else 0
 
 
 class GatheredPairs(NamedTuple):

@@ -1,11 +1,15 @@
-"""Which image every caption belongs to, worked out from counts and checked; errors in words."""
+"""Which image every caption belongs to: derived from counts, and checked."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from goal_kernels.data.arrays import open_array, read_archive
+from goal_kernels.data.files import read_text
 
 ALIKE = 1e-3
 """Relative distance up to which two rows are one image encoded twice.
@@ -115,3 +119,31 @@ def check_index(index: NDArray[np.integer], images: int, texts: int, what: str) 
             f"{what}: expected image rows 0 to {images - 1:,}, caption {wrong[0]:,} says "
             f"{index[wrong[0]]} ({len(wrong):,} such captions); rows count from 0 and are not ids"
         )
+
+
+def read_index(path: Path) -> NDArray[np.integer]:
+    """Integers from a `.npy` file, from `image_of_caption` of a `.npz`, or one a line of text.
+
+    Raises: FileNotFoundError; ValueError.
+    """
+    if path.suffix == ".npy":
+        return np.asarray(open_array(path))
+    if path.suffix == ".npz":
+        stored = read_archive(path)
+        if "image_of_caption" not in stored:
+            raise ValueError(f"{path}: expected an array image_of_caption, found {sorted(stored)}")
+        return stored["image_of_caption"]
+    try:
+        return np.array([int(line) for line in read_text(path, "integers").split()])
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: expected one integer a line; {error}") from error
+
+
+def require_floats(array: NDArray, what: str) -> NDArray[np.floating]:
+    """Require a filled float16, float32 or float64 matrix. Raises: ValueError."""
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8 or array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"{what}: expected a filled float16, float32 or float64 matrix, got {array.dtype} of "
+            f"shape {array.shape}"
+        )
+    return array

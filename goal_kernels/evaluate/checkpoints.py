@@ -18,7 +18,7 @@ from goal_kernels.training.checkpoints import CheckpointError, check_tokenizer, 
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.evaluation import read_oracle
 from goal_kernels.training.lightning_module import RetrievalModule
-from goal_kernels.training.local_weights import weights_follow
+from goal_kernels.training.local_weights import checkpoint_loading
 
 RUN_CHECKPOINT = Path("checkpoints") / "best.ckpt"
 
@@ -133,7 +133,7 @@ def _known(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 def _build_module(file: Path, stored: Mapping[str, Any]) -> RetrievalModule:
     """The trained model."""
     try:
-        with weights_follow():
+        with checkpoint_loading():
             module = RetrievalModule(**_known(RetrievalModule, stored["hyper_parameters"]))
         module.load_state_dict(stored["state_dict"])
     except (TypeError, RuntimeError) as error:

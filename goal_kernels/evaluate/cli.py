@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goal_kernels import BackendUnavailableError
 from goal_kernels.data.arrays import open_array
 from goal_kernels.data.files import replacing, write_text
 from goal_kernels.data.precomputed import PrecomputedSplit, open_split
 from goal_kernels.data.truth_relation import TruthRelation
-from goal_kernels.evaluate.arrays import read_index
+from goal_kernels.evaluate.alignment import read_index
 from goal_kernels.evaluate.inputs import (
     EMBEDDINGS,
     Alignment,
@@ -26,37 +25,27 @@ from goal_kernels.evaluate.inputs import (
     embeddings_member,
     read_member,
 )
-from goal_kernels.evaluate.pictures import write_histogram
 from goal_kernels.evaluate.protocols import choose_protocols
-from goal_kernels.evaluate.results import Question, describe_broken, evaluate_member
-from goal_kernels.evaluate.tables import histogram_text, markdown, tables
+from goal_kernels.evaluate.results import EvaluationOptions, describe_broken, evaluate_member
+from goal_kernels.evaluate.tables import histogram_text, markdown, tables, write_histogram
 from goal_kernels.evaluate.truth_files import read_truth
-from goal_kernels.extras import MissingExtraError, require
+from goal_kernels.extras import require
 from goal_kernels.terminal import show
-from goal_kernels.training.checkpoints import CheckpointError
 from goal_kernels.training.evaluation import read_oracle
 
 if TYPE_CHECKING:
     from goal_kernels.evaluate.checkpoints import Encoded
 
 ARRAY_FILES = (".npy", ".npz")
-MISTAKES = (
-    ValueError,
-    FileNotFoundError,
-    MissingExtraError,
-    BackendUnavailableError,
-    CheckpointError,
-)
 
 
 def run_eval(args: argparse.Namespace) -> int:
-    """Evaluate as ``args`` say, print and write; 0, or 2 after an error in the arguments."""
-    try:
-        record = _evaluate(args)
-    except MISTAKES as error:
-        print(f"goal-kernels eval: error: {error}", file=sys.stderr)
-        return 2
-    _show(record, args.markdown)
+    """Evaluate as ``args`` say, print and write; 0.
+
+    Raises: ValueError, FileNotFoundError, MissingExtraError, BackendUnavailableError and
+        CheckpointError for what cannot be evaluated.
+    """
+    _show(_evaluate(args), args.markdown)
     return 0
 
 
@@ -77,7 +66,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     truth, oracle = _known(encoded, split)
     if args.truth is not None:
         truth = read_truth(args.truth, texts, images)
-    question = Question(
+    options = EvaluationOptions(
         protocols=choose_protocols(args.protocol, args.folds, images),
         ties=args.ties,
         backend=args.backend,
@@ -85,7 +74,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         truth=truth,
         oracle=oracle,
     )
-    record = {"inputs": [part.name for part in members], **evaluate_member(member, question)}
+    record = {"inputs": [part.name for part in members], **evaluate_member(member, options)}
     _write(record, args, encoded)
     return record
 

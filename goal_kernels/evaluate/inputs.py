@@ -1,4 +1,4 @@
-"""What is evaluated: scores, the image of every caption, and what there is to explain."""
+"""Inputs of an evaluation: scores, the image of every caption, notes for the reader."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from goal_kernels.evaluate.alignment import (
     check_index,
     even_index,
     repetition,
+    require_floats,
 )
-from goal_kernels.evaluate.arrays import require_floats
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, MeanScores, Scores
 
 EMBEDDINGS = ("image_embeddings", "text_embeddings")

@@ -21,8 +21,8 @@ DIRECTIONS = ("i2t", "t2i")
 
 
 @dataclass(frozen=True)
-class Question:
-    """What to find out.
+class EvaluationOptions:
+    """How to evaluate.
 
     Attributes:
         protocols: at least one.
@@ -41,7 +41,7 @@ class Question:
     oracle: dict[str, Any] | None = None
 
 
-def evaluate_member(member: Member, question: Question) -> dict[str, Any]:
+def evaluate_member(member: Member, options: EvaluationOptions) -> dict[str, Any]:
     """Rank and measure.
 
     Returns: a record of plain types that JSON can hold; recalls in percent, ranks from 1, seconds.
@@ -49,26 +49,26 @@ def evaluate_member(member: Member, question: Question) -> dict[str, Any]:
     """
     started = time.perf_counter()
     broken = member.scores.broken()
-    if broken and question.strict:
+    if broken and options.strict:
         raise ValueError(f"{member.name}: {describe_broken(broken)}; --strict allows none")
     images, texts = member.scores.shape
     index = torch.from_numpy(member.image_of_caption)
     counts = np.bincount(member.image_of_caption, minlength=images)
-    notes = [note for p in question.protocols for note in protocol_notes(p, images, texts)]
+    notes = [note for p in options.protocols for note in protocol_notes(p, images, texts)]
     record: dict[str, Any] = {
         "input": member.name,
         "images": images,
         "captions": texts,
         "captions_per_image": {"least": int(counts.min()), "most": int(counts.max())},
-        "ties": question.ties,
+        "ties": options.ties,
         "broken": broken,
         "notes": [*member.notes, *notes],
-        "protocols": {p.name: _run(member, index, p, question) for p in question.protocols},
-        "oracle": question.oracle,
+        "protocols": {p.name: _run(member, index, p, options) for p in options.protocols},
+        "oracle": options.oracle,
         "truth": None,
     }
-    if question.truth is not None:
-        record["truth"] = gk.relevance_metrics(member.scores, question.truth, index)
+    if options.truth is not None:
+        record["truth"] = gk.relevance_metrics(member.scores, options.truth, index)
     record["seconds"] = round(time.perf_counter() - started, 2)
     return record
 
@@ -80,14 +80,14 @@ def describe_broken(broken: dict[str, int]) -> str:
 
 
 def _run(
-    member: Member, index: torch.Tensor, protocol: Protocol, question: Question
+    member: Member, index: torch.Tensor, protocol: Protocol, options: EvaluationOptions
 ) -> dict[str, Any]:
     """One protocol: means, deviations, every fold, chance, ties, NaN and the histogram of ranks."""
     with warnings.catch_warnings():
-        # NaN is told of once, by the caller, in the words of this command.
+        # The caller reports NaN once, in the words of this command.
         warnings.filterwarnings("ignore", "retrieval_ranks: ", RuntimeWarning)
         found = gk.fold_metrics(
-            member.scores, index, protocol.folds, ties=question.ties, backend=question.backend
+            member.scores, index, protocol.folds, ties=options.ties, backend=options.backend
         )
     images = member.scores.shape[0]
     return {

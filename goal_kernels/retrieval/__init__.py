@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from goal_kernels.retrieval.folds import FoldMetrics, fold_chance, fold_metrics
-from goal_kernels.retrieval.histogram import RankHistogram, rank_histogram
-from goal_kernels.retrieval.metrics import chance_metrics, recall_at_k, retrieval_metrics
+from goal_kernels.retrieval.metrics import (
+    RankHistogram,
+    chance_metrics,
+    rank_histogram,
+    recall_at_k,
+    retrieval_metrics,
+)
 from goal_kernels.retrieval.ranks import RetrievalRanks, retrieval_ranks, similarity_ranks
 from goal_kernels.retrieval.relevance import relevance_metrics
 from goal_kernels.retrieval.scores import EmbeddingScores, MatrixScores, MeanScores, Scores

@@ -45,8 +45,8 @@ class Relation(Protocol):
     def shape(self) -> tuple[int, int]: ...
 
 
-class Found(NamedTuple):
-    """What ranking gave each query that has something relevant; all [Q], in order of the queries.
+class PerQuery(NamedTuple):
+    """Figures of each query that has something relevant; all [Q], in order of the queries.
 
     relevant: int64, R. average_precision: float64, AP@R. precision: float64, R-precision.
     better, ties, equal: int64, how the best relevant candidate stands, as in `Standing`.
@@ -163,14 +163,14 @@ def _own_rows(queries: NDArray[np.int64], items: NDArray[np.int64], size: int) -
     return _rows(queries, items, np.ones(len(queries), dtype=bool), size)
 
 
-def _search(scores: Scores, rows: _Rows, own: _Rows, direction: str) -> Found:
+def _search(scores: Scores, rows: _Rows, own: _Rows, direction: str) -> PerQuery:
     """Go through the queries by blocks; those with nothing relevant are left out."""
     parts = []
     for queries, block in _blocks(scores, direction):
         asked = torch.from_numpy(rows.counts(queries) > 0)
         if asked.any():
             parts.append(_search_block(block, queries, rows, own, asked))
-    return Found(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return PerQuery(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _blocks(scores: Scores, direction: str) -> Iterator[tuple[slice, Tensor]]:
@@ -181,8 +181,10 @@ def _blocks(scores: Scores, direction: str) -> Iterator[tuple[slice, Tensor]]:
     return ((q, scores.compared_block(every, q).T.contiguous()) for q in scores.blocks_of_texts())
 
 
-def _search_block(block: Tensor, queries: slice, rows: _Rows, own: _Rows, asked: Tensor) -> Found:
-    """`Found` of the asked queries of a block of scores [queries, candidates]."""
+def _search_block(
+    block: Tensor, queries: slice, rows: _Rows, own: _Rows, asked: Tensor
+) -> PerQuery:
+    """`PerQuery` of the asked queries of a block of scores [queries, candidates]."""
     items, paired, filled = (part[asked] for part in rows.padded(queries))
     own_items, _, own_filled = (part[asked] for part in own.padded(queries))
     block = block[asked]
@@ -196,7 +198,7 @@ def _search_block(block: Tensor, queries: slice, rows: _Rows, own: _Rows, asked:
     excused = ((score == best) & filled & ~paired).sum(dim=1)
     top = score.argmax(dim=1, keepdim=True)
     better, ties, _, equal = (part.gather(1, top)[:, 0] for part in place)
-    return Found(
+    return PerQuery(
         relevant,
         *_precisions(place, relevant, filled),
         better,
@@ -263,7 +265,7 @@ def _precisions(place: _Places, relevant: Tensor, filled: Tensor) -> tuple[Tenso
     return average, precision
 
 
-def _summary(found: Found, paired: bool) -> dict[str, float | None]:
+def _summary(found: PerQuery, paired: bool) -> dict[str, float | None]:
     """The record of one direction. paired: whether it is known what was written for what."""
     standing = Standing(found.better, found.ties, found.equal)
     table: dict[str, float | None] = {

@@ -63,9 +63,10 @@ class Scores(ABC):
         return comparable(self._rounded(self.block(rows, columns)))
 
     def count(self, text_to_image: Tensor, backend: str) -> RankCounts:
-        """How the positives fare. text_to_image: int64 [M] in [0, N), on the CPU.
+        """Candidates better than, and tied with, each positive.
 
-        backend: only "auto" and "reference" can count scores that are not products.
+        text_to_image: int64 [M] in [0, N), on the CPU. backend: only "auto" and "reference" can
+        count scores that are not products.
         """
         if backend not in (AUTO, "reference"):
             raise BackendUnavailableError(
@@ -132,7 +133,7 @@ class EmbeddingScores(Scores):
         return {name: count for name, count in counts.items() if count}
 
     def count(self, text_to_image: Tensor, backend: str) -> RankCounts:
-        """How the positives fare, on the device of the embeddings."""
+        """See `Scores.count`; on the device of the embeddings."""
         chosen = _choose(backend, self.image)
         return chosen.rank(self.image, self.text, text_to_image.to(self.image.device))
 
@@ -225,7 +226,7 @@ class MeanScores(Scores):
         return {name: sum(part.get(name, 0) for part in parts) for name in names}
 
     def count(self, text_to_image: Tensor, backend: str) -> RankCounts:
-        """How the positives fare."""
+        """See `Scores.count`; one count over concatenated embeddings where all members are such."""
         embedded = [member for member in self.members if isinstance(member, EmbeddingScores)]
         if len(embedded) < len(self.members):
             return super().count(text_to_image, backend)

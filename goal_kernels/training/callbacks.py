@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
+from goal_kernels.terminal import duration
 from goal_kernels.training.history import DATA_WAIT, PAIRS_PER_SECOND
 from goal_kernels.training.resume_loop import ExactEpochLoop
 
@@ -110,18 +111,6 @@ def _waited(trainer: pl.Trainer) -> float:
     """Seconds that the epoch loop has waited for batches, 0 where it does not measure."""
     loop = trainer.fit_loop.epoch_loop
     return loop.waited if isinstance(loop, ExactEpochLoop) else 0.0
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say it: 42 s, 5 min, 3 h 20 min, 2 d 4 h."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 class EpochLines(Callback):

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from goal_kernels.data.files import replacing
+from goal_kernels.terminal import some
+from goal_kernels.training.local_weights import first_line
 
 LABEL = b"sha256:"
 COMMENT_BYTES = len(LABEL) + 2 * hashlib.sha256().digest_size
@@ -161,7 +163,7 @@ def _read(path: Path, mapped: bool) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise CheckpointError(
-            f"{path}: is torn or not a checkpoint ({_first_line(error)}); use another checkpoint"
+            f"{path}: is torn or not a checkpoint ({first_line(error)}); use another checkpoint"
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("record", {}), dict):
         raise CheckpointError(
@@ -212,7 +214,7 @@ def check_weights(
         if name in weights and _size(weights[name]) != _size(value)
     ]
     differences = [
-        f"{what}: {_some(names)}"
+        f"{what}: {some(names, NAMED_MISMATCHES)}"
         for what, names in (
             ("missing", missing),
             ("not of this model", surplus),
@@ -260,13 +262,3 @@ def _likely_reason(renamed: list[str], reshaped: list[str]) -> str:
 def _size(value: Any) -> Any:
     """Shape of a tensor; type of anything else, which no weight is."""
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-
-
-def _some(names: list[str]) -> str:
-    """The first few names, and how many there are besides."""
-    rest = len(names) - NAMED_MISMATCHES
-    return ", ".join(names[:NAMED_MISMATCHES]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

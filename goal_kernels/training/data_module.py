@@ -38,7 +38,7 @@ from goal_kernels.training.data import (
 from goal_kernels.training.images import PictureOptions
 from goal_kernels.training.options import DataSizes
 from goal_kernels.training.sampler import ShuffledSampler
-from goal_kernels.training.tokenizers import WORDS, Tokenizer, WordTokenizer, make_tokenizer
+from goal_kernels.training.tokenizers import WORDS, Tokenizer, WordPieceTokenizer, WordTokenizer
 
 SAID_GB = 4  # features above which their reading, as long as the disk takes, is announced
 EVALUATION_BATCH = 256  # images or captions encoded at once; no effect on results
@@ -164,7 +164,7 @@ class RetrievalDataModule(pl.LightningDataModule):
     def tokenizer(self) -> Tokenizer:
         """From captions to token ids. Raises: ValueError when no word is known."""
         if self.tokenizer_name != WORDS:
-            return make_tokenizer(self.tokenizer_name, self.folder, self.max_words)
+            return WordPieceTokenizer(self.tokenizer_name, self.max_words)
         tokenizer = WordTokenizer(self.vocabulary, self.max_words)
         if len(tokenizer) <= tokenizer.first_word_id:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What a later reader needs to repeat a run: versions, machine, code, command lines, sessions."""
+"""The environment of a run: versions, machine, code, command lines, sessions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from goal_kernels.training.run_folder import RunFolder, read_json, write_json
+from goal_kernels.training.run_folder import RunFolder, read_record, write_json
 
 RECORDED_PACKAGES = (
     "goal-kernels",
@@ -68,7 +68,7 @@ def describe_environment(
 
 
 def processor_name() -> str:
-    """Model of the processor, as Linux knows it; elsewhere what python says."""
+    """Model of the processor: from /proc/cpuinfo, elsewhere as Python reports it."""
     information = Path("/proc/cpuinfo")
     if information.is_file():
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -116,7 +116,7 @@ def _git(command: str, folder: Path | None) -> str | None:
 
 
 def begin_session(run: RunFolder, arguments: Sequence[str], step: int) -> None:
-    """Note that a process takes the run up at an optimiser step."""
+    """Record that a process starts or resumes the run at an optimiser step."""
     environment = read_environment(run)
     sessions = environment.setdefault("sessions", [])
     sessions.append(
@@ -132,7 +132,7 @@ def begin_session(run: RunFolder, arguments: Sequence[str], step: int) -> None:
 
 
 def end_session(run: RunFolder, step: int, how: str) -> None:
-    """Note at which optimiser step the process that runs now ended, and how, in a few words."""
+    """Record at which optimiser step the running process ended, and how."""
     environment = read_environment(run)
     if sessions := environment.get("sessions"):
         sessions[-1].update(to_step=step, ended=how)
@@ -142,7 +142,7 @@ def end_session(run: RunFolder, step: int, how: str) -> None:
 def read_environment(run: RunFolder) -> dict[str, Any]:
     """The record of a run; empty, and said so, where the file is not there or not whole."""
     try:
-        environment = read_json(run.environment)
+        environment = read_record(run.environment)
         if missing := [name for name in RECORDED if name not in environment]:
             raise ValueError(f"{run.environment}: expected {missing[0]!r} in it, found none")
         sessions = environment.get("sessions", [])

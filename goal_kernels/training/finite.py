@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from goal_kernels.data.split import PrecomputedSplit
+from goal_kernels.terminal import some
 from goal_kernels.training.data import Batch
 
 LOOK_EVERY = 16  # steps between looks that have to wait: for a GPU, or for other processes
@@ -100,19 +101,14 @@ def _cause(trainer: pl.Trainer, rows: Tensor) -> str:
         ]
         if broken:
             return (
-                f"its batch holds features that are not finite in float32: rows {_some(broken)} of "
-                f"the training images in {split.folder}; repair or remove them (`goal-kernels data "
-                "inspect` lists all)"
+                "its batch holds features that are not finite in float32: rows "
+                f"{some(broken, NAMED_ROWS)} of the training images in {split.folder}; repair "
+                "or remove them (`goal-kernels data inspect` lists all)"
             )
     return (
-        f"its batch held the training images {_some(list(images))}, whose features are finite; "
-        "lower --model.lr or warm up longer (--model.warmup_steps)"
+        f"its batch held the training images {some(list(images), NAMED_ROWS)}, whose features are "
+        "finite; lower --model.lr or warm up longer (--model.warmup_steps)"
     )
-
-
-def _some(rows: list[int]) -> str:
-    shown = ", ".join(str(row) for row in rows[:NAMED_ROWS])
-    return shown if len(rows) <= NAMED_ROWS else f"{shown} and {len(rows) - NAMED_ROWS} more"
 
 
 def has_finite_weights(module: torch.nn.Module) -> bool:

@@ -34,7 +34,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_import(options: argparse.Namespace) -> int:
-    """Run the command; the exit status."""
+    """Run the command; 0. Raises: ValueError, OSError."""
     import torch
 
     from goal_kernels.data.files import replacing
@@ -47,17 +47,14 @@ def run_import(options: argparse.Namespace) -> int:
         if path.exists():
             raise FileExistsError(f"out: expected a new file, {path} exists; remove it first")
     bert = str(options.tokenizer) if options.tokenizer is not None else None
-    try:
-        tokenizer: Tokenizer
-        if options.tokenizer is not None:
-            tokenizer = WordPieceTokenizer(options.tokenizer)
-            data = {"tokenizer": str(options.tokenizer.resolve())}
-        else:
-            tokenizer = WordTokenizer(Vocabulary.load(options.vocabulary, TREEBANK))
-            data = {"vocabulary": str(words.resolve())}
-        model = load_published(options.checkpoint, tokenizer, bert)
-    except ValueError as error:
-        raise SystemExit(f"goal-kernels: error: {error}") from error
+    tokenizer: Tokenizer
+    if options.tokenizer is not None:
+        tokenizer = WordPieceTokenizer(options.tokenizer)
+        data = {"tokenizer": str(options.tokenizer.resolve())}
+    else:
+        tokenizer = WordTokenizer(Vocabulary.load(options.vocabulary, TREEBANK))
+        data = {"vocabulary": str(words.resolve())}
+    model = load_published(options.checkpoint, tokenizer, bert)
     described = {
         "image": asdict(model.image),
         "text": asdict(model.text),

@@ -16,9 +16,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from goal_kernels.data.files import write_text
-from goal_kernels.training.best_checkpoint import BestCheckpoint
+from goal_kernels.recipes import CARD
+from goal_kernels.training.best_checkpoint import BestCheckpoint, CheckedFiles
 from goal_kernels.training.callbacks import Stopwatch, progress_callbacks
-from goal_kernels.training.checkpoint_plugin import CheckedFiles
 from goal_kernels.training.checkpoints import (
     CheckpointError,
     check_tokenizer,
@@ -33,8 +33,7 @@ from goal_kernels.training.environment import (
     read_environment,
 )
 from goal_kernels.training.evaluation import Evaluation, read_oracle
-from goal_kernels.training.final_test import test_last_and_best
-from goal_kernels.training.finish import finish_run, print_outcome
+from goal_kernels.training.finish import finish_run, print_outcome, test_last_and_best
 from goal_kernels.training.finite import FiniteLoss, NotFiniteError
 from goal_kernels.training.lightning_options import (
     ConfigurationError,
@@ -45,9 +44,8 @@ from goal_kernels.training.lightning_options import (
     make_loggers,
     set_threads,
 )
-from goal_kernels.training.local_weights import weights_follow
+from goal_kernels.training.local_weights import checkpoint_loading
 from goal_kernels.training.outcome import Outcome
-from goal_kernels.training.recipes import CARD
 from goal_kernels.training.resume import (
     AUTO,
     Resumption,
@@ -93,21 +91,29 @@ class RetrievalCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the given arguments; `sys.argv` belongs to the command above this one.
 
-        Raises: ConfigurationError when random weights would be evaluated; ResumeError when the
-            run cannot be resumed; RunFinished when there is nothing left to do.
+        Raises: ConfigurationError when random weights would be evaluated, or weights alone be
+            resumed; ResumeError when the run cannot be resumed; RunFinished when there is nothing
+            left to do; FileNotFoundError, CheckpointError for an unusable checkpoint.
         """
         self.config = parser.parse_args(args)
         check_options(self.options)
-        if self.config.subcommand == "fit":
+        path, fitting = self.options.ckpt_path, self.config.subcommand == "fit"
+        if fitting:
             held = self.held if self._is_first else None
             self.resumption = choose_run(self.resume, self.options.run, self._resolved(), held)
         else:
             self.options.verbose = False  # the table of `print_outcome` says it better
-            if not self.options.ckpt_path:
+            if not path:
                 raise ConfigurationError(
                     "ckpt_path: expected a checkpoint to evaluate, got none; give "
                     "--ckpt_path runs/<name>/checkpoints/best.ckpt"
                 )
+        # Lightning takes the options of the model from it next.
+        if path and "optimizer_states" not in look_into_checkpoint(Path(path)) and fitting:
+            raise ConfigurationError(
+                f"ckpt_path: expected a resume point, got weights alone ({path}); give it with "
+                "--run.weights to start from these weights, or go on with a run: --resume"
+            )
 
     def _config_text(self) -> str:
         """The whole configuration of the running command as YAML, nulls included."""
@@ -116,19 +122,6 @@ class RetrievalCLI(LightningCLI):
     def _resolved(self) -> dict[str, Any]:
         """The whole configuration of the running command as plain values."""
         return yaml.safe_load(self._config_text())
-
-    def _parse_ckpt_path(self) -> None:
-        """Take the options of the model from a checkpoint, if one is given and can be used."""
-        path = self.options.ckpt_path
-        if path is None:
-            return
-        held = look_into_checkpoint(Path(path))
-        if self.config.subcommand == "fit" and "optimizer_states" not in held:
-            raise ConfigurationError(
-                f"ckpt_path: expected a resume point, got weights alone ({path}); give it with "
-                "--run.weights to start from these weights, or go on with a run: --resume"
-            )
-        super()._parse_ckpt_path()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Name, place and saving of the run; sizes of the model that follow from the data."""
@@ -153,7 +146,7 @@ class RetrievalCLI(LightningCLI):
         CheckpointError when a checkpoint does not fit them."""
         try:
             set_threads(self.options.run.threads)
-            with weights_follow() if any(self._checkpoints().values()) else nullcontext():
+            with checkpoint_loading() if any(self._checkpoints().values()) else nullcontext():
                 super().instantiate_classes()
             self.datamodule.make_ready(self.config.subcommand)
             self._check_checkpoints()
@@ -241,15 +234,8 @@ class RetrievalCLI(LightningCLI):
         """Whether this is the process that writes."""
         return getattr(rank_zero_only, "rank", 0) == 0
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """What the trainer's method gets; the resume point takes the place of `ckpt_path`."""
-        arguments = super()._prepare_subcommand_kwargs(subcommand)
-        if self.resumption is not None and self.resumption.checkpoint is not None:
-            arguments["ckpt_path"] = str(self.resumption.checkpoint)
-        return arguments
-
     def before_fit(self) -> None:
-        """Record what is about to run, or to go on."""
+        """Record the session that begins."""
         if self.run is None or not self._is_first:
             return
         if self.resumption is not None:
@@ -262,10 +248,14 @@ class RetrievalCLI(LightningCLI):
         begin_session(self.run, self.typed, self.resumption.step if self.resumption else 0)
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; what ends the training before its end is recorded, with the way to go on.
+        """Train; record an early end, and say how to resume.
 
+        A resume point takes the place of `ckpt_path`.
         Raises: ConfigurationError for a value that turned out to be unusable before the first step.
         """
+        resumed = self.resumption.checkpoint if self.resumption is not None else None
+        if resumed is not None:
+            kwargs["ckpt_path"] = str(resumed)
         try:
             self.trainer.fit(**kwargs)
         except BaseException as error:
@@ -275,7 +265,6 @@ class RetrievalCLI(LightningCLI):
                 self.points.say_how_to_resume()
                 if self.trainer.global_step == 0 and not isinstance(error, ENDINGS):
                     self._discard()
-            resumed = self.resumption.checkpoint if self.resumption is not None else None
             structural = isinstance(error, LookupError | TypeError | AttributeError)
             if resumed is not None and structural and not self.points.restored:
                 raise CheckpointError(

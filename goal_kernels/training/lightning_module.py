@@ -17,21 +17,26 @@ from torch import Tensor
 
 import goal_kernels as gk
 from goal_kernels.distributed import synchronize_batch_norm
-from goal_kernels.training.batch_share import BatchShare, augment_share
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.dense_losses import make_objective
 from goal_kernels.training.evaluation import Evaluation, evaluate
-from goal_kernels.training.local_weights import weights_to_follow
+from goal_kernels.training.local_weights import is_checkpoint_loading
 from goal_kernels.training.model import build_model
 from goal_kernels.training.optimisation import (
     DroppedRate,
     DropSchedule,
+    Unfreezing,
     check_rates,
     make_optimizer,
 )
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options
-from goal_kernels.training.parallel_steps import first_pass, require_unused_parameters
-from goal_kernels.training.unfreezing import Unfreezing
+from goal_kernels.training.parallel_steps import (
+    BatchShare,
+    augment_share,
+    first_pass,
+    require_unused_parameters,
+)
+from goal_kernels.training.pooling import widened
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
 
@@ -105,7 +110,9 @@ class RetrievalModule(pl.LightningModule):
         _check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
         check_rates(lr=lr, weight_decay=weight_decay)
         self.objective = make_objective(objective, objective_parameters)
-        self.model = build_model(image, text, sizes, embed_dim, pretrained=not weights_to_follow())
+        self.model = build_model(
+            image, text, sizes, embed_dim, pretrained=not is_checkpoint_loading()
+        )
         self.loss = WarmedLoss(
             self.objective,
             WarmupSchedule(warmup_steps, blend_steps),
@@ -203,8 +210,8 @@ class RetrievalModule(pl.LightningModule):
         # Half precision would blur which negative is the hardest.
         with torch.autocast(self.device.type, enabled=False):
             loss, statistics = self.loss(
-                _at_least_float32(images),
-                _at_least_float32(texts),
+                widened(images),
+                widened(texts),
                 ids,
                 self.global_step,
                 share.rows,
@@ -326,11 +333,6 @@ class RetrievalModule(pl.LightningModule):
         """Log what every process has found alike; the largest of equal numbers is that number."""
         alone = self.trainer.world_size == 1
         self.log(name, value, prog_bar=prog_bar, sync_dist=not alone, reduce_fx="max")
-
-
-def _at_least_float32(embeddings: Tensor) -> Tensor:
-    """[B, D] in float32, or float64 where it is that already."""
-    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
 def _check_amounts(warmup_steps: int, warmup_epochs: float, accumulate_negatives: int) -> None:

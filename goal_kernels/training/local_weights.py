@@ -13,31 +13,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from goal_kernels.training.optional import need
+from goal_kernels.extras import load_package
 
 ARGUMENT = "model.image.weights"
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "teacher", "student")
 SHOWN = 4  # names of parameters in a message
 
-_to_follow: ContextVar[bool] = ContextVar("weights to follow", default=False)
+_loading: ContextVar[bool] = ContextVar("checkpoint loading", default=False)
 
 
 @contextmanager
-def weights_follow() -> Iterator[None]:
+def checkpoint_loading() -> Iterator[None]:
     """Build models whose weights come from a checkpoint afterwards.
 
     The files that their options name are then not read, and may be gone.
     """
-    token = _to_follow.set(True)
+    token = _loading.set(True)
     try:
         yield
     finally:
-        _to_follow.reset(token)
+        _loading.reset(token)
 
 
-def weights_to_follow() -> bool:
-    """Whether the weights of a model that is built now come from a checkpoint afterwards."""
-    return _to_follow.get()
+def is_checkpoint_loading() -> bool:
+    """Whether a model is being built for the weights of a checkpoint."""
+    return _loading.get()
 
 
 def fill(
@@ -52,7 +52,7 @@ def fill(
     Args:
         body: the network.
         weights: local file; None keeps the random weights, and warns.
-        pretrained: False keeps the random weights without a word: others follow.
+        pretrained: False keeps the random weights without a warning: a checkpoint's follow.
         unused: see `load_weights`.
         renamed: from the names of the file to those of the network.
     """
@@ -85,7 +85,7 @@ def read_state(path: str) -> dict[str, Tensor]:
             "downloaded, get the file yourself, or leave the option out for random weights"
         )
     if file.suffix == ".safetensors":
-        load = need("safetensors.torch", "grid", ARGUMENT).load_file
+        load = load_package("safetensors.torch", "grid", ARGUMENT).load_file
     else:
         load = partial(torch.load, map_location="cpu", weights_only=True)
     try:

@@ -13,8 +13,7 @@ from goal_kernels.training.augmentation import word_dropout
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from goal_kernels.training.encoders.base import rows_by_length
-from goal_kernels.training.encoders.recurrent import RecurrentEncoder
-from goal_kernels.training.encoders.word_vectors import Coverage
+from goal_kernels.training.encoders.recurrent import Coverage, RecurrentEncoder
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, choose
 
 

@@ -1,4 +1,4 @@
-"""What a finished run knows, and its record in `metrics.json`."""
+"""Results of a finished run, and their record in `metrics.json`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CheckpointResult:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run knows.
+    """Results of a finished run.
 
     Attributes:
         evaluation: embeddings and metrics of the evaluated split.

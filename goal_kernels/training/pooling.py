@@ -84,7 +84,7 @@ class Pooling(nn.Module):
                 f"{int(lengths.argmin())}; keep one row or drop the sample"
             )
         with torch.autocast(features.device.type, enabled=False):
-            return self.pool(_widened(features), mask, lengths)
+            return self.pool(widened(features), mask, lengths)
 
     def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """[B, L, D] float32 or float64, [B, L] bool, [B] int64 to [B, D]."""
@@ -171,7 +171,7 @@ class GeneralizedPooling(Pooling):
         code = self._code(size).expand(distinct.shape[0], -1, -1)  # [U, L, width]
         states = gru_states(self.gru, code, distinct.cpu())
         # The low temperature would overflow half precision.
-        scores = _widened(self.score(states).squeeze(2)) / self.temperature  # [U, L]
+        scores = widened(self.score(states).squeeze(2)) / self.temperature  # [U, L]
         padded = torch.arange(size, device=lengths.device) >= distinct[:, None]
         return scores.masked_fill(padded, -torch.inf).softmax(dim=1)[row]
 
@@ -207,8 +207,8 @@ def make_pooling(argument: str, name: str, ordered: bool) -> Pooling:
     return choose(argument, name, offered)()
 
 
-def _widened(values: Tensor) -> Tensor:
-    """The values in float32 at least."""
+def widened(values: Tensor) -> Tensor:
+    """The values in float32, or float64 where they are that already."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

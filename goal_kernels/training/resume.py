@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from goal_kernels.recipes import RecipeError, flat, read_config
 from goal_kernels.training.checkpoints import CheckpointError, look_into_checkpoint, newest_whole
-from goal_kernels.training.recipes import RecipeError, read_config
-from goal_kernels.training.run_folder import RunFolder, lock_run, read_json
+from goal_kernels.training.run_folder import RunFolder, lock_run, read_record
 
 LATEST = "latest"
 AUTO = "auto"
@@ -138,7 +138,7 @@ def _place_of(checkpoint: Path) -> tuple[int, int] | None:
     for part, (kind, names) in RESUME_PARTS.items():
         if not isinstance(held.get(part), kind) or not names <= set(held[part] if names else ()):
             return None
-    if not held["optimizer_states"]:  # Lightning would go on with an optimiser that knows nothing
+    if not held["optimizer_states"]:  # Lightning would resume with a fresh optimiser
         return None
     return held["global_step"], held["epoch"]
 
@@ -212,7 +212,7 @@ def _begun(run: RunFolder) -> RunFolder | None:
 def _is_finished(run: RunFolder) -> bool:
     """Whether the run has its final metrics, whole."""
     try:
-        return bool(read_json(run.metrics))
+        return bool(read_record(run.metrics))
     except FileNotFoundError:
         return False
     except ValueError as error:
@@ -286,7 +286,7 @@ def _check_unchanged(
 
     Raises: ResumeError that names every option that differs, with both values.
     """
-    before, now = _flat(recorded), _flat(config)
+    before, now = flat(recorded), flat(config)
     # An option that one side does not know came or went with another version of the package.
     changed = [
         f"{name} was {before[name]!r} and is now {value!r}"
@@ -303,14 +303,3 @@ def _check_unchanged(
 
 def _is_changeable(name: str) -> bool:
     return any(name == option or name.startswith(f"{option}.") for option in CHANGEABLE)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -1,4 +1,4 @@
-"""Lightning's epoch loop, made to go on between two optimiser steps exactly where it stopped.
+"""Lightning's epoch loop, resuming exactly between two optimiser steps.
 
 Lightning 2.6 restores its counters, but then tells from them where in a step it was saved and makes
 up for it: it skips a validation that is due, or counts a batch again when one has just run. A
@@ -25,7 +25,7 @@ class ExactEpochLoop(_TrainingEpochLoop):
     _asked = 0.0
 
     def reset(self) -> None:
-        """Begin an epoch, or go on inside one that was begun before."""
+        """Begin an epoch, or resume inside one."""
         inside = self.restarting and self.trainer.fit_loop.restarted_mid_epoch
         self.restarting = False
         if not inside:

@@ -1,12 +1,15 @@
-"""Saves everything a run needs to go on as if it had never stopped, and restores it."""
+"""Saves and restores everything that an exact resumption needs."""
 
 from __future__ import annotations
 
+import random
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -15,8 +18,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from goal_kernels.training.checkpoints import CheckpointError
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.finite import NotFiniteError, has_finite_weights
-from goal_kernels.training.history_logger import HistoryLogger
-from goal_kernels.training.random_state import random_state, set_random_state
+from goal_kernels.training.lightning_options import HistoryLogger
 from goal_kernels.training.resume_loop import loops_between_steps
 from goal_kernels.training.run_folder import RunFolder
 from goal_kernels.training.stopping import Stopped, StopRequest
@@ -67,7 +69,7 @@ class ResumePoints(Callback):
         return self._seconds_before + time.monotonic() - self._began
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Agree on the folder: the first process made it, the others cannot know its name."""
+        """Broadcast the folder, whose name only the first process knows."""
         self.run = trainer.strategy.broadcast(self.run)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -118,7 +120,7 @@ class ResumePoints(Callback):
         self._saved_at = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the end of the training, from which testing can go on."""
+        """Save the final state, from which a resumed run repeats the test."""
         self.stop.ignore()
         self.finished = True
         self._save(trainer)
@@ -227,3 +229,34 @@ def _of_every_process(trainer: pl.Trainer, own: dict[str, Any]) -> list[dict[str
     gathered: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(gathered, own)
     return gathered
+
+
+def random_state() -> dict[str, Any]:
+    """State of python's, numpy's and torch's global generators, all CUDA devices included.
+
+    Returns: tensors and plain values; "cuda" is one uint8 tensor a device, none without CUDA.
+    """
+    version, words, gauss = random.getstate()
+    numpy_state: Any = np.random.get_state(legacy=True)  # noqa: NPY002
+    _, key, position, has_gauss, cached = numpy_state
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [torch.from_numpy(key.astype(np.int64)), int(position), int(has_gauss), cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Set every global generator to a state that `random_state` returned.
+
+    States of CUDA devices that are not here are left out.
+    """
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    key, position, has_gauss, cached = state["numpy"]
+    legacy = ("MT19937", key.numpy().astype(np.uint32), position, has_gauss, cached)
+    np.random.set_state(legacy)  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    for device, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, device)

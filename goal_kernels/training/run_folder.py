@@ -1,4 +1,4 @@
-"""The folder of one run: it appears whole, belongs to one process, and no file of it is half."""
+"""The folder of one run: created atomically, locked by one process, files replaced atomically."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from goal_kernels.data.files import umask, write_text
+from goal_kernels.data.files import read_json, umask, write_text
 from goal_kernels.data.layout import VOCABULARY
 
 try:
@@ -29,66 +29,40 @@ class RunInUseError(ValueError):
     """Another process trains in the folder."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
-    """Paths inside the folder of a run."""
+    """The folder of a run, and paths inside it.
+
+    Attributes:
+        path: the folder.
+        config: the whole configuration, as resolved.
+        environment: versions, machine, code, seed, command lines.
+        lock: locked by the process that trains; it says which one that is.
+        vocabulary: the words of the run's tokenizer.
+        checkpoints: folder of the checkpoints.
+        best: weights with the highest rsum on the dev split.
+        last: the newest resume point, weights and everything else that goes on from there.
+        previous: the resume point before the newest.
+        history: everything logged, as CSV.
+        metrics: the final metrics; a run that has them is finished.
+        report: the page for people.
+    """
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """The whole configuration, as resolved."""
-        return self.path / "config.yaml"
-
-    @property
-    def environment(self) -> Path:
-        """Versions, machine, code, seed, command lines."""
-        return self.path / "environment.json"
-
-    @property
-    def lock(self) -> Path:
-        """Locked by the process that trains; it says which one that is."""
-        return self.path / "lock"
-
-    @property
-    def vocabulary(self) -> Path:
-        """The words of the run's tokenizer."""
-        return self.path / VOCABULARY
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def best(self) -> Path:
-        """Weights with the highest rsum on the dev split."""
-        return self.checkpoints / "best.ckpt"
-
-    @property
-    def last(self) -> Path:
-        """The newest resume point: weights and everything else that goes on from there."""
-        return self.checkpoints / "last.ckpt"
-
-    @property
-    def previous(self) -> Path:
-        """The resume point before the newest."""
-        return self.checkpoints / "previous.ckpt"
-
-    @property
-    def history(self) -> Path:
-        """Everything logged, as CSV."""
-        return self.path / "metrics.csv"
-
-    @property
-    def metrics(self) -> Path:
-        """The final metrics; a run that has them is finished."""
-        return self.path / "metrics.json"
-
-    @property
-    def report(self) -> Path:
-        """The page for people."""
-        return self.path / "report.html"
+    def __post_init__(self) -> None:
+        path = self.path
+        self.config = path / "config.yaml"
+        self.environment = path / "environment.json"
+        self.lock = path / "lock"
+        self.vocabulary = path / VOCABULARY
+        self.checkpoints = path / "checkpoints"
+        self.best = self.checkpoints / "best.ckpt"
+        self.last = self.checkpoints / "last.ckpt"
+        self.previous = self.checkpoints / "previous.ckpt"
+        self.history = path / "metrics.csv"
+        self.metrics = path / "metrics.json"
+        self.report = path / "report.html"
 
     def discard(self) -> None:
         """Remove what a run writes; the folder too, unless others put something into it."""
@@ -202,17 +176,9 @@ def write_json(path: Path, record: Any) -> None:
     write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A record from a JSON file.
-
-    Raises: FileNotFoundError; ValueError naming the file when it holds no whole record.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: expected a whole JSON file, got one that does not parse"
-        ) from error
+def read_record(path: Path) -> dict[str, Any]:
+    """A record from a JSON file. Raises: FileNotFoundError; ValueError naming the file."""
+    record = read_json(path)
     if not isinstance(record, dict):
         raise ValueError(f"{path}: expected names with values, got {type(record).__name__}")
     return record

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import yaml
 
+from goal_kernels.recipes import check_extent
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.lightning_cli import RetrievalCLI
 from goal_kernels.training.lightning_module import RetrievalModule
@@ -16,7 +17,6 @@ from goal_kernels.training.lightning_options import (
     OneLineParser,
     quieten,
 )
-from goal_kernels.training.recipes import check_extent
 from goal_kernels.training.resume import resumed_arguments
 
 

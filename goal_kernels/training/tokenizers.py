@@ -18,7 +18,7 @@ from goal_kernels.data.vocabulary import (
     count_words,
     first_characters,
 )
-from goal_kernels.training.optional import need
+from goal_kernels.extras import load_package
 
 NO_WORD = -1  # in `Tokens.words`, of special tokens and padding
 
@@ -142,23 +142,9 @@ class WordPieceTokenizer:
         return self._size
 
 
-def make_tokenizer(name: str, folder: str | Path, max_words: int = MAX_WORDS) -> Tokenizer:
-    """The tokenizer of that name.
-
-    Args:
-        name: "words", or a folder with a WordPiece vocabulary.
-        folder: of the dataset, whose vocab.json "words" reads.
-        max_words: see `Tokenizer`.
-    Raises: FileNotFoundError, ValueError naming the file and the remedy.
-    """
-    if name == WORDS:
-        return WordTokenizer(Vocabulary.load(Path(folder) / "vocab.json"), max_words)
-    return WordPieceTokenizer(name, max_words)
-
-
 def _read_wordpieces(folder: Path) -> Any:
     """A `tokenizers.Tokenizer` that adds [CLS] and [SEP], cuts and does not pad."""
-    tokenizers = need("tokenizers", "bert", "data.tokenizer")
+    tokenizers = load_package("tokenizers", "bert", "data.tokenizer")
     whole, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     if whole.is_file():
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from goal_kernels.training.optional import need
+from goal_kernels.extras import load_package
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 SHOWN = 4  # names of parameters in a message
@@ -17,7 +17,7 @@ SHOWN = 4  # names of parameters in a message
 
 def transformers(argument: str) -> Any:
     """The transformers package. Raises: MissingPackageError."""
-    return need("transformers", "bert", argument)
+    return load_package("transformers", "bert", argument)
 
 
 def read_config(folder: str, argument: str) -> Any:

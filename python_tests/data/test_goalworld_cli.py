@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
-from goal_kernels.data.goalworld.cli import add_synth_arguments, run_synth
+from goal_kernels.cli import main
 
 
 def run(*arguments: str) -> int:
-    parser = argparse.ArgumentParser(prog="synth")
-    add_synth_arguments(parser)
-    return run_synth(parser.parse_args(arguments))
+    return main(["data", "synth", *arguments])
 
 
 SMALL = ("--preset", "tiny", "--train", "6", "--dev", "6", "--test", "6")

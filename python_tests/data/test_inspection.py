@@ -85,7 +85,7 @@ def test_the_record_for_machines(folder: Path, capsys: pytest.CaptureFixture) ->
 def test_the_command_can_be_run(folder: Path, tmp_path: Path) -> None:
     """Every option is one of the data module's, and builds what was inspected."""
     module = pytest.importorskip("goal_kernels.training.data_module")
-    from goal_kernels.training.recipes import recipe_names
+    from goal_kernels.recipes import recipe_names
 
     table = tmp_path / "captions.csv"
     rows = [f"{i}.jpg,a caption {k}" for i in range(40) for k in range(3)]

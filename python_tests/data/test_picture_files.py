@@ -13,7 +13,7 @@ from strangers import put_picture
 
 from goal_kernels.data.picture_files import PictureError, decode_picture, read_picture
 from goal_kernels.data.split import PictureSplit
-from goal_kernels.training.report.pictures import Pictures
+from goal_kernels.training.report.gallery import Pictures
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -15,9 +15,9 @@ from strangers import captions_of, karpathy, put_picture, put_precomputed
 from goal_kernels.cli import main
 from goal_kernels.data import TruthRelation, Vocabulary, load_split, open_source, write_split
 from goal_kernels.data.arrays import open_array, read_archive
+from goal_kernels.data.conversion.features import RegionTsv
 from goal_kernels.data.files import parse_integer, read_lines
 from goal_kernels.data.inspection import inspect_source
-from goal_kernels.data.region_tsv import RegionTsv
 from goal_kernels.extras import install
 
 STRANGE = {

@@ -18,12 +18,12 @@ from goal_kernels.distributed import (
     rows_per_rank,
     synchronize_batch_norm,
 )
-from goal_kernels.distributed.group import rank, world_size
+from goal_kernels.distributed.gather import rank, world_size
 from goal_kernels.training.accumulation import backward_in_chunks
-from goal_kernels.training.batch_share import BatchShare, augment_share, split_batch
 from goal_kernels.training.data import Batch
 from goal_kernels.training.model import VSE, build_model
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions
+from goal_kernels.training.parallel_steps import BatchShare, augment_share, split_batch
 from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
 
 REGIONS, REGION_DIM, WORDS = 5, 6, 40

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from goal_kernels.distributed import DistributedGOALLoss
-from goal_kernels.distributed.group import rank, world_size
+from goal_kernels.distributed.gather import rank, world_size
 from goal_kernels.training.data import Batch
 from goal_kernels.training.finite import LOOK_EVERY, FiniteLoss, NotFiniteError
 from goal_kernels.training.parallel_steps import first_pass

@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("pytorch_lightning")
 
+from goal_kernels.terminal import duration
 from goal_kernels.training import callbacks
-from goal_kernels.training.callbacks import EpochLines, Stopwatch, duration
+from goal_kernels.training.callbacks import EpochLines, Stopwatch
 from goal_kernels.training.history import DATA_WAIT, PAIRS_PER_SECOND
 from goal_kernels.training.resume_loop import ExactEpochLoop
 

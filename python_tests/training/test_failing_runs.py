@@ -15,10 +15,10 @@ from made_up_data import write_made_up_split
 from run_cases import before_training_step, fit, interrupted_fit, resume
 
 from goal_kernels.cli import main
+from goal_kernels.extras import MissingPackageError, load_package
 from goal_kernels.training.checkpoints import load_checkpoint, save_checkpoint
 from goal_kernels.training.compare.runs import read_runs
 from goal_kernels.training.lightning_module import RetrievalModule
-from goal_kernels.training.optional import MissingPackageError, need
 from goal_kernels.training.run_folder import RunFolder
 
 
@@ -186,4 +186,4 @@ def test_a_package_made_for_another_torch_is_one_sentence(
     with pytest.raises(
         MissingPackageError, match=r"model\.image: needs odd_vision.*nms.*this torch"
     ):
-        need("odd_vision", "grid", "model.image")
+        load_package("odd_vision", "grid", "model.image")

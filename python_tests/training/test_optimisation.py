@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from goal_kernels.training.optimisation import DroppedRate, DropSchedule, make_optimizer
-from goal_kernels.training.unfreezing import Unfreezing
+from goal_kernels.training.optimisation import DroppedRate, DropSchedule, Unfreezing, make_optimizer
 
 
 @pytest.mark.parametrize(

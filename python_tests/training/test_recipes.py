@@ -12,11 +12,7 @@ import yaml
 pytest.importorskip("pytorch_lightning")
 
 from goal_kernels.cli import main
-from goal_kernels.training.data_module import RetrievalDataModule
-from goal_kernels.training.lightning_cli import RetrievalCLI
-from goal_kernels.training.lightning_module import RetrievalModule
-from goal_kernels.training.options import DataSizes, as_options
-from goal_kernels.training.recipes import (
+from goal_kernels.recipes import (
     RecipeError,
     files_of,
     find_recipe,
@@ -26,6 +22,10 @@ from goal_kernels.training.recipes import (
     recipe_names,
     resolve_recipes,
 )
+from goal_kernels.training.data_module import RetrievalDataModule
+from goal_kernels.training.lightning_cli import RetrievalCLI
+from goal_kernels.training.lightning_module import RetrievalModule
+from goal_kernels.training.options import DataSizes, as_options
 
 DOCS = Path(__file__).parents[2] / "docs" / "recipes.md"
 

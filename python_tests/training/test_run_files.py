@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from goal_kernels.recipes import find_recipe, recipe_names, resolve_recipes
 from goal_kernels.training.environment import describe_environment
 from goal_kernels.training.history import read_history
-from goal_kernels.training.recipes import find_recipe, recipe_names, resolve_recipes
 from goal_kernels.training.run_folder import (
     RunFolder,
     RunInUseError,

@@ -16,7 +16,6 @@ from goal_kernels.training.tokenizers import (
     NO_WORD,
     WordPieceTokenizer,
     WordTokenizer,
-    make_tokenizer,
 )
 
 PIECES = (
@@ -37,11 +36,6 @@ def test_words() -> None:
         [NO_WORD, 0, 1, 2, 3, NO_WORD],
     )
     assert (len(tokenizer), tokenizer.mask_id, tokenizer.first_word_id) == (6, 3, 4)
-
-
-def test_words_by_name(tmp_path: Path) -> None:
-    Vocabulary(["red"]).save(tmp_path / "vocab.json")
-    assert make_tokenizer("words", tmp_path).encode("red") == ([1, 4, 2], [-1, 0, -1])
 
 
 @pytest.fixture
@@ -120,7 +114,7 @@ def test_identity_tells_vocabularies_apart(wordpieces: WordPieceTokenizer, tmp_p
 def test_case_is_what_the_folder_says(wordpieces: WordPieceTokenizer, tmp_path: Path) -> None:
     assert PIECES[wordpieces.encode("Red").ids[1]] == "red"
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    assert PIECES[make_tokenizer(str(tmp_path), "unused").encode("Red").ids[1]] == "Red"
+    assert PIECES[WordPieceTokenizer(tmp_path).encode("Red").ids[1]] == "Red"
     (tmp_path / "tokenizer_config.json").write_text("[]")
     with pytest.raises(ValueError, match=r"tokenizer_config.json: expected a JSON object"):
         WordPieceTokenizer(tmp_path)
@@ -166,7 +160,7 @@ def test_vocabularies_of_something_else(
 def test_nothing_is_downloaded(tmp_path: Path, name: str, words: str) -> None:
     pytest.importorskip("tokenizers")
     with pytest.raises(FileNotFoundError, match=f"{words}.*nothing is downloaded"):
-        make_tokenizer(str(tmp_path / name), tmp_path)
+        WordPieceTokenizer(tmp_path / name)
 
 
 def test_a_torn_tokenizer_json(tmp_path: Path) -> None:

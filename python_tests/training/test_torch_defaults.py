@@ -10,7 +10,7 @@ import torch
 
 from goal_kernels.training.augmentation import region_dropout, size_augmentation, word_dropout
 from goal_kernels.training.data import TextBatch, collate_texts
-from goal_kernels.training.encoders.word_vectors import read_word_vectors
+from goal_kernels.training.encoders.recurrent import read_word_vectors
 from goal_kernels.training.options import DataSizes
 from goal_kernels.training.pooling import GeneralizedPooling, position_code
 from goal_kernels.training.tokenizers import Tokens

@@ -193,7 +193,7 @@ class Session:
             if start >= end:
                 self.note(stage, job, Reply(SKIPPED, error="no time was left"), start)
             else:
-                self.note(stage, job, watched.run_without_culprits(job, end), start)
+                self.note(stage, job, watched.run_with_retries(job, end), start)
 
     def note(self, stage: str, job: Job, reply: Reply, start: float) -> None:
         """Keep and print what became of a job."""

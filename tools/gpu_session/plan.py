@@ -34,7 +34,7 @@ LINEAR = "circle/linear_ms"
 """The other kind of relative sums."""
 
 LARGE_PATIENCE = 240.0
-"""Seconds without a sign of life where float64 needs its time: above B = 65536."""
+"""Seconds without a heartbeat where float64 needs its time: above B = 65536."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from bench.cases import GOAL_LOSS, GRADIENTS, MINE, TEXTS_PER_IMAGE, Case
+from bench.cases import GOAL_LOSS, TEXTS_PER_IMAGE, Case
 from bench.lineup import BASELINES, GEMM, GRAPH, split_way
 from bench.tables import ABSENT, markdown_table, number
 from tools.gpu_session.watchdog import BAD, CUT, OK, SKIPPED
@@ -134,15 +134,13 @@ def _contest_tables(records: list[Record]) -> Iterator[str]:
     grouped: dict[str, list[tuple[Case, Record]]] = {}
     for case, record in _contests(records):
         if record["stage"] != "checks":
-            job = {MINE: "mining", GRADIENTS: f"{case.objective} gradients alone"}.get(case.op)
-            job = job or f"{case.objective} {case.mode.replace('_', ' + ')}"
-            grouped.setdefault(job, []).append((case, record))
+            grouped.setdefault(case.job, []).append((case, record))
     for job, members in grouped.items():
         names = _methods(record for _, record in members)
         rows = []
         for case, record in members:
             slow = 0 < _clock(record) < (1 - LARGEST_DROP) * max(clocks)
-            size = f"{case.batch} × {case.width}{FLAG * slow}"
+            size = case.size + FLAG * slow
             rows.append([size, str(case.kind), case.options, *(_cell(n, record) for n in names)])
         yield _section(job, markdown_table(["B × D", "kind", "options", *names], rows, 3))
 
@@ -165,7 +163,7 @@ def _memory_table(records: list[Record]) -> str:
             number(lanes[n]["mib"]) if n in lanes else "no memory" if n in oom else ABSENT
             for n in names
         ]
-        rows.append([case.objective, f"{case.batch} × {case.width}", str(case.kind), *cells])
+        rows.append([case.objective, case.size, str(case.kind), *cells])
     return markdown_table(["objective", "B × D", "kind", *names], rows, 3)
 
 
@@ -177,7 +175,7 @@ def _first_table(records: list[Record]) -> str:
             continue
         for name, lane in record["result"]["lanes"].items():
             host = 1e3 * _time(lane, "cpu_time")
-            row = [case.objective, f"{case.batch} × {case.width}", name, f"{lane['first_s']:.2f}"]
+            row = [case.objective, case.size, name, f"{lane['first_s']:.2f}"]
             rows.append([*row, number(host), number(1e3 * _time(lane))])
     header = ["objective", "B × D", "method", "first call s", "host µs", "step µs"]
     return markdown_table(header, rows, 3)

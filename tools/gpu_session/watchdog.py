@@ -1,4 +1,4 @@
-"""A worker process that may hang or break: it is watched, ended and started anew."""
+"""Runs a worker process that may hang or crash: watches, ends and restarts it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BAD = (FAILED, TIMED_OUT, CRASHED)
 """What makes the session fail. A job cut short or skipped for lack of time does not."""
 
 PATIENCE = 60.0
-"""Seconds without a sign of life after which a job counts as hung: several compilations."""
+"""Seconds without a heartbeat after which a job counts as hung: several compilations."""
 
 START_PATIENCE = 120.0
 """Seconds that a process has to import everything, on a cold disk too."""
@@ -48,7 +48,7 @@ class Job:
     """One unit of work for the worker.
 
     kind: name of a function in `work`. arguments: JSON values for it; "without" lists methods to
-    leave out. patience: seconds between signs of life.
+    leave out. patience: seconds between heartbeats.
     """
 
     kind: str
@@ -152,7 +152,7 @@ class Watched:
             self.close()
             if over:
                 return Reply(CUT, error=OVER, at=at)
-            return Reply(TIMED_OUT, error=f"no sign of life for {patience:.0f} s", at=at)
+            return Reply(TIMED_OUT, error=f"no heartbeat for {patience:.0f} s", at=at)
         except (EOFError, BrokenPipeError, json.JSONDecodeError):
             assert process is not None
             self.close()
@@ -171,18 +171,18 @@ class Watched:
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def run_without_culprits(self, job: Job, end: float) -> Reply:
-        """Run a job; record a method that breaks the process as failed and retry without it."""
-        culprits: dict[str, str] = {}
+    def run_with_retries(self, job: Job, end: float) -> Reply:
+        """Run a job; record a method that breaks the process as failed, retry the others."""
+        broken: dict[str, str] = {}
         while True:
             reply = self.run(job, end)
-            if reply.status not in BAD or not reply.at or reply.at in culprits:
+            if reply.status not in BAD or not reply.at or reply.at in broken:
                 break
-            culprits[reply.at] = f"{reply.status}: {reply.error}"
-            job = replace(job, arguments={**job.arguments, "without": list(culprits)})
+            broken[reply.at] = f"{reply.status}: {reply.error}"
+            job = replace(job, arguments={**job.arguments, "without": list(broken)})
             if time.monotonic() >= end:
                 reply = Reply(CUT, error=OVER)
                 break
-        if culprits:
-            reply.result.setdefault("failures", {}).update(culprits)
+        if broken:
+            reply.result.setdefault("failures", {}).update(broken)
         return reply

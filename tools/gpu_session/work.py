@@ -1,7 +1,7 @@
-"""The process that touches the GPU: a job a line comes in, signs of life and a reply go out.
+"""The worker process that uses the GPU: reads a job a line, writes heartbeats and a reply.
 
-It is meant to be lost: whatever hangs or breaks here is ended from outside (`watchdog.py`), and a
-CUDA error, after which nothing of this process can be trusted, ends it from inside.
+It may be lost: what hangs or crashes here is ended by `watchdog.py`, and a CUDA error, after which
+no result of this process can be trusted, ends it from inside.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def describe(tell: Tell, device: str) -> dict[str, Any]:
     return found
 
 
-def _told(result: ContestResult) -> dict[str, Any]:
+def _not_timed(result: ContestResult) -> dict[str, Any]:
     return {"failures": result.failures, "refused": result.refused, "oom": result.oom}
 
 
@@ -153,14 +153,14 @@ def contest(
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    return {**_told(result), "lanes": lanes, "load": load}
+    return {**_not_timed(result), "lanes": lanes, "load": load}
 
 
 def ranks(tell: Tell, case: list[Any], without: Sequence[str] = ()) -> dict[str, Any]:
     """Ranks of a test set: lanes {method: median ms}, and of the others why not."""
     result = hold_rank_contest(RankCase(*case), SUITES["steps"].effort, tell, without)
     lanes = {name: 1e3 * lane.median for name, lane in result.lanes.items()}
-    return {**_told(result), "lanes": lanes}
+    return {**_not_timed(result), "lanes": lanes}
 
 
 def _parts(method: Loss) -> dict[str, Tensor]:
@@ -211,11 +211,11 @@ def repeated(tell: Tell, case: dict[str, Any], without: Sequence[str] = ()) -> d
                 assert isinstance(method, Loss)
                 _repeat(name, method, tell)
                 passed.append(name)
-    return {**_told(result), "passed": passed}
+    return {**_not_timed(result), "passed": passed}
 
 
 def pytest_files(tell: Tell, files: Sequence[str], without: Sequence[str] = ()) -> dict[str, Any]:
-    """Files of the test suite, each in a process of its own. A line of output is a sign of life."""
+    """Files of the test suite, each in a process of its own. A line of output is a heartbeat."""
     passed, failures = [], {}
     for name in files:
         if name in without:
@@ -253,7 +253,7 @@ def fault(tell: Tell, names: Sequence[str], without: Sequence[str] = ()) -> dict
 WORK: dict[str, Callable[..., dict[str, Any]]] = {
     work.__name__: work for work in (describe, contest, ranks, repeated, pytest_files, fault)
 }
-"""Kind of a job -> function(tell, **arguments) -> dict. `tell(name)` is the sign of life."""
+"""Kind of a job -> function(tell, **arguments) -> dict. `tell(name)` is the heartbeat."""
 
 
 def perform(kind: str, arguments: dict[str, Any], tell: Tell) -> dict[str, Any]:

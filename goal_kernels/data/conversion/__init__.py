@@ -13,6 +13,7 @@ import numpy as np
 
 from goal_kernels.data.conversion.features import (
     FeatureStream,
+    RegionTsv,
     stream_of_split,
     stream_of_tsv,
     write_features,
@@ -21,7 +22,6 @@ from goal_kernels.data.files import write_text
 from goal_kernels.data.layout import FEATURES, VOCABULARY
 from goal_kernels.data.precomputed import write_texts
 from goal_kernels.data.progress import Progress, no_progress
-from goal_kernels.data.region_tsv import RegionTsv
 from goal_kernels.data.sources import Source
 from goal_kernels.data.sources.base import DEV_NAMES
 from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split

@@ -5,8 +5,7 @@ form, simulated detector features, and the relation of all captions to all image
 true of.
 """
 
-from goal_kernels.data.goalworld.config import GoalWorldConfig
+from goal_kernels.data.goalworld.config import PRESETS, GoalWorldConfig
 from goal_kernels.data.goalworld.dataset import DatasetSummary, generate_goalworld
-from goal_kernels.data.goalworld.presets import PRESETS
 
 __all__ = ["PRESETS", "DatasetSummary", "GoalWorldConfig", "generate_goalworld"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
-Painter = Callable[[ImageDraw.ImageDraw, int, np.random.Generator], None]
 
 # Multiplied onto the backdrop: upper end and lower end of the picture.
 _LIGHT_TINTS: Mapping[str, tuple[Colour, Colour]] = {
@@ -19,125 +20,109 @@ _LIGHT_TINTS: Mapping[str, tuple[Colour, Colour]] = {
 }
 
 
+class _Canvas(NamedTuple):
+    """Where a backdrop is painted: side in pixels, and a source of randomness."""
+
+    draw: ImageDraw.ImageDraw
+    pixels: int
+    rng: np.random.Generator
+
+
 def paint_backdrop(setting: str, light: str, pixels: int, rng: np.random.Generator) -> Image.Image:
     """An RGB picture of ``pixels`` x ``pixels`` of an empty setting in some light."""
-    ground, painter = _PAINTERS[setting]
+    ground, paint = _PAINTERS[setting]
     picture = Image.new("RGB", (pixels, pixels), ground)
-    painter(ImageDraw.Draw(picture), pixels, rng)
+    paint(_Canvas(ImageDraw.Draw(picture), pixels, rng))
     top, bottom = (np.array(colour, dtype=float) for colour in _LIGHT_TINTS[light])
     share = np.linspace(0, 1, pixels)[:, None, None]
     tinted = np.asarray(picture, dtype=float) * (top + share * (bottom - top)) / 255
     return Image.fromarray(tinted.round().astype(np.uint8))
 
 
-def _speckle(colour: Colour, count: int, size: float) -> Painter:
+def _speckle(canvas: _Canvas, colour: Colour, count: int, size: float) -> None:
     """Small dots anywhere."""
-
-    def paint(draw: ImageDraw.ImageDraw, pixels: int, rng: np.random.Generator) -> None:
-        radius = max(1.0, size * pixels)
-        for x, y in (rng.random((count, 2)) * pixels).tolist():
-            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-
-    return paint
+    draw, pixels, rng = canvas
+    radius = max(1.0, size * pixels)
+    for x, y in (rng.random((count, 2)) * pixels).tolist():
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
-def _blades(colour: Colour) -> Painter:
+def _blades(canvas: _Canvas, colour: Colour) -> None:
     """Short upright strokes of grass."""
-
-    def paint(draw: ImageDraw.ImageDraw, pixels: int, rng: np.random.Generator) -> None:
-        for x, y in (rng.random((160, 2)) * pixels).tolist():
-            draw.line((x, y, x + 0.008 * pixels, y - 0.035 * pixels), fill=colour, width=2)
-
-    return paint
+    draw, pixels, rng = canvas
+    for x, y in (rng.random((160, 2)) * pixels).tolist():
+        draw.line((x, y, x + 0.008 * pixels, y - 0.035 * pixels), fill=colour, width=2)
 
 
-def _waves(colour: Colour, rows: int, height: float) -> Painter:
+def _waves(canvas: _Canvas, colour: Colour, rows: int, height: float) -> None:
     """Wavy lines across the picture: water, dunes."""
-
-    def paint(draw: ImageDraw.ImageDraw, pixels: int, rng: np.random.Generator) -> None:
-        x = np.linspace(0, pixels, 60)
-        for row in range(rows):
-            middle = (row + 0.5) * pixels / rows
-            bend = np.sin(x / pixels * 2 * np.pi * rows / 2.5 + rng.uniform(0, 2 * np.pi))
-            y = middle + height * pixels * bend
-            draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=colour, width=3)
-
-    return paint
+    draw, pixels, rng = canvas
+    x = np.linspace(0, pixels, 60)
+    for row in range(rows):
+        middle = (row + 0.5) * pixels / rows
+        bend = np.sin(x / pixels * 2 * np.pi * rows / 2.5 + rng.uniform(0, 2 * np.pi))
+        y = middle + height * pixels * bend
+        draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=colour, width=3)
 
 
-def _bricks(colour: Colour) -> Painter:
+def _bricks(canvas: _Canvas, colour: Colour) -> None:
     """Courses of bricks, each shifted by half a brick."""
-
-    def paint(draw: ImageDraw.ImageDraw, pixels: int, rng: np.random.Generator) -> None:
-        height, width = pixels / 10, pixels / 5
-        shift = rng.random() * width
-        for row in range(11):
-            y = row * height
-            draw.line((0, y, pixels, y), fill=colour, width=3)
-            for column in range(-1, 7):
-                x = (column + 0.5 * (row % 2)) * width + shift
-                draw.line((x, y, x, y + height), fill=colour, width=3)
-
-    return paint
+    draw, pixels, rng = canvas
+    height, width = pixels / 10, pixels / 5
+    shift = rng.random() * width
+    for row in range(11):
+        y = row * height
+        draw.line((0, y, pixels, y), fill=colour, width=3)
+        for column in range(-1, 7):
+            x = (column + 0.5 * (row % 2)) * width + shift
+            draw.line((x, y, x, y + height), fill=colour, width=3)
 
 
-def _planks(colour: Colour) -> Painter:
+def _planks(canvas: _Canvas, colour: Colour) -> None:
     """Long boards with a few grain lines."""
-
-    def paint(draw: ImageDraw.ImageDraw, pixels: int, rng: np.random.Generator) -> None:
-        for row in range(1, 6):
-            draw.line((0, row * pixels / 6, pixels, row * pixels / 6), fill=colour, width=4)
-        for x, y in (rng.random((24, 2)) * pixels).tolist():
-            draw.line((x, y, x + 0.18 * pixels, y), fill=colour, width=1)
-
-    return paint
+    draw, pixels, rng = canvas
+    for row in range(1, 6):
+        draw.line((0, row * pixels / 6, pixels, row * pixels / 6), fill=colour, width=4)
+    for x, y in (rng.random((24, 2)) * pixels).tolist():
+        draw.line((x, y, x + 0.18 * pixels, y), fill=colour, width=1)
 
 
-def _ruled(colour: Colour) -> Painter:
+def _ruled(canvas: _Canvas, colour: Colour) -> None:
     """Lines of a notebook page, evenly spaced."""
-
-    def paint(draw: ImageDraw.ImageDraw, pixels: int, rng: np.random.Generator) -> None:
-        first = rng.uniform(0.02, 0.08)
-        for y in (np.arange(first, 1, 0.08) * pixels).tolist():
-            draw.line((0, y, pixels, y), fill=colour, width=2)
-
-    return paint
+    draw, pixels, rng = canvas
+    first = rng.uniform(0.02, 0.08)
+    for y in (np.arange(first, 1, 0.08) * pixels).tolist():
+        draw.line((0, y, pixels, y), fill=colour, width=2)
 
 
-def _clouds(colour: Colour) -> Painter:
+def _clouds(canvas: _Canvas, colour: Colour) -> None:
     """Puffs of a few overlapping ellipses."""
-
-    def paint(draw: ImageDraw.ImageDraw, pixels: int, rng: np.random.Generator) -> None:
-        for x, y in (rng.random((6, 2)) * pixels).tolist():
-            for dx, dy in (rng.uniform(-0.07, 0.07, size=(4, 2)) * pixels).tolist():
-                left, top = x + dx - 0.08 * pixels, y + 0.4 * dy - 0.04 * pixels
-                draw.ellipse((left, top, left + 0.16 * pixels, top + 0.08 * pixels), fill=colour)
-
-    return paint
+    draw, pixels, rng = canvas
+    for x, y in (rng.random((6, 2)) * pixels).tolist():
+        for dx, dy in (rng.uniform(-0.07, 0.07, size=(4, 2)) * pixels).tolist():
+            left, top = x + dx - 0.08 * pixels, y + 0.4 * dy - 0.04 * pixels
+            draw.ellipse((left, top, left + 0.16 * pixels, top + 0.08 * pixels), fill=colour)
 
 
-def _road(colour: Colour) -> Painter:
+def _road(canvas: _Canvas, colour: Colour) -> None:
     """Dashed lanes."""
-
-    def paint(draw: ImageDraw.ImageDraw, pixels: int, rng: np.random.Generator) -> None:
-        shift = rng.random() * 0.2
-        for y in (0.25, 0.5, 0.75):
-            for start in np.arange(-0.2 + shift, 1, 0.2).tolist():
-                box = (start, y - 0.008, start + 0.1, y + 0.008)
-                draw.rectangle([side * pixels for side in box], fill=colour)
-
-    return paint
+    draw, pixels, rng = canvas
+    shift = rng.random() * 0.2
+    for y in (0.25, 0.5, 0.75):
+        for start in np.arange(-0.2 + shift, 1, 0.2).tolist():
+            box = (start, y - 0.008, start + 0.1, y + 0.008)
+            draw.rectangle([side * pixels for side in box], fill=colour)
 
 
-_PAINTERS: Mapping[str, tuple[Colour, Painter]] = {
-    "beach": ((238, 220, 178), _speckle((214, 192, 146), 260, 0.004)),
-    "meadow": ((176, 208, 150), _blades((140, 180, 116))),
-    "snow": ((240, 245, 250), _speckle((205, 218, 232), 90, 0.010)),
-    "sea": ((160, 200, 216), _waves((128, 174, 196), 12, 0.012)),
-    "desert": ((228, 192, 142), _waves((206, 166, 116), 5, 0.04)),
-    "wall": ((202, 160, 146), _bricks((178, 134, 120))),
-    "table": ((206, 176, 138), _planks((178, 146, 108))),
-    "paper": ((248, 246, 238), _ruled((190, 206, 226))),
-    "sky": ((186, 214, 238), _clouds((226, 238, 248))),
-    "street": ((176, 176, 180), _road((214, 214, 206))),
+_PAINTERS: Mapping[str, tuple[Colour, Callable[[_Canvas], None]]] = {
+    "beach": ((238, 220, 178), partial(_speckle, colour=(214, 192, 146), count=260, size=0.004)),
+    "meadow": ((176, 208, 150), partial(_blades, colour=(140, 180, 116))),
+    "snow": ((240, 245, 250), partial(_speckle, colour=(205, 218, 232), count=90, size=0.010)),
+    "sea": ((160, 200, 216), partial(_waves, colour=(128, 174, 196), rows=12, height=0.012)),
+    "desert": ((228, 192, 142), partial(_waves, colour=(206, 166, 116), rows=5, height=0.04)),
+    "wall": ((202, 160, 146), partial(_bricks, colour=(178, 134, 120))),
+    "table": ((206, 176, 138), partial(_planks, colour=(178, 146, 108))),
+    "paper": ((248, 246, 238), partial(_ruled, colour=(190, 206, 226))),
+    "sky": ((186, 214, 238), partial(_clouds, colour=(226, 238, 248))),
+    "street": ((176, 176, 180), partial(_road, colour=(214, 214, 206))),
 }

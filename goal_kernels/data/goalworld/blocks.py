@@ -6,10 +6,14 @@ not depend on how the work is cut, and a larger split begins with the images of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +28,11 @@ from goal_kernels.data.goalworld.truth import Evaluator, PackedScenes
 # Ids tell the split and the index, whatever the sizes of the splits.
 _ID_STRIDE = 10_000_000
 _FAMILY, _CAPTIONS, _FEATURES, _PICTURE = range(4)
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# Tasks in flight for each process: enough to keep it busy, few enough to keep memory bounded.
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -133,3 +142,37 @@ def _render(task: BlockTask, scenes: Sequence[Scene], folder: Path) -> None:
         index = task.start + row
         picture = render_scene(scene, task.config.image_size, _generator(task, index, _PICTURE))
         picture.save(folder / f"{image_id(task.split, index)}.png")
+
+
+class TaskRunner(Protocol):
+    """Applies a module-level function to tasks and yields the results in the order of the tasks."""
+
+    def __call__(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], /
+    ) -> Iterator[Result]: ...
+
+
+@contextmanager
+def task_runner(workers: int) -> Iterator[TaskRunner]:
+    """A runner on ``workers`` processes; with 1 it runs everything here.
+
+    The processes are started afresh (not forked, which is unsafe once libraries have started
+    threads), so a script that asks for several must guard its main part with
+    ``if __name__ == "__main__":``.
+    """
+    if workers == 1:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+
+        def run(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+            waiting: deque[Future[Result]] = deque()
+            for task in tasks:
+                waiting.append(pool.submit(function, task))
+                if len(waiting) >= _AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        yield run

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from goal_kernels.data.goalworld.config import DTYPES, PRESETS
 from goal_kernels.data.goalworld.dataset import DatasetSummary, generate_goalworld
-from goal_kernels.data.goalworld.presets import PRESETS
 from goal_kernels.data.progress import progress_line
 
 DEFAULT_PRESET = "demo"
@@ -61,44 +60,30 @@ data set asked for is left as it is.
 """
 
 
-@dataclass(frozen=True)
-class _Option:
-    """An option that sets one field of ``GoalWorldConfig``; the preset gives its default."""
-
-    name: str
-    kind: type
-    metavar: str
-    meaning: str
-    choices: tuple[str, ...] | None = field(default=None)
-
-
-_SIZE_OPTIONS = (
-    _Option("train", int, "N", "images in the train split"),
-    _Option("dev", int, "N", "images in the dev split"),
-    _Option("test", int, "N", "images in the test split"),
-)
-_SCENE_OPTIONS = (
-    _Option("siblings", int, "N", "look-alikes beside each base scene, 0 to 4"),
-    _Option("min_objects", int, "N", "fewest things in a scene, 2 to 6"),
-    _Option("max_objects", int, "N", "most things in a scene, up to 6"),
-    _Option("detail", float, "X", "0 to 1, how much a caption says"),
-    _Option("contrast", float, "X", "0 to 1, share of captions meant to be true of no sibling"),
-    _Option("rarity", int, "N", "random scenes that a caption should be false of"),
-)
-_FEATURE_OPTIONS = (
-    _Option("regions", int, "K", "boxes an image"),
-    _Option("dim", int, "D", "numbers a box, at least 16"),
-    _Option("dtype", str, "TYPE", "float32 or float16", ("float32", "float16")),
-    _Option("noise", float, "X", "standard deviation of the noise on what a box shows"),
-    _Option("miss", float, "X", "probability that a thing gets no box"),
-)
-_PICTURE_OPTIONS = (_Option("image_size", int, "PX", "side of the pictures in pixels"),)
-_GROUPS = {
-    "splits": _SIZE_OPTIONS,
-    "scenes and captions": _SCENE_OPTIONS,
-    "features": _FEATURE_OPTIONS,
-    "pictures": _PICTURE_OPTIONS,
+_OPTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "splits": {
+        "train": ("N", "images in the train split"),
+        "dev": ("N", "images in the dev split"),
+        "test": ("N", "images in the test split"),
+    },
+    "scenes and captions": {
+        "siblings": ("N", "look-alikes beside each base scene, 0 to 4"),
+        "min_objects": ("N", "fewest things in a scene, 2 to 6"),
+        "max_objects": ("N", "most things in a scene, up to 6"),
+        "detail": ("X", "0 to 1, how much a caption says"),
+        "contrast": ("X", "0 to 1, share of captions meant to be true of no sibling"),
+        "rarity": ("N", "random scenes that a caption should be false of"),
+    },
+    "features": {
+        "regions": ("K", "boxes an image"),
+        "dim": ("D", "numbers a box, at least 16"),
+        "dtype": ("TYPE", "float32 or float16"),
+        "noise": ("X", "standard deviation of the noise on what a box shows"),
+        "miss": ("X", "probability that a thing gets no box"),
+    },
+    "pictures": {"image_size": ("PX", "side of the pictures in pixels")},
 }
+"""Fields of `GoalWorldConfig` by group: word for the value, meaning. The preset has defaults."""
 
 
 def add_synth_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +105,7 @@ def add_synth_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace another or a damaged data set"
     )
-    for title, options in _GROUPS.items():
+    for title, options in _OPTIONS.items():
         group = parser.add_argument_group(title)
         if title == "pictures":
             group.add_argument(
@@ -129,47 +114,38 @@ def add_synth_arguments(parser: argparse.ArgumentParser) -> None:
                 default=None,
                 help="render a PNG of every scene (needs Pillow)",
             )
-        for option in options:
-            default = getattr(PRESETS[DEFAULT_PRESET], option.name)
+        for name, (metavar, meaning) in options.items():
+            default = getattr(PRESETS[DEFAULT_PRESET], name)
             note = "default from the preset" if title == "splits" else f"default {default}"
             group.add_argument(
-                f"--{option.name.replace('_', '-')}",
-                type=option.kind,
-                metavar=option.metavar,
-                choices=option.choices,
-                help=f"{option.meaning} ({note})",
+                f"--{name.replace('_', '-')}",
+                type=type(default),
+                metavar=metavar,
+                choices=DTYPES if name == "dtype" else None,
+                help=f"{meaning} ({note})",
             )
 
 
 def run_synth(args: argparse.Namespace) -> int:
-    """Generate as ``args`` say and print a summary; 0, or 2 after an error in the arguments."""
-    names = ["images", *(option.name for group in _GROUPS.values() for option in group)]
+    """Generate as ``args`` say and print a summary; 0. Raises: ValueError, FileExistsError."""
+    names = ["images", *(name for options in _OPTIONS.values() for name in options)]
     given = {name: getattr(args, name) for name in names}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if changes.get("images") and find_spec("PIL") is None:
-        return _fail("--images needs Pillow: pip install pillow")
+        raise ValueError("--images needs Pillow: pip install pillow")
     started = time.perf_counter()
-    try:
-        with progress_line() as progress:
-            summary = generate_goalworld(
-                args.folder or _default_folder(args.preset),
-                preset=args.preset,
-                seed=args.seed,
-                overwrite=args.overwrite,
-                workers=args.workers,
-                progress=progress,
-                **changes,
-            )
-    except (ValueError, FileExistsError) as error:
-        return _fail(str(error))
+    with progress_line() as progress:
+        summary = generate_goalworld(
+            args.folder or _default_folder(args.preset),
+            preset=args.preset,
+            seed=args.seed,
+            overwrite=args.overwrite,
+            workers=args.workers,
+            progress=progress,
+            **changes,
+        )
     print(_describe(summary, time.perf_counter() - started))
     return 0
-
-
-def _fail(message: str) -> int:
-    """Say what went wrong; the exit status for it."""
-    print(f"goal-kernels data synth: error: {message}", file=sys.stderr)
-    return 2
 
 
 def _default_folder(preset: str) -> Path:

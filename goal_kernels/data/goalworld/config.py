@@ -1,14 +1,16 @@
-"""All that decides what a GoalWorld data set holds, except its seed."""
+"""All that decides what a GoalWorld data set holds, except its seed, and ready-made choices."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from goal_kernels.data.goalworld.captions import CaptionStyle
 from goal_kernels.data.goalworld.features import DetectorConfig
 
 SPLITS = ("train", "dev", "test")
-_DTYPES = ("float32", "float16")
+DTYPES = ("float32", "float16")
 _MIN_DIM = 16
 _MAX_OBJECTS = 6
 
@@ -66,8 +68,8 @@ class GoalWorldConfig:
             _expect(name, getattr(self, name), 0.0, 1.0)
         _expect("rarity", self.rarity, 0, 5_000)
         _expect("noise", self.noise, 0.0, 10.0)
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"dtype: expected one of {_DTYPES}, got {self.dtype!r}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype: expected one of {DTYPES}, got {self.dtype!r}")
 
     @property
     def objects(self) -> tuple[int, int]:
@@ -96,3 +98,26 @@ def _expect(name: str, value: float, low: float, high: float) -> None:
         raise TypeError(f"{name}: expected {type(low).__name__}, got {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name}: expected {low} to {high}, got {value}")
+
+
+PRESETS: Mapping[str, GoalWorldConfig] = {
+    "tiny": GoalWorldConfig(train=64, dev=32, test=32),
+    "demo": GoalWorldConfig(train=4_000, dev=1_000, test=1_000),
+    "medium": GoalWorldConfig(train=29_000, dev=1_014, test=1_000),
+}
+
+
+def make_config(preset: str, changes: Mapping[str, Any]) -> GoalWorldConfig:
+    """A preset with some of its parameters changed.
+
+    Raises:
+        ValueError: unknown preset, or a value out of its range.
+        TypeError: unknown parameter, or a value of the wrong type.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset: expected one of {sorted(PRESETS)}, got {preset!r}")
+    known = [field.name for field in fields(GoalWorldConfig)]
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise TypeError(f"generate_goalworld has no parameters {unknown}; it has {known}")
+    return replace(PRESETS[preset], **changes)

@@ -16,14 +16,16 @@ from goal_kernels.data.files import write_lines, write_text
 from goal_kernels.data.goalworld.blocks import (
     Block,
     BlockTask,
+    TaskRunner,
     TruthTask,
     find_truth,
     image_id,
     make_block,
     scene_record,
+    task_runner,
 )
 from goal_kernels.data.goalworld.captions import CAPTIONS_PER_IMAGE
-from goal_kernels.data.goalworld.config import SPLITS, GoalWorldConfig
+from goal_kernels.data.goalworld.config import SPLITS, GoalWorldConfig, make_config
 from goal_kernels.data.goalworld.manifest import (
     MANIFEST,
     PICTURES,
@@ -32,11 +34,9 @@ from goal_kernels.data.goalworld.manifest import (
     foreign_entries,
 )
 from goal_kernels.data.goalworld.oracle import OracleFigures, oracle_recalls
-from goal_kernels.data.goalworld.presets import make_config
 from goal_kernels.data.goalworld.scenes import Scene
 from goal_kernels.data.goalworld.statements import Statement
 from goal_kernels.data.goalworld.truth import PackedScenes
-from goal_kernels.data.goalworld.workers import TaskRunner, task_runner
 from goal_kernels.data.progress import Progress, no_progress
 from goal_kernels.data.truth_relation import TruthRelation
 from goal_kernels.data.vocabulary import Vocabulary

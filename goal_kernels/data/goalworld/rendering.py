@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import atan2, cos, hypot, pi, sin
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from goal_kernels.data.goalworld.backdrops import Colour, paint_backdrop
 from goal_kernels.data.goalworld.scenes import Scene, Thing
-from goal_kernels.data.goalworld.shapes import Polygon, hole, outline
 
 # Drawn this many times larger and scaled down, for smooth edges.
 _OVERSAMPLING = 2
@@ -34,6 +34,8 @@ _PAINTS: Mapping[str, Colour] = {
     "black": (25, 25, 30),
     "white": (252, 252, 252),
 }
+Polygon = list[tuple[float, float]]
+_CURVE_POINTS = 48
 
 
 def render_scene(scene: Scene, pixels: int, rng: np.random.Generator) -> Image.Image:
@@ -53,8 +55,8 @@ def _draw_thing(picture: Image.Image, thing: Thing) -> None:
     corner = (round(thing.x * picture.width) - margin, round(thing.y * picture.height) - margin)
     side = 2 * margin
     tile = picture.crop((*corner, corner[0] + side, corner[1] + side))
-    outer = _placed(outline(thing.shape), margin, scale)
-    inner = _placed(hole(thing.shape) or [], margin, scale)
+    outer = _placed(_OUTLINES[thing.shape], margin, scale)
+    inner = _placed(_arc(0.5) if thing.shape == "ring" else [], margin, scale)
     paint = _PAINTS[thing.colour]
     if thing.texture == "hollow":
         # An edge on both sides keeps light colours apart from light backdrops.
@@ -99,3 +101,86 @@ def _pattern(texture: str, side: int, scale: float) -> Image.Image:
     else:
         shows = np.zeros((side, side), dtype=bool)
     return Image.fromarray(np.where(shows, 255, 0).astype(np.uint8))
+
+
+def _arc(radius: float, x: float = 0.0, start: float = 0.0, end: float = 2 * pi) -> Polygon:
+    """Points on a circle of ``radius`` around (x, 0), angles in radians from the x axis."""
+    angles = [start + (end - start) * index / _CURVE_POINTS for index in range(_CURVE_POINTS + 1)]
+    return [(x + radius * cos(angle), radius * sin(angle)) for angle in angles]
+
+
+def _regular(corners: int) -> Polygon:
+    """A regular polygon with one corner upwards."""
+    return [
+        (sin(2 * pi * index / corners), -cos(2 * pi * index / corners)) for index in range(corners)
+    ]
+
+
+def _star(points: int, inner: float) -> Polygon:
+    """A star whose tips alternate with corners at radius ``inner``, one tip upwards."""
+    radii = [1.0, inner] * points
+    return [
+        (radius * sin(pi * index / points), -radius * cos(pi * index / points))
+        for index, radius in enumerate(radii)
+    ]
+
+
+def _cross(half: float) -> Polygon:
+    """A plus sign whose bars are twice ``half`` wide: one arm, turned four times."""
+    arm = [(-half, -half), (-half, -1.0), (half, -1.0)]
+    turns = ((1, 0), (0, 1), (-1, 0), (0, -1))
+    return [(x * c - y * s, x * s + y * c) for c, s in turns for x, y in arm]
+
+
+def _crescent() -> Polygon:
+    """A moon open to the right: the outer arc, and back along the arc of a shifted circle."""
+    tip, centre = 0.85, 0.5
+    outer = _arc(1.0, 0.0, tip, 2 * pi - tip)
+    x, y = outer[0]
+    bend = atan2(y, x - centre)
+    inner = _arc(hypot(x - centre, y), centre, 2 * pi - bend, bend)
+    return [(x + 0.15, y) for x, y in (*outer, *inner)]
+
+
+def _heart() -> Polygon:
+    """The usual heart curve, scaled to the square."""
+    angles = [2 * pi * index / _CURVE_POINTS for index in range(_CURVE_POINTS)]
+    return [
+        (
+            sin(angle) ** 3,
+            -(13 * cos(angle) - 5 * cos(2 * angle) - 2 * cos(3 * angle) - cos(4 * angle)) / 16
+            - 0.1,
+        )
+        for angle in angles
+    ]
+
+
+def _drop() -> Polygon:
+    """A pointed top on a round belly."""
+    belly = [(0.68 * x, 0.68 * y + 0.3) for x, y in _arc(1.0, 0.0, -0.35, pi + 0.35)]
+    return [*belly, (0.0, -1.0)]
+
+
+# Polygons in the square [-1, 1] x [-1, 1], y downwards.
+_OUTLINES: dict[str, Polygon] = {
+    "disc": _arc(1.0),
+    "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
+    "triangle": [(0.0, -0.95), (0.98, 0.8), (-0.98, 0.8)],
+    "star": _star(5, 0.42),
+    "ring": _arc(1.0),
+    "cross": _cross(0.34),
+    "diamond": [(0.0, -1.0), (0.7, 0.0), (0.0, 1.0), (-0.7, 0.0)],
+    "hexagon": _regular(6),
+    "heart": _heart(),
+    "crescent": _crescent(),
+    "arrow": [
+        (1.0, 0.0),
+        (0.15, -0.85),
+        (0.15, -0.36),
+        (-1.0, -0.36),
+        (-1.0, 0.36),
+        (0.15, 0.36),
+        (0.15, 0.85),
+    ],
+    "drop": _drop(),
+}

@@ -1,4 +1,4 @@
-"""Scenes, and families of scenes that differ in who has which attribute."""
+"""Scenes, and families of scenes that assign the same attributes to different things."""
 
 from __future__ import annotations
 

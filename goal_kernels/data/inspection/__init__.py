@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from goal_kernels.data.inspection.checks import CHECKS, Thoroughness, check_names
-from goal_kernels.data.inspection.findings import Finding, Inspection, SplitFacts
-from goal_kernels.data.inspection.layouts import facts_of
-from goal_kernels.data.inspection.leakage import find_leakage
-from goal_kernels.data.inspection.plan import make_plan
-from goal_kernels.data.inspection.vocabularies import check_vocabulary
+from goal_kernels.data.inspection.checks import check_names, check_split, find_leakage
+from goal_kernels.data.inspection.findings import Finding, Inspection, SplitFacts, facts_of
+from goal_kernels.data.inspection.plan import check_vocabulary, make_plan
 from goal_kernels.data.progress import Progress, no_progress
 from goal_kernels.data.sources import Source
 from goal_kernels.data.split import Split
@@ -28,7 +25,6 @@ def inspect_source(
     Returns: the inspection; what is wrong with the data is a finding in it, not an exception.
     """
     inspection = Inspection(str(source.path), source.format, source.summary)
-    how = Thoroughness(everything, progress)
     splits: dict[str, Split] = {}
     try:
         names = source.names()
@@ -39,8 +35,7 @@ def inspect_source(
         try:
             split = source.open(name)
             inspection.splits.append(facts_of(split))
-            for check in CHECKS:
-                inspection.findings += check(split, how)
+            inspection.findings += check_split(split, everything, progress)
         except (ValueError, OSError) as error:
             inspection.findings.append(Finding("problem", name, str(error)))
         else:

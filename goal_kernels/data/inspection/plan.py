@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from goal_kernels.data.inspection.findings import Inspection
+from goal_kernels.data.inspection.findings import Finding, Inspection, Level
 from goal_kernels.data.sources import Source
 from goal_kernels.data.sources.base import DEV_NAMES
 from goal_kernels.data.split import PictureSplit, Split
-from goal_kernels.data.vocabulary import MIN_COUNT, SPECIAL_WORDS, Vocabulary
+from goal_kernels.data.vocabulary import MIN_COUNT, PICKLE_SUFFIXES, SPECIAL_WORDS, Vocabulary
 from goal_kernels.extras import install
-from goal_kernels.training.recipes import recipe_names
+from goal_kernels.recipes import recipe_names
 
 BATCH_SIZE = 128  # of the recipes
 DEV_IMAGES = 1000  # the checkpoints of VSE++, SCAN and VSE-infinity are chosen on so many
 FEW_CAPTIONS = 1000  # in more of them some words do come often enough
 PICTURE_WORKERS = 4  # decoding takes longer than a step
+MANY_UNKNOWN = 0.05  # share of unknown words in a split above which a note says so
 
 
 def make_plan(source: Source, splits: Mapping[str, Split], inspection: Inspection) -> None:
@@ -66,7 +67,7 @@ def _plan_pictures(
     inspection: Inspection,
     options: dict[str, object],
 ) -> None:
-    """What a source of image files needs said, also where a recipe says something else."""
+    """Options of a source of image files, also where they only repeat a default."""
     if not isinstance(train, PictureSplit):
         return
     inspection.plan.append(
@@ -109,3 +110,39 @@ def _written(value: object) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def check_vocabulary(
+    source: Source, splits: Mapping[str, Split], inspection: Inspection
+) -> Iterator[Finding]:
+    """Say in ``inspection.vocabulary`` which it is; findings about it."""
+    vocabulary, text = None, ""
+    reason = "is it of another dataset or tokenizer?"
+    for path in source.vocabulary_files():
+        try:
+            vocabulary = Vocabulary.load(path)
+            text = f"{path}, {len(vocabulary):,} words"
+            break
+        except ValueError as error:
+            level: Level = "note" if path.suffix in PICKLE_SUFFIXES else "problem"
+            yield Finding(level, None, f"vocabulary {error}")
+    if vocabulary is None and "train" in splits:
+        vocabulary = Vocabulary.from_captions(splits["train"].captions, MIN_COUNT)
+        reason = "train captions use them too seldom; --data.min_count 1 keeps every word of train"
+        text = (
+            f"none is here; `fit` builds one from the words that train captions use {MIN_COUNT} "
+            f"times or more ({len(vocabulary):,} words) and writes it into the run folder"
+        )
+    if vocabulary is None:
+        inspection.vocabulary = "none is here, and no train split to build one from"
+        return
+    shares = {name: vocabulary.unknown_share(split.captions) for name, split in splits.items()}
+    known = ", ".join(f"{name} {100 * share:.1f}%" for name, share in shares.items())
+    inspection.vocabulary = f"{text}; unknown words: {known}"
+    for name, share in shares.items():
+        if share > MANY_UNKNOWN:
+            yield Finding(
+                "note",
+                name,
+                f"{100 * share:.1f}% of the words are unknown to the vocabulary: {reason}",
+            )

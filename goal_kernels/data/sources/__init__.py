@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from goal_kernels.data.files import read_head
-from goal_kernels.data.foreign import mistaken_for
+from goal_kernels.data.files import mistaken_for, read_head
 from goal_kernels.data.sources.base import Source, SourceOptions
 from goal_kernels.data.sources.karpathy import KarpathySource
 from goal_kernels.data.sources.lists import ListSource

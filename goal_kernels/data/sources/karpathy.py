@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from goal_kernels.data.files import parse_integer, read_json
-from goal_kernels.data.sources.base import fold_split, renamings
+from goal_kernels.data.sources.base import files_in, fold_split, one_of, renamings, starts_with
 from goal_kernels.data.sources.pictures import ImageRecord, PictureSource, cut_captions
-from goal_kernels.data.sources.text_files import files_in, one_of, starts_with
 
 COCO_CAPTIONS = 5  # an image; the lineage cuts the few images that have more
 RESTVAL = "restval"

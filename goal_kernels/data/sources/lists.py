@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from goal_kernels.data.files import parse_integer, parse_json, read_json, read_lines
-from goal_kernels.data.sources.base import COMMON_NAMES, DEV_NAMES, SourceOptions
+from goal_kernels.data.sources.base import (
+    COMMON_NAMES,
+    DEV_NAMES,
+    SourceOptions,
+    files_in,
+    one_of,
+    starts_with,
+)
 from goal_kernels.data.sources.pictures import (
     ImageRecord,
     PictureSource,
     cut_captions,
     group_by_image,
 )
-from goal_kernels.data.sources.text_files import files_in, one_of, starts_with
 
 _FIRST = {".json": "[", ".jsonl": "{", ".ndjson": "{"}  # characters of a file, by its suffix
 SUFFIXES = tuple(_FIRST)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from goal_kernels.data.files import parse_integer, read_lines
-from goal_kernels.data.sources.base import fold_split, renamings
+from goal_kernels.data.sources.base import files_in, first_line, fold_split, one_of, renamings
 from goal_kernels.data.sources.pictures import (
     ImageRecord,
     PictureSource,
@@ -17,7 +17,6 @@ from goal_kernels.data.sources.pictures import (
     group_by_image,
 )
 from goal_kernels.data.sources.rows import DelimitedText, Row, cells_of
-from goal_kernels.data.sources.text_files import files_in, first_line, one_of
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 DELIMITERS = ",\t;|"

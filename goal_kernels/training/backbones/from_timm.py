@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from goal_kernels.extras import load_package
 from goal_kernels.training.backbones.base import Backbone, flattened
 from goal_kernels.training.local_weights import fill
-from goal_kernels.training.optional import need
 
 ARGUMENT = "model.image.backbone"
 # The first of these parts, and what is registered behind it, reads the cells and makes none.
@@ -26,7 +26,7 @@ def timm_backbone(name: str, weights: str | None, pretrained: bool = True) -> Ba
         pretrained: read that file.
     Raises: ValueError, MissingPackageError naming the option and the remedy.
     """
-    timm = need("timm", "grid", ARGUMENT)
+    timm = load_package("timm", "grid", ARGUMENT)
     if not timm.is_model(name):
         similar = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         raise ValueError(

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from goal_kernels.extras import load_package
 from goal_kernels.training.backbones.base import Backbone, flattened
 from goal_kernels.training.local_weights import fill
-from goal_kernels.training.optional import need
 
 ARGUMENT = "model.image.backbone"
 # Networks whose feature map is what they compute before their first part named here.
@@ -74,7 +74,7 @@ def detector_backbone(name: str, weights: str | None, pretrained: bool = True) -
 
 def _model(name: str) -> Any:
     """The classifier, random weights. Raises: ValueError when torchvision has no such model."""
-    models = need("torchvision", "grid", ARGUMENT).models
+    models = load_package("torchvision", "grid", ARGUMENT).models
     if name not in models.list_models(module=models):
         raise ValueError(
             f"{ARGUMENT}: torchvision has no model {name!r}; "

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from goal_kernels.extras import MissingExtraError, require
+from goal_kernels.extras import require
 from goal_kernels.terminal import show
 
 if TYPE_CHECKING:
@@ -57,15 +57,7 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_compare(args: argparse.Namespace) -> int:
-    """Print the comparison and write what is asked for; 0, or 2 after an explained error."""
-    try:
-        return _compare(args)
-    except (ValueError, MissingExtraError) as error:
-        print(f"goal-kernels compare: error: {error}", file=sys.stderr)
-        return 2
-
-
-def _compare(args: argparse.Namespace) -> int:
+    """Print the comparison and write the files; 0. Raises: ValueError, MissingExtraError."""
     from goal_kernels.training.compare.contestants import find_baseline, group_runs
     from goal_kernels.training.compare.differences import warnings_about
     from goal_kernels.training.compare.runs import read_runs

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from goal_kernels.recipes import flat
 from goal_kernels.training.compare.runs import Run
 from goal_kernels.training.compare.statistics import (
     PairedTest,
@@ -152,7 +153,7 @@ def _labels(runs: Sequence[Run]) -> dict[str, str]:
     """A name for every identity: the objective and the few things that differ, or the run's own."""
     labels = {_identity(run): run.label for run in runs if run.label}
     unnamed = {_identity(run): run for run in runs if not run.label}
-    flat = {identity: _flat(run.config) for identity, run in unnamed.items()}
+    flat = {identity: flat(run.config) for identity, run in unnamed.items()}
     names = sorted({name for entries in flat.values() for name in entries})
     varying = [
         name
@@ -181,14 +182,3 @@ def _told_apart(labels: Mapping[str, str], places: Mapping[str, str]) -> dict[st
         if used[label] > 1:
             told[identity] = f"{label} #{used[label]}"
     return told
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted names and plain values of a configuration."""
-    entries: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            entries |= _flat(value, f"{prefix}{name}.")
-        else:
-            entries[prefix + name] = value
-    return entries

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from goal_kernels.terminal import some
 from goal_kernels.training.compare.contestants import Contestant
 from goal_kernels.training.compare.runs import Run
 
@@ -53,20 +54,17 @@ def warnings_about(contestants: Sequence[Contestant]) -> list[str]:
         for run in runs:
             found.setdefault(describe(run), []).append(run.path.name)
         if len(found) > 1:
-            parts = [f"{value or 'unknown'} ({_listed(names)})" for value, names in found.items()]
+            parts = [
+                f"{value or 'unknown'} ({some(names, NAMED)})" for value, names in found.items()
+            ]
             sentences.append(f"{aspect} differ: {'; '.join(parts)}")
     seeds: dict[str, list[str]] = {}
     for contestant in contestants:
         listed = " ".join(map(str, contestant.runs))
         seeds.setdefault(listed, []).append(contestant.label)
     if len(seeds) > 1:
-        parts = [f"{listed} ({_listed(labels)})" for listed, labels in seeds.items()]
+        parts = [f"{listed} ({some(labels, NAMED)})" for listed, labels in seeds.items()]
         sentences.append(
             f"seeds differ, so that tests pair only those in common: {'; '.join(parts)}"
         )
     return sentences
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMED])
-    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from goal_kernels.recipes import read_config
 from goal_kernels.training.history import History, read_history
-from goal_kernels.training.recipes import read_config
-from goal_kernels.training.run_folder import RunFolder, read_json
+from goal_kernels.training.run_folder import RunFolder, read_record
 from goal_kernels.training.study.results import CellResult, read_result
 
 NOT_COMPARED = {
@@ -135,8 +135,8 @@ def _runs_at(path: Path) -> list[Run]:
 def _read_folder(folder: RunFolder) -> Run:
     """A run folder of `fit` or `test`."""
     config = read_config(folder.config, "runs")
-    environment = read_json(folder.environment) if folder.environment.is_file() else {}
-    record = read_json(folder.metrics) if folder.metrics.is_file() else None
+    environment = read_record(folder.environment) if folder.environment.is_file() else {}
+    record = read_record(folder.metrics) if folder.metrics.is_file() else None
     if record is not None and not {"i2t", "t2i", "rsum"} <= set(record):
         raise ValueError(f"{folder.metrics}: expected i2t, t2i and rsum in it; test the run again")
     history = read_history(folder.history)

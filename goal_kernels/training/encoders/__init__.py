@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 from goal_kernels.training.encoders.base import ImageEncoder, TextEncoder
 from goal_kernels.training.encoders.bert import BertEncoder
@@ -11,32 +11,14 @@ from goal_kernels.training.encoders.recurrent import OneWayEncoder, RecurrentEnc
 from goal_kernels.training.encoders.region import RegionEncoder
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions
 
-
-class MakesImageEncoder(Protocol):
-    """What is registered for images."""
-
-    def __call__(
-        self, options: ImageOptions, sizes: DataSizes, embed_dim: int, pretrained: bool
-    ) -> ImageEncoder:
-        """The encoder that the options describe."""
-
-
-class MakesTextEncoder(Protocol):
-    """What is registered for texts."""
-
-    def __call__(
-        self, options: TextOptions, sizes: DataSizes, embed_dim: int, pretrained: bool
-    ) -> TextEncoder:
-        """The encoder that the options describe."""
-
-
-IMAGE_ENCODERS: dict[str, MakesImageEncoder] = {
+IMAGE_ENCODERS: dict[str, Callable[[ImageOptions, DataSizes, int, bool], ImageEncoder]] = {
     "region": RegionEncoder,
     "grid": GridEncoder,
     "global": GlobalEncoder,
 }
-TEXT_ENCODERS: dict[str, MakesTextEncoder] = {
+TEXT_ENCODERS: dict[str, Callable[[TextOptions, DataSizes, int, bool], TextEncoder]] = {
     "bigru": RecurrentEncoder,
     "gru": OneWayEncoder,
     "bert": BertEncoder,
 }
+"""By name: from options, sizes of the data, width of the joint space, whether to read weights."""

@@ -1,4 +1,4 @@
-"""What an image or a text encoder is, and how embeddings leave one."""
+"""Base classes of encoders, grouping by length, normalisation of embeddings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from goal_kernels.training.data import ImageBatch, TextBatch
+from goal_kernels.training.pooling import widened
 
 MOST_PADDING = 3  # length of the longest caption encoded with others, over their mean length
 
@@ -89,12 +90,12 @@ def start_as_published(linear: nn.Linear) -> None:
 
 
 def finished(pooled: Tensor, normalize: bool) -> Tensor:
-    """Embeddings as they leave an encoder, in float32 at least whatever computed them.
+    """The output of an encoder, in float32 at least.
 
     Args:
         pooled: [B, D].
         normalize: give rows unit length.
     Returns: [B, D] float32, or float64 for float64. A row of zeros stays one.
     """
-    wide = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
+    wide = widened(pooled)
     return F.normalize(wide, dim=1) if normalize else wide

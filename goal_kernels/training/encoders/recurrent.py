@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from goal_kernels.data.vocabulary import SPECIAL_WORDS
 from goal_kernels.training.data import TextBatch
 from goal_kernels.training.encoders.base import TextEncoder, finished
-from goal_kernels.training.encoders.word_vectors import Coverage, read_word_vectors
 from goal_kernels.training.options import DataSizes, TextOptions
 from goal_kernels.training.pooling import gru_states, make_pooling
 
@@ -87,3 +89,92 @@ class OneWayEncoder(RecurrentEncoder):
     """The encoder of VSE++: the GRU reads from the first to the last token only."""
 
     bidirectional = False
+
+
+class Coverage(NamedTuple):
+    """found: words with a vector in the file. total: words asked for, special ones apart."""
+
+    found: int
+    total: int
+
+    def __str__(self) -> str:
+        share = 100 * self.found / max(1, self.total)
+        return f"word vectors: {self.found} of {self.total} words found ({share:.1f} %)"
+
+
+class WordVectors(NamedTuple):
+    """vectors: by the word's index, [width] float32 each. coverage: how many were found."""
+
+    vectors: dict[int, Tensor]
+    coverage: Coverage
+
+
+def read_word_vectors(path: str | Path, words: Sequence[str], width: int) -> WordVectors:
+    """Read the vectors of some words; the file is streamed, never held.
+
+    Args:
+        path: text file, a line being a word and its numbers, separated by single spaces; a first
+            line of two numbers (fastText's header) is skipped. The first vector of a word counts.
+        words: the words looked for.
+        width: numbers a vector is expected to have.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a vector has another width or is no vector, or no word was found at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"model.text.word_vectors: expected a text file of word vectors, found no {path}; "
+            "nothing is downloaded, get the file yourself"
+        )
+    wanted = {word: index for index, word in enumerate(words) if word not in SPECIAL_WORDS}
+    vectors: dict[int, Tensor] = {}
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            word, _, numbers = line.rstrip().partition(" ")
+            index = wanted.get(word)
+            if index is None or index in vectors or _is_other(number, line):
+                continue
+            vectors[index] = _parse(path, number, numbers, width)
+    if wanted and not vectors:
+        raise ValueError(
+            f"model.text.word_vectors: expected some of {len(wanted)} words in {path}, found none; "
+            "is it a text file of lower-case words with a vector each?"
+        )
+    return WordVectors(vectors, Coverage(len(vectors), len(wanted)))
+
+
+def _is_other(number: int, line: str) -> bool:
+    """Whether a line is no vector of its first word.
+
+    fastText's first line is two counts; some files of GloVe hold "words" with spaces in them.
+    """
+    parts = line.split()
+    if number == 1 and len(parts) == 2:
+        return all(part.isdigit() for part in parts)
+    return len(parts) > 2 and not _is_number(parts[1]) and _is_number(parts[-1])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse(path: Path, number: int, numbers: str, width: int) -> Tensor:
+    """[width] float32. Raises: ValueError saying what is wrong with the line."""
+    place = f"model.text.word_vectors: {path}, line {number}"
+    parts = numbers.split()
+    if not all(_is_number(part) for part in parts):
+        raise ValueError(f"{place}: expected a word and numbers, got {numbers[:40]!r}")
+    if len(parts) != width:
+        raise ValueError(
+            f"{place}: expected {width} numbers (model.text.word_dim), got {len(parts)}; give "
+            f"--model.text.word_dim {len(parts)} or another file"
+        )
+    vector = torch.tensor([float(part) for part in parts], dtype=torch.float32, device="cpu")
+    if not vector.isfinite().all():
+        raise ValueError(f"{place}: expected finite numbers, got NaN or infinity")
+    return vector

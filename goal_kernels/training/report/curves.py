@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from html import escape
+
 from goal_kernels.training.evaluation import RECALLS
 from goal_kernels.training.history import DATA_WAIT, PAIRS_PER_SECOND, History
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.report.charts import Chart, Series, chart_html
-from goal_kernels.training.report.tables import DIRECTIONS, table_row
 
 STEP = "optimiser step"
 RATES = "lr-"  # what the learning rates are logged under
 MOST_LINES = 4  # of a chart
+DIRECTIONS = {"t2i": "text → image", "i2t": "image → text"}
 
 
 def curves_section(history: History, outcome: Outcome) -> str:
@@ -142,3 +145,9 @@ def _epoch_table(history: History) -> str:
         f'<th scope="col">epoch</th>{heads}</tr></thead><tbody>{rows}</tbody>'
         "</table></div></details>"
     )
+
+
+def table_row(name: str, cells: Sequence[float]) -> str:
+    """A `<tr>` of a heading and numbers with one decimal."""
+    values = "".join(f"<td>{cell:.1f}</td>" for cell in cells)
+    return f'<tr><th scope="row">{escape(name)}</th>{values}</tr>'

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
+from functools import lru_cache
 from html import escape
+from io import BytesIO
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from goal_kernels.data.picture_files import read_picture
+from goal_kernels.data.split import Split
 from goal_kernels.training.outcome import Outcome
-from goal_kernels.training.report.pictures import Pictures
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SHOWN = 5  # results of a query
 SHOWN_CHARACTERS = 1000  # of a caption
@@ -22,6 +31,8 @@ MARKS = {
     "other": "other image",
     "missed": "its image",
 }
+THUMBNAIL_PIXELS = 144  # side of the square a picture is fitted into
+JPEG_QUALITY = 85
 
 
 class Gallery:
@@ -123,3 +134,37 @@ def _placed(what: str, scores: Tensor, right: Tensor | list[int]) -> str:
     """Where the best of the right answers [R] stands among all scores [N]."""
     place = 1 + int((scores > scores[right].max()).sum())
     return f"{what} is at place {place:,} of {len(scores):,}".capitalize()
+
+
+class Pictures:
+    """Finds or draws the picture of an image row.
+
+    Its file comes first (see `Split.picture`); an image whose scene is known is drawn; for
+    anything else there is no picture.
+    """
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self.uri = lru_cache(maxsize=None)(self._uri)
+
+    def _uri(self, row: int) -> str | None:
+        """`data:image/jpeg;base64,...` of image `row`, or None where there is no picture."""
+        picture = self._open(row)
+        if picture is None:
+            return None
+        picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        stored = BytesIO()
+        picture.save(stored, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        return "data:image/jpeg;base64," + base64.b64encode(stored.getvalue()).decode("ascii")
+
+    def _open(self, row: int) -> Image | None:
+        path = self.split.picture(row)
+        if path is not None:
+            return read_picture(path)
+        if self.split.scenes is None:
+            return None
+        from goal_kernels.data.goalworld.rendering import render_scene
+        from goal_kernels.data.goalworld.scenes import Scene
+
+        scene = Scene.from_json(self.split.scenes[row])
+        return render_scene(scene, 2 * THUMBNAIL_PIXELS, np.random.default_rng(row))

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from goal_kernels.terminal import duration
 from goal_kernels.training.evaluation import RECALLS
 from goal_kernels.training.history import read_history
 from goal_kernels.training.outcome import Outcome
-from goal_kernels.training.report.curves import curves_section
+from goal_kernels.training.report.curves import DIRECTIONS, curves_section, table_row
 from goal_kernels.training.report.gallery import Gallery
-from goal_kernels.training.report.settings import duration_text, settings_section
+from goal_kernels.training.report.settings import settings_section
 from goal_kernels.training.report.style import STYLE
-from goal_kernels.training.report.tables import DIRECTIONS, table_row
 from goal_kernels.training.run_folder import RunFolder
 
 MOST_RSUM = 600  # six recalls of 100 %
@@ -51,7 +51,7 @@ def _header(name: str, outcome: Outcome) -> str:
         f"objective {outcome.objective.name}",
         f"data {outcome.split.folder.name}, {outcome.where}",
         f"{outcome.epochs} epochs" if outcome.epochs else "evaluation only",
-        duration_text(outcome.seconds),
+        duration(outcome.seconds),
         f"seed {outcome.seed}",
     ]
     tiles = [

@@ -76,9 +76,3 @@ def _facts(environment: Mapping[str, Any]) -> str:
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(fact))}</td></tr>'
         for name, fact in facts.items()
     )
-
-
-def duration_text(seconds: float) -> str:
-    """Seconds as minutes and seconds, in words."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from goal_kernels.training.study.packaged import study_names
+from goal_kernels.recipes import STUDIES, recipe_names
+from goal_kernels.terminal import duration
 
 if TYPE_CHECKING:
-    from goal_kernels.training.study.cell import Cell
-    from goal_kernels.training.study.recipe import StudyRecipe
+    from goal_kernels.training.study.recipe import Cell, StudyRecipe
 
 DESCRIPTION = """\
 Train a grid of objectives and seeds on the same budget, and write a page of results.
@@ -41,7 +40,7 @@ Examples
 def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options and the help of `study`."""
     parser.description = DESCRIPTION
-    parser.epilog = EPILOG.format(studies=", ".join(study_names()))
+    parser.epilog = EPILOG.format(studies=", ".join(recipe_names(STUDIES)))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--config", required=True, metavar="STUDY", help="a packaged study or a YAML file"
@@ -68,28 +67,27 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_study_command(args: argparse.Namespace) -> int:
-    """Run what is left of a study; 0, or 2 after an error that the message explains."""
+    """Run what is left of a study; 0, or 130 after Ctrl-C.
+
+    Raises: ValueError, FileNotFoundError, MissingExtraError for what cannot be run; WorkFailed.
+    """
     from goal_kernels.training.study.gathered import gather
     from goal_kernels.training.study.page import write_page
     from goal_kernels.training.study.recipe import read_study
-    from goal_kernels.training.study.workers import WorkFailed
 
+    recipe = read_study(args.config)
+    folder = args.folder or Path("studies") / recipe.name
+    overrides = {"data": {"folder": args.data_folder}} if args.data_folder else {}
+    cells = recipe.cells(overrides)
     try:
-        recipe = read_study(args.config)
-        folder = args.folder or Path("studies") / recipe.name
-        overrides = {"data": {"folder": args.data_folder}} if args.data_folder else {}
-        cells = recipe.cells(overrides)
         if not args.page_only:
             _train(recipe, _chosen(recipe, cells, args.seeds), folder, args.jobs)
-        page = args.page or folder / "page.md"
-        write_page(gather(recipe, cells, folder / "results"), folder, page)
-        print(f"page  {page}")
     except KeyboardInterrupt:
         print("goal-kernels study: stopped; the same command goes on", file=sys.stderr)
         return 130
-    except (ValueError, WorkFailed, ModuleNotFoundError) as error:
-        print(f"goal-kernels study: error: {error}", file=sys.stderr)
-        return 2
+    page = args.page or folder / "page.md"
+    write_page(gather(recipe, cells, folder / "results"), folder, page)
+    print(f"page  {page}")
     return 0
 
 
@@ -119,24 +117,12 @@ def _train(recipe: StudyRecipe, cells: list[Cell], folder: Path, jobs: int) -> N
     stages = plan(recipe.name, cells, folder / "results", folder / "work")
     left = len(stages[-1])
     print(f"{recipe.name}: {len(cells)} cells, {len(cells) - left} finished", flush=True)
-    run_stages(stages, jobs, _line_reporter())
+    run_stages(stages, jobs, _report)
 
 
-def _line_reporter() -> Callable[[int, int, str, float], None]:
+def _report(done: int, total: int, what: str, left: float) -> None:
     """Progress in lines, for terminals and logs alike: a job takes long enough for its own."""
-
-    def report(done: int, total: int, what: str, left: float) -> None:
-        print(f"[{done}/{total}] {what}  ({_duration(left)} left)", flush=True)
-
-    return report
-
-
-def _duration(seconds: float) -> str:
-    """A rough span of time in words."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return "less than a minute"
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+    print(f"[{done}/{total}] {what}  ({duration(left)} left)", flush=True)
 
 
 def _count(text: str) -> int:

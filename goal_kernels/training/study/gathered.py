@@ -1,4 +1,4 @@
-"""What the results of a study say, put together for its page."""
+"""The results of a study, collected for its page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from goal_kernels import list_elements
 from goal_kernels.training.compare.contestants import Contestant, find_baseline, group_runs
 from goal_kernels.training.compare.runs import run_of_cell
-from goal_kernels.training.study.cell import Cell
-from goal_kernels.training.study.recipe import StudyRecipe
+from goal_kernels.training.study.recipe import Cell, StudyRecipe
 from goal_kernels.training.study.results import CellResult, is_finished, read_result, result_path
 
 

@@ -1,4 +1,4 @@
-"""What of a study is left to do: warm-ups that cells share, then the cells."""
+"""The remaining jobs of a study: shared warm-ups, then cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goal_kernels.training.lightning_options import quieten
-from goal_kernels.training.study.cell import Cell, canonical
+from goal_kernels.training.study.recipe import Cell, canonical
 from goal_kernels.training.study.results import is_finished, result_path, write_result
 from goal_kernels.training.study.training import (
     Warmup,

@@ -6,22 +6,26 @@ last line holds the test metrics.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goal_kernels.data.files import write_text
-from goal_kernels.training.environment import describe_environment
+from goal_kernels.recipes import flat
+from goal_kernels.training.environment import describe_environment, git_state, processor_name
 from goal_kernels.training.history import History
-from goal_kernels.training.study.cell import Cell, canonical
-from goal_kernels.training.study.origin import describe_dataset, machine_name, source_commit
+from goal_kernels.training.study.recipe import Cell, canonical
 
 if TYPE_CHECKING:
     from goal_kernels.training.study.training import Trained  # which needs Lightning
 
 FORMAT = 1  # of the file; another number is refused
+PACKAGE = Path(__file__).resolve().parents[2]
+COMMIT_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,9 @@ def is_finished(folder: Path, cell: Cell) -> bool:
         return False
     recorded = read_result(path).header["config"]
     if canonical(recorded) != canonical(cell.config):
-        changed = ", ".join(sorted(_differences(recorded, cell.config)))
+        one, other = flat(recorded), flat(cell.config)
+        differing = {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+        changed = ", ".join(sorted(differing))
         raise ValueError(
             f"{path}: expected a result of this study, got one made with another value of "
             f"{changed}; give another --folder, or delete the results"
@@ -122,13 +128,22 @@ def is_finished(folder: Path, cell: Cell) -> bool:
     return True
 
 
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> set[str]:
-    """Dotted names at which two configurations differ."""
-    found: set[str] = set()
-    for name in one.keys() | other.keys():
-        mine, its = one.get(name), other.get(name)
-        if isinstance(mine, Mapping) and isinstance(its, Mapping):
-            found |= _differences(mine, its, f"{prefix}{name}.")
-        elif mine != its:
-            found.add(prefix + name)
-    return found
+def describe_dataset(folder: Path) -> dict[str, Any]:
+    """Name of a data folder, and the digest of the description of its files if it has one."""
+    description = folder / "dataset.json"
+    digest = None
+    if description.is_file():
+        digest = hashlib.sha256(description.read_bytes()).hexdigest()
+    return {"name": folder.name, "description_sha256": digest}
+
+
+def machine_name() -> str:
+    """What the processor calls itself, and how many of them the machine has."""
+    return f"{processor_name()}, {os.cpu_count()} processors"
+
+
+@cache
+def source_commit() -> str | None:
+    """Commit of the package's checkout, with "+" when its files differ; None outside of one."""
+    state = git_state(PACKAGE)
+    return state["commit"][:COMMIT_DIGITS] + "+" * state["dirty"] if state else None

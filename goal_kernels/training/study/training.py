@@ -13,17 +13,19 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 
 from goal_kernels.data.files import replacing, write_text
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.evaluation import read_oracle
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.lightning_options import TRAINER_DEFAULTS
-from goal_kernels.training.study.cell import Cell
-from goal_kernels.training.study.memory_logger import Columns, MemoryLogger
+from goal_kernels.training.study.recipe import Cell
 
 OF_THE_OBJECTIVE = ("mining/active_fraction",)
 """Logged names that, in the warm-up too, depend on the objective that comes later."""
+Columns = dict[str, list[list[float]]]
+"""By logged name: its optimiser steps and its values, two lists of equal length."""
 
 
 class Warmup(NamedTuple):
@@ -202,3 +204,38 @@ def _threads(cell: Cell) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class MemoryLogger(Logger):
+    """Collects logged numbers.
+
+    Args:
+        columns: what earlier parts of the run logged; it is continued, not modified.
+    """
+
+    def __init__(self, columns: Columns | None = None) -> None:
+        super().__init__()
+        self.columns: Columns = {
+            name: [list(steps), list(values)] for name, (steps, values) in (columns or {}).items()
+        }
+
+    @property
+    def name(self) -> str:
+        """Part of paths that are never made."""
+        return "study"
+
+    @property
+    def version(self) -> str:
+        """Part of paths that are never made."""
+        return "0"
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Hyper-parameters are recorded with the cell."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append each number under its name; the epoch follows from the step."""
+        for name, value in metrics.items():
+            if name != "epoch" and step is not None:
+                steps, values = self.columns.setdefault(name, [[], []])
+                steps.append(step)
+                values.append(float(f"{value:.6g}"))  # what a page can show, in a small file

@@ -55,7 +55,7 @@ def run_stages(stages: Sequence[Sequence[Work]], jobs: int, report: Report) -> N
 def _workers(jobs: int) -> Iterator[Callable[[Sequence[Work]], Outcomes]]:
     """What runs the work of one stage, in this process or in `jobs` others."""
     if jobs == 1:
-        yield lambda stage: ((work, _told(work, work.run)) for work in stage)
+        yield lambda stage: ((work, _naming_faults(work, work.run)) for work in stage)
         return
     # A fresh interpreter each: forking a process that has started threads can deadlock.
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
@@ -63,7 +63,7 @@ def _workers(jobs: int) -> Iterator[Callable[[Sequence[Work]], Outcomes]]:
     def run_stage(stage: Sequence[Work]) -> Outcomes:
         waiting: dict[Future[str], Work] = {pool.submit(work.run): work for work in stage}
         for finished in as_completed(waiting):
-            yield waiting[finished], _told(waiting[finished], finished.result)
+            yield waiting[finished], _naming_faults(waiting[finished], finished.result)
 
     try:
         yield run_stage
@@ -72,8 +72,8 @@ def _workers(jobs: int) -> Iterator[Callable[[Sequence[Work]], Outcomes]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _told(work: Work, outcome: Callable[[], str]) -> str:
-    """`outcome()`, any fault of which names the job."""
+def _naming_faults(work: Work, outcome: Callable[[], str]) -> str:
+    """The outcome of a job; an error of it names the job."""
     try:
         return outcome()
     except Exception as error:

@@ -168,7 +168,7 @@ def test_what_is_written(runs: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("damage", "message"),
     [
         ("config.yaml", "config.yaml, got while parsing"),
-        ("metrics.json", "metrics.json: expected a whole JSON file"),
+        ("metrics.json", "metrics.json: expected JSON"),
     ],
 )
 def test_a_damaged_file_is_named(
@@ -212,8 +212,8 @@ def test_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ("damage", "content", "message"),
     [
         ("config.yaml", "a: " + "[" * 50_000, "more than 64 levels"),
-        ("environment.json", "[" * 100_000, "environment.json: expected a whole JSON file"),
-        ("metrics.json", '{"a":' * 100_000, "metrics.json: expected a whole JSON file"),
+        ("environment.json", "[" * 100_000, "environment.json: expected JSON"),
+        ("metrics.json", '{"a":' * 100_000, "metrics.json: expected JSON"),
         ("metrics.json", "{}", "metrics.json: expected i2t, t2i and rsum"),
     ],
 )

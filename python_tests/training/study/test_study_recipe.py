@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from goal_kernels import list_elements
-from goal_kernels.training.recipes import overlaid
-from goal_kernels.training.study.packaged import find_study, study_names
+from goal_kernels.recipes import STUDIES, find_recipe, overlaid, recipe_names
 from goal_kernels.training.study.recipe import all_objectives, read_study
 
 GOOD = {"name": "a", "base": "goalworld", "seeds": [0], "groups": [{"name": "g"}]}
@@ -32,7 +31,7 @@ def test_all_objectives_are_those_of_the_registry() -> None:
 
 
 def test_the_packaged_study_of_objectives() -> None:
-    assert "objectives" in study_names()
+    assert "objectives" in recipe_names(STUDIES)
     recipe = read_study("objectives")
     cells = recipe.cells()
     number = len(all_objectives())
@@ -122,8 +121,8 @@ def test_a_bad_recipe_is_explained(tmp_path: Path, change: dict, message: str) -
 
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"packaged studies \(.*objectives"):
-        find_study("no-such")
+    with pytest.raises(FileNotFoundError, match=r"packaged study, got .*objectives"):
+        find_recipe("no-such", folder=STUDIES)
     with pytest.raises(ValueError, match=r"expected options by name in .*, got \[1\]"):
         read_study(write(tmp_path, [1]))
     (tmp_path / "bad.yaml").write_text("a: [")

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from goal_kernels.cli import main
-from goal_kernels.training.recipes import overlaid
-from goal_kernels.training.study.cell import Cell
+from goal_kernels.recipes import overlaid
 from goal_kernels.training.study.jobs import plan
-from goal_kernels.training.study.recipe import read_study
+from goal_kernels.training.study.recipe import Cell, read_study
 from goal_kernels.training.study.training import (
     Warmup,
     can_branch,

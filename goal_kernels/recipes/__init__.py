@@ -1,4 +1,4 @@
-"""Recipes: configurations shipped with the package, found by name, made of parts.
+"""Recipes and studies: configurations shipped with the package, found by name, made of parts.
 
 A configuration may begin with a block `recipe`, which training does not read: `summary`, `extends`
 (configurations that come before it, by name or as files beside it), `expected` (the figures it
@@ -7,6 +7,7 @@ should reach and who states them) and `notes`.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,37 +18,49 @@ MOST_LEVELS = 64
 MOST_VALUES = 100_000
 """Of a configuration, with what its aliases stand for; ours have 4 levels and some 150 values."""
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+RECIPES = Path(__file__).resolve().parent
+STUDIES = RECIPES / "studies"
 CONFIG_OPTIONS = ("--config", "-c")
 CARD = "recipe"  # key of the block, and name of the option that takes it
+EPILOG = """\
+examples
+  goal-kernels recipes
+  goal-kernels recipes vse_infinity_region_bigru_f30k
+  goal-kernels fit --config vse_infinity_region_bigru_f30k --data.folder my/f30k
+
+Any option of a recipe can be overridden, and any objective goes with any recipe:
+  goal-kernels fit --config vse_infinity_region_bigru_f30k --model.objective circle/linear_ms
+"""
 
 
 class RecipeError(ValueError):
     """A configuration that cannot be put together."""
 
 
-def recipe_names() -> list[str]:
-    """Names of the packaged recipes, in alphabetical order; parts of them are not among these."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+def recipe_names(folder: Path = RECIPES) -> list[str]:
+    """Names of what is packaged, in alphabetical order; parts of recipes are not among these."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def find_recipe(name: str, beside: Path | None = None) -> Path:
+def find_recipe(name: str, beside: Path | None = None, folder: Path = RECIPES) -> Path:
     """The file of a configuration, given as a path or as the name of a packaged recipe or part.
 
     Args:
         name: what `--config` or `extends` says.
         beside: folder that paths may be relative to, besides the working folder.
-    Raises: FileNotFoundError naming the packaged recipes when it is neither.
+        folder: `RECIPES` or `STUDIES`.
+    Raises: FileNotFoundError naming those that are packaged when it is neither.
     """
-    packaged = RECIPES / f"{name}.yaml"
+    packaged = folder / f"{name}.yaml"
     for path in (*([beside / name] if beside else []), Path(name), packaged):
         if path.is_file():
             return path
-    near = get_close_matches(name, recipe_names(), 1)
+    near = get_close_matches(name, recipe_names(folder), 1)
     meant = f"did you mean {near[0]}? " if near else ""
+    kind = "study" if folder == STUDIES else "recipe"
     raise FileNotFoundError(
-        f"--config: expected a YAML file or a packaged recipe, got {name!r}; {meant}there are "
-        f"{', '.join(recipe_names())}"
+        f"--config: expected a YAML file or a packaged {kind}, got {name!r}; {meant}there are "
+        f"{', '.join(recipe_names(folder))}"
     )
 
 
@@ -160,6 +173,17 @@ def overlaid(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return result
 
 
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a configuration by dotted name; empty mappings are values."""
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            values.update(flat(value, f"{prefix}{name}."))
+        else:
+            values[f"{prefix}{name}"] = value
+    return values
+
+
 @dataclass(frozen=True)
 class Card:
     """What a recipe is and what it should reach.
@@ -196,3 +220,47 @@ def read_card(name: str) -> Card:
     path = find_recipe(name)
     block = read_config(path).get(CARD) or {}
     return Card(path.stem, block.get("summary", ""), block.get("expected"), block.get("notes", ""))
+
+
+def add_recipes_arguments(parser: argparse.ArgumentParser) -> None:
+    """The optional name of one recipe."""
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "name", nargs="?", help="print this recipe with all its options as YAML; list all if absent"
+    )
+
+
+def run_recipes(chosen: argparse.Namespace) -> int:
+    """Print one recipe, or a line or two about each."""
+
+    if chosen.name is not None:
+        print(_whole(chosen.name))
+        return 0
+    for name in recipe_names():
+        card = read_card(name)
+        print(f"{name}\n    {card.summary}")
+        if card.expected is not None:
+            print(f"    expected R@1 / R@5 ...: {card.figures()}  ({card.expected['protocol']})")
+    return 0
+
+
+def _whole(name: str) -> str:
+    """A recipe as YAML that can be saved and run, its card in comments before it."""
+    import yaml
+
+    card, path = read_card(name), find_recipe(name)
+    lines = [f"{card.name}: {card.summary}"]
+    if card.expected is not None:
+        columns = " / ".join(card.expected["i2t"])
+        lines += [
+            f"expected {columns}: {card.figures()} ({card.expected['protocol']})",
+            f"stated by: {card.expected['source']}",
+        ]
+    else:
+        lines.append("expected: not stated")
+    lines += [card.notes] if card.notes else []
+    parts = [file.stem for file in files_of(path)[:-1]]
+    lines += [f"made of: {', '.join([*parts, card.name])}"] if parts else []
+    comments = "\n".join(f"# {line}" for line in lines)
+    return f"{comments}\n{yaml.safe_dump(merged(path), sort_keys=False)}".rstrip()
