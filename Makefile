@@ -12,11 +12,12 @@ SAY := printf '\n== %s\n'
 # A person sees what is fetched; a log gets errors alone.
 QUIET := $(shell test -t 2 || echo --quiet)
 
-.PHONY: help setup demo test lint aot oldest-triton sanitize bench clean
+.PHONY: help setup demo test coverage lint aot oldest-triton sanitize bench clean
 
 help:
 	@echo "make demo   set up, generate the embedded dataset, train, evaluate, write a report"
 	@echo "make test   set up and run every test, on as many cores as there are or JOBS=N"
+	@echo "make coverage  the tests again, with a table of the Python lines that none of them runs"
 	@echo "make bench  set up and run the benchmarks; results go to bench/results/"
 	@echo "make lint   check formatting, lint and types"
 	@echo "make aot    compile every Triton kernel ahead of time for sm_80 to sm_120"
@@ -46,6 +47,14 @@ demo: setup
 test: setup
 	@$(SAY) "every test, on $(JOBS) cores at once (5 to 9 minutes on two cores)"
 	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 16 --dist worksteal
+
+# Not part of continuous integration: the data and evaluation tests alone take two minutes of processor time.
+coverage: setup
+	@$(SAY) "every test with its lines counted, on $(JOBS) cores (longer than the tests alone)"
+	rm -rf build/coverage && mkdir -p build/coverage
+	COVERAGE_CORE=sysmon $(BIN)/python -m coverage run -m pytest -n $(JOBS) --maxprocesses 16 --dist worksteal
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 lint: setup
 	@$(SAY) "formatting, lint and types (a minute)"

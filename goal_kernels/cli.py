@@ -138,79 +138,62 @@ class Command(NamedTuple):
     """A command with a parser of its own; nothing is imported before it is needed.
 
     words: "eval", or "data synth" for a command of a group. summary: for the list of commands.
-    add: "module:function" that adds arguments to its parser; None when it takes none.
-    run: "module:function" that runs it. trains: needs the training extra.
+    module: has `run_NAME`, NAME being the last word up to a dash. options: has
+    `add_NAME_arguments`; the same module when empty, and none for the commands of this one.
+    trains: needs the training extra.
     """
 
     words: str
     summary: str
-    add: str | None
-    run: str
+    module: str
+    options: str = ""
     trains: bool = False
+
+    @property
+    def takes_arguments(self) -> bool:
+        """Whether there is anything to say beside the words."""
+        return self.module != "cli"
+
+    def add_arguments(self, parser: Parser) -> None:
+        """Give the parser the options and the help of the command."""
+        self._function(self.options or self.module, "add_{}_arguments")(parser)
+
+    def run(self, chosen: argparse.Namespace) -> int:
+        """Run it; the exit status."""
+        return self._function(self.module, "run_{}")(chosen)
+
+    def _function(self, module: str, pattern: str) -> Callable[..., Any]:
+        name = self.words.rpartition(" ")[2].partition("-")[0]
+        return getattr(import_module(f"goal_kernels.{module}"), pattern.format(name))
 
 
 COMMANDS = (
     Command(
         "eval",
         "evaluate models, embeddings or similarities",
-        "evaluate.arguments:add_eval_arguments",
-        "evaluate.cli:run_eval",
+        "evaluate.cli",
+        "evaluate.arguments",
     ),
     Command(
         "data synth",
         "the built-in dataset GoalWorld: scenes, captions, features, exact truth",
-        "data.goalworld.cli:add_synth_arguments",
-        "data.goalworld.cli:run_synth",
+        "data.goalworld.cli",
     ),
+    Command("data inspect", "look at a dataset: what it is, what is wrong", "data.commands"),
+    Command("data convert", "bring a dataset into one layout, in half the place", "data.commands"),
     Command(
-        "data inspect",
-        "look at a dataset: what it is, what is wrong",
-        "data.commands:add_inspect_arguments",
-        "data.commands:run_inspect",
-    ),
-    Command(
-        "data convert",
-        "bring a dataset into one layout, in half the place",
-        "data.commands:add_convert_arguments",
-        "data.commands:run_convert",
-    ),
-    Command(
-        "compare",
-        "table of runs: mean ± std over seeds, paired tests",
-        "training.compare.cli:add_compare_arguments",
-        "training.compare.cli:run_compare",
+        "compare", "table of runs: mean ± std over seeds, paired tests", "training.compare.cli"
     ),
     Command(
         "study",
         "train a grid of objectives and seeds, with a page",
-        "training.study.cli:add_study_arguments",
-        "training.study.cli:run_study_command",
+        "training.study.cli",
         trains=True,
     ),
-    Command(
-        "recipes",
-        "list recipes and what they should reach",
-        "recipes:add_recipes_arguments",
-        "recipes:run_recipes",
-    ),
-    Command(
-        "import-checkpoint",
-        "take over a published model",
-        "training.import_command:add_import_arguments",
-        "training.import_command:run_import",
-    ),
-    Command(
-        "objectives",
-        "list objective elements with their equations",
-        None,
-        "cli:print_objectives",
-    ),
-    Command(
-        "backends",
-        "say which backends can run here, and why not",
-        None,
-        "cli:print_backends",
-    ),
+    Command("recipes", "list recipes and what they should reach", "recipes"),
+    Command("import-checkpoint", "take over a published model", "training.import_command"),
+    Command("objectives", "list objective elements with their equations", "cli"),
+    Command("backends", "say which backends can run here, and why not", "cli"),
 )
 GROUPS = {"data": "make, inspect and convert datasets"}
 
@@ -252,12 +235,6 @@ def _list_commands(given: list[str]) -> NoReturn:
     parser.error("expected the command first")
 
 
-def _named(place: str) -> Callable[..., Any]:
-    """The function at "module:function" of this package."""
-    module, _, function = place.partition(":")
-    return getattr(import_module(f"goal_kernels.{module}"), function)
-
-
 def _run(command: Command, arguments: list[str]) -> int:
     """Parse the arguments of a command and run it; what is wrong with them is said in one line.
 
@@ -269,15 +246,15 @@ def _run(command: Command, arguments: list[str]) -> int:
         description=command.summary,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    if command.add is not None:
-        _named(command.add)(parser)
+    if command.takes_arguments:
+        command.add_arguments(parser)
     chosen = parser.parse_all(arguments)
     if command.trains:
         require(command.words, "train", *TRAINING_MODULES)
     try:
-        return _named(command.run)(chosen)
+        return command.run(chosen)
     except Exception as error:
-        wrong = command.add is not None and isinstance(error, ValueError | OSError)
+        wrong = command.takes_arguments and isinstance(error, ValueError | OSError)
         passed_on = isinstance(error, BrokenPipeError) or getattr(error, "errno", None) in NO_ROOM
         if passed_on or not (wrong or _is_explained(error)):
             raise
@@ -324,7 +301,7 @@ def _training_help(command: str) -> str:
     )
 
 
-def print_objectives(_: argparse.Namespace) -> int:
+def run_objectives(_: argparse.Namespace) -> int:
     """Print the registered elements: name, alias, equation, hyper-parameters."""
     from goal_kernels.registry import PARAMETERS, list_elements
 
@@ -345,7 +322,7 @@ def print_objectives(_: argparse.Namespace) -> int:
     return 0
 
 
-def print_backends(_: argparse.Namespace) -> int:
+def run_backends(_: argparse.Namespace) -> int:
     """Print what `auto` would choose here, and why the others cannot run."""
     from goal_kernels import explain_backend
 

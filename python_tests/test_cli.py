@@ -135,7 +135,7 @@ def test_an_error_nobody_foresaw_is_one_sentence_and_a_record(
     def fail(_: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "print_objectives", fail)
+    monkeypatch.setattr(cli, "run_objectives", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     status, out, err = run(capsys, "objectives")
     assert (status, out, err.count("\n")) == (1, "", 1)
@@ -161,7 +161,7 @@ def test_an_interrupt_is_quiet(
     def interrupt(_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "print_objectives", interrupt)
+    monkeypatch.setattr(cli, "run_objectives", interrupt)
     assert run(capsys, "objectives") == (130, "", "")
 
 
@@ -179,7 +179,7 @@ def test_a_full_disk_is_no_fault_of_ours(
     def fail(_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cli, "print_objectives", fail)
+    monkeypatch.setattr(cli, "run_objectives", fail)
     status, _, err = run(capsys, "objectives")
     assert status == 2
     assert "No space left on device: a file could not be written; make room" in err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,6 @@ from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.local_weights import checkpoint_loading
 
 RUN_CHECKPOINT = Path("checkpoints") / "best.ckpt"
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How to encode.
-
-    Attributes:
-        split: of the data; the test split of the run when None.
-        data: options of the data module that replace those of the run, as text by name.
-        device: "auto", "cpu", "cuda", or as torch names it.
-    """
-
-    split: str | None = None
-    data: Mapping[str, str] = field(default_factory=dict)
-    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -74,14 +59,22 @@ def find_checkpoint(path: Path) -> Path:
     return path / RUN_CHECKPOINT
 
 
-def encode_checkpoint(path: Path, options: Encoding) -> Encoded:
-    """Encode every image and every caption of a split once.
+def encode_checkpoint(path: Path, options: Mapping[str, str], device: str = "auto") -> Encoded:
+    """Encode every image and every caption of the test split once.
 
-    Args: path: a checkpoint of `goal-kernels fit`, or its run folder.
+    Args:
+        path: a checkpoint of `goal-kernels fit`, or its run folder.
+        options: of the data module that replace those of the run, as text by name; `test_split`
+            chooses the split.
+        device: "auto", "cpu", "cuda", or as torch names it.
     Raises: FileNotFoundError, ValueError, CheckpointError.
     """
     file = find_checkpoint(path)
-    stored = _read(file)
+    stored = load_checkpoint(file)
+    if not {"state_dict", "hyper_parameters"} <= set(stored):
+        raise CheckpointError(
+            f"{file}: no checkpoint of `goal-kernels fit`: it has no hyper-parameters"
+        )
     model = _build_module(file, stored)
     data = build_data(_recorded_data(file, stored), options)
     check_tokenizer(data.tokenizer.identity, stored)
@@ -91,10 +84,10 @@ def encode_checkpoint(path: Path, options: Encoding) -> Encoded:
             f"here has {data.sizes}; give the vocabulary and features of its training"
         )
     images, texts = data.test_dataloader()
-    device = _device(options.device)
-    model.to(device).eval()
-    image = _encode(model.model.encode_images, images, device, "images")
-    text = _encode(model.model.encode_texts, texts, device, "captions")
+    where = _device(device)
+    model.to(where).eval()
+    image = _encode(model.model.encode_images, images, where, "images")
+    text = _encode(model.model.encode_texts, texts, where, "captions")
     split = data.split(data.test_split)
     return Encoded(
         image_embeddings=image,
@@ -104,16 +97,6 @@ def encode_checkpoint(path: Path, options: Encoding) -> Encoded:
         truth=split.truth,
         oracle=read_oracle(split.folder, data.test_split),
     )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """What a checkpoint holds. Raises: FileNotFoundError, CheckpointError."""
-    stored = load_checkpoint(file)
-    if not isinstance(stored, dict) or not {"state_dict", "hyper_parameters"} <= set(stored):
-        raise CheckpointError(
-            f"{file}: no checkpoint of `goal-kernels fit`: it has no hyper-parameters"
-        )
-    return stored
 
 
 def _recorded_data(file: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +127,7 @@ def _build_module(file: Path, stored: Mapping[str, Any]) -> RetrievalModule:
     return module
 
 
-def build_data(recorded: Mapping[str, Any], options: Encoding) -> RetrievalDataModule:
+def build_data(recorded: Mapping[str, Any], options: Mapping[str, str]) -> RetrievalDataModule:
     """The data module of a run, with the options that replace its own, read as in a configuration.
 
     Raises: ValueError naming the option.
@@ -154,10 +137,9 @@ def build_data(recorded: Mapping[str, Any], options: Encoding) -> RetrievalDataM
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RetrievalDataModule, "data")
     values = {f"data.{name}": v for name, v in _known(RetrievalDataModule, recorded).items()}
-    chosen = {**options.data, **({"test_split": options.split} if options.split else {})}
     try:
         parser.set_defaults(values)
-        parsed = parser.parse_args([f"--data.{name}={value}" for name, value in chosen.items()])
+        parsed = parser.parse_args([f"--data.{name}={value}" for name, value in options.items()])
         return parser.instantiate_classes(parsed).data
     except (ArgumentError, TypeError, KeyError) as error:
         raise ValueError(f"--data: {' '.join(str(error).split())}") from error

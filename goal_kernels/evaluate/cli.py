@@ -131,7 +131,7 @@ def _known(
 
 def _encode(path: Path, args: argparse.Namespace) -> Encoded:
     """The encoded split of one model."""
-    from goal_kernels.evaluate.checkpoints import Encoding, encode_checkpoint
+    from goal_kernels.evaluate.checkpoints import encode_checkpoint
 
     data = {}
     for given in args.data:
@@ -141,7 +141,9 @@ def _encode(path: Path, args: argparse.Namespace) -> Encoded:
         data[name] = value
     if args.folder is not None:
         data["folder"] = args.folder
-    return encode_checkpoint(path, Encoding(args.split, data, args.device))
+    if args.split is not None:
+        data["test_split"] = args.split
+    return encode_checkpoint(path, data, args.device)
 
 
 def _read_members(

@@ -174,10 +174,10 @@ def overlaid(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a configuration by dotted name; empty mappings are values."""
+    """The values of a configuration by dotted name."""
     values: dict[str, Any] = {}
     for name, value in config.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             values.update(flat(value, f"{prefix}{name}."))
         else:
             values[f"{prefix}{name}"] = value

@@ -122,7 +122,6 @@ class EmbeddingScores(Scores):
         return np.matmul(image[rows], text[columns].T)
 
     def select(self, images: slice, texts: Rows) -> Scores:
-        """The scores between some of the images and some of the texts."""
         chosen = texts if isinstance(texts, slice) else torch.from_numpy(texts)
         return EmbeddingScores(self.image[images], self.text[chosen])
 
@@ -172,7 +171,6 @@ class MatrixScores(Scores):
         return self.matrix[rows, columns]
 
     def select(self, images: slice, texts: Rows) -> Scores:
-        """The scores between some of the images and some of the texts."""
         return MatrixScores(self.matrix[images][:, texts])
 
     def broken(self) -> dict[str, int]:
@@ -216,7 +214,6 @@ class MeanScores(Scores):
         return total / len(parts)
 
     def select(self, images: slice, texts: Rows) -> Scores:
-        """The scores between some of the images and some of the texts."""
         return MeanScores([member.select(images, texts) for member in self.members])
 
     def broken(self) -> dict[str, int]:

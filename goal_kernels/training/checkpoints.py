@@ -26,6 +26,7 @@ LABEL = b"sha256:"
 COMMENT_BYTES = len(LABEL) + 2 * hashlib.sha256().digest_size
 LENGTH_BYTES = 2  # of the comment, little endian, the last field of a zip archive
 CHUNK_BYTES = 1 << 22
+RESIZED = "of another size"
 NAMED_MISMATCHES = 5  # parameters that a message lists; the rest are counted
 
 
@@ -206,26 +207,10 @@ def check_weights(
             f"{argument}: expected weights under 'state_dict', found {sorted(checkpoint)[:9]}; "
             "use a checkpoint of `goal-kernels fit`"
         )
-    missing = [name for name in expected if name not in weights]
-    surplus = [name for name in weights if name not in expected]
-    reshaped = [
-        f"{name} {_size(weights[name])} instead of {_size(value)}"
-        for name, value in expected.items()
-        if name in weights and _size(weights[name]) != _size(value)
-    ]
-    differences = [
-        f"{what}: {some(names, NAMED_MISMATCHES)}"
-        for what, names in (
-            ("missing", missing),
-            ("not of this model", surplus),
-            ("of another size", reshaped),
-        )
-        if names
-    ]
-    if differences:
+    if differing := differences(expected, weights):
         raise CheckpointError(
-            f"{argument}: is a checkpoint of another model: {'; '.join(differences)}. "
-            f"{_likely_reason(missing or surplus, reshaped)}"
+            f"{argument}: is a checkpoint of another model: {describe(differing)}. "
+            f"{_likely_reason(differing)}"
         )
 
 
@@ -246,9 +231,36 @@ def check_tokenizer(identity: str, checkpoint: Mapping[str, Any]) -> None:
         )
 
 
-def _likely_reason(renamed: list[str], reshaped: list[str]) -> str:
+def differences(
+    expected: Mapping[str, Any], weights: Mapping[str, Any], optional: str = "\0"
+) -> dict[str, list[str]]:
+    """Names of the weights of a model that others do not fit, by what is wrong with them.
+
+    Args:
+        expected: state of the model.
+        weights: what is to be loaded into it.
+        optional: end of names that may be missing.
+    """
+    found = {
+        "missing": [n for n in expected if n not in weights and not n.endswith(optional)],
+        "not of this model": [name for name in weights if name not in expected],
+        RESIZED: [
+            f"{name} {_size(weights[name])} instead of {_size(value)}"
+            for name, value in expected.items()
+            if name in weights and _size(weights[name]) != _size(value)
+        ],
+    }
+    return {what: names for what, names in found.items() if names}
+
+
+def describe(differing: Mapping[str, list[str]]) -> str:
+    """The result of `differences` in words."""
+    return "; ".join(f"{what}: {some(n, NAMED_MISMATCHES)}" for what, n in differing.items())
+
+
+def _likely_reason(differing: Mapping[str, list[str]]) -> str:
     """What usually makes weights differ, and the remedy."""
-    if not renamed and reshaped and all("embedding" in name for name in reshaped):
+    if set(differing) == {RESIZED} and all("embedding" in name for name in differing[RESIZED]):
         return (
             "The vocabulary has another size than the one it was trained with: give that one "
             "with --data.vocabulary"

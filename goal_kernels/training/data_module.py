@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cached_property
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from goal_kernels.training.data import (
     images_of,
 )
 from goal_kernels.training.images import PictureOptions
-from goal_kernels.training.options import DataSizes
+from goal_kernels.training.options import DataSizes, plain
 from goal_kernels.training.sampler import ShuffledSampler
 from goal_kernels.training.tokenizers import WORDS, Tokenizer, WordPieceTokenizer, WordTokenizer
 
@@ -104,9 +103,8 @@ class RetrievalDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         pictures = pictures if isinstance(pictures, PictureOptions) else _picture_options(pictures)
-        given = {**locals(), "pictures": asdict(pictures)}
-        # Plain types: a checkpoint is then readable without running any code it might hold.
-        self.save_hyperparameters({name: given[name] for name in signature(type(self)).parameters})
+        given = dict(locals())
+        self.save_hyperparameters(plain(type(self), given))
         self.folder = Path(folder)
         self.format = format
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed

@@ -18,15 +18,8 @@ import torch
 from goal_kernels.training.run_folder import RunFolder, read_record, write_json
 
 RECORDED_PACKAGES = (
-    "goal-kernels",
-    "torch",
-    "numpy",
-    "triton",
-    "pytorch-lightning",
-    "jsonargparse",
-    "timm",
-    "torchvision",
-    "transformers",
+    *("goal-kernels", "torch", "numpy", "triton", "pytorch-lightning", "jsonargparse"),
+    *("timm", "torchvision", "transformers"),
 )
 RECORDED = (
     *("seed", "started", "command", "config_hash", "git", "python", "platform", "processor"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ from goal_kernels.training.optimisation import (
     check_rates,
     make_optimizer,
 )
-from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options
+from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options, plain
 from goal_kernels.training.parallel_steps import (
     BatchShare,
     augment_share,
@@ -100,13 +98,7 @@ class RetrievalModule(pl.LightningModule):
         super().__init__()
         image, text = as_options(ImageOptions, image), as_options(TextOptions, text)
         sizes = as_options(DataSizes, sizes)
-        given = dict(locals())
-        # Plain types: a checkpoint is then readable without running any code it might hold.
-        plain = {
-            name: asdict(given[name]) if is_dataclass(given[name]) else given[name]
-            for name in signature(type(self)).parameters
-        }
-        self.save_hyperparameters(plain)
+        self.save_hyperparameters(plain(type(self), locals()))
         _check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
         check_rates(lr=lr, weight_decay=weight_decay)
         self.objective = make_objective(objective, objective_parameters)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
+from inspect import signature
 from typing import Any, TypeVar, cast
 
 DROP_PROBABILITY = 0.2  # of a region or a word being touched, VSE-infinity
@@ -139,6 +140,17 @@ def as_options(kind: type[Options], given: Options | Mapping[str, Any] | None) -
         return given
     named: Mapping[str, Any] = {} if given is None else cast("Mapping[str, Any]", given)
     return kind(**named)
+
+
+def plain(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a constructor as plain types, which a checkpoint holds without any code.
+
+    Args:
+        owner: class whose constructor took them.
+        given: at least its arguments, by name.
+    """
+    taken = {name: given[name] for name in signature(owner).parameters}
+    return {n: asdict(v) if is_dataclass(v) else v for n, v in taken.items()}  # type: ignore[arg-type]
 
 
 Choice = TypeVar("Choice")

@@ -95,7 +95,6 @@ class MeanPooling(Pooling):
     """The mean of the valid rows."""
 
     def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """See `Pooling.pool`."""
         return features.masked_fill(~mask[:, :, None], 0).sum(dim=1) / lengths[:, None]
 
 
@@ -103,7 +102,6 @@ class MaxPooling(Pooling):
     """The largest value of each feature among the valid rows."""
 
     def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """See `Pooling.pool`."""
         return features.masked_fill(~mask[:, :, None], -torch.inf).amax(dim=1)
 
 
@@ -113,7 +111,6 @@ class FirstPooling(Pooling):
     ordered = True
 
     def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """See `Pooling.pool`."""
         return _row(features, mask.int().argmax(dim=1))
 
 
@@ -123,7 +120,6 @@ class LastPooling(Pooling):
     ordered = True
 
     def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """See `Pooling.pool`."""
         return _row(features, mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1))
 
 
@@ -176,7 +172,6 @@ class GeneralizedPooling(Pooling):
         return scores.masked_fill(padded, -torch.inf).softmax(dim=1)[row]
 
     def pool(self, features: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """See `Pooling.pool`."""
         weights = self.weights(lengths, features.shape[1]).to(features.dtype)  # [B, L]
         ranked = features.masked_fill(~mask[:, :, None], -torch.inf).sort(dim=1, descending=True)
         beyond = torch.arange(mask.shape[1], device=mask.device) >= lengths[:, None]  # [B, L]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels.training.backbones.from_torchvision import detector_names
+from goal_kernels.training.checkpoints import describe, differences
 from goal_kernels.training.local_weights import first_line
 from goal_kernels.training.model import VSE, build_model
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions
@@ -203,13 +204,8 @@ def _renamed(
 
 def _fill(path: str | Path, model: VSE, state: dict[str, Tensor]) -> None:
     """Load every tensor of the model. Raises: ValueError naming what does not fit."""
-    own = model.state_dict()
-    missing, more = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if missing or more or wrong:
+    if differing := differences(model.state_dict(), state, optional="num_batches_tracked"):
         raise ValueError(
-            f"{path}: its tensors do not fit the model that it seems to hold; missing: "
-            f"{missing[:3]}, too many: {more[:3]}, of another shape: {wrong[:3]}"
+            f"{path}: its tensors do not fit the model that it seems to hold: {describe(differing)}"
         )
     model.load_state_dict(state, strict=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from goal_kernels.data.files import read_lines
 from goal_kernels.data.vocabulary import (
@@ -36,36 +37,41 @@ class Tokens(NamedTuple):
     words: list[int]
 
 
-class Tokenizer(Protocol):
-    """What data and augmentation need of a tokenizer; the id of padding is 0."""
+class Tokenizer(ABC):
+    """From captions to token ids; the id of padding is 0.
 
-    @property
-    def mask_id(self) -> int:
-        """Token that stands for a masked word."""
+    Attributes:
+        max_words: words of a caption that are encoded; the rest is left out.
+        mask_id: token that stands for a masked word.
+        first_word_id: lowest id of an ordinary word.
+        identity: names the tokenizer in records of runs.
+        marks: punctuation marks are words.
+    """
 
-    @property
-    def first_word_id(self) -> int:
-        """Lowest id of an ordinary word."""
+    mask_id: int
+    first_word_id: int
+    identity: str
+    marks: bool
 
-    @property
-    def identity(self) -> str:
-        """Names the tokenizer in records of runs."""
+    def __init__(self, max_words: int) -> None:
+        if max_words < 1:
+            raise ValueError(f"data.max_words: expected at least 1 word a caption, got {max_words}")
+        self.max_words = max_words
 
-    @property
-    def max_words(self) -> int:
-        """Words of a caption that are encoded; the rest is left out."""
-
+    @abstractmethod
     def encode(self, caption: str) -> Tokens:
         """The tokens of a caption."""
 
-    def count_words(self, caption: str) -> int:
-        """How many words a caption has, those left out included; at most `MOST_COUNTED`."""
-
+    @abstractmethod
     def __len__(self) -> int:
         """Number of ids."""
 
+    def count_words(self, caption: str) -> int:
+        """How many words a caption has, those left out included; at most `MOST_COUNTED`."""
+        return count_words(caption, marks=self.marks)
 
-class WordTokenizer:
+
+class WordTokenizer(Tokenizer):
     """One id a word, between <start> and <end>; <unk> also serves as the mask.
 
     Args:
@@ -74,8 +80,9 @@ class WordTokenizer:
     """
 
     def __init__(self, vocabulary: Vocabulary, max_words: int = MAX_WORDS) -> None:
+        super().__init__(max_words)
         self.vocabulary = vocabulary
-        self.max_words = _checked(max_words)
+        self.marks = vocabulary.rule != LETTERS
         self.mask_id = SPECIAL_WORDS.index(UNKNOWN)
         self.first_word_id = len(SPECIAL_WORDS)
         rule = "" if vocabulary.rule == LETTERS else f"{vocabulary.rule} "
@@ -86,15 +93,11 @@ class WordTokenizer:
         ids = self.vocabulary.encode(caption, self.max_words)
         return Tokens(ids, [NO_WORD, *range(len(ids) - 2), NO_WORD])
 
-    def count_words(self, caption: str) -> int:
-        """See `Tokenizer.count_words`."""
-        return count_words(caption, marks=self.vocabulary.rule != LETTERS)
-
     def __len__(self) -> int:
         return len(self.vocabulary)
 
 
-class WordPieceTokenizer:
+class WordPieceTokenizer(Tokenizer):
     """BERT's tokenizer: pieces of words between [CLS] and [SEP].
 
     Args:
@@ -107,9 +110,11 @@ class WordPieceTokenizer:
         MissingPackageError: the tokenizers package is not installed.
     """
 
+    marks = True
+
     def __init__(self, folder: str | Path, max_words: int = MAX_WORDS) -> None:
+        super().__init__(max_words)
         self.folder = Path(folder)
-        self.max_words = _checked(max_words)
         self._tokenizer = _read_wordpieces(self.folder)
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         pieces = sorted(vocabulary, key=lambda piece: vocabulary[piece])
@@ -133,10 +138,6 @@ class WordPieceTokenizer:
         words = [NO_WORD if word is None else word for word in encoding.word_ids]
         kept = [place for place, word in enumerate(words) if word < self.max_words]
         return Tokens([encoding.ids[place] for place in kept], [words[place] for place in kept])
-
-    def count_words(self, caption: str) -> int:
-        """See `Tokenizer.count_words`."""
-        return count_words(caption, marks=True)
 
     def __len__(self) -> int:
         return self._size
@@ -187,12 +188,6 @@ def _lower_case(folder: Path) -> bool:
         return bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
     except (json.JSONDecodeError, AttributeError) as error:
         raise ValueError(f"{_place(path)}: expected a JSON object: {error}") from error
-
-
-def _checked(max_words: int) -> int:
-    if max_words < 1:
-        raise ValueError(f"data.max_words: expected at least 1 word a caption, got {max_words}")
-    return max_words
 
 
 def _is_special(piece: str) -> bool:

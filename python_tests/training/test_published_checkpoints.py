@@ -232,7 +232,7 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     save(path, image | {"extra.weight": torch.zeros(1)}, text)
     refused("extra.weight belongs to no encoder")
     save(path, {n: v for n, v in image.items() if "bns.0.weight" not in n}, text)
-    refused(r"do not fit .*missing: \['image_encoder.mlp.1.weight'\]")
+    refused(r"do not fit .*missing: image_encoder.mlp.1.weight")
     save(path, under("cnn", linear(2, 2)) | under("fc", linear(2, 2)), text)
     refused("none of regions, grids or precomputed")
     save(path, image, text | {"rnn.weight_ih_l1": torch.zeros(1)})
@@ -265,8 +265,8 @@ def test_the_command_writes_a_checkpoint_of_ours(
     assert "exists" in capsys.readouterr().err
     given[1] = str(tmp_path / "other.ckpt")
     (tmp_path / "best.pth").write_bytes(b"torn")
-    with pytest.raises(ValueError, match="cannot be read safely"):
-        main(["import-checkpoint", *given])
+    assert main(["import-checkpoint", *given]) == 2
+    assert "cannot be read safely" in capsys.readouterr().err
     assert not (tmp_path / "other.ckpt").exists()
 
 

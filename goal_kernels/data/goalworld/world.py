@@ -8,46 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 SHAPES = (
-    "disc",
-    "square",
-    "triangle",
-    "star",
-    "ring",
-    "cross",
-    "diamond",
-    "hexagon",
-    "heart",
-    "crescent",
-    "arrow",
-    "drop",
+    *("disc", "square", "triangle", "star", "ring", "cross"),
+    *("diamond", "hexagon", "heart", "crescent", "arrow", "drop"),
 )
 COLOURS = (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "teal",
-    "blue",
-    "purple",
-    "pink",
-    "brown",
-    "grey",
-    "black",
-    "white",
+    *("red", "orange", "yellow", "green", "teal", "blue"),
+    *("purple", "pink", "brown", "grey", "black", "white"),
 )
 SIZES = ("small", "medium", "large")
 TEXTURES = ("plain", "striped", "dotted", "checked", "hollow")
 SETTINGS = (
-    "beach",
-    "meadow",
-    "snow",
-    "sea",
-    "desert",
-    "wall",
-    "table",
-    "paper",
-    "sky",
-    "street",
+    *("beach", "meadow", "snow", "sea", "desert"),
+    *("wall", "table", "paper", "sky", "street"),
 )
 LIGHTS = ("dawn", "noon", "dusk", "night")
 

@@ -45,7 +45,8 @@ class Contestant:
 
     def values(self, name: str) -> dict[int, float]:
         """One of `COLUMNS`, by seed."""
-        return {seed: column(_metrics(run), name) for seed, run in self.runs.items()}
+        known = {seed: run.metrics for seed, run in self.runs.items() if run.metrics is not None}
+        return {seed: column(metrics, name) for seed, metrics in known.items()}
 
     def summary(self, name: str) -> tuple[float, float | None]:
         """Mean over seeds and sample standard deviation, None for one seed."""
@@ -111,37 +112,24 @@ def compare_with(
         name: one of `COLUMNS`.
     """
     its = baseline.values(name)
-    tests: dict[str, PairedTest | None] = {}
+    tests: dict[str, PairedTest] = {}
     for contestant in contestants:
-        mine = contestant.values(name)
-        shared = [seed for seed in mine if seed in its]
-        tested = shared and contestant.label != baseline.label
-        differences = [mine[seed] - its[seed] for seed in shared]
-        tests[contestant.label] = paired_test(differences) if tested else None
-    family = [label for label, test in tests.items() if test is not None]
-    exact = _corrected({label: _of(tests, label).p_exact for label in family})
-    student = _corrected({label: _of(tests, label).p_student for label in family})
+        differences = [v - its[seed] for seed, v in contestant.values(name).items() if seed in its]
+        if differences and contestant.label != baseline.label:
+            tests[contestant.label] = paired_test(differences)
+    exact = _corrected({label: test.p_exact for label, test in tests.items()})
+    student = _corrected({label: test.p_student for label, test in tests.items()})
+    labels = [contestant.label for contestant in contestants]
     return {
-        label: Comparison(test, exact.get(label), student.get(label))
-        for label, test in tests.items()
+        label: Comparison(tests.get(label), exact.get(label), student.get(label))
+        for label in labels
     }
-
-
-def _of(tests: Mapping[str, PairedTest | None], label: str) -> PairedTest:
-    test = tests[label]
-    assert test is not None  # of the family
-    return test
 
 
 def _corrected(p_values: Mapping[str, float | None]) -> dict[str, float]:
     """Holm's correction over those that are known."""
     known = {label: p for label, p in p_values.items() if p is not None}
     return dict(zip(known, holm(list(known.values())), strict=True))
-
-
-def _metrics(run: Run) -> Mapping[str, Any]:
-    assert run.metrics is not None  # contestants hold finished runs
-    return run.metrics
 
 
 def _identity(run: Run) -> str:
@@ -153,16 +141,16 @@ def _labels(runs: Sequence[Run]) -> dict[str, str]:
     """A name for every identity: the objective and the few things that differ, or the run's own."""
     labels = {_identity(run): run.label for run in runs if run.label}
     unnamed = {_identity(run): run for run in runs if not run.label}
-    flat = {identity: flat(run.config) for identity, run in unnamed.items()}
-    names = sorted({name for entries in flat.values() for name in entries})
+    values = {identity: flat(run.config) for identity, run in unnamed.items()}
+    names = sorted({name for entries in values.values() for name in entries})
     varying = [
         name
         for name in names
-        if name != OBJECTIVE and len({repr(entries.get(name)) for entries in flat.values()}) > 1
+        if name != OBJECTIVE and len({repr(entries.get(name)) for entries in values.values()}) > 1
     ]
     for identity, run in unnamed.items():
-        objective = str(flat[identity].get(OBJECTIVE, "run"))
-        differing = [f"{name}={flat[identity].get(name)}" for name in varying]
+        objective = str(values[identity].get(OBJECTIVE, "run"))
+        differing = [f"{name}={values[identity].get(name)}" for name in varying]
         if len(varying) > MOST_NAMED:
             differing = [run.path.name]
         labels[identity] = ", ".join([objective, *differing])

@@ -20,6 +20,8 @@ from goal_kernels.training.compare.contestants import (
 TESTED = ("Δ rsum", "95 % interval", "p exact", "p t-test")
 """Columns of the test against the baseline; both p-values after Holm's correction."""
 
+HEADS = ("", "seeds", *COLUMNS, *TESTED)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -28,14 +30,13 @@ class Row:
     Attributes:
         label: its name.
         seeds: number of runs, 0 for a reference.
-        means, deviations: by column; no deviation for one seed.
+        summaries: mean and standard deviation by column; None for one seed.
         comparison: with the baseline; None for references.
     """
 
     label: str
     seeds: int
-    means: Mapping[str, float]
-    deviations: Mapping[str, float | None]
+    summaries: Mapping[str, tuple[float, float | None]]
     comparison: Comparison | None = None
 
 
@@ -50,32 +51,23 @@ class Table:
 def make_table(contestants: Sequence[Contestant], baseline: Contestant) -> Table:
     """The table of contestants, in their order, beside chance and oracle."""
     tests = compare_with(baseline, contestants)
-    rows = []
-    for contestant in contestants:
-        summaries = {name: contestant.summary(name) for name in COLUMNS}
-        rows.append(
-            Row(
-                contestant.label,
-                len(contestant.runs),
-                {name: mean for name, (mean, _) in summaries.items()},
-                {name: deviation for name, (_, deviation) in summaries.items()},
-                tests[contestant.label],
-            )
-        )
+    rows = [
+        Row(c.label, len(c.runs), {name: c.summary(name) for name in COLUMNS}, tests[c.label])
+        for c in contestants
+    ]
     first = next(iter(contestants[0].runs.values()))
     for label, metrics in (("chance", first.chance), ("oracle", first.oracle)):
         if metrics is not None:
-            rows.append(Row(label, 0, {name: column(metrics, name) for name in COLUMNS}, {}))
+            rows.append(Row(label, 0, {name: (column(metrics, name), None) for name in COLUMNS}))
     return Table(rows, baseline.label)
 
 
 def cells(row: Row, baseline: str) -> list[str]:
     """The text of a row: label, seeds, `COLUMNS`, `TESTED`."""
     numbers = []
-    for name in COLUMNS:
-        deviation = row.deviations.get(name)
+    for mean, deviation in row.summaries.values():
         spread = "" if deviation is None else f" ± {deviation:.1f}"
-        numbers.append(f"{row.means[name]:.1f}{spread}")
+        numbers.append(f"{mean:.1f}{spread}")
     return [row.label, str(row.seeds or ""), *numbers, *_tested(row, baseline)]
 
 
@@ -96,21 +88,16 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def heads() -> list[str]:
-    """Headings of `cells`."""
-    return ["", "seeds", *COLUMNS, *TESTED]
-
-
 def whole_table(table: Table) -> Shown:
     """Everything in one table, for Markdown."""
-    return Shown("", heads(), [cells(row, table.baseline) for row in table.rows])
+    return Shown("", HEADS, [cells(row, table.baseline) for row in table.rows])
 
 
 def shown_tables(table: Table) -> list[Shown]:
     """Two tables for the terminal, since one would be too wide: recalls, and the tests."""
     whole = whole_table(table)
     last = len(COLUMNS) + 2  # cells before the tests: label, seeds, recalls
-    tested = [0, 1, last - 1, *range(last, len(heads()))]
+    tested = [0, 1, last - 1, *range(last, len(HEADS))]
     contestants = [line for row, line in zip(table.rows, whole.rows, strict=True) if row.seeds]
     return [
         Shown(
@@ -131,9 +118,8 @@ def records(table: Table) -> list[dict[str, Any]]:
     made = []
     for row in table.rows:
         record: dict[str, Any] = {"label": row.label, "seeds": row.seeds}
-        for name in COLUMNS:
-            record[name] = row.means[name]
-            record[f"{name} std"] = row.deviations.get(name)
+        for name, (mean, deviation) in row.summaries.items():
+            record |= {name: mean, f"{name} std": deviation}
         comparison = row.comparison
         test = None if comparison is None else comparison.test
         low, high = (None, None) if test is None or test.interval is None else test.interval

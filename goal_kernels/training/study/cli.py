@@ -66,7 +66,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_study_command(args: argparse.Namespace) -> int:
+def run_study(args: argparse.Namespace) -> int:
     """Run what is left of a study; 0, or 130 after Ctrl-C.
 
     Raises: ValueError, FileNotFoundError, MissingExtraError for what cannot be run; WorkFailed.
