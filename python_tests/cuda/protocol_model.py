@@ -15,12 +15,14 @@ searched as a step of its own.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 PRODUCER = 0
+ARRIVING = ("arrive", "load")
+"""Kinds of steps that arrive at their barrier."""
 
 
 class Step(NamedTuple):
@@ -35,7 +37,8 @@ class Step(NamedTuple):
 
 Program = list[Step]
 Barrier = tuple[str, int]
-State = tuple[tuple[int, ...], frozenset[int]]
+State = tuple[tuple[int, ...], int]
+"""How far each role is, and a bit for each load that has landed."""
 
 
 class Violation(Exception):
@@ -91,6 +94,19 @@ def products_of(program: Program) -> list[Product]:
     return products
 
 
+def arrivals_at(barrier: Barrier, program: Program) -> list[int]:
+    """How often the program arrives at a barrier before each of its places, its end included."""
+    here = (s.kind in ARRIVING and (s.barrier, s.index) == barrier for s in program)
+    return list(accumulate(here, initial=0))
+
+
+def turns_held(program: Program) -> list[bool]:
+    """Whether the program has waited for the turn and not passed it on, at each of its places."""
+    change = {"wait": 1, "arrive": -1}
+    turns = (change.get(s.kind, 0) if s.barrier == "turn" else 0 for s in program)
+    return [held > 0 for held in accumulate(turns, initial=0)]
+
+
 class Model:
     """Everything that does not change while roles run.
 
@@ -106,13 +122,9 @@ class Model:
         self.loads = loads_of(producer)
         self.load_at = {load.position: k for k, load in enumerate(self.loads)}
         self.products = [products_of(program) for program in self.programs]
-        self.arrivals: dict[Barrier, list[list[int]]] = {}
-        for role, program in enumerate(self.programs):
-            for position, step in enumerate(program):
-                if step.kind in ("arrive", "load"):
-                    barrier = (step.barrier, step.index)
-                    by_role = self.arrivals.setdefault(barrier, [[] for _ in self.programs])
-                    by_role[role].append(position)
+        barriers = {(s.barrier, s.index) for p in self.programs for s in p if s.kind in ARRIVING}
+        self.arrivals = {b: [arrivals_at(b, p) for p in self.programs] for b in barriers}
+        self.holding = [turns_held(program) for program in self.programs]
         self.content = {load.content: load for load in self.loads}
         self.by_slot: dict[int, list[int]] = {}
         self.by_barrier: dict[Barrier, list[int]] = {}
@@ -129,15 +141,13 @@ class Model:
     def phases_over(self, barrier: Barrier, state: State) -> int:
         """How many phases of a barrier are over."""
         places, landed = state
-        positions = self.arrivals.get(barrier)
-        if positions is None:
+        arrivals = self.arrivals.get(barrier)
+        if arrivals is None:
             return 0
-        arrived = sum(
-            bisect_right(p, place - 1) for p, place in zip(positions, places, strict=True)
-        )
+        arrived = sum(by_place[place] for by_place, place in zip(arrivals, places, strict=True))
         over = arrived // self.needed[barrier[0]]
         for k in self.by_barrier.get(barrier, ()):
-            if self.loads[k].position < places[PRODUCER] and k not in landed:
+            if self.loads[k].position < places[PRODUCER] and not landed >> k & 1:
                 over = min(over, self.loads[k].phase)
         return over
 
@@ -150,14 +160,14 @@ class Model:
         content = None
         for k in self.by_slot.get(slot, ()):
             if self.loads[k].position < places[PRODUCER]:
-                content = self.loads[k].content if k in landed else None
+                content = self.loads[k].content if landed >> k & 1 else None
         return content
 
     def check_load(self, load: Load, state: State) -> None:
         places, landed = state
         for k in self.by_slot[load.slot]:
             earlier = self.loads[k]
-            if earlier.position < load.position and k not in landed:
+            if earlier.position < load.position and not landed >> k & 1:
                 raise Violation(f"slot {load.slot} is loaded while a load into it is under way")
         for role, products in enumerate(self.products):
             for product in products:
@@ -177,9 +187,9 @@ class Model:
         """Every state one step away. Raises: Violation."""
         places, landed = state
         found = [
-            (places, landed | {k})
+            (places, landed | 1 << k)
             for k, load in enumerate(self.loads)
-            if load.position < places[PRODUCER] and k not in landed
+            if load.position < places[PRODUCER] and not landed >> k & 1
         ]
         for role, program in enumerate(self.programs):
             if places[role] == len(program):
@@ -207,13 +217,12 @@ class Model:
 
     def check_exclusion(self, state: State) -> None:
         """One consumer at a time has the turn: it waited for it and has not passed it on."""
-        holders = set()
-        for role in range(1, len(self.programs)):
-            before = self.programs[role][: state[0][role]]
-            taken = sum(s.kind == "wait" and s.barrier == "turn" for s in before)
-            passed = sum(s.kind == "arrive" and s.barrier == "turn" for s in before)
-            if taken > passed:
-                holders.add(self.consumer(role))
+        places, _ = state
+        holders = {
+            self.consumer(role)
+            for role, held in enumerate(self.holding)
+            if role != PRODUCER and held[places[role]]
+        }
         if len(holders) > 1:
             raise Violation("both consumers have the turn")
 
@@ -221,7 +230,7 @@ class Model:
 def search(programs: Sequence[Program], warps: int = 1, limit: int = 2_000_000) -> int:
     """Visit every state that may be reached; how many there are. Raises: Violation."""
     model = Model(programs, warps)
-    first: State = ((0,) * len(model.programs), frozenset())
+    first: State = ((0,) * len(model.programs), 0)
     seen, left = {first}, [first]
     while left:
         state = left.pop()

@@ -16,7 +16,8 @@ from goal_kernels.cli import main
 from goal_kernels.training.history import History, read_history
 
 ROOT = Path(__file__).parents[2]
-EPOCHS = 3
+EPOCHS = 2
+"""Of four steps: three of warm-up, two of blending, and three after them."""
 
 
 def fit_arguments(folder: Path, root: Path, name: str) -> list[str]:

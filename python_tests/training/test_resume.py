@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,27 +14,33 @@ from run_cases import assert_same_run, fit, interrupted_fit, resume
 
 from goal_kernels.training.run_folder import RunFolder
 
+THREE_EPOCHS = ("--trainer.max_epochs", "3")  # of four batches
 VARIANTS = {
-    "plain": (),
-    "accumulation": ("--trainer.accumulate_grad_batches", "2", "--run.save_every_steps", "1"),
-    "workers": ("--data.num_workers", "2"),
-    "validation inside epochs": ("--trainer.val_check_interval", "2"),
+    "plain": THREE_EPOCHS,
+    "accumulation": (
+        *THREE_EPOCHS,
+        *("--trainer.accumulate_grad_batches", "2", "--run.save_every_steps", "1"),
+    ),
+    "workers": (*THREE_EPOCHS, "--data.num_workers", "2"),
+    "validation inside epochs": (*THREE_EPOCHS, "--trainer.val_check_interval", "2"),
     "steps": (
-        *("--trainer.max_steps", "14", "--trainer.max_epochs", "-1"),
+        *("--trainer.max_steps", "11", "--trainer.max_epochs", "-1"),
         *("--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "5"),
     ),
 }
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
-    """Runs that never stopped."""
-    runs = {}
-    for name, options in VARIANTS.items():
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunFolder]:
+    """Runs that never stopped, each made when it is first asked for: workers share the tests."""
+
+    @functools.cache
+    def run(variant: str) -> RunFolder:
         root = tmp_path_factory.mktemp("whole")
-        assert fit(folder, root, *options) == 0
-        runs[name] = RunFolder(root / "run")
-    return runs
+        assert fit(folder, root, *VARIANTS[variant]) == 0
+        return RunFolder(root / "run")
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -43,12 +51,12 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, R
         ("workers", 10),
         ("validation inside epochs", 6),  # a validation has just run
         ("steps", 5),
-        ("steps", 12),
+        ("steps", 8),  # an epoch has just ended, between two validations
     ],
 )
 def test_resumed_equals_uninterrupted(
-    whole: dict[str, RunFolder], folder: Path, tmp_path: Path, variant: str, batches: int
+    whole: Callable[[str], RunFolder], folder: Path, tmp_path: Path, variant: str, batches: int
 ) -> None:
     run = interrupted_fit(folder, tmp_path, batches, *VARIANTS[variant])
     assert resume(run) == 0
-    assert_same_run(whole[variant], run)
+    assert_same_run(whole(variant), run)
