@@ -1,67 +1,80 @@
-"""Ahead-of-time compilation: a few variants in a process without the interpreter, and the verdicts.
+"""Ahead-of-time compilation: a few cases in processes without the interpreter, and the verdicts.
 
-The full matrix is `python -m tools.aot`.
+All of them are `python -m tools.aot`.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import combinations
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
+from goal_kernels import Objective
 from goal_kernels.backends.base import PRECISIONS, RELATIVE_KINDS
-from goal_kernels.backends.gpu.configs import DTYPES, SMALL_LENGTH, mine_tile
-from tools.aot import __main__ as aot
+from goal_kernels.backends.gpu.configs import (
+    DENSE_LIMIT,
+    DIRECTION_CODES,
+    DTYPES,
+    PAIR_CODES,
+    SMALL_LENGTH,
+    TRIPLET_CODES,
+    mine_tile,
+)
+from tools.aot import cases
 from tools.aot.compile import Outcome
-from tools.aot.mine import tile_variant
 from tools.aot.sass import Counts
 from tools.aot.variant import Limits, Variant
 
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parent.parent.parent
-KERNELS = ROOT / "goal_kernels" / "backends" / "gpu" / "kernels"
 
 CHANGED = """
 import contextlib, io, json, os
 from dataclasses import replace
-from tools.aot import __main__ as aot, compile
-
-variant = next(v for v in aot.variants(90) if v.quick and v.matrix == "wgmma")
-pointer = next(name for name, kind in variant.arguments.items() if "*" in (kind or ""))
-disassembler, compile_all = compile.disassembler, aot.compile_all
-answers = {}
+from tools.aot import __main__ as aot, cases, compile
 
 
-def check(name, changed=variant, arguments=("--arch", "90", "--jobs", "1")):
-    aot.VARIANT_SOURCES = (lambda arch: iter([changed]),)
+def check(name, changed=None, arguments=("--quick", "--arch", "90", "--jobs", "1")):
+    aot.variants = lambda arch, chosen: [changed] if changed else cases.variants(arch, chosen)
+    aot.kernel_names = lambda: {changed.kernel} if changed else cases.kernel_names()
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         status = aot.main(list(arguments))
     answers[name] = status, printed.getvalue()
 
 
-check("not compilable", replace(variant, arguments={**variant.arguments, pointer: "i32"}))
-check("unknown argument", replace(variant, constants={**variant.constants, "BLOCK_ROW": 1}))
+answers = {}
+mine = cases.Case((), "1000x512", "bf16", "mine")
+variant = next(v for v in cases.variants(90, [mine]) if v.matrix)
+disassembler, compile_all = compile.disassembler, aot.compile_all
+check("not compilable", replace(variant, signature={**variant.signature, "image": "i32"}))
 check("nothing", arguments=["--only", "no_such_kernel"])
+aot.CASES = [mine]
+check("not launched", arguments=["--only", "finish", "--arch", "90", "--jobs", "1"])
 aot.disassembler = compile.disassembler = lambda: None
-check("no cuobjdump")
+check("no cuobjdump", variant)
 aot.disassembler = disassembler
 check("no cuobjdump, wrong", replace(variant, matrix="fma"))
 aot.compile_variant = os._exit
 aot.compile_all = lambda listed, jobs: compile_all([1, 1], 2)
-check("crash")
+check("crash", variant)
+for arch in (80, 90):
+    for batch in (16384, 10001):
+        case = cases.Case((), f"{batch}x512", "bf16", "hinge/linear_ms")
+        strip = next(v for v in cases.variants(arch, [case]) if v.kernel == "strip_kernel")
+        names, known = list(strip.signature), strip.attributes | strip.constants
+        answers[f"{arch} {batch}"] = {names[place]: x for (place,), x in known.items() if x}
 print(json.dumps(answers))
 """
-"""What the check says of one variant, `variant`, after some changes."""
+"""What the check says after changes, most of them of a variant; what is known of some launches."""
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -77,65 +90,68 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def verdicts() -> dict[str, tuple[int, str]]:
-    """Exit status and output of every check of CHANGED, which share a process."""
+def answers() -> dict[str, Any]:
+    """By name what CHANGED finds, in one process: exit status and output of the checks."""
     done = run("-c", CHANGED)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_a_kernel_compiles_for_two_architectures_in_two_processes() -> None:
-    """One that multiplies on tensor cores; `make aot` compiles all of them."""
-    quick = [v for a in (90, 120) for v in aot.variants(a) if v.quick and v.kernel == "rank_kernel"]
-    assert len(quick) == 2
-    options = ("--quick", "--only", "rank_kernel", "--jobs", "2", "--arch", "90", "120")
-    done = run("-m", "tools.aot", *options)
+def test_quick_cases_compile_in_several_processes() -> None:
+    """On one architecture; `make aot` compiles for all of them."""
+    done = run("-m", "tools.aot", "--quick", "--jobs", "2", "--arch", "90")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(quick)} compiled, 0 failed" in done.stdout
-    assert done.stdout.count("\nsm_") == len(quick)
-    # The bf16 lines: registers within what one thread can have, and the tensor cores at work.
-    for arch, matrix in (("90", "wgmma"), ("120", "mma")):
-        pattern = rf"sm_{arch} .* bf16 .* even +(\d+) +\d+ +\d+ +{matrix} +(\d+) "
-        line = re.search(pattern, done.stdout)
-        assert line is not None, done.stdout
-        assert 0 < int(line[1]) <= 255
-        assert int(line[2]) > 100
+    lines = re.findall("^sm_90 .*", done.stdout, re.M)
+    assert f"{len(lines)} compiled, 0 failed" in done.stdout
+    # Tensor cores at work, in a loop over tiles.
+    for kernel in ("strip", "resum", "tile", "rank"):
+        pattern = rf"sm_90 +{kernel}_kernel .* bf16 .* wgmma +(\d+) "
+        (line,) = filter(None, (re.match(pattern, line) for line in lines))
+        assert int(line[1]) > 100
 
 
-def test_a_kernel_that_does_not_compile_fails_the_check(verdicts) -> None:
-    status, output = verdicts["not compilable"]
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("not compilable", r"    FAILED: \w+Error: (.|\n)*1 compiled, 1 failed"),
+        ("no cuobjdump, wrong", "FAILED: multiplies by 'wgmma', expected 'fma'"),
+        ("crash", "the compiler itself crashed(.|\n)*0 compiled, 1 failed"),
+        ("nothing", "0 compiled"),
+    ],
+)
+def test_what_fails_the_check(answers, change: str, said: str) -> None:
+    status, output = answers[change]
     assert status == 1
-    assert "FAILED: " in output
-    assert "1 compiled, 1 failed" in output
+    assert re.search(said, output)
 
 
-def test_an_argument_that_the_kernel_does_not_have_fails_the_check(verdicts) -> None:
-    status, output = verdicts["unknown argument"]
+def test_a_kernel_that_no_case_launches_fails_the_check(answers) -> None:
+    status, output = answers["not launched"]
     assert status == 1
-    assert re.search("FAILED: TypeError: [a-z]+_kernel has no argument BLOCK_ROW\n", output)
+    missing = re.findall(r"sm_90 +(\w+)_kernel\n    FAILED: no case launches it", output)
+    assert {"prepare", "tile", "finish"}.isdisjoint(missing)
+    assert "strip" in missing
+    assert f"1 compiled, {len(missing)} failed" in output
 
 
-def test_without_cuobjdump_it_compiles_and_says_what_it_cannot_check(verdicts) -> None:
-    status, output = verdicts["no cuobjdump"]
+def test_launches_are_specialised_as_triton_does_it(answers) -> None:
+    """By what is a multiple of 16; the tile is the one of the architecture."""
+    for arch in (80, 90):
+        even, odd = answers[f"{arch} 16384"], answers[f"{arch} 10001"]
+        sixteen = [["tt.divisibility", 16]]
+        assert even["columns"] == even["column_keys"] == even["width"] == odd["width"] == sixteen
+        assert not {"columns", "column_keys"}.intersection(odd)
+        # Sizes of grids are never specialised, and counters lie behind a ticket.
+        assert not {"parts", "group_blocks", "row_counts"}.intersection({**even, **odd})
+        assert even.get("DESCRIPTORS", False) == (arch == 90)
+    assert answers["80 16384"]["BLOCK_ROWS"] != answers["90 16384"]["BLOCK_ROWS"]
+
+
+def test_without_cuobjdump_it_compiles_and_says_what_it_cannot_check(answers) -> None:
+    status, output = answers["no cuobjdump"]
     assert status == 0, output
     assert "cuobjdump is missing" in output
-    assert re.search(r" even +\? +\? +\d+ +wgmma ", output)
-    status, output = verdicts["no cuobjdump, wrong"]
-    assert status == 1
-    assert "FAILED: multiplies by 'wgmma', expected 'fma'" in output
-
-
-def test_a_compiler_that_crashes_fails_the_check(verdicts) -> None:
-    status, output = verdicts["crash"]
-    assert status == 1
-    assert "the compiler itself crashed" in output
-    assert "0 compiled, 1 failed" in output
-
-
-def test_nothing_to_compile_fails_the_check(verdicts) -> None:
-    status, output = verdicts["nothing"]
-    assert status == 1
-    assert "0 compiled" in output
+    assert re.search(r"mine +\? +\? +\d+ +wgmma ", output)
 
 
 def test_interpreted_kernels_are_refused() -> None:
@@ -146,7 +162,7 @@ def test_interpreted_kernels_are_refused() -> None:
 
 def test_limits_are_enforced() -> None:
     limits = Limits(registers=128, stack=8, shared=4096, shuffles=24, local=0)
-    variant = replace(aot.variants(90)[0], limits=limits, matrix="wgmma")
+    variant = Variant("mine_kernel", "", 90, {}, {}, {}, {}, "wgmma", limits)
     loop = Counts(total=1000, shuffles=24, local=0, barriers=9, atomics=0, matrix=4)
     met = Outcome(variant, 1.0, 128, 8, 4096, "wgmma", loop)
     assert met.problems() == []
@@ -162,66 +178,30 @@ def test_limits_are_enforced() -> None:
         ),
     ):
         assert replace(met, **change).problems() == [reason]
-    free = replace(variant, limits=Limits(registers=128, stack=8, shared=4096))
+    free = replace(variant, limits=replace(limits, shuffles=None, local=None))
     assert replace(met, variant=free, loop=loop._replace(shuffles=999, local=99)).problems() == []
     assert replace(met, error="it broke").problems() == ["it broke"]
 
 
-def jit_kernels() -> set[str]:
-    """Every jit function that is launched, by the convention of its name."""
-    found = set()
-    for path in KERNELS.glob("*.py"):
-        for node in ast.parse(path.read_text()).body:
-            if not isinstance(node, ast.FunctionDef) or not node.name.endswith("_kernel"):
-                continue
-            if any("triton.jit" in ast.unparse(mark) for mark in node.decorator_list):
-                found.add(node.name)
-    return found
-
-
-@pytest.mark.parametrize("arch", aot.ARCHITECTURES)
-def test_the_matrix_holds_every_kernel(arch: int) -> None:
-    listed = aot.variants(arch)
-    assert len(set(map(repr, listed))) == len(listed)
-    assert {variant.arch for variant in listed} == {arch}
-    kernels = jit_kernels()
-    assert kernels
-    for part in (listed, [variant for variant in listed if variant.quick]):
-        assert {variant.kernel for variant in part} == kernels
-
-
-def test_the_matrix_holds_every_shipped_configuration_of_mining() -> None:
-    every, listed = aot.every_variant(90), aot.variants(90)
-    for dtype in DTYPES:
-        for kind in RELATIVE_KINDS:
-            for precision in PRECISIONS if dtype == torch.float32 else ("highest",):
-                for pairing in ("", "target+ids"):
-                    variant = tile_variant(90, dtype, precision, kind, pairing, "even")
-                    assert variant in every
-                    assert dtype == torch.float16 or variant in listed
-
-
-def groups(listed: list[Variant], strength: int) -> set[tuple[str, ...]]:
-    return {
-        (variant.kernel, *found)
-        for variant in listed
-        for found in combinations(aot.words(variant), strength)
+def test_cases_name_whatever_is_compiled_apart() -> None:
+    """Every element, direction, kind of product, and relative sums of both; on sm_90."""
+    listed = [case for case in cases.CASES if case.on(90)]
+    assert len({case.label for case in listed}) == len(cases.CASES)
+    elements = [case.call.split("/") for case in listed if "/" in case.call]
+    assert {triplet for triplet, _ in elements} == set(TRIPLET_CODES)
+    assert {pair for _, pair in elements} == set(PAIR_CODES)
+    options = {word for case in listed for word in case.options.split()}
+    assert set(DIRECTION_CODES) - {"both"} < options
+    assert set(cases.DTYPES.values()) == set(DTYPES)
+    found = {
+        (Objective.parse(case.call).pair_element.relative, large, case.dtype)
+        for case in listed
+        if "/" in case.call
+        for large in [int(case.shape.split("x")[0]) > DENSE_LIMIT]
     }
-
-
-@pytest.mark.parametrize("arch", aot.COVERED)
-def test_what_is_left_out_tells_nothing_new(arch: int) -> None:
-    """All but float16, which compiles to what bfloat16 does, meets whatever it meets elsewhere."""
-    every, listed = aot.every_variant(arch), aot.variants(arch)
-    assert set(map(repr, listed)) < set(map(repr, every))
-    left_out = [variant for variant in every if variant not in listed]
-    unlike = [variant for variant in left_out if not variant.label.startswith("fp16")]
-    assert groups(unlike, aot.COVERED[arch]) <= groups(listed, aot.COVERED[arch])
-    assert arch != 90 or not any(variant.matrix for variant in unlike)
-    assert all(variant in listed for variant in every if variant.quick)
-    half = [variant for variant in every if variant.label.startswith("fp16")]
-    if arch == 90:
-        assert {v.kernel for v in half} == {v.kernel for v in listed if v.label.startswith("fp16")}
+    products = {"bf16", *(f"fp32 {word}" for word in PRECISIONS)} - {"fp32 highest"}
+    assert found >= set(product(RELATIVE_KINDS, (False, True), products))
+    assert found >= set(product(RELATIVE_KINDS, (False,), ("fp32",)))
 
 
 @pytest.mark.parametrize("kind", RELATIVE_KINDS)

@@ -45,31 +45,32 @@ NESTED = """
 """
 
 COMPILED = """
-import json, sys
-from tools.aot import compile as compiling
-from tools.aot.variant import Limits, Variant, matrix_instruction
+import json
+from dataclasses import replace
 
-for arch in (80, 90, 100):
+import torch
+from sample_kernels import walk_kernel
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from tools.aot import compile as compiling
+from tools.aot.record import DEVICE, Launch
+from tools.aot.variant import Limits, Variant
+
+block = TensorDescriptor.from_tensor(
+    torch.empty(64, 64, dtype=torch.bfloat16, device=DEVICE), [64, 64]
+)
+arguments = block, block, torch.empty(64, dtype=torch.int32, device=DEVICE), 16, 64
+for arch, matrix in ((80, "mma"), (90, "wgmma"), (100, "tcgen05")):
     for inside in (True, False):
-        variant = Variant(
-            "walk_kernel", "", arch, "even",
-            {
-                "image": "tensordesc<bf16[64, 64]>",
-                "text": "tensordesc<bf16[64, 64]>",
-                "keys": "*i32",
-                "tiles": "i32",
-                "width": "i32",
-            },
-            {"INSIDE": inside, "BLOCK": 64, "BLOCK_WIDTH": 64},
-            {"num_warps": 4, "num_stages": 3},
-            matrix_instruction(arch, "native"),
-            Limits(shuffles=4),
-            "sample_kernels",
+        options = dict(INSIDE=inside, BLOCK=64, BLOCK_WIDTH=64, num_warps=4, num_stages=3)
+        launch = Launch("walk_kernel", (1,), walk_kernel, arguments, options)
+        variant = Variant.of_launch(launch, arch)
+        outcome = compiling.compile_variant(
+            replace(variant, matrix=matrix, limits=Limits(shuffles=4))
         )
-        outcome = compiling.compile_variant(variant)
         cubin = compiling.triton_compile(variant).asm["cubin"]
         whole = compiling.machine_code(cubin).instructions
-        everything = compiling.sass.count(whole, variant.matrix)
+        everything = compiling.sass.count(whole, matrix)
         print(json.dumps([arch, inside, outcome.problems(), outcome.loop, everything]))
 """
 

@@ -10,12 +10,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from goal_kernels.backends.gpu.configs import LAUNCH_OPTIONS
 from goal_kernels.backends.gpu.runtime import load_step
 from tools.aot import sass
 from tools.aot.variant import Variant
-
-DIVISIBLE = [["tt.divisibility", 16]]
 
 
 class MachineCode(NamedTuple):
@@ -92,42 +89,13 @@ def triton_compile(variant: Variant) -> Any:
     """Triton's compiled kernel, from its cache if it is there; raises what the compiler raises."""
     import triton
     from triton.backends.compiler import GPUTarget
-
-    target = GPUTarget("cuda", variant.arch, 32)
-    options = {**variant.options, **LAUNCH_OPTIONS}
-    return triton.compile(source_of(variant), target=target, options=options)
-
-
-def source_of(variant: Variant) -> Any:
-    """The `ASTSource` a launch with these arguments would compile."""
     from triton.compiler import ASTSource
 
     load_step()
     function = getattr(importlib.import_module(variant.module), variant.kernel)
-    unknown = {*variant.arguments, *variant.constants}.difference(function.arg_names)
-    if unknown:
-        raise TypeError(f"{variant.kernel} has no argument {', '.join(sorted(unknown))}")
-    constants = dict(variant.constants)
-    general = {parameter.name for parameter in function.params if parameter.do_not_specialize}
-    signature = {}
-    for name in function.arg_names:
-        kind = variant.arguments.get(name)
-        if kind == "i32" and variant.size == "one" and name not in general:
-            kind, constants[name] = None, 1
-        elif kind is None:
-            constants.setdefault(name, None)
-        signature[name] = kind or "constexpr"
-    even = {
-        name
-        for name in function.arg_names
-        if signature[name] == "i32" and variant.size == "even" and name not in general
-    }
-    attributes = {
-        (position,): DIVISIBLE
-        for position, name in enumerate(function.arg_names)
-        if signature[name].startswith("*") or name in even
-    }
-    return ASTSource(function, signature, constants, attributes)
+    source = ASTSource(function, variant.signature, variant.constants, variant.attributes)
+    target = GPUTarget("cuda", variant.arch, 32)
+    return triton.compile(source, target=target, options=variant.options)
 
 
 def machine_code(cubin: bytes, listed: bool = True) -> MachineCode | None:

@@ -1,39 +1,12 @@
-"""What the ahead-of-time check compiles: one kernel with its arguments, constants and limits.
-
-Needs no Triton. Each family of kernels has a module `aot_*` with a function of the architecture
-that yields its variants; `aot.VARIANT_SOURCES` lists those functions.
-"""
+"""What is compiled: a kernel as Triton compiles it for a launch, and what it may use."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from goal_kernels.backends.gpu.configs import SHARED_LIMIT, STACK_LIMIT
-
-POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
-
-SIZES = ("even", "odd", "one")
-"""Sizes and strides that are multiples of 16, that are not, and that are 1: Triton's own cases."""
-
-FULL_ARCHITECTURE = 90
-"""What every variant is compiled for; others leave out those that only differ in arithmetic or in
-the name of a 16-bit type."""
-
-HOMES = {
-    "finish": "results",
-    "long_list": "gather",
-    "list": "gather",
-    "dots": "rank",
-    "prefix": "relative",
-}
-"""Modules of kernels that have another name."""
-
-SHARED_OF_ONE_ARCH = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-"""Shared memory one program may use on exactly this architecture, bytes: for variants that are
-launched nowhere else, where `SHARED_LIMIT` is what every device of the major version grants."""
+from tools.aot.record import Launch
 
 
 @dataclass(frozen=True)
@@ -49,49 +22,89 @@ class Limits:
     stack: int = STACK_LIMIT
     shared: int = SHARED_LIMIT
     shuffles: int | None = None
-    local: int | None = None
+    local: int | None = 20
 
 
 @dataclass(frozen=True)
 class Variant:
     """One compilation of a kernel.
 
-    kernel, home: name of the jit function; its module, if not one of the package.
-    label: what tells this variant from the others of its kernel, for the table.
+    kernel, module: name of the jit function, and where it is defined.
     arch: compute capability times ten.
-    size: one of SIZES; the case of every argument of type "i32".
-    arguments: Triton type per run-time argument, such as "*bf16", "i64" or
-        "tensordesc<bf16[128, 64]>"; None for an argument that is None.
-    constants, options: compile-time arguments; num_warps and the like.
-    matrix: the instruction that has to multiply, see `matrix_instruction`; "" if none has to.
-    quick: whether it belongs to the short matrix.
+    signature: Triton type per argument, "constexpr" for what is known when it is compiled.
+    constants: the values that are known. attributes: what is known of others, such as being a
+        multiple of 16. Both by position of the argument, as Triton wants them.
+    options: num_warps and the like.
+    matrix: the instruction that has to multiply: tcgen05, wgmma, mma or fma; "" if none has to.
+    label: of the first case that launches it.
     """
 
     kernel: str
-    label: str
+    module: str
     arch: int
-    size: str
-    arguments: dict[str, str | None]
-    constants: dict[str, Any]
+    signature: dict[str, str]
+    constants: dict[tuple[int, ...], Any]
+    attributes: dict[tuple[int, ...], Any]
     options: dict[str, Any]
     matrix: str = ""
     limits: Limits = Limits()
-    home: str = ""
-    quick: bool = False
+    label: str = ""
 
-    @property
-    def module(self) -> str:
-        """The module that exports the kernel."""
-        name = self.kernel.removesuffix("_kernel")
-        return self.home or f"goal_kernels.backends.gpu.kernels.{HOMES.get(name, name)}"
+    @classmethod
+    def of_launch(cls, launch: Launch, arch: int) -> Variant:
+        """What Triton itself would compile for a launch on that architecture."""
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import make_backend
+        from triton.runtime.jit import create_function_from_signature
+
+        function, given = launch.function, launch.options
+        backend = make_backend(GPUTarget("cuda", arch, 32))
+        bind = create_function_from_signature(function.signature, function.params, backend)
+        bound, known, options = bind(*launch.arguments, **given)
+        packed = function._pack_args(backend, given, bound, known, options)
+        _, signature, constants, attributes = packed
+        return cls(
+            launch.kernel,
+            function.module,
+            arch,
+            signature,
+            constants,
+            attributes,
+            options,
+            matrix_instruction(arch, signature, bound),
+            limits_of(launch.kernel, arch, bound),
+        )
 
 
-def matrix_instruction(arch: int, precision: str) -> str:
+def matrix_instruction(arch: int, signature: dict[str, str], bound: dict[str, Any]) -> str:
     """The instruction that has to do the products: tcgen05, wgmma, mma or fma.
 
-    precision: the word `tl.dot` knows; products of 16-bit operands are never "ieee" there.
+    Kernels that multiply are told by their argument PRECISION, which 16-bit operands disregard.
     """
-    if precision == "ieee":
+    if "PRECISION" not in bound:
+        return ""
+    if bound["PRECISION"] == "ieee" and "fp32" in signature["image"]:
         return "fma"
     # 12.x multiplies by the instructions of 8.x.
     return {9: "wgmma", 10: "tcgen05", 11: "tcgen05"}.get(arch // 10, "mma")
+
+
+SHARED_OF_HOPPER = 227 * 1024
+"""Shared memory one program may use on 9.0, bytes: strips have tiles of their own there."""
+
+SHUFFLES = {8: (40, 60, 84), 9: (24, 48, 40)}
+"""Most shuffles in the tile loop of strips where columns lie in fragments, by capability and by
+kind of sums: more, and a reshape moves data between lanes."""
+
+STRIP_LOCAL = 4
+"""Most local memory accesses there: whatever the size of the batch, next to nothing is spilled."""
+
+
+def limits_of(kernel: str, arch: int, bound: dict[str, Any]) -> Limits:
+    """What a kernel may use, given the values of its arguments."""
+    limits = Limits()
+    if kernel in ("strip_kernel", "resum_kernel") and arch == 90:
+        limits = replace(limits, shared=SHARED_OF_HOPPER)
+    if kernel == "strip_kernel" and arch // 10 in SHUFFLES:
+        limits = replace(limits, shuffles=SHUFFLES[arch // 10][bound["KIND"]], local=STRIP_LOCAL)
+    return limits

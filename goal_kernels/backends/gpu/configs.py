@@ -1,9 +1,8 @@
 """Tile shapes, grid sizes and limits of every kernel: the one configuration table.
 
-Needs no Triton, so dispatch can read it. Launchers and the ahead-of-time check take their numbers
-from here, so what is checked is what is launched. Shapes are the largest that keep the loop over
-tiles free of spilled registers and, but for tables of one architecture, within `SHARED_LIMIT`. That
-they are the fastest is not measured on a GPU.
+Needs no Triton, so dispatch can read it. Shapes are the largest that keep the loop over tiles free
+of spilled registers and, but for tables of one architecture, within `SHARED_LIMIT`: `tools.aot`
+compiles what is launched and counts. That they are the fastest is not measured on a GPU.
 """
 
 from __future__ import annotations

@@ -186,14 +186,15 @@ def exclude(score, row, column, rows, columns, target, image_ids, text_ids):
     of them together would hold a predicate per element, in registers that there are none of.
     """
     row_inside = row < rows
-    column_inside = column < columns
-    score = tl.minimum(score, tl.where(row_inside, float("inf"), float("-inf"))[:, None])
-    score = tl.minimum(score, tl.where(column_inside, float("inf"), float("-inf"))[None, :])
+    # The bound is one of the row, so that the compiler cannot keep a mask of the columns for all
+    # row tiles: there are no registers for it either, unless `columns` is a multiple of 16.
+    end = tl.where(row_inside, columns, 0)
+    score = tl.where(column[None, :] < end[:, None], score, float("-inf"))
     own = own_column(target, row, row_inside, columns)
     score = tl.where(own[:, None] == column[None, :], float("-inf"), score)
     if image_ids is not None:
         row_id = tl.load(image_ids + row, mask=row_inside, other=0)
-        column_id = tl.load(text_ids + column, mask=column_inside, other=0)
+        column_id = tl.load(text_ids + tl.minimum(column, columns - 1))
         score = tl.where(row_id[:, None] == column_id[None, :], float("-inf"), score)
     return score
 
