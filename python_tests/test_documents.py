@@ -121,7 +121,7 @@ def exit_status(line: list[str]) -> object:
 
 
 def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With Lightning's parser, which takes a second to make, so all lines with one."""
+    """With Lightning's parser, which takes a second to make, so all lines of a command with one."""
     from goal_kernels.recipes import resolve_recipes
     from goal_kernels.training import lightning_cli
     from goal_kernels.training.lightning_options import ConfigurationError
@@ -130,8 +130,11 @@ def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> N
     class Parsed(Exception):
         pass
 
-    def parse(self: object, parser: lightning_cli.LightningArgumentParser, _: object) -> None:
-        for command, *options in lines:
+    def parse(
+        self: lightning_cli.RetrievalCLI, parser: lightning_cli.LightningArgumentParser, _: object
+    ) -> None:
+        running = self.typed[0]
+        for command, *options in (line for line in lines if line[0] == running):
             asking = ("--help", "--help-all", "--print_config")
             told = [option for option in options if option not in asking]
             if "--resume" in told:  # a run brings its configuration, here that of a recipe
@@ -145,5 +148,6 @@ def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> N
         raise Parsed
 
     monkeypatch.setattr(lightning_cli.RetrievalCLI, "parse_arguments", parse)
-    with pytest.raises(Parsed):
-        run_training("fit", ["--config", "goalworld"])
+    for command in {line[0] for line in lines}:
+        with pytest.raises(Parsed):
+            run_training(command, ["--config", "goalworld"])

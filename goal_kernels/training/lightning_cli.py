@@ -88,7 +88,7 @@ class RetrievalCLI(LightningCLI):
         self.resume, self.held, self.typed = resume, held, typed
         super().__init__(*args, **kwargs)
 
-    def subcommands(self) -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there
         """Only the running command: to declare the options of one takes a quarter of a second."""
         command = self.typed[0]
         return {command: super().subcommands()[command]}
