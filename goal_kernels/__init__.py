@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run t
     from goal_kernels.backends.explain import available_backends, explain_backend
     from goal_kernels.functional import goal_loss, goal_loss_from_similarity
     from goal_kernels.graphs import GraphedLoss, graphed_loss
+    from goal_kernels.memory import NegativeMemory
     from goal_kernels.mining import MinedPairs, mine
     from goal_kernels.modules import GOALLoss
     from goal_kernels.negatives import Sampled, SkipHardest, TopK
@@ -51,6 +52,7 @@ __all__ = [
     "GraphedLoss",
     "MinedPairs",
     "MiningStatistics",
+    "NegativeMemory",
     "Objective",
     "Parameter",
     "RetrievalRanks",
@@ -82,6 +84,7 @@ _HOMES = (
     "backends.explain",
     "functional",
     "graphs",
+    "memory",
     "mining",
     "modules",
     "negatives",

@@ -39,6 +39,9 @@ Rows divided by their length in bfloat16 reach 1.02: each element is rounded thr
 NO_INDEX = -1
 """Index of a hardest negative that does not exist (every candidate is masked)."""
 
+NO_ID = -(1 << 63)
+"""Id of a text that belongs to no image where ids of the images alone are given; none of those."""
+
 COLLAPSE_GAP = 0.01
 """Mean |hardest negative - positive| below which training has collapsed, a similarity.
 

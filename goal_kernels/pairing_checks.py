@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels.checks import Index, check_batch, check_ids, check_index_vector
+from goal_kernels.constants import NO_ID
 from goal_kernels.notices import has_numbers
 
 
@@ -89,5 +90,4 @@ def check_owned_ids(
         columns = text_to_image.shape[0]
         return images, check_index_vector("text_ids", text_ids, columns, text_to_image.device)
     owned = (text_to_image >= 0) & (text_to_image < rows)
-    nobody = images.amax() + 1  # the id of no image
-    return images, torch.where(owned, images[text_to_image.clamp(0, rows - 1)], nobody)
+    return images, torch.where(owned, images[text_to_image.clamp(0, rows - 1)], NO_ID)

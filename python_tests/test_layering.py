@@ -21,7 +21,7 @@ LAYERS = (
     {"rectangular"},
     {"functional", "retrieval.ranks"},
     {"modules", "mining", "retrieval.metrics"},
-    {"graphs", "retrieval.relevance", "retrieval.folds"},
+    {"graphs", "memory", "retrieval.relevance", "retrieval.folds"},
     {"retrieval"},
     {"goal_kernels"},
     {"distributed.gather"},
