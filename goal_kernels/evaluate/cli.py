@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,7 @@ from numpy.typing import NDArray
 
 from goal_kernels.data.arrays import open_array
 from goal_kernels.data.files import replacing, write_text
-from goal_kernels.data.precomputed import PrecomputedSplit, open_split
-from goal_kernels.data.truth_relation import TruthRelation
+from goal_kernels.data.precomputed import open_split
 from goal_kernels.evaluate.alignment import read_index
 from goal_kernels.evaluate.inputs import (
     EMBEDDINGS,
@@ -52,18 +52,27 @@ def run_eval(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """Read, rank, write the files that were asked for; the record."""
     _check(args)
-    split = _named_split(args)
+    models = _models(args)
+    index: NDArray[np.integer] | None = None
+    truth, oracle = None, None
+    if args.folder is not None and not models:  # what saved embeddings or matrices are of
+        split = open_split(args.folder, args.split or "test")
+        index, truth = split.image_of_caption, split.truth
+        oracle = read_oracle(split.folder, split.name)
+    if args.image_of_caption is not None:
+        index = read_index(args.image_of_caption)
     alignment = Alignment(
         captions_per_image=args.captions_per_image,
-        image_of_caption=_said_index(args, split),
+        image_of_caption=index,
         transpose=args.transpose,
         normalize=args.normalize,
     )
-    encoded = [_encode(path, args) for path in _models(args)]
-    members = _read_members(args, alignment, dict(zip(_models(args), encoded, strict=True)))
+    encoded = {path: _encode(path, args) for path in models}
+    members = _read_members(args, alignment, encoded)
     member = combine(members)
     images, texts = member.scores.shape
-    truth, oracle = _known(encoded, split)
+    if encoded:
+        truth, oracle = encoded[models[0]].truth, encoded[models[0]].oracle
     if args.truth is not None:
         truth = read_truth(args.truth, texts, images)
     options = EvaluationOptions(
@@ -102,33 +111,6 @@ def _check(args: argparse.Namespace) -> None:
         require(f"{models[0]}: a model", "train", "pytorch_lightning", "jsonargparse")
 
 
-def _named_split(args: argparse.Namespace) -> PrecomputedSplit | None:
-    """The split that saved embeddings or matrices are of, where the user names its folder."""
-    if args.folder is None or _models(args):
-        return None
-    return open_split(args.folder, args.split or "test")
-
-
-def _said_index(
-    args: argparse.Namespace, split: PrecomputedSplit | None
-) -> NDArray[np.integer] | None:
-    """The image of each caption as the user says, by file or by naming the data."""
-    if args.image_of_caption is not None:
-        return read_index(args.image_of_caption)
-    return None if split is None else split.image_of_caption
-
-
-def _known(
-    encoded: list[Encoded], split: PrecomputedSplit | None
-) -> tuple[TruthRelation | None, dict[str, Any] | None]:
-    """Truth and ceiling of the evaluated split, where its folder has them."""
-    if encoded:
-        return encoded[0].truth, encoded[0].oracle
-    if split is not None:
-        return split.truth, read_oracle(split.folder, split.name)
-    return None, None
-
-
 def _encode(path: Path, args: argparse.Namespace) -> Encoded:
     """The encoded split of one model."""
     from goal_kernels.evaluate.checkpoints import encode_checkpoint
@@ -147,7 +129,7 @@ def _encode(path: Path, args: argparse.Namespace) -> Encoded:
 
 
 def _read_members(
-    args: argparse.Namespace, alignment: Alignment, encoded: dict[Path, Encoded]
+    args: argparse.Namespace, alignment: Alignment, encoded: Mapping[Path, Encoded]
 ) -> list[Member]:
     """All inputs, in the order of the command line, `--embeddings` last."""
     members = []
@@ -167,12 +149,15 @@ def _read_members(
     return members
 
 
-def _write(record: dict[str, Any], args: argparse.Namespace, encoded: list[Encoded]) -> None:
+def _write(
+    record: dict[str, Any], args: argparse.Namespace, encoded: Mapping[Path, Encoded]
+) -> None:
     """The files that were asked for, each whole or not there."""
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     if args.save_embeddings is not None:
         names = (*EMBEDDINGS, "image_of_caption")
-        arrays = {name: getattr(encoded[0], name).numpy() for name in names}
+        [model] = encoded.values()
+        arrays = {name: getattr(model, name).numpy() for name in names}
         with replacing(args.save_embeddings) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)
     if args.json is not None:

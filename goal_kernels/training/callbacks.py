@@ -120,13 +120,11 @@ class EpochLines(Callback):
         self.stopwatch = stopwatch
         self._started = time.monotonic()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock; a resumed run may be inside an epoch."""
-        self._started = time.monotonic()
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock of the epoch."""
         self._started = time.monotonic()
+
+    on_train_start = on_train_epoch_start  # a resumed run may be inside an epoch
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print epoch, loss of the last step, rsum on dev, pace and time left."""

@@ -316,15 +316,15 @@ class RetrievalModule(pl.LightningModule):
         for part in parts:
             part.clear()
         metrics = self.evaluation.metrics
-        for direction in ("i2t", "t2i"):
-            for name, value in metrics[direction].items():
-                self._log_alike(f"{stage}/{direction}_{name}", float(value))
-        self._log_alike(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True)
-
-    def _log_alike(self, name: str, value: float, prog_bar: bool = False) -> None:
-        """Log what every process has found alike; the largest of equal numbers is that number."""
-        alone = self.trainer.world_size == 1
-        self.log(name, value, prog_bar=prog_bar, sync_dist=not alone, reduce_fx="max")
+        found = {
+            f"{stage}/{direction}_{name}": float(value)
+            for direction in ("i2t", "t2i")
+            for name, value in metrics[direction].items()
+        }
+        # Every process has found the same; the largest of equal numbers is that number.
+        options: Any = {"sync_dist": self.trainer.world_size > 1, "reduce_fx": "max"}
+        self.log_dict(found, **options)
+        self.log(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True, **options)
 
 
 def _check_amounts(warmup_steps: int, warmup_epochs: float, accumulate_negatives: int) -> None:

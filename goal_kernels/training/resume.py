@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from goal_kernels.recipes import RecipeError, flat, read_config
+from goal_kernels.recipes import RecipeError, read_config
 from goal_kernels.training.checkpoints import CheckpointError, look_into_checkpoint, newest_whole
 from goal_kernels.training.run_folder import RunFolder, lock_run, read_record
 
@@ -33,6 +33,9 @@ CHANGEABLE = (
     "trainer.profiler",
     "trainer.detect_anomaly",
 )
+
+TABLES = ("model.objective_parameters", "data.columns")
+"""Options whose value is a table, in which a name that is new is a change."""
 
 RESUME_PARTS: dict[str, tuple[type, set[str]]] = {
     "global_step": (int, set()),
@@ -286,13 +289,7 @@ def _check_unchanged(
 
     Raises: ResumeError that names every option that differs, with both values.
     """
-    before, now = flat(recorded), flat(config)
-    # An option that one side does not know came or went with another version of the package.
-    changed = [
-        f"{name} was {before[name]!r} and is now {value!r}"
-        for name, value in now.items()
-        if name in before and before[name] != value and not _is_changeable(name)
-    ]
+    changed = list(_changes(recorded, config))
     if changed:
         raise ResumeError(
             f"--resume: expected the configuration of {run.path}, but {'; '.join(changed)}. Leave "
@@ -301,5 +298,16 @@ def _check_unchanged(
         )
 
 
-def _is_changeable(name: str) -> bool:
-    return any(name == option or name.startswith(f"{option}.") for option in CHANGEABLE)
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """What differs, option by option.
+
+    An option that one side does not know came or went with another version of the package.
+    """
+    for name in [name for name in now if name in before]:
+        option, one, other = above + name, before[name], now[name]
+        if option in CHANGEABLE:
+            continue
+        if isinstance(one, Mapping) and isinstance(other, Mapping) and option not in TABLES:
+            yield from _changes(one, other, f"{option}.")
+        elif one != other:
+            yield f"{option} was {one!r} and is now {other!r}"

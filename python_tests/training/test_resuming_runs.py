@@ -116,6 +116,16 @@ def test_a_changed_configuration_is_refused_by_name(tmp_path: Path) -> None:
         choose(run, options(run), changed)
     assert "model.lr was 0.01 and is now 0.02" in str(refused.value)
     assert "model.text.kind was 'bigru' and is now 'bert'" in str(refused.value)
+    margin = {**CONFIG, "model": {**CONFIG["model"], "objective_parameters": {"margin": 0.3}}}
+    for parameters in (None, {}, {"margin": 0.3, "tau": 2.0}):
+        run.config.write_text(
+            yaml.safe_dump(
+                {**CONFIG, "model": {**CONFIG["model"], "objective_parameters": parameters}}
+            )
+        )
+        with pytest.raises(ResumeError, match=r"model\.objective_parameters was .* and is now"):
+            choose(run, options(run), margin)
+    run.config.write_text(yaml.safe_dump(CONFIG))
     allowed = {
         **CONFIG,
         "run": {"name": "b", "threads": 2},

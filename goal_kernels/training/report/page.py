@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from goal_kernels.terminal import duration
 from goal_kernels.training.evaluation import RECALLS
 from goal_kernels.training.history import read_history
 from goal_kernels.training.outcome import Outcome
@@ -47,11 +46,12 @@ def _header(name: str, outcome: Outcome) -> str:
     recall = metrics["t2i"]["R@1"]
     images = len(outcome.evaluation.image_embeddings)
     best = f", oracle {oracle['t2i']['R@1']:.1f} %" if oracle else ""
+    minutes, seconds = divmod(round(outcome.seconds), 60)
     facts = [
         f"objective {outcome.objective.name}",
         f"data {outcome.split.folder.name}, {outcome.where}",
         f"{outcome.epochs} epochs" if outcome.epochs else "evaluation only",
-        duration(outcome.seconds),
+        f"{minutes} min {seconds} s" if minutes else f"{seconds} s",
         f"seed {outcome.seed}",
     ]
     tiles = [
