@@ -17,14 +17,14 @@ enum class MineKind { kNone, kLinear, kExponential };
 struct MineArguments : TileProducts {
   MineKind kind;
 
-  // As in `Pairing`; null: own index, no ids. Ranges: int64 [2, ceil(length / 128)], the smallest and the
-  // largest of each run of 128 (of targets: those that exist; none: any low > high). Null with their vector.
+  // As in `Pairing`; null: own index, no ids.
   const std::int64_t* target;
   const std::int64_t* image_ids;
   const std::int64_t* text_ids;
-  const std::int64_t* target_ranges;
-  const std::int64_t* image_ranges;
-  const std::int64_t* text_ranges;
+  // Bits of tiles that hold pairs which are no negatives, [tiles, mask_words], as
+  // goal_kernels/backends/gpu/kernels/masks.py leaves them; null and 0 with neither targets nor ids.
+  const std::int32_t* mixed;
+  int mask_words;
 
   // Statistics of the batch, float32 [3, parts]: smallest positive, greatest length of image and text rows.
   const float* batch_stats;

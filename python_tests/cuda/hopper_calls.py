@@ -1,6 +1,6 @@
 """Calls of the Hopper mining kernel, emulated or on a GPU, and what its raw results mean.
 
-The kernel wants positives, lengths and ranges that another kernel prepares and leaves sums that a
+The kernel wants positives, lengths and masks that another kernel prepares and leaves sums that a
 third one finishes; both are done here in float64, sharing no code with them.
 """
 
@@ -19,8 +19,8 @@ Anchor = tuple[float, int, float, int]
 Pairing = tuple[Tensor | None, Tensor | None, Tensor | None]
 """target, image_ids, text_ids"""
 
-RUN = 128
-INPUTS = ("target", "image_ids", "text_ids", "target_ranges", "image_ranges", "text_ranges")
+TILE = 128
+INPUTS = ("target", "image_ids", "text_ids", "mixed")
 NO_PAIRING: Pairing = (None, None, None)
 NOTHING = -(2**63)
 MAGNITUDE = 0x7FFFFFFF
@@ -54,15 +54,19 @@ def aligned(matrix: Tensor) -> Tensor:
     return matrix.new_full((len(matrix), stride), math.nan)[:, : matrix.shape[1]].copy_(matrix)
 
 
-def ranges(values: Tensor | None, allowed: range | None = None) -> Tensor | None:
-    """int64 [2, runs]: smallest and largest of every run of 128, of those within `allowed`."""
-    if values is None:
+def mixed(pairing: Pairing, rows: int, columns: int) -> Tensor | None:
+    """int32 [tiles, words]: bits of the blocks of TILE columns in which a pair is no negative."""
+    target, image_ids, text_ids = pairing
+    if target is None and image_ids is None:
         return None
-    columns = []
-    for run in values.split(RUN):
-        kept = [v for v in run.tolist() if allowed is None or v in allowed]
-        columns.append((min(kept), max(kept)) if kept else (1, 0))
-    return torch.tensor(columns).T.contiguous()
+    own = torch.arange(rows) if target is None else target
+    none = own[:, None] == torch.arange(columns)
+    if image_ids is not None and text_ids is not None:
+        none |= image_ids[:, None] == text_ids
+    words = torch.zeros(-(-rows // TILE), -(-columns // (32 * TILE)), dtype=torch.int64)
+    for tile, block in set(zip(*(none.nonzero() // TILE).T.tolist(), strict=True)):
+        words[tile, block // 32] |= 1 << block % 32
+    return words.to(torch.int32)
 
 
 def batch_stats(image: Tensor, text: Tensor, query: Query) -> Tensor:
@@ -85,9 +89,8 @@ def call(
     """Run the kernel: `device` "cpu" emulates. Unwritten output is NaN, or odd."""
     kernels = native.load().cuda
     image, text = (aligned(m.to(device)) for m in (image, text))
-    target, image_ids, text_ids = pairing
-    limits = (ranges(target, range(len(text))), ranges(image_ids), ranges(text_ids))
-    inputs = [None if t is None else t.to(device) for t in (*pairing, *limits)]
+    blocks = mixed(pairing, len(image), len(text))
+    inputs = [None if t is None else t.to(device) for t in (*pairing, blocks)]
     batch = batch_stats(image.cpu(), text.cpu(), query).to(device)
     width = image.shape[1] // (2 if query.split else 1)
     shape = kernels.mine_shape(len(image), len(text), width, query.split)
@@ -112,6 +115,7 @@ def call(
     mine.width, mine.split = width, query.split
     mine.epsilon, mine.slope = 0.0, query.beta * math.log2(math.e)
     mine.parts, mine.programs = batch.shape[1], programs
+    mine.mask_words = 0 if blocks is None else blocks.shape[1]
     pointers = dict(zip(INPUTS, inputs, strict=True), batch_stats=batch)
     for name, both in raw._asdict().items():
         pointers |= zip((f"row_{name}", f"column_{name}"), both or (), strict=False)

@@ -124,7 +124,7 @@ def test_every_position_can_be_the_hardest(mining_device: str, where: int) -> No
 
 @pytest.mark.parametrize("end", [0, 127])
 @pytest.mark.parametrize("which", ["target", "ids"])
-def test_ranges_that_share_one_value(mining_device: str, which: str, end: int) -> None:
+def test_a_tile_with_one_pair_that_is_no_negative(mining_device: str, which: str, end: int) -> None:
     """All rows of the second tile belong to the first or last column of the first block."""
     image, text = torch.ones(256, 8, dtype=torch.bfloat16), torch.ones(128, 8, dtype=torch.bfloat16)
     text[end] = 2.0

@@ -55,15 +55,14 @@ class Run(NamedTuple):
 
 
 def prepared(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Prepared:
-    """Padded operands, batch_stats in two parts, empty keys, zero counts and ranges."""
+    """Padded operands, batch_stats in two parts, empty keys, zero counts and mixed blocks."""
     operands = [padded(split(x) if query.split else x[None]) for x in (image, text)]
     lengths = [x.float().norm(dim=1).max() for x in (image, text)]
     lowest = torch.tensor([math.inf, query.threshold], device=image.device)
     batch_stats = torch.stack([lowest, *(torch.stack([x * 0.5, x]) for x in lengths)])
     sides = [x.new_empty(len(x), dtype=torch.int64) for x in (image, text)]
     counts = [torch.zeros_like(s, dtype=torch.int32) for s in sides]
-    ids = [None if x is None else ranges(x) for x in (pairing.image_ids, pairing.text_ids)]
-    targets = None if pairing.target is None else ranges(pairing.target, len(text))
+    blocks = mixed(pairing, len(image), len(text))
     width = operands[0].shape[1] // (2 if query.split else 1)
     return Prepared(
         *(image, text, Operands(*operands, width), None),
@@ -71,7 +70,7 @@ def prepared(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Pre
         *(s.fill_(NOTHING) for s in sides),
         *(counts if query.kind != "none" else (None, None)),
         torch.zeros(1, dtype=torch.int32, device=image.device),
-        *(*ids, targets),
+        None if blocks is None else blocks.to(image.device),
     )
 
 
@@ -87,15 +86,20 @@ def padded(halves: Tensor) -> Tensor:
     return wide.transpose(0, 1).reshape(halves.shape[1], -1).contiguous()
 
 
-def ranges(values: Tensor, upper: int | None = None) -> Tensor:
-    """[2, blocks] of int64 [N]: extremes of every 128 values in [0, upper), lowest > highest if
-    none."""
-    pairs = []
-    for block in values.split(128):
-        if upper is not None:
-            block = block[(block >= 0) & (block < upper)]
-        pairs.append([block.min(), block.max()] if len(block) else [2**63 - 1, -(2**63)])
-    return torch.tensor(pairs, dtype=torch.int64, device=values.device).T.contiguous()
+def mixed(pairing: Pairing, rows: int, columns: int) -> Tensor | None:
+    """int32 [blocks of 128 rows, words]: bits of 128 columns with pairs that are no negatives."""
+    if pairing.target is None and pairing.image_ids is None:
+        return None
+    target, image_ids, text_ids = pairing
+    place = torch.arange(columns)
+    own = torch.arange(rows) if target is None else target.cpu()
+    none = own[:, None] == place
+    if image_ids is not None and text_ids is not None:
+        none |= image_ids.cpu()[:, None] == text_ids.cpu()
+    row, column = (none.nonzero() // 128).unique(dim=0).unbind(1)
+    bits = torch.zeros(-(-rows // 128), -(-columns // 4096), dtype=torch.int64)
+    bits.index_put_((row, column // 32), 1 << column % 32, accumulate=True)
+    return bits.to(torch.int32)
 
 
 def run(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Run:

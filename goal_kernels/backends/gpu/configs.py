@@ -67,8 +67,11 @@ ALIGNMENT = 16
 PADDING = 8
 """Copied rows have a multiple of this many elements: at least `ALIGNMENT` bytes in every dtype."""
 
-RANGE_ROWS = 128
-"""Rows whose ids, or whose targets, one range spans."""
+MASK_ROWS = 128
+"""Rows, and columns, that share a bit of `kernels/masks.py`: a tile of the Hopper kernel."""
+
+MASK_WORDS = 256
+"""Most words of bits of MASK_ROWS rows, 8 bytes a row; of more columns, some share bits."""
 
 FINISH_BLOCK = 128
 """Rows or columns whose mined pairs one program reads; fewer where it recomputes similarities."""
@@ -89,7 +92,6 @@ DENSE_CHUNK = 128
 
 SORTED_BLOCK = 128
 """Anchors of one program when nothing is compared pair by pair: one per thread."""
-
 
 PREFIX_CHUNK = 1024
 """Positives that the program of `prefix_kernel` adds up at a time."""

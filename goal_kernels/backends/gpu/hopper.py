@@ -41,7 +41,7 @@ another waits for it, and a wait that lasts too long counts as a fault."""
 
 def hopper_wants(image: Tensor, query: MiningQuery) -> Wants:
     """What `mine_hopper` needs of a prepared batch; image: as given to `prepare`."""
-    return Wants(aligned=True, split=True, ranges=True, counts=query.kind != "none")
+    return Wants(aligned=True, split=True, mixed=True, counts=query.kind != "none")
 
 
 def mine_hopper(
@@ -73,9 +73,8 @@ def mine_hopper(
         programs=forced_programs(),
         kind=query.kind,
         **pairing._asdict(),
-        target_ranges=prepared.target_ranges,
-        image_ranges=prepared.row_ranges,
-        text_ranges=prepared.column_ranges,
+        mixed=prepared.mixed,
+        mask_words=prepared.mask_words,
         batch_stats=prepared.batch_stats,
         parts=prepared.batch_stats.shape[1],
         epsilon=query.epsilon,

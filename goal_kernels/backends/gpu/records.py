@@ -35,12 +35,12 @@ class Wants(NamedTuple):
     """What a mining kernel needs beyond rows of unit inner stride.
 
     aligned: rows that start at multiples of `ALIGNMENT`. split: float32 rows as bfloat16 pairs.
-    ranges: ranges of ids and targets. counts: zeroed counters.
+    mixed: blocks of pairs that are not all negatives. counts: zeroed counters.
     """
 
     aligned: bool = False
     split: bool = False
-    ranges: bool = False
+    mixed: bool = False
     counts: bool = False
 
 
@@ -67,9 +67,8 @@ class Prepared(NamedTuple):
     batch_stats: float32 [3, parts], see `kernels/common.py`.
     row_keys [N], column_keys [M]: int64, all NOTHING.
     row_counts [N], column_counts [M]: int32 zeros, None if not wanted. ticket: int32 [1], zero.
-    row_ranges, column_ranges: int64 [2, blocks], smallest and largest id of every RANGE_ROWS rows;
-    target_ranges: likewise of the targets of rows that exist, min > max if none. None if not
-    wanted, or where there are no ids or targets.
+    mixed: int32 [blocks of rows, words], see `kernels/masks.py`. None if not wanted, or where there
+    are no ids and no targets.
     """
 
     image: Tensor
@@ -82,9 +81,12 @@ class Prepared(NamedTuple):
     row_counts: Tensor | None
     column_counts: Tensor | None
     ticket: Tensor
-    row_ranges: Tensor | None
-    column_ranges: Tensor | None
-    target_ranges: Tensor | None
+    mixed: Tensor | None
+
+    @property
+    def mask_words(self) -> int:
+        """Words of a row of `mixed`, 0 where there is none."""
+        return 0 if self.mixed is None else self.mixed.shape[1]
 
     def rescores(self, query: MiningQuery) -> bool:
         """Whether similarities are mined from rounded rows, so that mined ones are recomputed."""

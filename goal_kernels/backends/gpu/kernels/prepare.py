@@ -30,12 +30,9 @@ from goal_kernels.backends.gpu.kernels.common import (
     row_lengths,
     row_pointers,
 )
+from goal_kernels.backends.gpu.kernels.masks import store_mixed
 from goal_kernels.backends.gpu.records import Operands, Prepared, Wants
 from goal_kernels.constants import SHORTEST_LENGTH
-
-RANGE_ROWS = tl.constexpr(configs.RANGE_ROWS)
-HIGHEST = tl.constexpr(2**63 - 1)
-LOWEST = tl.constexpr(-(2**63))
 
 
 @triton.jit
@@ -104,23 +101,6 @@ def _positives(pointers, length, row, inside, texts, shape, NORMALIZE, WIDTH: tl
     return pair_score(pointers, partner, scale, partner_scale, exists, width, WIDTH)
 
 
-@triton.jit
-def _store_ranges(values, ranges, length, upper):
-    """[min, max] of every RANGE_ROWS of `values` (int64 [length]) that lie in [0, upper).
-
-    ranges int64 [2, blocks]; min > max where there are none. upper None: all of them.
-    """
-    blocks = tl.cdiv(length, RANGE_ROWS)
-    for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
-        row = block * RANGE_ROWS + tl.arange(0, RANGE_ROWS)
-        inside = row < length
-        value = tl.load(values + row, mask=inside, other=0)
-        if upper is not None:
-            inside &= (value >= 0) & (value < upper)
-        tl.store(ranges + block, tl.min(tl.where(inside, value, HIGHEST), 0))
-        tl.store(ranges + blocks + block, tl.max(tl.where(inside, value, LOWEST), 0))
-
-
 @triton.jit(do_not_specialize=COUNTS)
 def prepare_kernel(
     image,
@@ -138,9 +118,7 @@ def prepare_kernel(
     ticket,
     image_operand,
     text_operand,
-    row_ranges,
-    column_ranges,
-    target_ranges,
+    mixed,
     rows,
     columns,
     width,
@@ -149,18 +127,18 @@ def prepare_kernel(
     image_stride,
     text_stride,
     shortest,
+    words,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Positives, scales, batch_stats, empty keys, zeroed counters, operands, ranges.
+    """Positives, scales, batch_stats, empty keys, zeroed counters, operands, mixed blocks.
 
     image [rows, width], text [columns, width]: unit stride along width. target, image_ids, text_ids
     as in `Pairing`. positive float32 [rows]; row_keys, column_keys: int64; ticket: int32 [1].
 
     Written if not None: scales float32 [rows + columns], which asks for
     normalised rows; row_counts, column_counts int32; image_operand, text_operand: copies to mine
-    from, see `copy_rows`, rows `pitch` apart; row_ranges, column_ranges: ids int64 [2, blocks] of
-    RANGE_ROWS rows; target_ranges likewise, of the targets that exist.
+    from, see `copy_rows`, rows `pitch` apart; mixed: see `store_mixed`.
     """
     program = tl.program_id(0)
     programs = tl.num_programs(0)
@@ -202,11 +180,8 @@ def prepare_kernel(
     _store_stat(batch_stats + 2 * programs + program, text_length, tl.max(text_length, 0))
     if program == 0:
         tl.store(ticket, 0)
-    if row_ranges is not None:
-        _store_ranges(image_ids, row_ranges, rows, None)
-        _store_ranges(text_ids, column_ranges, columns, None)
-    if target_ranges is not None:
-        _store_ranges(target, target_ranges, rows, columns)
+    if mixed is not None:
+        store_mixed(target, image_ids, text_ids, mixed, rows, columns, words)
 
 
 def prepare(
@@ -238,9 +213,7 @@ def prepare(
         counters[1 : 1 + rows] if wants.counts else None,
         counters[1 + rows :] if wants.counts else None,
         counters[:1],
-        _ranges(pairing.image_ids, wants),
-        _ranges(pairing.text_ids, wants),
-        _ranges(pairing.target, wants),
+        _mixed(image, text, pairing) if wants.mixed else None,
     )
     _launch(prepared, pairing, positive)
     return prepared
@@ -276,11 +249,13 @@ def _batch_stats(image: Tensor, text: Tensor) -> Tensor:
     return image.new_empty((3, min(configs.PARTS, blocks)), dtype=torch.float32)
 
 
-def _ranges(values: Tensor | None, wants: Wants) -> Tensor | None:
-    """Uninitialised ranges of `values`, None where there are none or they are not wanted."""
-    if values is None or not wants.ranges:
+def _mixed(image: Tensor, text: Tensor, pairing: Pairing) -> Tensor | None:
+    """Uninitialised `mixed`, None where position alone says which pairs are negatives."""
+    if pairing.target is None and pairing.image_ids is None:
         return None
-    return values.new_empty((2, -(-values.shape[0] // RANGE_ROWS)))
+    blocks = [-(-x.shape[0] // configs.MASK_ROWS) for x in (image, text)]
+    words = min(-(-blocks[1] // 32), configs.MASK_WORDS)
+    return image.new_empty((blocks[0], words), dtype=torch.int32)
 
 
 def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
@@ -302,9 +277,7 @@ def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
         prepared.ticket,
         operands.image if copied else None,
         operands.text if copied else None,
-        prepared.row_ranges,
-        prepared.column_ranges,
-        prepared.target_ranges,
+        prepared.mixed,
         image.shape[0],
         text.shape[0],
         image.shape[1],
@@ -313,6 +286,7 @@ def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
         image.stride(0),
         text.stride(0),
         SHORTEST_LENGTH,
+        prepared.mask_words,
         **row_block(image.shape[1]),
         num_warps=WARPS,
         **LAUNCH_OPTIONS,

@@ -31,7 +31,8 @@ from goal_kernels.backends.gpu.kernels.common import (
     unpack,
     wide_range,
 )
-from goal_kernels.backends.gpu.kernels.product import exclude, operands_of, product_tile
+from goal_kernels.backends.gpu.kernels.masks import exclude
+from goal_kernels.backends.gpu.kernels.product import operands_of, product_tile
 from goal_kernels.backends.gpu.plan import usual_programs
 from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Prepared
 

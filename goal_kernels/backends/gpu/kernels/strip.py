@@ -54,7 +54,8 @@ from goal_kernels.backends.gpu.kernels.common import (
     read_threshold,
     wide_range,
 )
-from goal_kernels.backends.gpu.kernels.product import exclude, needs_mask, operands_of, product_tile
+from goal_kernels.backends.gpu.kernels.masks import exclude, needs_mask
+from goal_kernels.backends.gpu.kernels.product import operands_of, product_tile
 from goal_kernels.backends.gpu.kernels.resum import resum_constants, usual_tile
 from goal_kernels.backends.gpu.plan import usual_programs
 from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Prepared, Wants
@@ -391,9 +392,7 @@ def strip_kernel(
     target,
     image_ids,
     text_ids,
-    target_ranges,
-    row_ranges,
-    column_ranges,
+    mixed,
     batch_stats,
     row_keys,
     column_keys,
@@ -412,6 +411,7 @@ def strip_kernel(
     segment_tiles,
     group_blocks,
     chunk,
+    words,
     epsilon,
     slope,
     KIND: tl.constexpr,
@@ -428,8 +428,8 @@ def strip_kernel(
     """Packed keys of all rows and columns, and FIXED sums, see `results.py`.
 
     image, text, width: operands of `product_tile`. target, image_ids, text_ids: as in `Pairing`;
-    target_ranges, row_ranges, column_ranges: their ranges, see `needs_mask`. batch_stats float32
-    [3, parts]. row_keys [rows], column_keys [columns]: int64, NOTHING before. With sums: row_sums
+    mixed, words: see `needs_mask`. batch_stats float32 [3, parts]. row_keys [rows], column_keys
+    [columns]: int64, NOTHING before. With sums: row_sums
     float32 [groups, rows], column_sums [segments, columns], row_tops, column_tops int64 likewise
     (linear kind only), row_counts, column_counts int32, zeros before; None otherwise.
 
@@ -460,14 +460,14 @@ def strip_kernel(
             for tile in range(strip_tiles):
                 row_start = first_row + tile * BLOCK_ROWS
                 row = row_start + tl.arange(0, BLOCK_ROWS)
+                # Ahead of the product, so that the bits are there when it is.
+                masked = special | needs_mask(
+                    row_start, column_start, rows, columns, mixed, words, BLOCK_ROWS, BLOCK_COLUMNS
+                )
                 shape = (rows, columns, width, image_stride, text_stride)
                 score = product_tile(
                     image, text, row_start, column_start, shape, DESCRIPTORS, SPLIT, PRECISION,
                     UPCAST, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_WIDTH,
-                )  # fmt: skip
-                masked = special | needs_mask(
-                    row_start, column_start, rows, columns, target_ranges, row_ranges,
-                    column_ranges, BLOCK_ROWS, BLOCK_COLUMNS,
                 )  # fmt: skip
                 if masked:
                     score = exclude(
@@ -506,7 +506,7 @@ def strip_wants(image: Tensor, query: MiningQuery) -> Wants:
     return Wants(
         aligned=True,
         split=image.dtype == torch.float32 and query.precision == "high",
-        ranges=True,
+        mixed=True,
         counts=query.kind != "none",
     )
 
@@ -538,7 +538,7 @@ def mine_strips(
     strip_kernel[(min(programs, plan.segments * plan.groups),)](
         *operands_of(prepared.operands, tile),
         *pairing,
-        *(prepared.target_ranges, prepared.row_ranges, prepared.column_ranges),
+        prepared.mixed,
         prepared.batch_stats,
         *(result.rows.keys, result.columns.keys),
         *(result.rows.sums, result.columns.sums),
@@ -546,7 +546,7 @@ def mine_strips(
         *(result.rows.tops, result.columns.tops),
         *(image.shape[0], text.shape[0], width, image.stride(0), text.stride(0)),
         prepared.batch_stats.shape[1],
-        *(plan.segment_tiles, plan.group_blocks, plan.chunk),
+        *(plan.segment_tiles, plan.group_blocks, plan.chunk, prepared.mask_words),
         query.epsilon,
         max(query.slope, LEAST_SLOPE),
         **strip_constants(tile, image.dtype, query.kind, split, upcast),

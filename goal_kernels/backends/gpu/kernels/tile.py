@@ -47,7 +47,7 @@ from goal_kernels.backends.gpu.kernels.common import (
     pack,
     read_threshold,
 )
-from goal_kernels.backends.gpu.kernels.product import own_column
+from goal_kernels.backends.gpu.kernels.masks import own_column
 from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Prepared, Side, Wants
 
 
