@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from mining_literal import Anchor
+from sum_units import as_final, from_fields, linear_scale
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
 from goal_kernels.backends.gpu.configs import StripTile
 from goal_kernels.backends.gpu.kernels.resum import resum
 from goal_kernels.backends.gpu.kernels.strip import mine_strips
-from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Operands, Prepared
+from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Operands, Prepared, Side
 
 NOTHING = -(2**63)
 LOG2_E = 1.0 / math.log(2.0)
@@ -48,27 +49,32 @@ class Run(NamedTuple):
         wanted: list[Tensor | None] = []
         for keys, sums, counts, tops, _ in self.result[:2]:
             wanted += [keys, counts]
-            # Sums that were made again have one part and no ties to leave out.
+            # Sums that were made again have one field and no ties to leave out.
             again = sums is not None and wide(self)
             wanted += [sums[:1]] if again else [sums, tops]
         return [t for t in wanted if t is not None]
 
 
 def prepared(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Prepared:
-    """Padded operands, batch_stats in two parts, empty keys, zero counts and mixed blocks."""
+    """Padded operands, batch_stats in two parts, empty keys, sums of nothing and mixed blocks."""
     operands = [padded(split(x) if query.split else x[None]) for x in (image, text)]
     lengths = [x.float().norm(dim=1).max() for x in (image, text)]
     lowest = torch.tensor([math.inf, query.threshold], device=image.device)
     batch_stats = torch.stack([lowest, *(torch.stack([x * 0.5, x]) for x in lengths)])
-    sides = [x.new_empty(len(x), dtype=torch.int64) for x in (image, text)]
-    counts = [torch.zeros_like(s, dtype=torch.int32) for s in sides]
+    sides = [Side.empty(x, query.kind) for x in (image, text)]
+    for side in sides:
+        for started in (side.keys, side.tops):
+            if started is not None:
+                started.fill_(NOTHING)
+        for started in (side.sums, side.counts):
+            if started is not None:
+                started.zero_()
     blocks = mixed(pairing, len(image), len(text))
     width = operands[0].shape[1] // (2 if query.split else 1)
     return Prepared(
         *(image, text, Operands(*operands, width), None),
         batch_stats.float(),
-        *(s.fill_(NOTHING) for s in sides),
-        *(counts if query.kind != "none" else (None, None)),
+        *sides,
         torch.zeros(1, dtype=torch.int32, device=image.device),
         None if blocks is None else blocks.to(image.device),
     )
@@ -122,26 +128,26 @@ def anchors(run: Run, rows: bool) -> list[Anchor]:
     decoded = [unpacked(key) for key in keys]
     if run.query.kind == "none":
         return [(value, index, 0.0, 0) for value, index in decoded]
-    parts, counts, tops = side.sums, side.counts.tolist(), side.tops
+    counts, tops = side.counts.tolist(), side.tops
+    if wide(run):
+        sums = as_final(side.sums).tolist()
+    else:
+        scale = linear_scale(bound(run), run.query.threshold)
+        fields = side.sums.T.tolist()
+        sums = [from_fields(anchor, run.query.kind, scale) for anchor in fields]
     found = []
     for anchor, (value, index) in enumerate(decoded):
-        ties = 1
-        if tops is not None:
-            entries = tops[:, anchor].tolist()
-            ties = sum(e & 0xFFFFFFFF for e in entries if e >> 32 == keys[anchor] >> 32)
-        part = parts[:, anchor].double().tolist()
-        found.append((value, index, *read_sums(run, value, counts[anchor], part, ties)))
+        top = keys[anchor] if tops is None else int(tops[anchor])
+        ties = 1 if tops is None else (top & 0xFFFFFFFF) * (top >> 32 == keys[anchor] >> 32)
+        found.append((value, index, *read_sums(run, value, counts[anchor], sums[anchor], ties)))
     return found
 
 
-def read_sums(
-    run: Run, value: float, count: int, parts: list[float], ties: int
-) -> tuple[float, int]:
-    """Sum and count of one anchor, from its FIXED sums and maximum."""
+def read_sums(run: Run, value: float, count: int, total: float, ties: int) -> tuple[float, int]:
+    """Sum and count of one anchor, from its FIXED sum and maximum."""
     kind, threshold, beta = run.query[:3]
     if wide(run):
-        return parts[0], count
-    total = math.fsum(parts)
+        return total, count
     reached = value >= threshold
     if kind == "linear":
         total = count * (value - threshold) - total
@@ -155,11 +161,15 @@ def read_sums(
 def wide(run: Run) -> bool:
     """`batch_stats.wide_range`."""
     kind, threshold, beta = run.query[:3]
-    bound = (run.batch.batch_stats[1].max() * run.batch.batch_stats[2].max()).item()
-    threshold = float(torch.tensor(threshold, dtype=torch.float32))
+    threshold, most = float(torch.tensor(threshold, dtype=torch.float32)), bound(run)
     if kind == "linear":
-        return not (bound - threshold <= 64 * bound and bound < 1e38)
-    return not (beta * (bound - threshold) < 66.0 and bound < 1e38)
+        return not (most - threshold <= 64 * most and most < 1e38)
+    return not (beta * (most - threshold) < 66.0 and most < 1e38)
+
+
+def bound(run: Run) -> float:
+    """`batch_stats.read_bound`."""
+    return (run.batch.batch_stats[1].max() * run.batch.batch_stats[2].max()).item()
 
 
 def unpacked(packed: int) -> tuple[float, int]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from mining_literal import CASES, Case, full_pairing, whole_numbers
+from sum_units import FIELDS
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
@@ -30,7 +31,7 @@ from goal_kernels.backends.gpu.kernels.common import (  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 NOTHING = -(2**63)
-EVERYTHING = Wants(aligned=True, split=True, mixed=True, counts=True)
+EVERYTHING = Wants(aligned=True, split=True, mixed=True, sums="linear")
 FLOAT32_EPS = torch.finfo(torch.float32).eps
 
 
@@ -61,6 +62,11 @@ def run(
         return Outcome(prepare(image, text, pairing, wants, positive, scales), positive)
 
 
+def tensors(prepared: Prepared) -> list[Tensor]:
+    """What mining kernels add to, and what they mask by."""
+    return [*prepared.rows[:4], *prepared.columns[:4], prepared.ticket, prepared.mixed]
+
+
 def random_rows(rows: int, width: int, seed: int, device) -> Tensor:
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)).to(device)
 
@@ -76,7 +82,8 @@ def test_exact_data(backend, device, nan_filled_memory, case: Case, paired: bool
     image = whole_numbers(case.rows, case.width, torch.float32, 31).to(device)
     text = whole_numbers(case.columns, case.width, torch.float32, 32).to(device)
     target = full_pairing(case)[0] if paired else None
-    found = run(image, text, Pairing(target), Wants(counts=True))
+    kind = "exponential" if paired else "linear"
+    found = run(image, text, Pairing(target), Wants(sums=kind))
     truth = positives_literally(
         image, text, list(range(case.rows)) if target is None else target.tolist()
     )
@@ -85,10 +92,12 @@ def test_exact_data(backend, device, nan_filled_memory, case: Case, paired: bool
     lengths = [x.double().norm(dim=1).max().item() for x in (image, text)]
     assert found.lengths == pytest.approx(lengths, rel=2 * FLOAT32_EPS, abs=0)
     prepared = found.prepared
-    assert prepared.row_keys.tolist() == [NOTHING] * case.rows
-    assert prepared.column_keys.tolist() == [NOTHING] * case.columns
-    assert prepared.row_counts.tolist() == [0] * case.rows
-    assert prepared.column_counts.tolist() == [0] * case.columns
+    for side, length in ((prepared.rows, case.rows), (prepared.columns, case.columns)):
+        assert side.keys.tolist() == [NOTHING] * length
+        assert side.counts.tolist() == [0] * length
+        assert side.sums.tolist() == [[0] * length] * FIELDS[kind]
+        assert (side.tops is None) == paired
+        assert paired or side.tops.tolist() == [NOTHING] * length
     assert prepared.ticket.tolist() == [0]
     assert prepared.operands.image is image
     assert prepared.operands.text is text
@@ -121,7 +130,7 @@ def test_any_number_of_programs_gives_the_same(
     assert torch.equal(free.smallest, bound.smallest)
     assert free.lengths == bound.lengths
     assert torch.equal(free.positive, bound.positive)
-    for one, other in zip(free.prepared[6:], bound.prepared[6:], strict=True):
+    for one, other in zip(tensors(free.prepared), tensors(bound.prepared), strict=True):
         assert torch.equal(one, other)
     for one, other in zip(free.prepared.operands[:2], bound.prepared.operands[:2], strict=True):
         assert torch.equal(one, other)

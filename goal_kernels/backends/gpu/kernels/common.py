@@ -46,7 +46,7 @@ def decode(key):
 
 
 COUNTS = (
-    *("parts", "row_parts", "column_parts", "segment_tiles", "group_blocks", "chunk", "segments"),
+    *("parts", "row_parts", "column_parts", "segment_tiles", "chunk", "segments"),
     *("steps", "skipped", "batch", "length", "words"),
 )
 """Arguments that Triton must not specialise. They vary with the batch: compiling a kernel anew

@@ -31,7 +31,7 @@ from goal_kernels.backends.gpu.kernels.common import (
     row_pointers,
 )
 from goal_kernels.backends.gpu.kernels.masks import store_mixed
-from goal_kernels.backends.gpu.records import Operands, Prepared, Wants
+from goal_kernels.backends.gpu.records import Operands, Prepared, Side, Wants
 from goal_kernels.constants import SHORTEST_LENGTH
 
 
@@ -58,11 +58,18 @@ def _row_scale(length, shortest):
 
 
 @triton.jit
-def _start_row(keys, counts, row, inside):
-    """No negative yet, none counted; counts: None: no counters."""
-    tl.store(keys + row, tl.zeros_like(row).to(tl.int64) + NOTHING, mask=inside)
+def _start_row(side, row, inside, length, FIELDS: tl.constexpr):
+    """No negative yet, none counted. side: keys, sums, counts, tops; all but keys may be None."""
+    keys, sums, counts, tops = side
+    zero = tl.zeros_like(row)
+    nothing = zero.to(tl.int64) + NOTHING
+    tl.store(keys + row, nothing, mask=inside)
     if counts is not None:
-        tl.store(counts + row, tl.zeros_like(row), mask=inside)
+        tl.store(counts + row, zero, mask=inside)
+    for field in tl.static_range(FIELDS):
+        tl.store(sums + tl.cast(length, tl.int64) * field + row, zero.to(tl.int64), mask=inside)
+    if tops is not None:
+        tl.store(tops + row, nothing, mask=inside)
 
 
 @triton.jit
@@ -113,8 +120,12 @@ def prepare_kernel(
     batch_stats,
     row_keys,
     column_keys,
+    row_sums,
+    column_sums,
     row_counts,
     column_counts,
+    row_tops,
+    column_tops,
     ticket,
     image_operand,
     text_operand,
@@ -128,17 +139,18 @@ def prepare_kernel(
     text_stride,
     shortest,
     words,
+    FIELDS: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Positives, scales, batch_stats, empty keys, zeroed counters, operands, mixed blocks.
+    """Positives, scales, batch_stats, empty keys and sums, operands, mixed blocks.
 
     image [rows, width], text [columns, width]: unit stride along width. target, image_ids, text_ids
     as in `Pairing`. positive float32 [rows]; row_keys, column_keys: int64; ticket: int32 [1].
 
-    Written if not None: scales float32 [rows + columns], which asks for
-    normalised rows; row_counts, column_counts int32; image_operand, text_operand: copies to mine
-    from, see `copy_rows`, rows `pitch` apart; mixed: see `store_mixed`.
+    Written if not None: scales float32 [rows + columns], which asks for normalised rows; sums with
+    FIELDS fields, counts, tops: FIXED sums, see `results.py`; image_operand, text_operand: copies
+    to mine from, see `copy_rows`, rows `pitch` apart; mixed: see `store_mixed`.
     """
     program = tl.program_id(0)
     programs = tl.num_programs(0)
@@ -156,7 +168,8 @@ def prepare_kernel(
             row = block * ROWS + tl.arange(0, ROWS)
             inside = row < rows
             pointers = row_pointers(image, row, image_stride)
-            _start_row(row_keys, row_counts, row, inside)
+            side = (row_keys, row_sums, row_counts, row_tops)
+            _start_row(side, row, inside, rows, FIELDS)
             length = row_lengths(pointers, inside, width, WIDTH)
             score = _positives(
                 pointers, length, row, inside, texts, shape, scales is not None, WIDTH
@@ -169,7 +182,8 @@ def prepare_kernel(
             row = (block - image_blocks) * ROWS + tl.arange(0, ROWS)
             inside = row < columns
             pointers = row_pointers(text, row, text_stride)
-            _start_row(column_keys, column_counts, row, inside)
+            side = (column_keys, column_sums, column_counts, column_tops)
+            _start_row(side, row, inside, columns, FIELDS)
             length = row_lengths(pointers, inside, width, WIDTH)
             length = _finish_row(
                 pointers, length, row, inside, text_scales, text_operand, shape, WIDTH
@@ -199,23 +213,18 @@ def prepare(
         positive: float32, gets similarities of the positive pairs in its first N elements.
         scales: float32 [N + M], gets what normalises the rows and asks for it; None otherwise.
     """
-    rows, columns = image.shape[0], text.shape[0]
-    keys = image.new_empty(rows + columns, dtype=torch.int64)
-    counters = image.new_empty(1 + (rows + columns) * wants.counts, dtype=torch.int32)
     prepared = Prepared(
         image,
         text,
         _operands(image, text, wants, scales is not None),
         scales,
         _batch_stats(image, text),
-        keys[:rows],
-        keys[rows:],
-        counters[1 : 1 + rows] if wants.counts else None,
-        counters[1 + rows :] if wants.counts else None,
-        counters[:1],
+        Side.empty(image, wants.sums),
+        Side.empty(text, wants.sums),
+        image.new_empty(1, dtype=torch.int32),
         _mixed(image, text, pairing) if wants.mixed else None,
     )
-    _launch(prepared, pairing, positive)
+    _launch(prepared, pairing, positive, configs.SUM_FIELDS[wants.sums])
     return prepared
 
 
@@ -258,7 +267,7 @@ def _mixed(image: Tensor, text: Tensor, pairing: Pairing) -> Tensor | None:
     return image.new_empty((blocks[0], words), dtype=torch.int32)
 
 
-def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
+def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor, fields: int) -> None:
     image, text, operands = prepared.image, prepared.text, prepared.operands
     copied = operands.image is not image
     prepare_kernel[(prepared.batch_stats.shape[1],)](
@@ -270,10 +279,10 @@ def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
         positive,
         prepared.scales,
         prepared.batch_stats,
-        prepared.row_keys,
-        prepared.column_keys,
-        prepared.row_counts,
-        prepared.column_counts,
+        *(prepared.rows.keys, prepared.columns.keys),
+        *(prepared.rows.sums, prepared.columns.sums),
+        *(prepared.rows.counts, prepared.columns.counts),
+        *(prepared.rows.tops, prepared.columns.tops),
         prepared.ticket,
         operands.image if copied else None,
         operands.text if copied else None,
@@ -287,6 +296,7 @@ def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
         text.stride(0),
         SHORTEST_LENGTH,
         prepared.mask_words,
+        FIELDS=fields,
         **row_block(image.shape[1]),
         num_warps=WARPS,
         **LAUNCH_OPTIONS,
