@@ -35,9 +35,8 @@ void bind_mine(py::module_& module) {
       .address("target", &S::target)
       .address("image_ids", &S::image_ids)
       .address("text_ids", &S::text_ids)
-      .address("target_ranges", &S::target_ranges)
-      .address("image_ranges", &S::image_ranges)
-      .address("text_ranges", &S::text_ranges)
+      .address("mixed", &S::mixed)
+      .value("mask_words", &S::mask_words)
       .address("batch_stats", &S::batch_stats)
       .value("parts", &S::parts)
       .value("epsilon", &S::epsilon)
@@ -116,8 +115,6 @@ py::dict shape_of(std::int64_t rows, std::int64_t columns, int width, bool split
   result["items"] = shape.items();
   result["segment_tiles"] = shape.segment_tiles;
   result["group_blocks"] = shape.group_blocks;
-  result["row_parts"] = mine_row_parts(columns);
-  result["column_parts"] = mine_column_parts(rows, columns);
   return result;
 }
 
@@ -184,8 +181,6 @@ void bind_cuda(py::module_& root) {
 #if defined(GOAL_KERNELS_EMULATION)
   bind_model(module);
 #endif
-  module.def("mine_row_parts", &mine_row_parts);
-  module.def("mine_column_parts", &mine_column_parts);
   module.attr("BOUND_UNIT") = kBoundUnit;
   module.attr("BOUND_FIELDS") = int{kBoundFields};
 }

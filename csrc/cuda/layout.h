@@ -17,7 +17,6 @@ constexpr int kSlots = kRingSlots + kResidentSlots;  // the ring's first
 constexpr int kConsumers = 2;      // warpgroups that multiply, one after the other
 constexpr int kConsumerWarps = 4;          // of a warpgroup
 constexpr int kMostTiles = 64;  // of a segment
-constexpr int kPartsPerSegment = kConsumers * kConsumerWarps;
 
 // --- Fragments: accumulators of two wgmma m64n128k16, 128 registers a thread -------------------------------
 //

@@ -2,7 +2,7 @@
 // until the pass ends. `score` holds 4 row slices times 32 indices, see layout.h.
 #pragma once
 
-#include "batch_stats.h"
+#include "fixed_sums.h"
 #include "mine_columns.h"
 #include "mine_masks.h"
 
@@ -33,13 +33,14 @@ class MineEpilogue {
   static constexpr bool kSums = kKind != MineKind::kNone;
   static constexpr bool kLinear = kKind == MineKind::kLinear;
 
-  GOAL_KERNELS_WARP MineEpilogue(const MineArguments& arguments, const MineShape& shape, int consumer, int warp)
-      : arguments_(arguments), shape_(shape), consumer_(consumer), warp_(warp) {
+  GOAL_KERNELS_WARP MineEpilogue(const MineArguments& arguments, const MineShape& shape, int, int warp)
+      : arguments_(arguments), shape_(shape), warp_(warp) {
     const BatchStats stats = read_batch_stats<Warp>(arguments.batch_stats, arguments.parts, arguments.epsilon);
     special_ = is_special(stats);
     // Nothing reaches NaN: where sums must not start at the threshold there are none.
     const bool wide = wide_range(stats, kLinear, arguments.slope);
     threshold_ = wide ? NAN : stats.threshold;
+    if constexpr (kLinear) scale_ = linear_scale(stats);
   }
 
   GOAL_KERNELS_WARP void begin_pass(const Item&, int) { columns_.start(); }
@@ -59,12 +60,11 @@ class MineEpilogue {
     const Float best = row_maxima(score, lane);
     columns_.add_scores(score, tile);
     raise_rows(score, lane, best, row, known, inside, block);
-    if constexpr (kSums) add_sums(score, lane, best, row, inside, item, block);
+    if constexpr (kSums) add_sums(score, lane, best, row, inside);
   }
 
   GOAL_KERNELS_WARP void finish_pass(const Item& item, int block) {
     const Int lane = lane_anew<Warp>();
-    const int part = (item.segment * kConsumers + consumer_) * kConsumerWarps + warp_;
     GOAL_KERNELS_UNROLL
     for (int k = 0; k < kOwnColumns; ++k) {
       const Int column = fragment_column<Int>(lane, own_index(lane, k)) + block * kTile;
@@ -74,23 +74,25 @@ class MineEpilogue {
       const Int key = moved_key<Warp>(top.value);
       raise_keys<Warp>(arguments_.column_keys, column, known, key, top.row, inside);
       if constexpr (kSums) {
-        const Long place = convert<std::int64_t>(column) + part * shape_.columns;
-        store(arguments_.column_sums, place, columns_.total(k), inside);
         const Int count = columns_.count(k);
-        atomic_add(arguments_.column_counts, column, count, inside & (count > 0));
-        if constexpr (kLinear) {
-          const Int ties = select(top.value >= threshold_, top.ties, Int(0));
-          store(arguments_.column_tops, place, pack_top(key, ties), inside);
-        }
+        const Mask counted = inside & (count > 0);
+        add_totals<Warp, kLinear>(arguments_.column_sums, column, shape_.columns, columns_.total(k), scale_, counted);
+        atomic_add(arguments_.column_counts, column, count, counted);
+        if constexpr (kLinear) raise_tops(arguments_.column_tops, column, key, top.ties, counted);
       }
     }
   }
 
  private:
-  // kNothing where there is no similarity.
-  static GOAL_KERNELS_WARP Long pack_top(Int key, Int ties) {
+  // The larger key wins, numbers of equal keys add up: in any order.
+  static GOAL_KERNELS_WARP void raise_tops(std::int64_t* tops, Int anchor, Int key, Int ties, Mask inside) {
     const auto high = convert<std::uint64_t>(convert<std::uint32_t>(key)) << 32;
-    return convert<std::int64_t>(high | convert<std::uint64_t>(convert<std::uint32_t>(ties)));
+    const Long top = convert<std::int64_t>(high | convert<std::uint64_t>(convert<std::uint32_t>(ties)));
+    const auto merged = [](std::int64_t known, std::int64_t fresh) {
+      const bool same = (known >> 32) == (fresh >> 32);
+      return same ? known + (fresh & 0xffffffff) : known > fresh ? known : fresh;
+    };
+    atomic_change(tops, anchor, top, inside, merged);
   }
 
   // The maximum of every lane's own row.
@@ -140,42 +142,43 @@ class MineEpilogue {
       return select(reached, exp2_positive(above * arguments_.slope), Float(0.0f));
   }
 
-  // Sums over the tile of what reaches the threshold: those of rows are written, those of columns kept.
-  GOAL_KERNELS_WARP void add_sums(const Scores& score, Int lane, Float best, Int row, Mask inside, const Item& item,
-                                  int block) {
-    Float total = 0.0f;
-    Int count = 0, ties = 0;
-    if (any(best >= threshold_)) {
-      if constexpr (kLinear) ties = select(best >= threshold_, row_ties(score, lane, best), Int(0));
-      Float row_totals[kRowSlices];
-      GOAL_KERNELS_UNROLL
-      for (int slice = 0; slice < kRowSlices; ++slice) row_totals[slice] = 0.0f;
-      Bytes row_counts = 0u;  // a byte for each row slice
-      Bytes column_counts[kIndices / 4];  // a byte for each index
-      GOAL_KERNELS_UNROLL
-      for (int w = 0; w < kIndices / 4; ++w) column_counts[w] = 0u;
-      const auto column_total = [&](int index) {
-        Float sum = 0.0f;
-        GOAL_KERNELS_UNROLL
-        for (int slice = 0; slice < kRowSlices; ++slice) {
-          const Float above = score[fragment_register(slice, index)] - threshold_;
-          const Mask reached = above >= 0.0f;
-          const Float value = term(above, reached);
-          sum += value;
-          row_totals[slice] += value;
-          row_counts += select(reached, Bytes(1u << 8 * slice), Bytes(0u));
-          column_counts[index / 4] += select(reached, Bytes(1u << 8 * (index % 4)), Bytes(0u));
-        }
-        return sum;
-      };
-      Float column_totals[kOwnColumns];
-      GOAL_KERNELS_UNROLL
-      for (int k = 0; k < kOwnColumns; ++k) column_totals[k] = meet_columns<Sum>(lane, k, column_total);
-      columns_.add_sums(column_totals, meet_counts(lane, column_counts));
-      total = meet_slices<Sum>(lane, row_totals);
-      count = own_byte<Warp>(lane, row_counts);
+  // Sums over the tile of what reaches the threshold: those of rows are added, those of columns kept.
+  GOAL_KERNELS_WARP void add_sums(const Scores& score, Int lane, Float best, Int row, Mask inside) {
+    if (!any(best >= threshold_)) return;
+    if constexpr (kLinear) {
+      const Mask reached = inside & (best >= threshold_);
+      raise_tops(arguments_.row_tops, row, moved_key<Warp>(best), row_ties(score, lane, best), reached);
     }
-    write_rows(total, count, ties, best, row, inside, item, block);
+    Float row_totals[kRowSlices];
+    GOAL_KERNELS_UNROLL
+    for (int slice = 0; slice < kRowSlices; ++slice) row_totals[slice] = 0.0f;
+    Bytes row_counts = 0u;  // a byte for each row slice
+    Bytes column_counts[kIndices / 4];  // a byte for each index
+    GOAL_KERNELS_UNROLL
+    for (int w = 0; w < kIndices / 4; ++w) column_counts[w] = 0u;
+    const auto column_total = [&](int index) {
+      Float sum = 0.0f;
+      GOAL_KERNELS_UNROLL
+      for (int slice = 0; slice < kRowSlices; ++slice) {
+        const Float above = score[fragment_register(slice, index)] - threshold_;
+        const Mask reached = above >= 0.0f;
+        const Float value = term(above, reached);
+        sum += value;
+        row_totals[slice] += value;
+        row_counts += select(reached, Bytes(1u << 8 * slice), Bytes(0u));
+        column_counts[index / 4] += select(reached, Bytes(1u << 8 * (index % 4)), Bytes(0u));
+      }
+      return sum;
+    };
+    Float column_totals[kOwnColumns];
+    GOAL_KERNELS_UNROLL
+    for (int k = 0; k < kOwnColumns; ++k) column_totals[k] = meet_columns<Sum>(lane, k, column_total);
+    columns_.add_sums(column_totals, meet_counts(lane, column_counts));
+    const Int count = own_byte<Warp>(lane, row_counts);
+    const Mask counted = inside & (count > 0);
+    add_totals<Warp, kLinear>(arguments_.row_sums, row, shape_.rows, meet_slices<Sum>(lane, row_totals), scale_,
+                              counted);
+    atomic_add(arguments_.row_counts, row, count, counted);
   }
 
   // Word (lane & 28) / 4 of 8, over the lanes of a column.
@@ -201,29 +204,13 @@ class MineEpilogue {
     return own_byte<Warp>(lane, ties);
   }
 
-  // Adds to what this warp wrote for earlier blocks of the group.
-  GOAL_KERNELS_WARP void write_rows(Float total, Int count, Int ties, Float best, Int row, Mask inside,
-                                    const Item& item, int block) {
-    const Long place = convert<std::int64_t>(row) + item.group * shape_.rows;
-    const Mask later = inside & Mask(block != item.first_block);
-    store(arguments_.row_sums, place, total + load(arguments_.row_sums, place, later, 0.0f), inside);
-    atomic_add(arguments_.row_counts, row, count, inside & (count > 0));
-    if constexpr (kLinear) {
-      const Int key = moved_key<Warp>(best);
-      const Long known = load(arguments_.row_tops, place, later, kNothing);
-      const Long fresh = pack_top(key, ties);
-      const Long both = known + convert<std::int64_t>(ties);
-      const Mask same_key = Keys<Warp>::key_of(known) == key;
-      store(arguments_.row_tops, place, select(same_key, both, maximum(known, fresh)), inside);
-    }
-  }
-
   const MineArguments& arguments_;
   const MineShape& shape_;
-  int consumer_, warp_;
+  int warp_;
   bool special_;
   bool masked_;      // the tile under way
   float threshold_;  // NaN: no sums
+  float scale_ = 0.0f;
   Columns<Warp, kKind> columns_;
 };
 

@@ -12,26 +12,15 @@
 
 namespace goal_kernels::cuda {
 
-// int64 [2, blocks] ranges of two blocks share a value, perhaps.
-GOAL_KERNELS_BOTH bool ranges_meet(std::int64_t low, std::int64_t high, std::int64_t other_low,
-                                   std::int64_t other_high) {
-  return low <= other_high && other_low <= high;
-}
-
 // Whether the tile may hold anything that is no finite negative. special: see `is_special`.
 GOAL_KERNELS_BOTH bool needs_mask(const MineArguments& arguments, const MineShape& shape, bool special, int tile,
                                   int block) {
-  const std::int64_t column = std::int64_t{block} * kTile;
-  if (special || (tile + 1) * std::int64_t{kTile} > shape.rows || column + kTile > shape.columns) return true;
-  if (arguments.target == nullptr) {
-    if (tile == block) return true;
-  } else if (ranges_meet(arguments.target_ranges[tile], arguments.target_ranges[shape.tiles + tile], column,
-                         column + kTile - 1)) {
+  if (special || (tile + 1) * std::int64_t{kTile} > shape.rows || (block + 1) * std::int64_t{kTile} > shape.columns)
     return true;
-  }
-  return arguments.image_ids != nullptr &&
-         ranges_meet(arguments.image_ranges[tile], arguments.image_ranges[shape.tiles + tile],
-                     arguments.text_ranges[block], arguments.text_ranges[shape.blocks + block]);
+  if (arguments.mixed == nullptr) return tile == block;
+  const int bit = block % (32 * arguments.mask_words);
+  const std::int32_t word = arguments.mixed[std::int64_t{tile} * arguments.mask_words + bit / 32];
+  return (word >> bit % 32 & 1) != 0;
 }
 
 template <typename Warp>

@@ -10,7 +10,7 @@ namespace {
 
 // What the cut balances the work for. The grid may be any other; only the tail would be longer.
 constexpr std::int64_t kMultiprocessors = 132;
-constexpr int kMostGroups = 64;           // parts of a row's sum
+constexpr int kMostGroups = 64;
 constexpr std::int64_t kChunkBytes = 8 << 20;  // rows that are live at a time; both halves of the L2 hold them
 
 template <class Int>
@@ -51,12 +51,6 @@ MineShape mine_shape(std::int64_t rows, std::int64_t columns, int width, bool sp
   shape.chunk_segments = static_cast<int>(
       std::clamp<std::int64_t>(kChunkBytes / segment_bytes, 1, shape.segments));
   return shape;
-}
-
-std::int64_t mine_row_parts(std::int64_t columns) { return mine_shape(1, columns, kSlice, false).groups; }
-
-std::int64_t mine_column_parts(std::int64_t rows, std::int64_t columns) {
-  return std::int64_t{kPartsPerSegment} * mine_shape(rows, columns, kSlice, false).segments;
 }
 
 }  // namespace goal_kernels::cuda

@@ -109,6 +109,28 @@ template <typename Index>
 GOAL_KERNELS_WARP void atomic_add(std::int32_t* base, Index index, std::int32_t value, bool mask) {
   if (mask) atomicAdd(base + index, value);
 }
+template <typename Index>
+GOAL_KERNELS_WARP void atomic_add(std::int64_t* base, Index index, std::int64_t value, bool mask) {
+  if (mask) atomicAdd(reinterpret_cast<unsigned long long*>(base + index), static_cast<unsigned long long>(value));
+}
+// base[index] = change(base[index]), at once. Of a change that leaves the value alone nothing is written.
+template <typename Index, typename Change>
+GOAL_KERNELS_WARP void atomic_change(std::int64_t* base, Index index, std::int64_t value, bool mask, Change change) {
+  auto* word = reinterpret_cast<unsigned long long*>(base + index);
+  std::int64_t known = mask ? __ldcg(base + index) : 0;
+  bool left = mask;
+  GOAL_KERNELS_KEEP_LOOP
+  while (__any_sync(kAllLanes, left)) {
+    const std::int64_t wanted = change(known, value);
+    left = left && wanted != known;
+    if (left) {
+      const auto before = static_cast<std::int64_t>(
+          atomicCAS(word, static_cast<unsigned long long>(known), static_cast<unsigned long long>(wanted)));
+      left = before != known;
+      known = before;
+    }
+  }
+}
 // Reads what another warp of the same launch wrote, past this multiprocessor's own cache.
 template <typename T, typename Index>
 GOAL_KERNELS_WARP T load_shared_result(const T* base, Index index, bool mask, same<T> other) {
@@ -298,11 +320,16 @@ void atomic_max(std::int64_t* base, const Lanes<Index>& index, const Lanes<std::
   for (int i = 0; i < kWarpLanes; ++i)
     if (mask[i] && base[index[i]] < value[i]) base[index[i]] = value[i];
 }
-template <typename Index>
-void atomic_add(std::int32_t* base, const Lanes<Index>& index, const Lanes<std::int32_t>& value,
-                const Lanes<bool>& mask) {
+template <typename T, typename Index>
+void atomic_add(T* base, const Lanes<Index>& index, const same<Lanes<T>>& value, const Lanes<bool>& mask) {
   for (int i = 0; i < kWarpLanes; ++i)
     if (mask[i]) base[index[i]] += value[i];
+}
+template <typename Index, typename Change>
+void atomic_change(std::int64_t* base, const Lanes<Index>& index, const Lanes<std::int64_t>& value,
+                   const Lanes<bool>& mask, Change change) {
+  for (int i = 0; i < kWarpLanes; ++i)
+    if (mask[i]) base[index[i]] = change(base[index[i]], value[i]);
 }
 template <typename T, typename Index>
 Lanes<T> load_shared_result(const T* base, const Lanes<Index>& index, const Lanes<bool>& mask, T other) {

@@ -1,6 +1,6 @@
 """Calls of the Hopper mining kernel, emulated or on a GPU, and what its raw results mean.
 
-The kernel wants positives, lengths and ranges that another kernel prepares and leaves sums that a
+The kernel wants positives, lengths and masks that another kernel prepares and leaves sums that a
 third one finishes; both are done here in float64, sharing no code with them.
 """
 
@@ -10,6 +10,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from sum_units import FIELDS, from_fields, linear_scale
 from torch import Tensor
 
 from goal_kernels import native
@@ -19,8 +20,8 @@ Anchor = tuple[float, int, float, int]
 Pairing = tuple[Tensor | None, Tensor | None, Tensor | None]
 """target, image_ids, text_ids"""
 
-RUN = 128
-INPUTS = ("target", "image_ids", "text_ids", "target_ranges", "image_ranges", "text_ranges")
+TILE = 128
+INPUTS = ("target", "image_ids", "text_ids", "mixed")
 NO_PAIRING: Pairing = (None, None, None)
 NOTHING = -(2**63)
 MAGNITUDE = 0x7FFFFFFF
@@ -40,12 +41,16 @@ MAXIMA = Query()
 
 
 class Raw(NamedTuple):
-    """Outputs of one call, each (rows, columns); None: there are none of this kind."""
+    """Outputs of one call, each (rows, columns); None: there are none of this kind.
+
+    bound: no similarity is larger.
+    """
 
     keys: tuple[Tensor, Tensor]
     sums: tuple[Tensor, Tensor] | None
     counts: tuple[Tensor, Tensor] | None
     tops: tuple[Tensor, Tensor] | None
+    bound: float
 
 
 def aligned(matrix: Tensor) -> Tensor:
@@ -54,15 +59,19 @@ def aligned(matrix: Tensor) -> Tensor:
     return matrix.new_full((len(matrix), stride), math.nan)[:, : matrix.shape[1]].copy_(matrix)
 
 
-def ranges(values: Tensor | None, allowed: range | None = None) -> Tensor | None:
-    """int64 [2, runs]: smallest and largest of every run of 128, of those within `allowed`."""
-    if values is None:
+def mixed(pairing: Pairing, rows: int, columns: int) -> Tensor | None:
+    """int32 [tiles, words]: bits of the blocks of TILE columns in which a pair is no negative."""
+    target, image_ids, text_ids = pairing
+    if target is None and image_ids is None:
         return None
-    columns = []
-    for run in values.split(RUN):
-        kept = [v for v in run.tolist() if allowed is None or v in allowed]
-        columns.append((min(kept), max(kept)) if kept else (1, 0))
-    return torch.tensor(columns).T.contiguous()
+    own = torch.arange(rows) if target is None else target
+    none = own[:, None] == torch.arange(columns)
+    if image_ids is not None and text_ids is not None:
+        none |= image_ids[:, None] == text_ids
+    words = torch.zeros(-(-rows // TILE), -(-columns // (32 * TILE)), dtype=torch.int64)
+    for tile, block in set(zip(*(none.nonzero() // TILE).T.tolist(), strict=True)):
+        words[tile, block // 32] |= 1 << block % 32
+    return words.to(torch.int32)
 
 
 def batch_stats(image: Tensor, text: Tensor, query: Query) -> Tensor:
@@ -82,28 +91,27 @@ def call(
     device: str = "cpu",
     programs: int = 0,
 ) -> Raw:
-    """Run the kernel: `device` "cpu" emulates. Unwritten output is NaN, or odd."""
+    """Run the kernel: `device` "cpu" emulates."""
     kernels = native.load().cuda
     image, text = (aligned(m.to(device)) for m in (image, text))
-    target, image_ids, text_ids = pairing
-    limits = (ranges(target, range(len(text))), ranges(image_ids), ranges(text_ids))
-    inputs = [None if t is None else t.to(device) for t in (*pairing, *limits)]
+    blocks = mixed(pairing, len(image), len(text))
+    inputs = [None if t is None else t.to(device) for t in (*pairing, blocks)]
     batch = batch_stats(image.cpu(), text.cpu(), query).to(device)
     width = image.shape[1] // (2 if query.split else 1)
-    shape = kernels.mine_shape(len(image), len(text), width, query.split)
-    lengths = (len(image), len(text))
-    parts = (shape["row_parts"], shape["column_parts"])
 
-    def pair(value, dtype, parted=False):
-        sizes = zip(parts, lengths, strict=True) if parted else ((n,) for n in lengths)
-        return tuple(torch.full(size, value, dtype=dtype, device=device) for size in sizes)
+    def pair(value: int, *fields: int, dtype: torch.dtype = torch.int64) -> tuple[Tensor, Tensor]:
+        first, second = (
+            torch.full((*fields, len(x)), value, dtype=dtype, device=device) for x in (image, text)
+        )
+        return first, second
 
-    summed, linear = query.kind != "none", query.kind == "linear"
+    summed = query.kind != "none"
     raw = Raw(
-        pair(NOTHING, torch.int64),
-        pair(math.nan, torch.float32, True) if summed else None,
-        pair(0, torch.int32) if summed else None,
-        pair(12345, torch.int64, True) if linear else None,
+        pair(NOTHING),
+        pair(0, FIELDS[query.kind]) if summed else None,
+        pair(0, dtype=torch.int32) if summed else None,
+        pair(NOTHING) if query.kind == "linear" else None,
+        float(batch[1].max() * batch[2].max()),
     )
     mine = kernels.Mine()
     mine.image = (image.data_ptr(), len(image), image.stride(0))
@@ -112,8 +120,9 @@ def call(
     mine.width, mine.split = width, query.split
     mine.epsilon, mine.slope = 0.0, query.beta * math.log2(math.e)
     mine.parts, mine.programs = batch.shape[1], programs
+    mine.mask_words = 0 if blocks is None else blocks.shape[1]
     pointers = dict(zip(INPUTS, inputs, strict=True), batch_stats=batch)
-    for name, both in raw._asdict().items():
+    for name, both in zip(("keys", "sums", "counts", "tops"), raw, strict=False):
         pointers |= zip((f"row_{name}", f"column_{name}"), both or (), strict=False)
     for name, tensor in pointers.items():
         if tensor is not None:
@@ -122,7 +131,8 @@ def call(
         kernels.mine_emulated(mine)
     else:
         kernels.mine(mine, torch.cuda.current_stream().cuda_stream)
-    return Raw(*(None if both is None else tuple(t.cpu() for t in both) for both in raw))
+    results = (None if both is None else tuple(t.cpu() for t in both) for both in raw[:4])
+    return Raw(*results, raw.bound)
 
 
 def decoded(packed: int) -> tuple[float, int]:
@@ -144,12 +154,13 @@ def finished(raw: Raw, side: int, query: Query) -> list[Anchor]:
         value, index = decoded(packed)
         total, count = 0.0, 0
         if query.kind != "none":
-            total = math.fsum(raw.sums[side][:, k].tolist())
+            scale = linear_scale(raw.bound, query.threshold)
+            total = from_fields(raw.sums[side][:, k].tolist(), query.kind, scale)
             count = int(raw.counts[side][k])
             above = value - query.threshold
             if query.kind == "linear":
-                tops = raw.tops[side][:, k].tolist()
-                ties = sum(top & 0xFFFFFFFF for top in tops if top >> 32 == packed >> 32)
+                top = int(raw.tops[side][k])
+                ties = (top & 0xFFFFFFFF) * (top >> 32 == packed >> 32)
                 total = count * above - total if count else 0.0
                 count -= ties
             else:

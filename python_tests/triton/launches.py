@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
 from tools.aot.record import DEVICE, Recorder, imagined_gpu
@@ -34,12 +35,15 @@ class LaunchRecorder(Recorder):
     """Records what would be launched, in order.
 
     operators: torch's, by name; a lower bound of its launches, because one operator may launch
-    several kernels (a sort does).
+    several kernels (a sort does). peak: most bytes on DEVICE that tensors made inside took at a
+    time; what an operator takes for itself is not known.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.operators: list[str] = []
+        self.peak = 0
+        self._stored: dict[int, tuple[StorageWeakRef, int]] = {}
 
     @property
     def count(self) -> int:
@@ -59,7 +63,18 @@ class LaunchRecorder(Recorder):
         except NotImplementedError as error:  # What a device without data says.
             raise CaptureError(f"{operator}: {error}") from error
         self.record(operator, arguments, result)
+        self.note_memory(result)
         return result
+
+    def note_memory(self, made: Any) -> None:
+        """Take new tensors into account, and those that are gone."""
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and tensor.device == DEVICE:
+                storage = tensor.untyped_storage()
+                reference = StorageWeakRef(storage)
+                self._stored.setdefault(reference.cdata, (reference, storage.nbytes()))
+        self._stored = {k: v for k, v in self._stored.items() if not v[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._stored.values()))
 
     def record(self, operator: Any, arguments: Any, result: Any) -> None:
         """Note an operator that does something on the device."""

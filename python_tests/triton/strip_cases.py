@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from mining_literal import Anchor
+from sum_units import as_final, from_fields, linear_scale
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
 from goal_kernels.backends.gpu.configs import StripTile
 from goal_kernels.backends.gpu.kernels.resum import resum
 from goal_kernels.backends.gpu.kernels.strip import mine_strips
-from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Operands, Prepared
+from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Operands, Prepared, Side
 
 NOTHING = -(2**63)
 LOG2_E = 1.0 / math.log(2.0)
@@ -48,30 +49,34 @@ class Run(NamedTuple):
         wanted: list[Tensor | None] = []
         for keys, sums, counts, tops, _ in self.result[:2]:
             wanted += [keys, counts]
-            # Sums that were made again have one part and no ties to leave out.
+            # Sums that were made again have one field and no ties to leave out.
             again = sums is not None and wide(self)
             wanted += [sums[:1]] if again else [sums, tops]
         return [t for t in wanted if t is not None]
 
 
 def prepared(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Prepared:
-    """Padded operands, batch_stats in two parts, empty keys, zero counts and ranges."""
+    """Padded operands, batch_stats in two parts, empty keys, sums of nothing and mixed blocks."""
     operands = [padded(split(x) if query.split else x[None]) for x in (image, text)]
     lengths = [x.float().norm(dim=1).max() for x in (image, text)]
     lowest = torch.tensor([math.inf, query.threshold], device=image.device)
     batch_stats = torch.stack([lowest, *(torch.stack([x * 0.5, x]) for x in lengths)])
-    sides = [x.new_empty(len(x), dtype=torch.int64) for x in (image, text)]
-    counts = [torch.zeros_like(s, dtype=torch.int32) for s in sides]
-    ids = [None if x is None else ranges(x) for x in (pairing.image_ids, pairing.text_ids)]
-    targets = None if pairing.target is None else ranges(pairing.target, len(text))
+    sides = [Side.empty(x, query.kind) for x in (image, text)]
+    for side in sides:
+        for started in (side.keys, side.tops):
+            if started is not None:
+                started.fill_(NOTHING)
+        for started in (side.sums, side.counts):
+            if started is not None:
+                started.zero_()
+    blocks = mixed(pairing, len(image), len(text))
     width = operands[0].shape[1] // (2 if query.split else 1)
     return Prepared(
         *(image, text, Operands(*operands, width), None),
         batch_stats.float(),
-        *(s.fill_(NOTHING) for s in sides),
-        *(counts if query.kind != "none" else (None, None)),
+        *sides,
         torch.zeros(1, dtype=torch.int32, device=image.device),
-        *(*ids, targets),
+        None if blocks is None else blocks.to(image.device),
     )
 
 
@@ -87,15 +92,20 @@ def padded(halves: Tensor) -> Tensor:
     return wide.transpose(0, 1).reshape(halves.shape[1], -1).contiguous()
 
 
-def ranges(values: Tensor, upper: int | None = None) -> Tensor:
-    """[2, blocks] of int64 [N]: extremes of every 128 values in [0, upper), lowest > highest if
-    none."""
-    pairs = []
-    for block in values.split(128):
-        if upper is not None:
-            block = block[(block >= 0) & (block < upper)]
-        pairs.append([block.min(), block.max()] if len(block) else [2**63 - 1, -(2**63)])
-    return torch.tensor(pairs, dtype=torch.int64, device=values.device).T.contiguous()
+def mixed(pairing: Pairing, rows: int, columns: int) -> Tensor | None:
+    """int32 [blocks of 128 rows, words]: bits of 128 columns with pairs that are no negatives."""
+    if pairing.target is None and pairing.image_ids is None:
+        return None
+    target, image_ids, text_ids = pairing
+    place = torch.arange(columns)
+    own = torch.arange(rows) if target is None else target.cpu()
+    none = own[:, None] == place
+    if image_ids is not None and text_ids is not None:
+        none |= image_ids.cpu()[:, None] == text_ids.cpu()
+    row, column = (none.nonzero() // 128).unique(dim=0).unbind(1)
+    bits = torch.zeros(-(-rows // 128), -(-columns // 4096), dtype=torch.int64)
+    bits.index_put_((row, column // 32), 1 << column % 32, accumulate=True)
+    return bits.to(torch.int32)
 
 
 def run(image: Tensor, text: Tensor, pairing: Pairing, query: Query) -> Run:
@@ -118,26 +128,26 @@ def anchors(run: Run, rows: bool) -> list[Anchor]:
     decoded = [unpacked(key) for key in keys]
     if run.query.kind == "none":
         return [(value, index, 0.0, 0) for value, index in decoded]
-    parts, counts, tops = side.sums, side.counts.tolist(), side.tops
+    counts, tops = side.counts.tolist(), side.tops
+    if wide(run):
+        sums = as_final(side.sums).tolist()
+    else:
+        scale = linear_scale(bound(run), run.query.threshold)
+        fields = side.sums.T.tolist()
+        sums = [from_fields(anchor, run.query.kind, scale) for anchor in fields]
     found = []
     for anchor, (value, index) in enumerate(decoded):
-        ties = 1
-        if tops is not None:
-            entries = tops[:, anchor].tolist()
-            ties = sum(e & 0xFFFFFFFF for e in entries if e >> 32 == keys[anchor] >> 32)
-        part = parts[:, anchor].double().tolist()
-        found.append((value, index, *read_sums(run, value, counts[anchor], part, ties)))
+        top = keys[anchor] if tops is None else int(tops[anchor])
+        ties = 1 if tops is None else (top & 0xFFFFFFFF) * (top >> 32 == keys[anchor] >> 32)
+        found.append((value, index, *read_sums(run, value, counts[anchor], sums[anchor], ties)))
     return found
 
 
-def read_sums(
-    run: Run, value: float, count: int, parts: list[float], ties: int
-) -> tuple[float, int]:
-    """Sum and count of one anchor, from its FIXED sums and maximum."""
+def read_sums(run: Run, value: float, count: int, total: float, ties: int) -> tuple[float, int]:
+    """Sum and count of one anchor, from its FIXED sum and maximum."""
     kind, threshold, beta = run.query[:3]
     if wide(run):
-        return parts[0], count
-    total = math.fsum(parts)
+        return total, count
     reached = value >= threshold
     if kind == "linear":
         total = count * (value - threshold) - total
@@ -151,11 +161,15 @@ def read_sums(
 def wide(run: Run) -> bool:
     """`batch_stats.wide_range`."""
     kind, threshold, beta = run.query[:3]
-    bound = (run.batch.batch_stats[1].max() * run.batch.batch_stats[2].max()).item()
-    threshold = float(torch.tensor(threshold, dtype=torch.float32))
+    threshold, most = float(torch.tensor(threshold, dtype=torch.float32)), bound(run)
     if kind == "linear":
-        return not (bound - threshold <= 64 * bound and bound < 1e38)
-    return not (beta * (bound - threshold) < 66.0 and bound < 1e38)
+        return not (most - threshold <= 64 * most and most < 1e38)
+    return not (beta * (most - threshold) < 66.0 and most < 1e38)
+
+
+def bound(run: Run) -> float:
+    """`batch_stats.read_bound`."""
+    return (run.batch.batch_stats[1].max() * run.batch.batch_stats[2].max()).item()
 
 
 def unpacked(packed: int) -> tuple[float, int]:

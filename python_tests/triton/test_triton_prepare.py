@@ -8,11 +8,11 @@ from typing import NamedTuple
 import pytest
 import torch
 from mining_literal import CASES, Case, full_pairing, whole_numbers
+from sum_units import FIELDS
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
 from goal_kernels.backends.gpu import configs
-from goal_kernels.backends.gpu.configs import RANGE_ROWS
 from goal_kernels.backends.gpu.kernels.prepare import prepare
 from goal_kernels.backends.gpu.records import Prepared, Wants
 from goal_kernels.backends.gpu.runtime import on_device
@@ -31,7 +31,7 @@ from goal_kernels.backends.gpu.kernels.common import (  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 NOTHING = -(2**63)
-EVERYTHING = Wants(aligned=True, split=True, ranges=True, counts=True)
+EVERYTHING = Wants(aligned=True, split=True, mixed=True, sums="linear")
 FLOAT32_EPS = torch.finfo(torch.float32).eps
 
 
@@ -62,6 +62,11 @@ def run(
         return Outcome(prepare(image, text, pairing, wants, positive, scales), positive)
 
 
+def tensors(prepared: Prepared) -> list[Tensor]:
+    """What mining kernels add to, and what they mask by."""
+    return [*prepared.rows[:4], *prepared.columns[:4], prepared.ticket, prepared.mixed]
+
+
 def random_rows(rows: int, width: int, seed: int, device) -> Tensor:
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)).to(device)
 
@@ -77,7 +82,8 @@ def test_exact_data(backend, device, nan_filled_memory, case: Case, paired: bool
     image = whole_numbers(case.rows, case.width, torch.float32, 31).to(device)
     text = whole_numbers(case.columns, case.width, torch.float32, 32).to(device)
     target = full_pairing(case)[0] if paired else None
-    found = run(image, text, Pairing(target), Wants(counts=True))
+    kind = "exponential" if paired else "linear"
+    found = run(image, text, Pairing(target), Wants(sums=kind))
     truth = positives_literally(
         image, text, list(range(case.rows)) if target is None else target.tolist()
     )
@@ -86,10 +92,12 @@ def test_exact_data(backend, device, nan_filled_memory, case: Case, paired: bool
     lengths = [x.double().norm(dim=1).max().item() for x in (image, text)]
     assert found.lengths == pytest.approx(lengths, rel=2 * FLOAT32_EPS, abs=0)
     prepared = found.prepared
-    assert prepared.row_keys.tolist() == [NOTHING] * case.rows
-    assert prepared.column_keys.tolist() == [NOTHING] * case.columns
-    assert prepared.row_counts.tolist() == [0] * case.rows
-    assert prepared.column_counts.tolist() == [0] * case.columns
+    for side, length in ((prepared.rows, case.rows), (prepared.columns, case.columns)):
+        assert side.keys.tolist() == [NOTHING] * length
+        assert side.counts.tolist() == [0] * length
+        assert side.sums.tolist() == [[0] * length] * FIELDS[kind]
+        assert (side.tops is None) == paired
+        assert paired or side.tops.tolist() == [NOTHING] * length
     assert prepared.ticket.tolist() == [0]
     assert prepared.operands.image is image
     assert prepared.operands.text is text
@@ -122,31 +130,78 @@ def test_any_number_of_programs_gives_the_same(
     assert torch.equal(free.smallest, bound.smallest)
     assert free.lengths == bound.lengths
     assert torch.equal(free.positive, bound.positive)
-    for one, other in zip(free.prepared[6:], bound.prepared[6:], strict=True):
+    for one, other in zip(tensors(free.prepared), tensors(bound.prepared), strict=True):
         assert torch.equal(one, other)
     for one, other in zip(free.prepared.operands[:2], bound.prepared.operands[:2], strict=True):
         assert torch.equal(one, other)
     assert torch.equal(free.prepared.scales, bound.prepared.scales)
 
 
-def test_ranges(backend, device) -> None:
-    """Every 128 rows, the last block partial; targets out of range do not count."""
-    rows, columns = 2 * RANGE_ROWS + 1, RANGE_ROWS
-    generator = torch.Generator().manual_seed(37)
-    image_ids = torch.randint(-(2**62), 2**62, (rows,), generator=generator)
-    text_ids = torch.randint(-5, 5, (columns,), generator=generator)
-    target = torch.randint(-3, 2 * columns, (rows,), generator=generator)
-    target[RANGE_ROWS : 2 * RANGE_ROWS] = 2**40
+def mixed_blocks(prepared: Prepared, columns: int) -> list[list[bool]]:
+    """For every block of 128 rows, whether that and each block of 128 columns are mixed."""
+    words = prepared.mixed.tolist()
+    bits = 32 * len(words[0])
+    blocks = [b % bits for b in range(-(-columns // 128))]
+    return [[line[b // 32] >> b % 32 & 1 == 1 for b in blocks] for line in words]
+
+
+def mixed_literally(pairing: Pairing, rows: int, columns: int) -> list[list[bool]]:
+    """The same from all pairs."""
+    target, image_ids, text_ids = (None if t is None else t.tolist() for t in pairing)
+    own = list(range(rows)) if target is None else target
+    found = [[False] * -(-columns // 128) for _ in range(-(-rows // 128))]
+    for i in range(rows):
+        for j in range(columns):
+            if own[i] == j or (image_ids is not None and image_ids[i] == text_ids[j]):
+                found[i // 128][j // 128] = True
+    return found
+
+
+def shuffled(values: Tensor, seed: int) -> Tensor:
+    return values[torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))]
+
+
+@pytest.mark.parametrize("which", ["target", "ids", "target+ids"])
+@pytest.mark.parametrize("size", [(128, 1), (257, 4100), (130, 8300)], ids=str)
+def test_mixed_blocks(backend, device, nan_filled_memory, size, which: str) -> None:
+    """Several words, blocks cut off, targets that do not exist, extreme and negative ids."""
+    rows, columns = size
+    target = shuffled(torch.arange(rows) * 97 % (2 * columns) - 3, 61)
+    target[5] = 2**40
+    image_ids = shuffled(torch.arange(rows) * 40 - 2**62, 62)
+    text_ids = shuffled(torch.arange(columns) * 33 - 2**62, 63)
+    image_ids[100], text_ids[0] = 2**63 - 1, -(2**63)
+    image_ids[rows - 1] = text_ids[columns - 1] = 0
+    ids = (image_ids, text_ids) if "ids" in which else (None, None)
+    pairing = Pairing(target if "target" in which else None, *ids)
     image, text = torch.ones(rows, 2, device=device), torch.ones(columns, 2, device=device)
-    prepared = run(image, text, Pairing(target, image_ids, text_ids), EVERYTHING).prepared
-    blocks = [b.tolist() for b in image_ids.split(RANGE_ROWS)]
-    assert prepared.row_ranges.tolist() == [[min(b) for b in blocks], [max(b) for b in blocks]]
-    assert prepared.column_ranges.tolist() == [[text_ids.min()], [text_ids.max()]]
-    first = [t for t in target[:RANGE_ROWS].tolist() if 0 <= t < columns]
-    assert prepared.target_ranges[:, 0].tolist() == [min(first), max(first)]
-    assert prepared.target_ranges[0, 1] > prepared.target_ranges[1, 1], "no target exists"
-    without = run(image, text, Pairing(), EVERYTHING).prepared
-    assert without.row_ranges is without.column_ranges is without.target_ranges is None
+    prepared = run(image, text, pairing, EVERYTHING).prepared
+    expected = mixed_literally(pairing, rows, columns)
+    assert mixed_blocks(prepared, columns) == expected
+    assert columns == 1 or not all(all(line) for line in expected)
+    assert run(image, text, Pairing(), EVERYTHING).prepared.mixed is None
+    assert run(image, text, pairing).prepared.mixed is None
+
+
+def test_many_columns_share_bits(backend, device, monkeypatch) -> None:
+    """With one word, block 40 and block 8 have one bit: no pair is lost, memory stays small."""
+    monkeypatch.setattr(configs, "MASK_WORDS", 1)
+    image, text = torch.ones(130, 2, device=device), torch.ones(5300, 2, device=device)
+    ids = torch.arange(130), torch.full((5300,), -1)
+    ids[1][[40 * 128 + 7, 128]] = torch.tensor([3, 129])
+    pairing = Pairing(torch.full((130,), -1), *ids)
+    assert run(image, text, pairing, EVERYTHING).prepared.mixed.tolist() == [[1 << 8], [1 << 1]]
+
+
+@pytest.mark.parametrize(("number", "share"), [(113_000, 0.25), (10**9, 1 / 16)], ids=str)
+def test_few_blocks_are_mixed_in_any_order(backend, device, number: int, share: float) -> None:
+    """Ids as samplers deal them: 13.5 % of the blocks share one of 113k; the diagonal: 1 in 16."""
+    ids = torch.randint(number, (2048,), generator=torch.Generator().manual_seed(64))
+    rows = torch.ones(2048, 1, device=device)
+    prepared = run(rows, rows, Pairing(None, ids, ids), Wants(mixed=True)).prepared
+    found = torch.tensor(mixed_blocks(prepared, 2048))
+    assert found.diagonal().all()
+    assert found.double().mean() <= share
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)

@@ -15,6 +15,7 @@ from mining_literal import (
     mined_literally,
     whole_numbers,
 )
+from sum_units import final, linear_scale, to_fields
 from torch import Tensor
 
 from goal_kernels.backends.answers import Found
@@ -184,10 +185,10 @@ def ordered(values: Tensor) -> Tensor:
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 
-def fixed_side(scores: Tensor, allowed: Tensor, query: Query, parts: int) -> Side:
+def fixed_side(scores: Tensor, allowed: Tensor, query: Query, bound: float) -> Side:
     """What a kernel with sums that start at the threshold leaves of anchors; scores [length, K].
 
-    Negative k belongs to part k modulo parts.
+    bound: no score is larger, as kernels know. Every negative is added by itself.
     """
     kind, threshold, beta = query
     masked = scores.masked_fill(~allowed, -math.inf)
@@ -196,15 +197,11 @@ def fixed_side(scores: Tensor, allowed: Tensor, query: Query, parts: int) -> Sid
     kept = allowed & (scores >= threshold)
     above = scores - threshold
     terms = torch.where(kept, above if kind == "linear" else torch.exp(beta * above), 0.0)
-    sums, tops = [], []
-    for part in range(parts):
-        sums.append(terms[:, part::parts].sum(dim=1))
-        mine, possible = masked[:, part::parts], allowed[:, part::parts]
-        top = mine.max(dim=1, keepdim=True).values
-        ties = ((mine == top) & possible).sum(dim=1)
-        tops.append(torch.where(ties > 0, ordered(top[:, 0]) << 32 | ties, NOTHING))
-    listed = torch.stack(tops) if kind == "linear" else None
-    return Side(keys, torch.stack(sums), kept.sum(dim=1).int(), listed, parts)
+    scale = linear_scale(bound, threshold)
+    sums = torch.tensor([to_fields(line, kind, scale) for line in terms.tolist()]).T.contiguous()
+    ties = ((masked == value[:, None]) & allowed).sum(dim=1)
+    tops = torch.where(ties > 0, ordered(value) << 32 | ties, NOTHING)
+    return Side(keys, sums, kept.sum(dim=1).int(), tops if kind == "linear" else None)
 
 
 def finish_fixed(device, sides: list[Side], batch_stats: list[float], query: Query) -> Found:
@@ -247,15 +244,11 @@ def anchors_literally(scores: Tensor, allowed: Tensor, query: Query) -> list[Anc
 
 @pytest.mark.parametrize("kind", ["linear", "exponential"])
 @pytest.mark.parametrize("threshold", [-3.0, 1.0, 4.0, 100.0])
-@pytest.mark.parametrize("parts", [1, 5, 40])
-def test_sums_that_start_at_the_threshold(backend, device, kind, threshold, parts: int) -> None:
-    """Fewer and more parts than are read at once; thresholds above some and above all maxima."""
+def test_sums_that_start_at_the_threshold(backend, device, kind, threshold) -> None:
+    """Thresholds above some and above all maxima."""
     query = (kind, threshold, HALF_LIFE)
     scores, allowed = scored(70, 131)
-    sides = (
-        fixed_side(scores, allowed, query, parts),
-        fixed_side(scores.T, allowed.T, query, parts),
-    )
+    sides = [fixed_side(*x, query, 4.0) for x in ((scores, allowed), (scores.T, allowed.T))]
     found = finish_fixed(device, sides, [threshold + EPSILON, 2.0, 2.0], query)
     expected = [anchors_literally(*x, query) for x in ((scores, allowed), (scores.T, allowed.T))]
     check(found, (expected[0], expected[1]), kind)
@@ -270,7 +263,7 @@ def test_rounding_makes_no_sum_negative(backend, device, kind: str) -> None:
     scores = top.expand(200, 200) - 2.0**-24 if kind == "linear" else torch.full((200, 200), -1.0)
     scores = torch.where(torch.eye(200, dtype=torch.bool), top, scores)
     allowed = torch.ones(200, 200, dtype=torch.bool)
-    sides = [fixed_side(*side, query, 3) for side in ((scores, allowed), (scores.T, allowed))]
+    sides = [fixed_side(*side, query, 1.0) for side in ((scores, allowed), (scores.T, allowed))]
     found = finish_fixed(device, sides, [-1.03 + EPSILON, 1.0, 1.0], query)
     assert found.counts[:200].amin() > 0
     assert found.sums.amin() >= 0
@@ -278,12 +271,12 @@ def test_rounding_makes_no_sum_negative(backend, device, kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "length"), [("linear", math.inf), ("exponential", 20.0)])
 def test_sums_over_a_wide_range_are_final(backend, device, kind: str, length: float) -> None:
-    """Part 0 and the counts are taken as they are, and the other parts are garbage."""
+    """Sums and counts are taken as they are, and the other fields are garbage."""
     query = (kind, -3.0, HALF_LIFE)
     scores, allowed = scored(10, 9)
-    sides = [fixed_side(*x, query, 3) for x in ((scores, allowed), (scores.T, allowed.T))]
-    for side in sides:
-        side.sums[1:] = math.nan
+    made = [torch.rand(n, generator=torch.Generator().manual_seed(n)) for n in (10, 9)]
+    sides = [fixed_side(*x, query, 4.0) for x in ((scores, allowed), (scores.T, allowed.T))]
+    sides = [s._replace(sums=final(m, kind)) for s, m in zip(sides, made, strict=True)]
     found = finish_fixed(device, sides, [-2.0, length, 20.0], query)
-    assert torch.equal(found.sums.cpu(), torch.cat([side.sums[0] for side in sides]))
+    assert torch.equal(found.sums.cpu(), torch.cat(made))
     assert found.counts.tolist() == [n for side in sides for n in side.counts.tolist()]

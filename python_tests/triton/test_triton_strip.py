@@ -10,7 +10,7 @@ from mining_literal import Case, full_pairing, mined_literally, whole_numbers
 from strip_cases import SMALL, Query, anchors, run
 
 from goal_kernels.backends.base import RELATIVE_KINDS, Pairing
-from goal_kernels.backends.gpu.configs import StripTile, strip_tile
+from goal_kernels.backends.gpu.configs import StripTile, strip_plan, strip_tile
 
 pytestmark = [
     pytest.mark.filterwarnings("error::RuntimeWarning"),
@@ -34,7 +34,7 @@ SHAPES = (
     Case(1, 1, 1, "one pair: no negative exists"),
     Case(2, 1, 8, "a row without a column"),
     Case(33, 47, 17, "one row above a tile, one column below three, two slices of the width"),
-    Case(159, 70, 5, "one row below five tiles, ranges of 128 rows, several segments"),
+    Case(159, 70, 5, "one row below five tiles, blocks of 128 rows, several segments"),
     Case(64, 150, 16, "more columns than rows, every tile full"),
 )
 
@@ -93,7 +93,7 @@ def test_tiles_as_they_are_shipped(device, capability: int, kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 @pytest.mark.parametrize("part", ["target", "ids"])
 def test_sixteen_bits_and_half_a_pairing(device, dtype: torch.dtype, part: str) -> None:
-    shape = Case(70, 60, 24, "every 128 rows in one range")
+    shape = Case(70, 60, 24, "a block of 128 rows")
     image, text = batch(shape, device, dtype, seed=7)
     target, image_ids, text_ids = full_pairing(shape)
     pairing = Pairing(target) if part == "target" else Pairing(None, image_ids, text_ids)
@@ -101,7 +101,7 @@ def test_sixteen_bits_and_half_a_pairing(device, dtype: torch.dtype, part: str) 
 
 
 @pytest.mark.parametrize("tile", [StripTile(256, 64, 16, 8, 1), StripTile(64, 64, 16, 2, 1)])
-def test_ranges_keep_tiles_without_positives_unmasked(device, tile: StripTile) -> None:
+def test_blocks_that_are_mixed_here_and_there(device, tile: StripTile) -> None:
     """Targets far away, holes, and ids that meet in few tiles: what is skipped must be right."""
     image, text = batch(Case(280, 300, 4, ""), device, seed=9)
     target = torch.arange(280) + 17
@@ -114,8 +114,8 @@ def test_ranges_keep_tiles_without_positives_unmasked(device, tile: StripTile) -
 
 
 @pytest.mark.parametrize("column", [63, 64, 127])
-def test_ranges_that_only_touch(device, column: int) -> None:
-    """One positive in the first or last column of a tile; ids that meet in the extreme value."""
+def test_one_column_of_a_tile_is_no_negative(device, column: int) -> None:
+    """One positive in the first or last column of a tile; ids that meet in one value."""
     image, text = batch(Case(128, 256, 4, ""), device, seed=23)
     tile = StripTile(64, 64, 16, 2, 1)
     target = torch.full((128,), column)
@@ -215,12 +215,11 @@ def test_the_grid_does_not_matter(device, nan_filled_memory, kind: str, threshol
 
 
 @pytest.mark.parametrize("kind", ["linear", "exponential"])
-def test_groups_of_many_column_blocks(device, kind: str) -> None:
-    """Over 64 column blocks, so row sums are read back and added to; several segments of rows."""
+def test_many_column_blocks(device, kind: str) -> None:
+    """Rows have sums of 65 column blocks, columns of several segments of rows."""
     image, text = batch(Case(70, 1040, 3, ""), device, seed=17)
     found = run(image, text, DIAGONAL, Query(kind, 1.0, HALF_LIFE, programs=5))
-    assert found.result.rows.parts == 33
-    assert found.result.columns.parts == 2
+    assert strip_plan(SMALL, 70, 1040, 16).segments == 2
     check(found, image, text)
 
 

@@ -9,7 +9,6 @@ from goal_kernels.backends.base import RELATIVE_KINDS
 from goal_kernels.backends.gpu import configs
 from goal_kernels.backends.gpu.configs import (
     LONGEST_STRIP,
-    ROW_PARTS,
     SHARED_LIMIT,
     STRIP_ITEMS,
     strip_plan,
@@ -26,24 +25,21 @@ ARCHITECTURES = (80, 86, 90, 100, 120)
 def test_plans(arch: int, kind: str, shape: tuple[int, int]) -> None:
     rows, columns = shape
     tile = strip_tile(arch, torch.bfloat16, kind, ids=False)
-    plan = strip_plan(tile, rows, columns, 1024, kind)
+    plan = strip_plan(tile, rows, columns, 1024)
     assert min(plan) >= 1
     covered = plan.segments * plan.segment_tiles * tile.rows
     assert rows <= covered < rows + plan.segment_tiles * tile.rows
-    covered = plan.groups * plan.group_blocks * tile.columns
-    assert columns <= covered < columns + plan.group_blocks * tile.columns
-    if kind != "none":
-        assert plan.groups <= ROW_PARTS
-        longest = -(-rows // (LONGEST_STRIP * tile.rows))
-        assert plan.segments <= max(2 * STRIP_ITEMS // plan.groups + 1, longest)
+    assert columns <= plan.blocks * tile.columns < columns + tile.columns
+    longest = -(-rows // (LONGEST_STRIP * tile.rows))
+    assert plan.segments <= max(2 * STRIP_ITEMS // plan.blocks + 1, longest)
 
 
 def test_enough_items_to_balance() -> None:
     """At 16384 pairs every multiprocessor has several items."""
     for kind in RELATIVE_KINDS:
         tile = strip_tile(90, torch.bfloat16, kind, ids=False)
-        plan = strip_plan(tile, 16384, 16384, 1024, kind)
-        assert plan.segments * plan.groups >= 1000
+        plan = strip_plan(tile, 16384, 16384, 1024)
+        assert plan.segments * plan.blocks >= 1000
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -64,6 +60,6 @@ def test_shipped_tiles(arch: int, dtype: torch.dtype) -> None:
 
 def test_rows_of_a_chunk_stay_in_the_cache() -> None:
     tile = strip_tile(90, torch.bfloat16, "none", ids=False)
-    plan = strip_plan(tile, 16384, 16384, 1024, "none")
+    plan = strip_plan(tile, 16384, 16384, 1024)
     segment = plan.segment_tiles * tile.rows * 1024
     assert segment <= plan.chunk * segment <= configs.CHUNK_BYTES

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from cases import OBJECTIVES
+from sum_units import final
 from torch import Tensor
 
 from goal_kernels import Objective
@@ -91,7 +92,9 @@ def weigh_on(
     query = MiningQuery.build(kind, objective.epsilon, objective.beta, "highest")
     nothing = torch.empty(batch, 1, device=device)
     with on_device(result.vectors):
-        launcher.weigh(prepared_rows(nothing), mining_result(mined, device), query, stage, result)
+        launcher.weigh(
+            prepared_rows(nothing), mining_result(mined, kind, device), query, stage, result
+        )
     return result
 
 
@@ -99,14 +102,11 @@ def prepared_rows(rows: Tensor) -> Prepared:
     """A batch whose greatest length is infinite: sums are then taken as they are."""
     batch_stats = torch.tensor([[0.0], [math.inf], [1.0]], device=rows.device)
     ticket = torch.zeros(1, dtype=torch.int32, device=rows.device)
-    none = (None,) * 3
-    return Prepared(
-        *(rows, rows, Operands(rows, rows, 1), None, batch_stats),
-        *(rows, rows, None, None, ticket, *none),
-    )
+    operands, side = Operands(rows, rows, 1), Side(rows)
+    return Prepared(rows, rows, operands, None, batch_stats, side, side, ticket, None)
 
 
-def mining_result(mined: Mined, device: torch.device) -> MiningResult:
+def mining_result(mined: Mined, kind: str, device: torch.device) -> MiningResult:
     """What a mining kernel would have left."""
     sums = len(mined.row_sum) > 0
     rows = (mined.row_value, mined.row_index, mined.row_sum, mined.row_count)
@@ -115,8 +115,8 @@ def mining_result(mined: Mined, device: torch.device) -> MiningResult:
     for value, index, total, count in (rows, columns):
         keys = packed_keys(value, index).to(device)
         # Tops are not read where sums are final.
-        tops = torch.zeros(1, len(value), dtype=torch.int64, device=device)
-        given = (total[None].to(device), count.int().to(device), tops, 1) if sums else ()
+        tops = torch.zeros(len(value), dtype=torch.int64, device=device)
+        given = (final(total, kind).to(device), count.int().to(device), tops) if sums else ()
         sides.append(Side(keys, *given))
     return MiningResult(*sides, FIXED if sums else NO_SUMS)
 

@@ -92,7 +92,7 @@ def matrix_instruction(arch: int, signature: dict[str, str], bound: dict[str, An
 SHARED_OF_HOPPER = 227 * 1024
 """Shared memory one program may use on 9.0, bytes: strips have tiles of their own there."""
 
-SHUFFLES = {8: (40, 60, 84), 9: (24, 48, 40)}
+SHUFFLES = {8: (40, 60, 84), 9: (24, 52, 40)}
 """Most shuffles in the tile loop of strips where columns lie in fragments, by capability and by
 kind of sums: more, and a reshape moves data between lanes."""
 

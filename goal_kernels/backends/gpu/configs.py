@@ -46,6 +46,10 @@ DIRECTION_CODES = {"both": 0, "i2t": 1, "t2i": 2}
 NO_SUMS, RUNNING_MAXIMA, FIXED = 0, 1, 2
 """Forms in which a mining kernel leaves relative sums, see `kernels/results.py`."""
 
+SUM_BITS = 19
+SUM_FIELDS = {"none": 0, "linear": 1, "exponential": 6}
+"""FIXED sums, see `kernels/fixed_sums.py`: exponents that share a field; fields of an anchor."""
+
 RUNNING_FIELDS = 5
 """32-bit words of one running maximum: key, index, total, count, top."""
 
@@ -67,8 +71,11 @@ ALIGNMENT = 16
 PADDING = 8
 """Copied rows have a multiple of this many elements: at least `ALIGNMENT` bytes in every dtype."""
 
-RANGE_ROWS = 128
-"""Rows whose ids, or whose targets, one range spans."""
+MASK_ROWS = 128
+"""Rows, and columns, that share a bit of `kernels/masks.py`: a tile of the Hopper kernel."""
+
+MASK_WORDS = 256
+"""Most words of bits of MASK_ROWS rows, 8 bytes a row; of more columns, some share bits."""
 
 FINISH_BLOCK = 128
 """Rows or columns whose mined pairs one program reads; fewer where it recomputes similarities."""
@@ -89,7 +96,6 @@ DENSE_CHUNK = 128
 
 SORTED_BLOCK = 128
 """Anchors of one program when nothing is compared pair by pair: one per thread."""
-
 
 PREFIX_CHUNK = 1024
 """Positives that the program of `prefix_kernel` adds up at a time."""
@@ -152,9 +158,6 @@ def mine_tile(dtype: torch.dtype, precision: str, kind: str, length: int) -> Min
         return MineTile(rows=128, columns=128, width=width, warps=8, stages=2)
     return MineTile(rows=64, columns=64, width=width, warps=8, stages=4)
 
-
-ROW_PARTS = 64
-"""Most partial sums of a row: 4 bytes each, 12 of the linear kind."""
 
 STRIP_ITEMS = 1024
 """Work items aimed at: a few for every multiprocessor, so that the last round costs little."""
@@ -232,31 +235,24 @@ def strip_tile(capability: int, dtype: torch.dtype, kind: str, ids: bool) -> Str
 class StripPlan(NamedTuple):
     """How the similarity matrix is cut; see `strip_kernel`.
 
-    segment_tiles: row tiles of a segment. group_blocks: column blocks of a group. chunk: segments
-    that are walked together. segments, groups: how many there are.
+    segment_tiles: row tiles of a segment. chunk: segments that are walked together. segments,
+    blocks: how many segments and column blocks there are.
     """
 
     segment_tiles: int
-    group_blocks: int
     chunk: int
     segments: int
-    groups: int
+    blocks: int
 
 
-def strip_plan(tile: StripTile, rows: int, columns: int, row_bytes: int, kind: str) -> StripPlan:
-    """Cut by shape alone, so that sums do not depend on the device.
-
-    Partial sums take 4 bytes (linear 12) * (groups * rows + segments * columns), groups at most
-    ROW_PARTS, segments at most max(STRIP_ITEMS / groups, rows / LONGEST_STRIP tiles).
-    """
+def strip_plan(tile: StripTile, rows: int, columns: int, row_bytes: int) -> StripPlan:
+    """Cut by shape alone, so that sums do not depend on the device."""
     tiles, blocks = -(-rows // tile.rows), -(-columns // tile.columns)
-    group_blocks = 1 if kind == "none" else -(-blocks // ROW_PARTS)
-    groups = -(-blocks // group_blocks)
     cached = max(1, CHUNK_BYTES // (tile.rows * row_bytes))
-    wanted = tiles * groups // STRIP_ITEMS
+    wanted = tiles * blocks // STRIP_ITEMS
     segment_tiles = min(max(wanted, SHORTEST_STRIP), LONGEST_STRIP, tiles)
     segments = -(-tiles // segment_tiles)
-    return StripPlan(segment_tiles, group_blocks, max(1, cached // segment_tiles), segments, groups)
+    return StripPlan(segment_tiles, max(1, cached // segment_tiles), segments, blocks)
 
 
 LIST_ROWS = 4

@@ -41,7 +41,7 @@ another waits for it, and a wait that lasts too long counts as a fault."""
 
 def hopper_wants(image: Tensor, query: MiningQuery) -> Wants:
     """What `mine_hopper` needs of a prepared batch; image: as given to `prepare`."""
-    return Wants(aligned=True, split=True, ranges=True, counts=query.kind != "none")
+    return Wants(aligned=True, split=True, mixed=True, sums=query.kind)
 
 
 def mine_hopper(
@@ -55,10 +55,7 @@ def mine_hopper(
     if prepared.image.dtype == torch.float32 and query.precision == "medium":
         image, text = image[:, :width], text[:, :width]
     prepared = prepared._replace(operands=Operands(image, text, width))
-    module = native.load().cuda
-    rows, columns = len(image), len(text)
-    parts = module.mine_row_parts(columns), module.mine_column_parts(rows, columns)
-    result = MiningResult.with_fixed_sums(prepared, parts, query.kind)
+    result = MiningResult.fixed(prepared)
     fields = {}
     for name, side in (("row", result.rows), ("column", result.columns)):
         for field in ("keys", "sums", "counts", "tops"):
@@ -73,9 +70,8 @@ def mine_hopper(
         programs=forced_programs(),
         kind=query.kind,
         **pairing._asdict(),
-        target_ranges=prepared.target_ranges,
-        image_ranges=prepared.row_ranges,
-        text_ranges=prepared.column_ranges,
+        mixed=prepared.mixed,
+        mask_words=prepared.mask_words,
         batch_stats=prepared.batch_stats,
         parts=prepared.batch_stats.shape[1],
         epsilon=query.epsilon,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.gpu.configs import FIXED, NO_SUMS
+from goal_kernels.backends.gpu.configs import FIXED, NO_SUMS, SUM_FIELDS
 
 LOG2_E = 1.0 / math.log(2.0)
 FLOAT32_MAX = torch.finfo(torch.float32).max
@@ -35,13 +35,13 @@ class Wants(NamedTuple):
     """What a mining kernel needs beyond rows of unit inner stride.
 
     aligned: rows that start at multiples of `ALIGNMENT`. split: float32 rows as bfloat16 pairs.
-    ranges: ranges of ids and targets. counts: zeroed counters.
+    mixed: blocks of pairs that are not all negatives. sums: kind of the FIXED sums to start.
     """
 
     aligned: bool = False
     split: bool = False
-    ranges: bool = False
-    counts: bool = False
+    mixed: bool = False
+    sums: str = "none"
 
 
 class Operands(NamedTuple):
@@ -60,43 +60,10 @@ class Operands(NamedTuple):
         return self.image.shape[1] > self.width
 
 
-class Prepared(NamedTuple):
-    """What `prepare` leaves.
-
-    image, text: the raw rows. scales: float32 [N + M], what normalises them, or None.
-    batch_stats: float32 [3, parts], see `kernels/common.py`.
-    row_keys [N], column_keys [M]: int64, all NOTHING.
-    row_counts [N], column_counts [M]: int32 zeros, None if not wanted. ticket: int32 [1], zero.
-    row_ranges, column_ranges: int64 [2, blocks], smallest and largest id of every RANGE_ROWS rows;
-    target_ranges: likewise of the targets of rows that exist, min > max if none. None if not
-    wanted, or where there are no ids or targets.
-    """
-
-    image: Tensor
-    text: Tensor
-    operands: Operands
-    scales: Tensor | None
-    batch_stats: Tensor
-    row_keys: Tensor
-    column_keys: Tensor
-    row_counts: Tensor | None
-    column_counts: Tensor | None
-    ticket: Tensor
-    row_ranges: Tensor | None
-    column_ranges: Tensor | None
-    target_ranges: Tensor | None
-
-    def rescores(self, query: MiningQuery) -> bool:
-        """Whether similarities are mined from rounded rows, so that mined ones are recomputed."""
-        if self.image.dtype == torch.float32:
-            return query.precision != "highest"
-        return self.scales is not None
-
-
 class Side(NamedTuple):
-    """What a mining kernel left of the rows, or of the columns; see `kernels/results.py`.
+    """What is mined of the rows, or of the columns; see `kernels/results.py`.
 
-    parts: how many partial sums there are of every anchor.
+    parts: how many running maxima there are of every anchor.
     """
 
     keys: Tensor
@@ -104,6 +71,52 @@ class Side(NamedTuple):
     counts: Tensor | None = None
     tops: Tensor | None = None
     parts: int = 0
+
+    @classmethod
+    def empty(cls, like: Tensor, kind: str) -> Side:
+        """Uninitialised, of the rows of `like`, with FIXED sums of a kind."""
+
+        def words(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return like.new_empty(shape, dtype=dtype)
+
+        length, fields = like.shape[0], SUM_FIELDS[kind]
+        if not fields:
+            return cls(words(length))
+        tops = words(length) if kind == "linear" else None
+        return cls(words(length), words(fields, length), words(length, dtype=torch.int32), tops)
+
+
+class Prepared(NamedTuple):
+    """What `prepare` leaves.
+
+    image, text: the raw rows. scales: float32 [N + M], what normalises them, or None.
+    batch_stats: float32 [3, parts], see `kernels/common.py`.
+    rows, columns: keys, all NOTHING, and, where wanted, FIXED sums of nothing.
+    ticket: int32 [1], zero.
+    mixed: int32 [blocks of rows, words], see `kernels/masks.py`. None if not wanted, or where there
+    are no ids and no targets.
+    """
+
+    image: Tensor
+    text: Tensor
+    operands: Operands
+    scales: Tensor | None
+    batch_stats: Tensor
+    rows: Side
+    columns: Side
+    ticket: Tensor
+    mixed: Tensor | None
+
+    @property
+    def mask_words(self) -> int:
+        """Words of a row of `mixed`, 0 where there is none."""
+        return 0 if self.mixed is None else self.mixed.shape[1]
+
+    def rescores(self, query: MiningQuery) -> bool:
+        """Whether similarities are mined from rounded rows, so that mined ones are recomputed."""
+        if self.image.dtype == torch.float32:
+            return query.precision != "highest"
+        return self.scales is not None
 
 
 class MiningResult(NamedTuple):
@@ -114,18 +127,7 @@ class MiningResult(NamedTuple):
     form: int
 
     @classmethod
-    def with_fixed_sums(cls, prepared: Prepared, parts: tuple[int, int], kind: str) -> MiningResult:
-        """Uninitialised partial sums beside the keys and counters; parts: of rows, of columns."""
-        if kind == "none":
-            return cls(Side(prepared.row_keys), Side(prepared.column_keys), NO_SUMS)
-
-        def side(keys: Tensor, counts: Tensor | None, parts: int) -> Side:
-            shape = (parts, len(keys))
-            tops = keys.new_empty(shape) if kind == "linear" else None
-            return Side(keys, prepared.batch_stats.new_empty(shape), counts, tops, parts)
-
-        return cls(
-            side(prepared.row_keys, prepared.row_counts, parts[0]),
-            side(prepared.column_keys, prepared.column_counts, parts[1]),
-            FIXED,
-        )
+    def fixed(cls, prepared: Prepared) -> MiningResult:
+        """What `prepare` has started, FIXED sums or none."""
+        form = NO_SUMS if prepared.rows.sums is None else FIXED
+        return cls(prepared.rows, prepared.columns, form)

@@ -46,8 +46,8 @@ def decode(key):
 
 
 COUNTS = (
-    *("parts", "row_parts", "column_parts", "segment_tiles", "group_blocks", "chunk", "segments"),
-    *("steps", "skipped", "batch", "length"),
+    *("parts", "row_parts", "column_parts", "segment_tiles", "chunk", "segments"),
+    *("steps", "skipped", "batch", "length", "words"),
 )
 """Arguments that Triton must not specialise. They vary with the batch: compiling a kernel anew
 because one of them is 1, or a multiple of 16, costs seconds and gains nothing."""

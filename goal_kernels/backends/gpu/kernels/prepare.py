@@ -30,12 +30,9 @@ from goal_kernels.backends.gpu.kernels.common import (
     row_lengths,
     row_pointers,
 )
-from goal_kernels.backends.gpu.records import Operands, Prepared, Wants
+from goal_kernels.backends.gpu.kernels.masks import store_mixed
+from goal_kernels.backends.gpu.records import Operands, Prepared, Side, Wants
 from goal_kernels.constants import SHORTEST_LENGTH
-
-RANGE_ROWS = tl.constexpr(configs.RANGE_ROWS)
-HIGHEST = tl.constexpr(2**63 - 1)
-LOWEST = tl.constexpr(-(2**63))
 
 
 @triton.jit
@@ -61,11 +58,18 @@ def _row_scale(length, shortest):
 
 
 @triton.jit
-def _start_row(keys, counts, row, inside):
-    """No negative yet, none counted; counts: None: no counters."""
-    tl.store(keys + row, tl.zeros_like(row).to(tl.int64) + NOTHING, mask=inside)
+def _start_row(side, row, inside, length, FIELDS: tl.constexpr):
+    """No negative yet, none counted. side: keys, sums, counts, tops; all but keys may be None."""
+    keys, sums, counts, tops = side
+    zero = tl.zeros_like(row)
+    nothing = zero.to(tl.int64) + NOTHING
+    tl.store(keys + row, nothing, mask=inside)
     if counts is not None:
-        tl.store(counts + row, tl.zeros_like(row), mask=inside)
+        tl.store(counts + row, zero, mask=inside)
+    for field in tl.static_range(FIELDS):
+        tl.store(sums + tl.cast(length, tl.int64) * field + row, zero.to(tl.int64), mask=inside)
+    if tops is not None:
+        tl.store(tops + row, nothing, mask=inside)
 
 
 @triton.jit
@@ -104,23 +108,6 @@ def _positives(pointers, length, row, inside, texts, shape, NORMALIZE, WIDTH: tl
     return pair_score(pointers, partner, scale, partner_scale, exists, width, WIDTH)
 
 
-@triton.jit
-def _store_ranges(values, ranges, length, upper):
-    """[min, max] of every RANGE_ROWS of `values` (int64 [length]) that lie in [0, upper).
-
-    ranges int64 [2, blocks]; min > max where there are none. upper None: all of them.
-    """
-    blocks = tl.cdiv(length, RANGE_ROWS)
-    for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
-        row = block * RANGE_ROWS + tl.arange(0, RANGE_ROWS)
-        inside = row < length
-        value = tl.load(values + row, mask=inside, other=0)
-        if upper is not None:
-            inside &= (value >= 0) & (value < upper)
-        tl.store(ranges + block, tl.min(tl.where(inside, value, HIGHEST), 0))
-        tl.store(ranges + blocks + block, tl.max(tl.where(inside, value, LOWEST), 0))
-
-
 @triton.jit(do_not_specialize=COUNTS)
 def prepare_kernel(
     image,
@@ -133,14 +120,16 @@ def prepare_kernel(
     batch_stats,
     row_keys,
     column_keys,
+    row_sums,
+    column_sums,
     row_counts,
     column_counts,
+    row_tops,
+    column_tops,
     ticket,
     image_operand,
     text_operand,
-    row_ranges,
-    column_ranges,
-    target_ranges,
+    mixed,
     rows,
     columns,
     width,
@@ -149,18 +138,19 @@ def prepare_kernel(
     image_stride,
     text_stride,
     shortest,
+    words,
+    FIELDS: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Positives, scales, batch_stats, empty keys, zeroed counters, operands, ranges.
+    """Positives, scales, batch_stats, empty keys and sums, operands, mixed blocks.
 
     image [rows, width], text [columns, width]: unit stride along width. target, image_ids, text_ids
     as in `Pairing`. positive float32 [rows]; row_keys, column_keys: int64; ticket: int32 [1].
 
-    Written if not None: scales float32 [rows + columns], which asks for
-    normalised rows; row_counts, column_counts int32; image_operand, text_operand: copies to mine
-    from, see `copy_rows`, rows `pitch` apart; row_ranges, column_ranges: ids int64 [2, blocks] of
-    RANGE_ROWS rows; target_ranges likewise, of the targets that exist.
+    Written if not None: scales float32 [rows + columns], which asks for normalised rows; sums with
+    FIELDS fields, counts, tops: FIXED sums, see `results.py`; image_operand, text_operand: copies
+    to mine from, see `copy_rows`, rows `pitch` apart; mixed: see `store_mixed`.
     """
     program = tl.program_id(0)
     programs = tl.num_programs(0)
@@ -178,7 +168,8 @@ def prepare_kernel(
             row = block * ROWS + tl.arange(0, ROWS)
             inside = row < rows
             pointers = row_pointers(image, row, image_stride)
-            _start_row(row_keys, row_counts, row, inside)
+            side = (row_keys, row_sums, row_counts, row_tops)
+            _start_row(side, row, inside, rows, FIELDS)
             length = row_lengths(pointers, inside, width, WIDTH)
             score = _positives(
                 pointers, length, row, inside, texts, shape, scales is not None, WIDTH
@@ -191,7 +182,8 @@ def prepare_kernel(
             row = (block - image_blocks) * ROWS + tl.arange(0, ROWS)
             inside = row < columns
             pointers = row_pointers(text, row, text_stride)
-            _start_row(column_keys, column_counts, row, inside)
+            side = (column_keys, column_sums, column_counts, column_tops)
+            _start_row(side, row, inside, columns, FIELDS)
             length = row_lengths(pointers, inside, width, WIDTH)
             length = _finish_row(
                 pointers, length, row, inside, text_scales, text_operand, shape, WIDTH
@@ -202,11 +194,8 @@ def prepare_kernel(
     _store_stat(batch_stats + 2 * programs + program, text_length, tl.max(text_length, 0))
     if program == 0:
         tl.store(ticket, 0)
-    if row_ranges is not None:
-        _store_ranges(image_ids, row_ranges, rows, None)
-        _store_ranges(text_ids, column_ranges, columns, None)
-    if target_ranges is not None:
-        _store_ranges(target, target_ranges, rows, columns)
+    if mixed is not None:
+        store_mixed(target, image_ids, text_ids, mixed, rows, columns, words)
 
 
 def prepare(
@@ -224,25 +213,18 @@ def prepare(
         positive: float32, gets similarities of the positive pairs in its first N elements.
         scales: float32 [N + M], gets what normalises the rows and asks for it; None otherwise.
     """
-    rows, columns = image.shape[0], text.shape[0]
-    keys = image.new_empty(rows + columns, dtype=torch.int64)
-    counters = image.new_empty(1 + (rows + columns) * wants.counts, dtype=torch.int32)
     prepared = Prepared(
         image,
         text,
         _operands(image, text, wants, scales is not None),
         scales,
         _batch_stats(image, text),
-        keys[:rows],
-        keys[rows:],
-        counters[1 : 1 + rows] if wants.counts else None,
-        counters[1 + rows :] if wants.counts else None,
-        counters[:1],
-        _ranges(pairing.image_ids, wants),
-        _ranges(pairing.text_ids, wants),
-        _ranges(pairing.target, wants),
+        Side.empty(image, wants.sums),
+        Side.empty(text, wants.sums),
+        image.new_empty(1, dtype=torch.int32),
+        _mixed(image, text, pairing) if wants.mixed else None,
     )
-    _launch(prepared, pairing, positive)
+    _launch(prepared, pairing, positive, configs.SUM_FIELDS[wants.sums])
     return prepared
 
 
@@ -276,14 +258,16 @@ def _batch_stats(image: Tensor, text: Tensor) -> Tensor:
     return image.new_empty((3, min(configs.PARTS, blocks)), dtype=torch.float32)
 
 
-def _ranges(values: Tensor | None, wants: Wants) -> Tensor | None:
-    """Uninitialised ranges of `values`, None where there are none or they are not wanted."""
-    if values is None or not wants.ranges:
+def _mixed(image: Tensor, text: Tensor, pairing: Pairing) -> Tensor | None:
+    """Uninitialised `mixed`, None where position alone says which pairs are negatives."""
+    if pairing.target is None and pairing.image_ids is None:
         return None
-    return values.new_empty((2, -(-values.shape[0] // RANGE_ROWS)))
+    blocks = [-(-x.shape[0] // configs.MASK_ROWS) for x in (image, text)]
+    words = min(-(-blocks[1] // 32), configs.MASK_WORDS)
+    return image.new_empty((blocks[0], words), dtype=torch.int32)
 
 
-def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
+def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor, fields: int) -> None:
     image, text, operands = prepared.image, prepared.text, prepared.operands
     copied = operands.image is not image
     prepare_kernel[(prepared.batch_stats.shape[1],)](
@@ -295,16 +279,14 @@ def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
         positive,
         prepared.scales,
         prepared.batch_stats,
-        prepared.row_keys,
-        prepared.column_keys,
-        prepared.row_counts,
-        prepared.column_counts,
+        *(prepared.rows.keys, prepared.columns.keys),
+        *(prepared.rows.sums, prepared.columns.sums),
+        *(prepared.rows.counts, prepared.columns.counts),
+        *(prepared.rows.tops, prepared.columns.tops),
         prepared.ticket,
         operands.image if copied else None,
         operands.text if copied else None,
-        prepared.row_ranges,
-        prepared.column_ranges,
-        prepared.target_ranges,
+        prepared.mixed,
         image.shape[0],
         text.shape[0],
         image.shape[1],
@@ -313,6 +295,8 @@ def _launch(prepared: Prepared, pairing: Pairing, positive: Tensor) -> None:
         image.stride(0),
         text.stride(0),
         SHORTEST_LENGTH,
+        prepared.mask_words,
+        FIELDS=fields,
         **row_block(image.shape[1]),
         num_warps=WARPS,
         **LAUNCH_OPTIONS,

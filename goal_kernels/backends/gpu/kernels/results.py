@@ -4,12 +4,10 @@
 Mining kernels leave packed keys (`common.py`) and, of relative sums, one of two forms:
 
 RUNNING_MAXIMA  int32 [5 fields, parts, length], see `tile.py`, over disjoint negatives.
-FIXED           float32 [parts, length], partial sums over all negatives at or above the threshold,
-                the hardest one included, of S - threshold or exp2(slope (S - threshold)); int32
-                counts [length]; and, of the linear kind, int64 tops [parts, length], key << 32 |
-                number of the negatives that have it, for the largest key of each part, so that
-                exact ties can be left out. Where `wide_range` holds, the sums and counts of part 0
-                are final instead.
+FIXED           int64 [fields, length], sums over all negatives at or above the threshold, the
+                hardest one included, of S - threshold or exp2(slope (S - threshold)); int32 counts
+                [length]; and tops, of the linear kind: see `fixed_sums.py`. Where `wide_range`
+                holds, sums and counts are final instead: the bits of a float32 in field 0.
 """
 
 from __future__ import annotations
@@ -40,6 +38,7 @@ from goal_kernels.backends.gpu.kernels.common import (
     unpack,
     wide_range,
 )
+from goal_kernels.backends.gpu.kernels.fixed_sums import linear_scale, read_totals
 from goal_kernels.backends.gpu.kernels.tile import load_state
 from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Prepared
 
@@ -82,23 +81,6 @@ def _running_sums(states, key, index, anchor, inside, length, parts, slope, KIND
 
 
 @triton.jit
-def _fixed_parts(sums, tops, key, anchor, inside, length, parts, KIND: tl.constexpr):
-    """Sum of the parts, and how many negatives tie with the maximum, itself among them."""
-    total = tl.zeros(key.shape, tl.float32)
-    ties = tl.zeros_like(key)
-    for start in range(0, parts, CHUNK):
-        part = start + tl.arange(0, CHUNK)
-        place = part[:, None].to(tl.int64) * length + anchor[None, :]
-        mask = (part < parts)[:, None] & inside[None, :]
-        total += tl.sum(tl.load(sums + place, mask=mask, other=0.0), 0)
-        if KIND == LINEAR:
-            top = tl.load(tops + place, mask=mask, other=NOTHING)
-            tied = (top >> 32).to(tl.int32) == key[None, :]
-            ties += tl.sum(tl.where(tied, top.to(tl.int32), 0), 0)
-    return total, ties
-
-
-@triton.jit
 def _fixed_sums(
     sums,
     counts,
@@ -107,27 +89,28 @@ def _fixed_sums(
     anchor,
     inside,
     length,
-    parts,
     threshold,
     bound,
     slope,
     KIND: tl.constexpr,
 ):
     """Total and count from sums that start at the threshold."""
-    wide = wide_range(bound, threshold, slope, KIND)
     value = decode(key)
-    parts = tl.where(wide, 1, parts)
-    final, ties = _fixed_parts(sums, tops, key, anchor, inside, length, parts, KIND)
-    final_count = tl.load(counts + anchor, mask=inside, other=0)
+    count = tl.load(counts + anchor, mask=inside, other=0)
+    started = read_totals(sums, anchor, inside, length, linear_scale(bound, threshold), KIND)
     reached = (value >= threshold).to(tl.int32)
     if KIND == LINEAR:
-        total = final_count.to(tl.float32) * (value - threshold) - final
-        count = final_count - ties * reached
+        top = tl.load(tops + anchor, mask=inside, other=NOTHING)
+        ties = tl.where((top >> 32).to(tl.int32) == key, top.to(tl.int32), 0)
+        total = count.to(tl.float32) * (value - threshold) - started
+        counted = count - ties * reached
     else:
-        total = final * tl.exp2(slope * (threshold - value)) - reached.to(tl.float32)
-        count = final_count - reached
-    total = tl.where(count > 0, tl.maximum(total, 0.0), 0.0)
-    return tl.where(wide, final, total), tl.where(wide, final_count, count)
+        total = started * tl.exp2(slope * (threshold - value)) - reached.to(tl.float32)
+        counted = count - reached
+    total = tl.where(counted > 0, tl.maximum(total, 0.0), 0.0)
+    wide = wide_range(bound, threshold, slope, KIND)
+    final = tl.load(sums + anchor, mask=inside, other=0).to(tl.int32).to(tl.float32, bitcast=True)
+    return tl.where(wide, final, total), tl.where(wide, count, counted)
 
 
 @triton.jit
@@ -165,7 +148,6 @@ def load_mined(
             anchor,
             inside,
             length,
-            parts,
             threshold,
             bound,
             slope,

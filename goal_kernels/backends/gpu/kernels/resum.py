@@ -31,7 +31,8 @@ from goal_kernels.backends.gpu.kernels.common import (
     unpack,
     wide_range,
 )
-from goal_kernels.backends.gpu.kernels.product import exclude, operands_of, product_tile
+from goal_kernels.backends.gpu.kernels.masks import exclude
+from goal_kernels.backends.gpu.kernels.product import operands_of, product_tile
 from goal_kernels.backends.gpu.plan import usual_programs
 from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Prepared
 
@@ -123,7 +124,7 @@ def _resum(
         )
         total += tile[0]
         count += tile[1]
-    tl.store(sums + anchor, total, mask=inside)
+    tl.store(sums + anchor, total.to(tl.int32, bitcast=True).to(tl.int64), mask=inside)
     tl.store(counts + anchor, count, mask=inside)
 
 
@@ -159,7 +160,7 @@ def resum_kernel(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
 ):
-    """Final sums and counts in part 0, where `wide_range` says so; arguments of `strip_kernel`."""
+    """Final sums and counts, where `wide_range` says so; arguments of `strip_kernel`."""
     threshold = read_threshold(batch_stats, parts, epsilon, PARTS)
     if wide_range(read_bound(batch_stats, parts, PARTS), threshold, slope, KIND):
         shape = (rows, columns, width, image_stride, text_stride)

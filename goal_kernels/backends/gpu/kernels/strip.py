@@ -1,11 +1,9 @@
 # mypy: allow-untyped-defs, allow-untyped-decorators
 """The mining kernel for large batches: a program keeps a column block and walks down the rows.
 
-Work items are (segment of row tiles) x (group of column blocks); program p takes items p,
-p + programs, ... For each column block of the group it walks the row tiles of the segment, a
-*strip*. Maxima go into packed keys by atomic maximum, counts by atomic addition of integers. Sums
-have one part per group (rows) and per segment (columns), written by one program in one order. So
-nothing depends on how many programs there are.
+A work item is a *strip*, the row tiles of a segment in one column block; program p takes items p,
+p + programs, ... Maxima go into packed keys by atomic maximum, counts and sums by atomic addition
+of integers (`fixed_sums.py`). So nothing depends on how many programs there are.
 
 *Slices.* Fragments of mma and wgmma spread a column of the accumulator over 8 lanes of every warp.
 With LANES = 8 * warps the reshape
@@ -46,7 +44,6 @@ from goal_kernels.backends.gpu.kernels.common import (
     GREATEST_SCORE,
     LINEAR,
     NAN_KEY,
-    NOTHING,
     NOWHERE,
     encode,
     pack,
@@ -54,7 +51,9 @@ from goal_kernels.backends.gpu.kernels.common import (
     read_threshold,
     wide_range,
 )
-from goal_kernels.backends.gpu.kernels.product import exclude, needs_mask, operands_of, product_tile
+from goal_kernels.backends.gpu.kernels.fixed_sums import add_totals, linear_scale, raise_tops
+from goal_kernels.backends.gpu.kernels.masks import exclude, needs_mask
+from goal_kernels.backends.gpu.kernels.product import operands_of, product_tile
 from goal_kernels.backends.gpu.kernels.resum import resum_constants, usual_tile
 from goal_kernels.backends.gpu.plan import usual_programs
 from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Prepared, Wants
@@ -297,17 +296,6 @@ def _raise_keys(keys, place, inside, key, index):
 
 
 @triton.jit
-def _add_count(counts, place, inside, count):
-    tl.atomic_add(counts + place, count, mask=inside & (count > 0), sem="relaxed")
-
-
-@triton.jit
-def _tops(key, ties):
-    """int64: the key of a maximum << 32 | how often it occurs."""
-    return (key.to(tl.int64) << 32) | ties.to(tl.int64)
-
-
-@triton.jit
 def _raise_rows(score, best, row, column, rows, row_keys):
     """Raise the keys of the rows of a tile, given their maxima."""
     chosen = tl.min(tl.where(score == best[:, None], column[None, :], NOWHERE), 1)
@@ -315,33 +303,12 @@ def _raise_rows(score, best, row, column, rows, row_keys):
 
 
 @triton.jit
-def _sum_rows(
-    score,
-    best,
-    of_rows,
-    row,
-    rows,
-    sums,
-    counts,
-    tops,
-    place,
-    first,
-    KIND: tl.constexpr,
-):
-    """Add totals and counts of the rows of a tile. place: of row 0. first: nothing is there yet."""
-    inside = row < rows
-    later = inside & (first == 0)
-    total = of_rows[0] + tl.load(sums + place + row, mask=later, other=0.0)
-    tl.store(sums + place + row, total, mask=inside)
-    _add_count(counts, row, inside, of_rows[1].to(tl.int32))
-    if KIND == LINEAR:
-        # Not ==: the index search compares so, and the compiler would keep the predicates for it.
-        ties = tl.sum(tl.where(score >= best[:, None], 1.0, 0.0), 1).to(tl.int32)
-        here = _tops(_key(best), ties)
-        known = tl.load(tops + place + row, mask=later, other=NOTHING)
-        same = (known >> 32) == (here >> 32)
-        top = tl.where(same, known + ties, tl.maximum(known, here))
-        tl.store(tops + place + row, top, mask=inside)
+def _add_anchors(side, anchor, length, total, count, scale, KIND: tl.constexpr):
+    """Add what a tile or a strip has summed of anchors."""
+    keys, sums, counts, tops = side
+    inside = anchor < length
+    add_totals(sums, anchor, inside, length, total, scale, KIND)
+    tl.atomic_add(counts + anchor, count, mask=inside & (count > 0), sem="relaxed")
 
 
 @triton.jit
@@ -350,37 +317,34 @@ def _publish_columns(
     row,
     column,
     columns,
-    keys,
-    sums,
-    counts,
-    tops,
-    place,
+    side,
+    threshold,
+    scale,
     LANES: tl.constexpr,
     KIND: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
 ):
-    """Column results of a strip that starts at `row`. place: of the sums of column 0."""
+    """Column results of a strip that starts at `row`."""
     inside = column < columns
     result = finish_columns(state, LANES, KIND, BLOCK_ROWS)
     key = _key(result[0])
-    _raise_keys(keys, column, inside, key, row + result[1])
+    _raise_keys(side[0], column, inside, key, row + result[1])
     if KIND != 0:
-        tl.store(sums + place + column, result[2], mask=inside)
-        _add_count(counts, column, inside, result[3])
+        _add_anchors(side, column, columns, result[2], result[3], scale, KIND)
     if KIND == LINEAR:
-        tl.store(tops + place + column, _tops(key, result[4]), mask=inside)
+        raise_tops(side[3], column, inside & (result[0] >= threshold), key, result[4])
 
 
 @triton.jit
-def _item(item, segments, groups, chunk):
-    """(segment, group) of a work item.
+def _item(item, segments, blocks, chunk):
+    """(segment, column block) of a work item.
 
-    Segments are taken in chunks that stay in the L2 cache together, and within a chunk all groups,
-    each with all segments of the chunk in turn.
+    Segments are taken in chunks that stay in the L2 cache together, and within a chunk all column
+    blocks, each with all segments of the chunk in turn.
     """
-    first = item // (chunk * groups) * chunk
+    first = item // (chunk * blocks) * chunk
     size = tl.minimum(chunk, segments - first)
-    within = item - first * groups
+    within = item - first * blocks
     return first + within % size, within // size
 
 
@@ -391,9 +355,7 @@ def strip_kernel(
     target,
     image_ids,
     text_ids,
-    target_ranges,
-    row_ranges,
-    column_ranges,
+    mixed,
     batch_stats,
     row_keys,
     column_keys,
@@ -410,8 +372,8 @@ def strip_kernel(
     text_stride,
     parts,
     segment_tiles,
-    group_blocks,
     chunk,
+    words,
     epsilon,
     slope,
     KIND: tl.constexpr,
@@ -428,70 +390,73 @@ def strip_kernel(
     """Packed keys of all rows and columns, and FIXED sums, see `results.py`.
 
     image, text, width: operands of `product_tile`. target, image_ids, text_ids: as in `Pairing`;
-    target_ranges, row_ranges, column_ranges: their ranges, see `needs_mask`. batch_stats float32
-    [3, parts]. row_keys [rows], column_keys [columns]: int64, NOTHING before. With sums: row_sums
-    float32 [groups, rows], column_sums [segments, columns], row_tops, column_tops int64 likewise
-    (linear kind only), row_counts, column_counts int32, zeros before; None otherwise.
+    mixed, words: see `needs_mask`. batch_stats float32 [3, parts]. row_keys [rows], column_keys
+    [columns]: int64, NOTHING before. With sums: row_sums int64 [fields, rows], column_sums
+    [fields, columns], row_counts, column_counts int32, zeros before, row_tops, column_tops int64,
+    NOTHING before (linear kind only); None otherwise.
 
-    segment_tiles, group_blocks: tiles per segment, column blocks per group. chunk: see `_item`.
-    slope > 0: it multiplies -inf.
+    segment_tiles: tiles per segment. chunk: see `_item`. slope > 0: it multiplies -inf.
     """
     tiles = tl.cdiv(rows, BLOCK_ROWS)
     blocks = tl.cdiv(columns, BLOCK_COLUMNS)
     segments = tl.cdiv(tiles, segment_tiles)
-    groups = tl.cdiv(blocks, group_blocks)
+    row_side = (row_keys, row_sums, row_counts, row_tops)
+    column_side = (column_keys, column_sums, column_counts, column_tops)
     bound = read_bound(batch_stats, parts, PARTS)
     special = (bound < GREATEST_SCORE) == 0
     threshold = 0.0
+    scale = 0.0
     if KIND != 0:
         threshold = read_threshold(batch_stats, parts, epsilon, PARTS)
         summing = wide_range(bound, threshold, slope, KIND) == 0
-    for item in range(tl.program_id(0), segments * groups, tl.num_programs(0)):
-        segment, group = _item(item, segments, groups, chunk)
+    if KIND == LINEAR:
+        scale = linear_scale(bound, threshold)
+    for item in range(tl.program_id(0), segments * blocks, tl.num_programs(0)):
+        segment, block = _item(item, segments, blocks, chunk)
         first_row = segment * segment_tiles * BLOCK_ROWS
-        strip_tiles = tl.minimum(segment_tiles, tiles - segment * segment_tiles)
-        first_block = group * group_blocks
-        group_place = tl.cast(group, tl.int64) * rows
-        segment_place = tl.cast(segment, tl.int64) * columns
-        for block in range(first_block, tl.minimum(first_block + group_blocks, blocks)):
-            column_start = block * BLOCK_COLUMNS
-            column = column_start + tl.arange(0, BLOCK_COLUMNS)
-            state = start_columns(LANES, BLOCK_COLUMNS, KIND)
-            for tile in range(strip_tiles):
-                row_start = first_row + tile * BLOCK_ROWS
-                row = row_start + tl.arange(0, BLOCK_ROWS)
-                shape = (rows, columns, width, image_stride, text_stride)
-                score = product_tile(
-                    image, text, row_start, column_start, shape, DESCRIPTORS, SPLIT, PRECISION,
-                    UPCAST, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_WIDTH,
-                )  # fmt: skip
-                masked = special | needs_mask(
-                    row_start, column_start, rows, columns, target_ranges, row_ranges,
-                    column_ranges, BLOCK_ROWS, BLOCK_COLUMNS,
-                )  # fmt: skip
-                if masked:
-                    score = exclude(
-                        _comparable(score), row, column, rows, columns, target, image_ids, text_ids
-                    )
-                best = tl.max(score, 1)
-                later = state[1:]
-                if KIND != 0:
-                    # The first block of the group writes, whatever it has to add.
-                    first = block == first_block
-                    if summing & (first | (tl.max(best, 0) >= threshold)):
-                        later, of_rows = add_sums(state, score, threshold, slope, LANES, KIND)
-                        _sum_rows(
-                            score, best, of_rows, row, rows, row_sums, row_counts, row_tops,
-                            group_place, first, KIND,
-                        )  # fmt: skip
-                state = add_maxima(state[0], later[0], score, tile, LANES, KIND) + later[1:]
-                _raise_rows(score, best, row, column, rows, row_keys)
-            _publish_columns(
-                state, first_row, column, columns, column_keys, column_sums, column_counts,
-                column_tops, segment_place, LANES, KIND, BLOCK_ROWS,
+        column_start = block * BLOCK_COLUMNS
+        column = column_start + tl.arange(0, BLOCK_COLUMNS)
+        state = start_columns(LANES, BLOCK_COLUMNS, KIND)
+        for tile in range(tl.minimum(segment_tiles, tiles - segment * segment_tiles)):
+            row_start = first_row + tile * BLOCK_ROWS
+            row = row_start + tl.arange(0, BLOCK_ROWS)
+            # Ahead of the product, so that the bits are there when it is.
+            masked = special | needs_mask(
+                row_start, column_start, rows, columns, mixed, words, BLOCK_ROWS, BLOCK_COLUMNS
+            )
+            shape = (rows, columns, width, image_stride, text_stride)
+            score = product_tile(
+                image, text, row_start, column_start, shape, DESCRIPTORS, SPLIT, PRECISION,
+                UPCAST, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_WIDTH,
             )  # fmt: skip
-            # Row sums of this block are read back for the next, perhaps in other threads.
-            tl.debug_barrier()
+            if masked:
+                score = exclude(
+                    _comparable(score), row, column, rows, columns, target, image_ids, text_ids
+                )
+            best = tl.max(score, 1)
+            later = state[1:]
+            ties = tl.zeros_like(row)
+            if KIND != 0:
+                reached = summing & (tl.max(best, 0) >= threshold)
+                if reached:
+                    later, of_rows = add_sums(state, score, threshold, slope, LANES, KIND)
+                    _add_anchors(
+                        row_side, row, rows, of_rows[0], of_rows[1].to(tl.int32), scale, KIND
+                    )
+                    if KIND == LINEAR:
+                        # Not ==: the index search compares so, and the compiler would keep the
+                        # predicates for it.
+                        ties = tl.sum(tl.where(score >= best[:, None], 1.0, 0.0), 1).to(tl.int32)
+            state = add_maxima(state[0], later[0], score, tile, LANES, KIND) + later[1:]
+            _raise_rows(score, best, row, column, rows, row_keys)
+            if KIND == LINEAR:
+                own = (row < rows) & (best >= threshold)
+                if reached:  # last, when the registers of the tile are free
+                    raise_tops(row_tops, row, own, _key(best), ties)
+        _publish_columns(
+            state, first_row, column, columns, column_side, threshold, scale, LANES, KIND,
+            BLOCK_ROWS,
+        )  # fmt: skip
 
 
 def strip_constants(
@@ -506,8 +471,8 @@ def strip_wants(image: Tensor, query: MiningQuery) -> Wants:
     return Wants(
         aligned=True,
         split=image.dtype == torch.float32 and query.precision == "high",
-        ranges=True,
-        counts=query.kind != "none",
+        mixed=True,
+        sums=query.kind,
     )
 
 
@@ -520,9 +485,6 @@ def mine_strips(
 ) -> tuple[Prepared, MiningResult]:
     """Run `strip_kernel`. Its sums have to go through `resum` before they are read.
 
-    The workspace of relative sums is at most 64 partial sums per row, of 4 bytes (linear: 12), and
-    one per column and segment of rows, see `strip_plan`.
-
     Args:
         prepared: as `strip_wants`.
         tile, programs: other than what suits the device, which changes no key and no count; sums
@@ -531,14 +493,14 @@ def mine_strips(
     image, text, width = prepared.operands
     tile = tile or usual_tile(prepared, pairing, query.kind)
     row_bytes = image.shape[1] * image.element_size()
-    plan = strip_plan(tile, image.shape[0], text.shape[0], row_bytes, query.kind)
-    result = MiningResult.with_fixed_sums(prepared, (plan.groups, plan.segments), query.kind)
+    plan = strip_plan(tile, image.shape[0], text.shape[0], row_bytes)
+    result = MiningResult.fixed(prepared)
     programs = programs or usual_programs(image.device)
     split, upcast = prepared.operands.split, runtime.interpreting()
-    strip_kernel[(min(programs, plan.segments * plan.groups),)](
+    strip_kernel[(min(programs, plan.segments * plan.blocks),)](
         *operands_of(prepared.operands, tile),
         *pairing,
-        *(prepared.target_ranges, prepared.row_ranges, prepared.column_ranges),
+        prepared.mixed,
         prepared.batch_stats,
         *(result.rows.keys, result.columns.keys),
         *(result.rows.sums, result.columns.sums),
@@ -546,7 +508,7 @@ def mine_strips(
         *(result.rows.tops, result.columns.tops),
         *(image.shape[0], text.shape[0], width, image.stride(0), text.stride(0)),
         prepared.batch_stats.shape[1],
-        *(plan.segment_tiles, plan.group_blocks, plan.chunk),
+        *(plan.segment_tiles, plan.chunk, prepared.mask_words),
         query.epsilon,
         max(query.slope, LEAST_SLOPE),
         **strip_constants(tile, image.dtype, query.kind, split, upcast),

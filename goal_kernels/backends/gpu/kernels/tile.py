@@ -30,7 +30,6 @@ from goal_kernels.backends.gpu.configs import (
     DOT_PRECISION,
     KIND_CODES,
     LAUNCH_OPTIONS,
-    NO_SUMS,
     PARTS,
     RUNNING_FIELDS,
     RUNNING_MAXIMA,
@@ -47,7 +46,7 @@ from goal_kernels.backends.gpu.kernels.common import (
     pack,
     read_threshold,
 )
-from goal_kernels.backends.gpu.kernels.product import own_column
+from goal_kernels.backends.gpu.kernels.masks import own_column
 from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Prepared, Side, Wants
 
 
@@ -307,11 +306,11 @@ def mine_tiles(
     rows, columns = image.shape[0], text.shape[0]
     tile = mine_tile(image.dtype, query.precision, query.kind, max(rows, columns))
     row_groups, column_groups = tile.groups(rows, columns)
-    result = MiningResult(Side(prepared.row_keys), Side(prepared.column_keys), NO_SUMS)
+    result = MiningResult.fixed(prepared)
     if query.kind != "none":
         result = MiningResult(
-            Side(prepared.row_keys, _partials(image, column_groups, rows), parts=column_groups),
-            Side(prepared.column_keys, _partials(text, row_groups, columns), parts=row_groups),
+            Side(result.rows.keys, _partials(image, column_groups, rows), parts=column_groups),
+            Side(result.columns.keys, _partials(text, row_groups, columns), parts=row_groups),
             RUNNING_MAXIMA,
         )
     upcast = runtime.interpreting()
@@ -322,7 +321,7 @@ def mine_tiles(
         pairing.image_ids,
         pairing.text_ids,
         None if query.kind == "none" else prepared.batch_stats,
-        *(prepared.row_keys, prepared.column_keys),
+        *(result.rows.keys, result.columns.keys),
         *(result.rows.sums, result.columns.sums),
         *(rows, columns, width),
         *(image.stride(0), text.stride(0)),
