@@ -54,7 +54,9 @@ class CMakeBuild(build_ext):
 
 
 # `depends` puts the sources into source distributions.
-SOURCES = ["CMakeLists.txt", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.*"))]
+FOLDERS = ("csrc", "python_tests/cuda/emulation")
+FILES = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/**/*.*"))
+SOURCES = ["CMakeLists.txt", *(str(path.relative_to(ROOT)) for path in FILES)]
 
 setup(
     ext_modules=[Extension("goal_kernels._native", sources=[], depends=SOURCES)],

@@ -1,10 +1,13 @@
 #include "bindings_cuda.h"
 
 #include "bindings_fields.h"
+#include "cuda/dump.h"
 #include "cuda/mine.h"
 #include "cuda/mine_shape.h"
-#include "cuda/protocol_trace.h"
 #include "cuda/rank.h"
+#if defined(GOAL_KERNELS_EMULATION)
+#include "bindings_emulation.h"
+#endif
 
 namespace py = pybind11;
 
@@ -51,6 +54,12 @@ void bind_mine(py::module_& module) {
       .address("column_tops", &S::column_tops);
 }
 
+void bind_dump(py::module_& module) {
+  Structure<DumpArguments> structure(module, "Dump");
+  bind_products(structure);
+  structure.address("scores", &DumpArguments::scores);
+}
+
 void bind_rank(py::module_& module) {
   using A = ScoreArguments;
   Structure<A>(module, "Score")
@@ -74,40 +83,25 @@ void bind_rank(py::module_& module) {
       .address("text_counts", &S::text_counts);
 }
 
-// `name` with a stream, and `name_emulated`; null where it was not built.
-template <typename S>
-void bind_stage(py::module_& module, const std::string& name, void (*on_gpu)(const S&, CUstream_st*),
-                void (*emulated)(const S&)) {
-  using Released = py::call_guard<py::gil_scoped_release>;
-  if (emulated != nullptr) module.def((name + "_emulated").c_str(), emulated, Released());
-  if (on_gpu == nullptr) return;
-  module.def(
-      name.c_str(),
-      [on_gpu](const S& arguments, Address stream) { on_gpu(arguments, pointer<CUstream_st>(stream)); },
-      Released());
-}
-
 #if defined(GOAL_KERNELS_CUDA)
-#define GOAL_KERNELS_ON_GPU(name) &cuda::name
-#else
-#define GOAL_KERNELS_ON_GPU(name) nullptr
-#endif
-#if defined(GOAL_KERNELS_EMULATION)
-#define GOAL_KERNELS_EMULATED(name) &cuda::name##_emulated
-#else
-#define GOAL_KERNELS_EMULATED(name) nullptr
-#endif
-#define GOAL_KERNELS_STAGE(name) #name, GOAL_KERNELS_ON_GPU(name), GOAL_KERNELS_EMULATED(name)
+
+template <typename S>
+void bind_stage(py::module_& module, const char* name, void (*enqueue)(const S&, CUstream_st*)) {
+  module.def(
+      name, [enqueue](const S& arguments, Address stream) { enqueue(arguments, pointer<CUstream_st>(stream)); },
+      py::call_guard<py::gil_scoped_release>());
+}
 
 void bind_stages(py::module_& module) {
-  bind_stage<MineArguments>(module, GOAL_KERNELS_STAGE(mine));
-  bind_stage<ScoreArguments>(module, GOAL_KERNELS_STAGE(score));
-  bind_stage<RankArguments>(module, GOAL_KERNELS_STAGE(rank));
+  bind_stage(module, "mine", &mine);
+  bind_stage(module, "score", &score);
+  bind_stage(module, "rank", &rank);
+  bind_stage(module, "dump", &dump);
 }
 
-#if defined(GOAL_KERNELS_EMULATION)
+#endif
 
-// --- What tests ask about the work of the tile kernels and their barriers ------------------------------------
+// --- How work is cut ----------------------------------------------------------------------------------------
 
 py::dict shape_of(std::int64_t rows, std::int64_t columns, int width, bool split) {
   const MineShape shape = mine_shape(rows, columns, width, split);
@@ -129,37 +123,10 @@ py::list items_of(std::int64_t rows, std::int64_t columns, int width, bool split
   return result;
 }
 
-// (kind, barrier, index, parity, [(slot, content)...]) of every step of a role, see protocol_trace.h.
-py::list protocol(const std::tuple<int, int, int, int>& tiling, int slices, bool split, int role, int program,
-                  int programs, int ring) {
-  constexpr const char* kKinds[] = {"wait", "arrive", "load", "multiply", "retire"};
-  constexpr const char* kBarriers[] = {"full", "empty", "text_full", "text_empty", "turn"};
-  MineShape shape{};
-  std::tie(shape.tiles, shape.blocks, shape.segment_tiles, shape.group_blocks) = tiling;
-  shape.segments = (shape.tiles + shape.segment_tiles - 1) / shape.segment_tiles;
-  shape.groups = (shape.blocks + shape.group_blocks - 1) / shape.group_blocks;
-  shape.chunk_segments = shape.segments;
-  shape.slices = slices;
-  shape.split = split;
-  py::list result;
-  for (const ProtocolStep& step : protocol_trace(shape, role, program, programs, ring)) {
-    py::list uses;
-    const int count = step.kind == ProtocolStep::kLoad ? 1 : step.kind == ProtocolStep::kMultiply ? 2 : 0;
-    for (int i = 0; i < count; ++i) uses.append(py::make_tuple(step.uses[i].slot, step.uses[i].content));
-    result.append(py::make_tuple(kKinds[step.kind], kBarriers[static_cast<int>(step.barrier)], step.index,
-                                 step.parity, uses));
-  }
-  return result;
-}
-
-void bind_model(py::module_& module) {
+void bind_shape(py::module_& module) {
   module.def("mine_shape", &shape_of, py::arg("rows"), py::arg("columns"), py::arg("width"), py::arg("split"));
   module.def("mine_items", &items_of, py::arg("rows"), py::arg("columns"), py::arg("width"), py::arg("split"));
-  module.def("mine_protocol", &protocol, py::arg("tiling"), py::arg("slices"), py::arg("split"), py::arg("role"),
-             py::arg("program"), py::arg("programs"), py::arg("ring"));
 }
-
-#endif
 
 }  // namespace
 
@@ -177,9 +144,13 @@ void bind_cuda(py::module_& root) {
   py::module_ module = root.def_submodule("cuda", "The CUDA kernels, and their emulation on the processor.");
   bind_mine(module);
   bind_rank(module);
+  bind_dump(module);
+  bind_shape(module);
+#if defined(GOAL_KERNELS_CUDA)
   bind_stages(module);
+#endif
 #if defined(GOAL_KERNELS_EMULATION)
-  bind_model(module);
+  bind_emulation(module);
 #endif
   module.attr("BOUND_UNIT") = kBoundUnit;
   module.attr("BOUND_FIELDS") = int{kBoundFields};

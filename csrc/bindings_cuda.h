@@ -6,7 +6,7 @@
 namespace goal_kernels {
 
 // The submodule `cuda`: argument structures with fields that Python sets by name, and the stages that take them,
-// `mine` and so on with a stream, when built with CUDA, and `mine_emulated` and so on.
+// `mine` and so on with a stream, when built with CUDA, and how work is cut; with the emulation what it binds.
 void bind_cuda(pybind11::module_& module);
 
 }  // namespace goal_kernels

@@ -39,13 +39,13 @@ CASES = (
 
 
 def mined_anchor(scores: dict[int, float], kind: str, threshold: float, beta: float) -> Anchor:
-    """What mining must return for one anchor, given its allowed negatives by position."""
-    best = -1
-    for k in sorted(scores):
-        if best < 0 or (not math.isnan(scores[best]) and not scores[k] <= scores[best]):
-            best = k
-    if best < 0:
+    """What mining must return for one anchor, given its allowed negatives by ascending position."""
+    if not scores:
         return -math.inf, -1, 0.0, 0
+    unordered = (k for k, score in scores.items() if score != score)
+    best = next(unordered, None)  # the first NaN, else the first of the largest
+    if best is None:
+        best = max(scores, key=scores.__getitem__)
     top = scores[best]
     close = [s for k, s in scores.items() if k != best and s >= threshold]
     if kind == "linear":

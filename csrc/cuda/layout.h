@@ -1,5 +1,5 @@
 // Where everything is while mining: lanes and registers of matrix fragments, passes and items of work, k
-// slices and shared memory. One set of functions for the GPU, its emulation and the model of its barriers.
+// slices and shared memory. One set of functions for the GPU and its emulation.
 #pragma once
 
 #include <cstdint>

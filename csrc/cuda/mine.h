@@ -1,6 +1,5 @@
 // Mining on Hopper GPUs: the hardest negative of every row and column of S = image text^T, and the sums of
-// relative similarity, in one pass over tiles of S. `mine_emulated` runs the same index maps and the same
-// epilogue on the processor.
+// relative similarity, in one pass over tiles of S.
 #pragma once
 
 #include <cstdint>
@@ -59,8 +58,5 @@ void with_kind(MineKind kind, const Body& body) {
 // Enqueues the mining on `stream`. Throws std::runtime_error with the name of a CUDA error. No allocation,
 // no synchronisation. CUDA builds only; needs compute capability 9.0.
 void mine(const MineArguments& arguments, CUstream_st* stream);
-
-// The same on the processor; `programs` 0 means 1. Products are summed in float.
-void mine_emulated(const MineArguments& arguments);
 
 }  // namespace goal_kernels::cuda

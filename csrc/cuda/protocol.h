@@ -1,5 +1,5 @@
-// The barrier protocol of the tile kernels: the control flow of the three warpgroups of a thread block, over a Machine
-// that really waits, loads and multiplies (mine.cu) or only writes down that it would (protocol_trace.h).
+// The barrier protocol of the tile kernels: the control flow of the three warpgroups of a thread block, over the
+// Machine of a role (tile_roles.h).
 //
 //   barrier     arrives                                   waits                    one phase is
 //   kFull       the producer's load of the slot           the consumer of a tile   one use of a ring slot

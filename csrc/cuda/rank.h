@@ -52,8 +52,5 @@ struct RankArguments : TileProducts {
 // capability 9.0. No allocation, no synchronisation.
 void score(const ScoreArguments& arguments, CUstream_st* stream);
 void rank(const RankArguments& arguments, CUstream_st* stream);
-// The same on the processor.
-void score_emulated(const ScoreArguments& arguments);
-void rank_emulated(const RankArguments& arguments);
 
 }  // namespace goal_kernels::cuda

@@ -52,7 +52,7 @@ GOAL_KERNELS_WARP To convert(From value) {
 }
 // The same bits as another type.
 template <typename To, typename From>
-GOAL_KERNELS_WARP To reinterpret(From value) {
+GOAL_KERNELS_BOTH To reinterpret(From value) {
   static_assert(sizeof(To) == sizeof(From), "sizes differ");
   To result;
   memcpy(&result, &value, sizeof result);

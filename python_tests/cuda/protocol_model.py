@@ -1,8 +1,8 @@
-"""A model of who waits for whom in the mining kernel, and a search of everything that may happen.
+"""A model of who waits for whom in the tile kernels, and a search of everything that may happen.
 
-Three roles run the steps that the kernel itself writes down (csrc/cuda/protocol_trace.h): a
-producer that issues loads, and two consumers. Loads land at any time after they were issued. The
-products of a consumer read their slots from issue until they are retired, at the latest.
+Three roles run the instructions that the kernel's own code gives (emulation/programs.h): a producer
+that issues loads, and two consumers. Loads land at any time after they were issued. The products of
+a consumer read their slots from issue until they are retired, at the latest.
 
 A barrier's phase is over once all its arrivals are in, and the loads it counts have landed. A wait
 names a parity and passes if the phase of that parity is the last one that is over, as in hardware;
@@ -18,27 +18,101 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PRODUCER = 0
 ARRIVING = ("arrive", "load")
 """Kinds of steps that arrive at their barrier."""
+RING = 6
+"""Slots of the ring of the kernel; those behind them hold text slices that stay."""
+SLOT = 128 * 64 * 2
+"""Bytes."""
 
 
 class Step(NamedTuple):
-    """kind: wait, arrive, load, multiply or retire; uses: (slot, content) loaded or read."""
+    """kind: wait, arrive, load, multiply or retire. barrier: its address.
+
+    number: of a wait the parity, of a retire how many products may stay under way, else arrivals.
+    uses: (address of a slot, content) loaded or read.
+    """
 
     kind: str
-    barrier: str
-    index: int
-    parity: int
-    uses: tuple[tuple[int, int], ...]
+    barrier: int = 0
+    number: int = 0
+    uses: tuple[tuple[int, int], ...] = ()
 
 
 Program = list[Step]
-Barrier = tuple[str, int]
 State = tuple[tuple[int, ...], int]
 """How far each role is, and a bit for each load that has landed."""
+
+
+class ThreadBlock(NamedTuple):
+    """programs: those of the producer and the two consumers.
+
+    arrivals: of a phase, by barrier. names: of barriers.
+    """
+
+    programs: list[Program]
+    arrivals: dict[int, int]
+    names: dict[int, str]
+
+
+def read(recorded: Sequence[Any], first_stays: int, numbers: dict[Any, int]) -> Program:
+    """Steps of a role's instructions. first_stays: slots from this address on hold texts that stay.
+
+    numbers: of contents, of all roles, so that no two loads bring the same. An image slice is told
+    by its coordinates, the pass, and how often it was there in the pass; a text slice that stays by
+    coordinates and pass, another one besides by the image slice that it is multiplied with.
+    """
+    steps: Program = []
+    passes, image, multiplied = 0, None, None
+    times: Counter[Any] = Counter()
+
+    def number(content: Any) -> int:
+        return numbers.setdefault(content, len(numbers))
+
+    def next_image(at: Any) -> int:
+        times[passes, at] += 1
+        return number((passes, at, times[passes, at]))
+
+    def next_text(at: Any, slot: int) -> int:
+        return number((passes, "text", at, None if slot >= first_stays else image))
+
+    for i in recorded:
+        if i.kind == "begin_pass":
+            passes += 1
+        elif i.kind in ("wait", "arrive", "retire"):
+            steps.append(Step(i.kind, i.barrier, i.number))
+        elif i.kind == "copy":  # after `expect`, which arrives
+            if i.map == 0:
+                content = image = next_image(i.at)
+            else:
+                content = next_text(i.at, i.slot)
+            steps.append(Step("load", i.barrier, 1, ((i.slot, content),)))
+        elif i.kind == "fence":
+            multiplied = None
+        elif i.kind == "product" and multiplied is None:  # of a slice the first, so at its begin
+            multiplied = i
+            image = next_image(i.at)
+            slots = [(x & 0x3FFF) << 4 for x in (i.image, i.text)]
+            uses = tuple(zip(slots, (image, next_text(i.text_at, slots[1])), strict=True))
+            steps.append(Step("multiply", uses=uses))
+    return steps
+
+
+def thread_block(setup: Sequence[Any], *roles: Sequence[Any]) -> ThreadBlock:
+    """What the kernel does, from recorded instructions."""
+    barriers = [i.barrier for i in setup]
+    names = dict.fromkeys(barriers, "turn")
+    for slot in range((len(barriers) - 2) // 2):  # in the order in which they are initialised
+        of_text = "text_" * (slot >= RING)
+        pair = barriers[2 * slot : 2 * slot + 2]
+        names |= zip(pair, (f"{of_text}full", f"{of_text}empty"), strict=True)
+    first = min(i.slot for i in roles[PRODUCER] if i.kind == "copy")
+    numbers: dict[Any, int] = {}
+    programs = [read(role, first + RING * SLOT, numbers) for role in roles]
+    return ThreadBlock(programs, {i.barrier: i.number for i in setup}, names)
 
 
 class Violation(Exception):
@@ -49,7 +123,7 @@ class Load(NamedTuple):
     """position: in the producer's program; phase: which one of its barrier it completes."""
 
     position: int
-    barrier: Barrier
+    barrier: int
     slot: int
     content: int
     phase: int
@@ -63,71 +137,74 @@ class Product(NamedTuple):
     uses: tuple[tuple[int, int], ...]
 
 
-def arrivals_of_a_phase(warps: int) -> dict[str, int]:
-    """By barrier, if a consumer has so many warps."""
-    once = {"full": 1, "text_full": 1}
-    return {**once, "empty": warps, "text_empty": 2 * warps, "turn": warps}
-
-
 def loads_of(producer: Program) -> list[Load]:
-    phases: Counter[Barrier] = Counter()
+    phases: Counter[int] = Counter()
     loads = []
     for position, step in enumerate(producer):
         if step.kind == "load":
-            barrier = (step.barrier, step.index)
-            loads.append(Load(position, barrier, *step.uses[0], phases[barrier]))
-            phases[barrier] += 1
+            loads.append(Load(position, step.barrier, *step.uses[0], phases[step.barrier]))
+            phases[step.barrier] += 1
     return loads
 
 
 def products_of(program: Program) -> list[Product]:
-    """Products and where they are retired: a retire leaves `index` of the latest under way."""
+    """Products and where they are retired: a retire leaves `number` of the latest under way."""
     products, pending = [], []
     for position, step in enumerate(program):
         if step.kind == "multiply":
             pending.append((position, step.uses))
         elif step.kind == "retire":
-            while len(pending) > step.index:
+            while len(pending) > step.number:
                 start, uses = pending.pop(0)
                 products.append(Product(start, position, uses))
     products += [Product(start, len(program), uses) for start, uses in pending]
     return products
 
 
-def arrivals_at(barrier: Barrier, program: Program) -> list[int]:
-    """How often the program arrives at a barrier before each of its places, its end included."""
-    here = (s.kind in ARRIVING and (s.barrier, s.index) == barrier for s in program)
+def arrivals_at(barrier: int, program: Program, warps: int) -> list[int]:
+    """How many arrivals a barrier has of the program before each of its places, its end included.
+
+    warps: share the arrivals of the program.
+    """
+    here = (
+        s.number // warps if s.kind in ARRIVING and s.barrier == barrier else 0 for s in program
+    )
     return list(accumulate(here, initial=0))
 
 
-def turns_held(program: Program) -> list[bool]:
+def turns_held(program: Program, names: dict[int, str]) -> list[bool]:
     """Whether the program has waited for the turn and not passed it on, at each of its places."""
     change = {"wait": 1, "arrive": -1}
-    turns = (change.get(s.kind, 0) if s.barrier == "turn" else 0 for s in program)
+    turns = (change.get(s.kind, 0) if names.get(s.barrier) == "turn" else 0 for s in program)
     return [held > 0 for held in accumulate(turns, initial=0)]
 
 
 class Model:
     """Everything that does not change while roles run.
 
-    programs: those of the producer and the two consumers. warps: of a consumer; each runs its whole
-    program, which is more freedom than a warpgroup has.
+    warps: of a consumer, that share its arrivals; each runs its whole program, which is more
+    freedom than a warpgroup has.
     """
 
-    def __init__(self, programs: Sequence[Program], warps: int) -> None:
-        producer, *consumers = programs
+    def __init__(self, block: ThreadBlock, warps: int) -> None:
+        producer, *consumers = block.programs
         self.warps = warps
         self.programs = [producer, *(c for c in consumers for _ in range(warps))]
-        self.needed = arrivals_of_a_phase(warps)
+        self.needed = block.arrivals
         self.loads = loads_of(producer)
         self.load_at = {load.position: k for k, load in enumerate(self.loads)}
         self.products = [products_of(program) for program in self.programs]
-        barriers = {(s.barrier, s.index) for p in self.programs for s in p if s.kind in ARRIVING}
-        self.arrivals = {b: [arrivals_at(b, p) for p in self.programs] for b in barriers}
-        self.holding = [turns_held(program) for program in self.programs]
+        share = [1] + [warps] * (len(self.programs) - 1)
+        self.arrivals = {
+            barrier: [
+                arrivals_at(barrier, *role) for role in zip(self.programs, share, strict=True)
+            ]
+            for barrier in self.needed
+        }
+        self.holding = [turns_held(program, block.names) for program in self.programs]
         self.content = {load.content: load for load in self.loads}
         self.by_slot: dict[int, list[int]] = {}
-        self.by_barrier: dict[Barrier, list[int]] = {}
+        self.by_barrier: dict[int, list[int]] = {}
         for k, load in enumerate(self.loads):
             self.by_slot.setdefault(load.slot, []).append(k)
             self.by_barrier.setdefault(load.barrier, []).append(k)
@@ -138,21 +215,18 @@ class Model:
     def name(self, role: int) -> str:
         return "the producer" if role == PRODUCER else f"consumer {self.consumer(role)}"
 
-    def phases_over(self, barrier: Barrier, state: State) -> int:
+    def phases_over(self, barrier: int, state: State) -> int:
         """How many phases of a barrier are over."""
         places, landed = state
-        arrivals = self.arrivals.get(barrier)
-        if arrivals is None:
-            return 0
-        arrived = sum(by_place[place] for by_place, place in zip(arrivals, places, strict=True))
-        over = arrived // self.needed[barrier[0]]
+        arrivals = zip(self.arrivals[barrier], places, strict=True)
+        over = sum(by_place[place] for by_place, place in arrivals) // self.needed[barrier]
         for k in self.by_barrier.get(barrier, ()):
             if self.loads[k].position < places[PRODUCER] and not landed >> k & 1:
                 over = min(over, self.loads[k].phase)
         return over
 
     def passes(self, step: Step, state: State) -> bool:
-        return self.phases_over((step.barrier, step.index), state) % 2 != step.parity
+        return self.phases_over(step.barrier, state) % 2 != step.number
 
     def slot_content(self, slot: int, state: State) -> int | None:
         """What the slot holds, None while a load into it is under way."""
@@ -227,9 +301,9 @@ class Model:
             raise Violation("both consumers have the turn")
 
 
-def search(programs: Sequence[Program], warps: int = 1, limit: int = 2_000_000) -> int:
+def search(block: ThreadBlock, warps: int = 1, limit: int = 2_000_000) -> int:
     """Visit every state that may be reached; how many there are. Raises: Violation."""
-    model = Model(programs, warps)
+    model = Model(block, warps)
     first: State = ((0,) * len(model.programs), 0)
     seen, left = {first}, [first]
     while left:

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from protocol_model import Program, Step, Violation, search
+from protocol_model import RING, Program, ThreadBlock, Violation, search, thread_block
 
 from goal_kernels import native
 
 pytestmark = pytest.mark.usefixtures("emulation")
 
-RING = 6
-"""Slots of the ring of the kernel; a ring of 4 is the smallest that works, and wraps sooner."""
-
 
 class Case(NamedTuple):
-    """tiling: tiles, blocks, tiles of a segment, blocks of a group. slices: of the width."""
+    """tiling: tiles, blocks, tiles of a segment, blocks of a group. slices: of the width.
+
+    ring: slots; a ring of 4 is the smallest that works, and wraps sooner.
+    """
 
     tiling: tuple[int, int, int, int]
     slices: int
@@ -43,41 +43,33 @@ CASES = (
 )
 
 
-def programs_of(case: Case, program: int = 0, programs: int = 1) -> list[Program]:
-    """What the producer and the two consumers of a thread block do."""
-    protocol = native.load().cuda.mine_protocol
-    return [
-        [
-            Step(kind, barrier, index, parity, tuple(uses))
-            for kind, barrier, index, parity, uses in protocol(
-                case.tiling, case.slices, case.split, role, program, programs, case.ring
-            )
-        ]
-        for role in range(3)
-    ]
+def block_of(case: Case, program: int = 0, programs: int = 1) -> ThreadBlock:
+    """What a thread block does."""
+    record = native.load().cuda.record
+    return thread_block(*record(case.tiling, case.slices, case.split, program, programs, case.ring))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_interleaving_works(case: Case) -> None:
-    programs = programs_of(case)
-    assert search(programs) > sum(map(len, programs))
+    block = block_of(case)
+    assert search(block) > sum(map(len, block.programs))
 
 
 @pytest.mark.parametrize("case", CASES[1:3], ids=str)
 def test_warps_of_a_consumer_may_drift_apart(case: Case) -> None:
-    assert search(programs_of(case), warps=2) > search(programs_of(case))
+    assert search(block_of(case), warps=2) > search(block_of(case))
 
 
 @pytest.mark.parametrize("program", [0, 1, 2])
 def test_every_thread_block_works(program: int) -> None:
     case = Case((5, 3, 2, 1), 2, False, 4, "nine items")
-    search(programs_of(case, program, 3))
+    search(block_of(case, program, 3))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_tile_is_multiplied_by_one_consumer(case: Case) -> None:
     """All steps of all tiles, and every load is used."""
-    _, *consumers = programs = programs_of(case)
+    _, *consumers = programs = block_of(case).programs
     tiles, blocks, _, _ = case.tiling
     uses = [step.uses for program in consumers for step in program if step.kind == "multiply"]
     assert len(uses) == len(set(uses)) == tiles * blocks * case.slices * (3 if case.split else 1)
@@ -97,7 +89,7 @@ def leave_out(program: Program, place: int) -> Program:
 
 
 def other_parity(program: Program, place: int) -> Program:
-    wrong = program[place]._replace(parity=1 - program[place].parity)
+    wrong = program[place]._replace(number=1 - program[place].number)
     return [*program[:place], wrong, *program[place + 1 :]]
 
 
@@ -106,7 +98,7 @@ def swap_with_next(program: Program, place: int) -> Program:
 
 
 def one_more_under_way(program: Program, place: int) -> Program:
-    more = program[place]._replace(index=program[place].index + 1)
+    more = program[place]._replace(number=program[place].number + 1)
     return [*program[:place], more, *program[place + 1 :]]
 
 
@@ -136,17 +128,17 @@ FAULTS = (
     ("wrong parity", PRODUCER, ("wait", "text_empty"), other_parity, 1.0),
     ("wrong parity", FIRST, ("wait", "turn"), other_parity, 1.0),
     ("wrong parity", SECOND, ("wait", "turn"), other_parity, 1.0),
-    ("released before products are retired", FIRST, ("retire", "full"), swap_with_next, 0.4),
-    ("released before products are retired", SECOND, ("retire", "full"), swap_with_next, 0.4),
-    ("one more product under way", FIRST, ("retire", "full"), one_more_under_way, 0.4),
-    ("one more product under way", SECOND, ("retire", "full"), one_more_under_way, 0.4),
+    ("released before products are retired", FIRST, ("retire", ""), swap_with_next, 0.4),
+    ("released before products are retired", SECOND, ("retire", ""), swap_with_next, 0.4),
+    ("one more product under way", FIRST, ("retire", ""), one_more_under_way, 0.4),
+    ("one more product under way", SECOND, ("retire", ""), one_more_under_way, 0.4),
 )
 FAULTY = Case((4, 3, 4, 3), 2, False, 4, "three passes")
 
 
-def is_found(programs: list[Program]) -> bool:
+def is_found(block: ThreadBlock) -> bool:
     try:
-        search(programs)
+        search(block)
     except Violation:
         return True
     return False
@@ -159,11 +151,13 @@ def test_the_search_finds_a_planted_fault(
     fault: tuple[str, int, tuple[str, str], Change, float],
 ) -> None:
     _, role, which, change, share = fault
-    programs = programs_of(FAULTY)
-    places = [i for i, step in enumerate(programs[role]) if (step.kind, step.barrier) == which]
+    block = block_of(FAULTY)
+    program = block.programs[role]
+    named = [(step.kind, block.names.get(step.barrier, "")) for step in program]
+    places = [i for i, name in enumerate(named) if name == which]
     found = 0
     for place in places:
-        faulty = list(programs)
-        faulty[role] = change(programs[role], place)
-        found += is_found(faulty)
+        programs = list(block.programs)
+        programs[role] = change(program, place)
+        found += is_found(block._replace(programs=programs))
     assert found >= share * len(places) > 0

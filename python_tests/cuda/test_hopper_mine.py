@@ -12,8 +12,6 @@ from torch import Tensor
 
 from goal_kernels import native
 
-pytestmark = pytest.mark.usefixtures("emulation")
-
 HALF_LIFE = math.log(2.0)
 """beta at which whole-numbered gaps give powers of two"""
 KINDS = ("none", "linear", "exponential")
@@ -219,7 +217,7 @@ def test_results_do_not_depend_on_the_grid(mining_device: str, case: Case, kind:
     [(1, 1), (128, 129), (1000, 3000), (2300, 1200), (9000, 300), (8400, 8400), (70000, 70000)],
 )
 @pytest.mark.parametrize("width", [64, 1024])
-def test_items_cover_every_tile_once(size: tuple[int, int], width: int) -> None:
+def test_items_cover_every_tile_once(emulation, size: tuple[int, int], width: int) -> None:
     items = native.load().cuda.mine_items
     tiles, blocks = (-(-n // 128) for n in size)
     seen = torch.zeros(tiles, blocks, dtype=torch.int32)

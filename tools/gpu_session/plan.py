@@ -25,6 +25,7 @@ from bench.cases import (
     Kind,
 )
 from goal_kernels import builtin_objectives
+from tools.gpu_session.tile_scores import CASES, Tiles
 from tools.gpu_session.watchdog import PATIENCE, Job
 
 Size = tuple[int, int]
@@ -41,15 +42,17 @@ LARGE_PATIENCE = 240.0
 class Scale:
     """How large a session is.
 
-    losses: the objectives that are timed. first: sizes of the smallest contests. steps, large: of
-    training steps. odd: with B not a multiple of 16. asked: where options, kinds of data and other
-    kinds are tried. kinds: of products. objectives: each is judged, at the size checked. judged,
-    stable: sizes of further checks. parts: of mining, forward and gradients alone. ranked: images
-    and width. rivals: sizes for torch.compile and pytorch-metric-learning. tests: files of the test
-    suite, with options of pytest.
+    tiles: products that are compared number by number. losses: the objectives that are timed.
+    first: sizes of the smallest contests. steps, large: of training steps. odd: with B not a
+    multiple of 16. asked: where options, kinds of data and other kinds are tried. kinds: of
+    products. objectives: each is judged, at the size checked. judged, stable: sizes of further
+    checks. parts: of mining, forward and gradients alone. ranked: images and width. rivals: sizes
+    for torch.compile and pytorch-metric-learning. tests: files of the test suite, with options of
+    pytest.
     """
 
     device: str
+    tiles: tuple[Tiles, ...]
     losses: tuple[str, ...]
     first: tuple[Size, ...]
     steps: tuple[Size, ...]
@@ -69,6 +72,7 @@ class Scale:
 
 REAL = Scale(
     device="cuda",
+    tiles=CASES,
     losses=(PLAIN, RELATIVE, LINEAR),
     first=((128, 512), (1024, 512)),
     steps=(
@@ -99,6 +103,7 @@ REAL = Scale(
 
 DRY = Scale(
     device="cpu",
+    tiles=(Tiles(5, 3, 8),),
     losses=(RELATIVE,),
     first=((6, 16),),
     steps=((9, 16),),
@@ -129,6 +134,11 @@ def _contests(suite: str, cases: Iterable[Case]) -> Iterator[Job]:
 
 def _environment(scale: Scale) -> Iterator[Job]:
     yield Job("describe", "environment", {"device": scale.device})
+
+
+def _tiles(scale: Scale) -> Iterator[Job]:
+    arguments = {"cases": [list(tiles) for tiles in scale.tiles], "device": scale.device}
+    yield Job("tile_scores", "scores of tiles", arguments, LARGE_PATIENCE)
 
 
 def _first(scale: Scale) -> Iterator[Job]:
@@ -203,6 +213,7 @@ def _rivals(scale: Scale) -> Iterator[Job]:
 BUILD = "build"
 STAGES: dict[str, Callable[[Scale], Iterator[Job]]] = {
     "environment": _environment,
+    "tiles": _tiles,
     "first": _first,
     "tests": _tests,
     "checks": _checks,

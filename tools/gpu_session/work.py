@@ -52,6 +52,8 @@ from bench.ranks import RankCase, hold_rank_contest
 from bench.results import measure
 from goal_kernels import native
 from goal_kernels.backends import verdicts
+from goal_kernels.backends.gpu import CudaBackend
+from tools.gpu_session.tile_scores import Tiles, faults
 from tools.gpu_session.watchdog import FAILED, OK, ROOT
 
 RERUNS = 20
@@ -128,6 +130,27 @@ def describe(tell: Tell, device: str) -> dict[str, Any]:
 
 def _not_timed(result: ContestResult) -> dict[str, Any]:
     return {"failures": result.failures, "refused": result.refused, "oom": result.oom}
+
+
+def tile_scores(
+    tell: Tell, cases: Sequence[Sequence[Any]], device: str, without: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Products of the Hopper tile kernel, every number of them: what all of it rests on."""
+    names = {f"tiles of {tiles}": tiles for tiles in (Tiles(*case) for case in cases)}
+    verdict = CudaBackend(emulated=device == "cpu").availability()
+    if not verdict.ok:
+        return {"refused": dict.fromkeys(names, verdict.reason)}
+    passed, failures = [], {}
+    for name, tiles in names.items():
+        if name in without:
+            continue
+        tell(name)
+        found = list(faults(tiles, device))
+        if found:
+            failures[name] = f"{found[0]}; {len(found)} such places"
+        else:
+            passed.append(name)
+    return {"passed": passed, "failures": failures}
 
 
 def contest(
@@ -251,7 +274,8 @@ def fault(tell: Tell, names: Sequence[str], without: Sequence[str] = ()) -> dict
 
 
 WORK: dict[str, Callable[..., dict[str, Any]]] = {
-    work.__name__: work for work in (describe, contest, ranks, repeated, pytest_files, fault)
+    work.__name__: work
+    for work in (describe, tile_scores, contest, ranks, repeated, pytest_files, fault)
 }
 """Kind of a job -> function(tell, **arguments) -> dict. `tell(name)` is the heartbeat."""
 

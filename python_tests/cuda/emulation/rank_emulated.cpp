@@ -1,7 +1,6 @@
-#include "cuda/rank.h"
 #include "cuda/rank_epilogue.h"
 #include "cuda/rank_sequence.h"
-#include "tile_host.h"
+#include "emulated_tiles.h"
 
 namespace goal_kernels::cuda {
 

@@ -1,6 +1,5 @@
-#include "mine.h"
-#include "mine_epilogue.h"
-#include "tile_host.h"
+#include "cuda/mine_epilogue.h"
+#include "emulated_tiles.h"
 
 namespace goal_kernels::cuda {
 
