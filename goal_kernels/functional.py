@@ -11,7 +11,7 @@ from goal_kernels import checks, ops, rectangular
 from goal_kernels.backends import resolve
 from goal_kernels.backends.answers import Forward, Found, Mined, unpack_terms
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
-from goal_kernels.backends.selection import PLAIN
+from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask
 from goal_kernels.negatives import Negatives, as_selection
 from goal_kernels.notices import similarity_watch

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from goal_kernels import checks, ops, rectangular
 from goal_kernels.backends.base import Pairing, SearchQuery
-from goal_kernels.backends.selection import PLAIN
+from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask, Rows
 from goal_kernels.constants import BETA, EPSILON
 from goal_kernels.functional import choose_backend

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from goal_kernels.backends.selection import (
+from goal_kernels.backends.candidates import (
     HARDEST,
     SAMPLED,
     SEMI_HARD,

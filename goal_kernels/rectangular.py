@@ -19,7 +19,8 @@ from torch import Tensor
 from goal_kernels import ops
 from goal_kernels.backends.answers import Forward, GradientTerms
 from goal_kernels.backends.base import Pairing, SearchQuery
-from goal_kernels.backends.selection import PLAIN, Chosen, Selection
+from goal_kernels.backends.candidates import PLAIN, Selection
+from goal_kernels.backends.selection import Chosen
 from goal_kernels.objective import Objective
 from goal_kernels.pairs import owned
 from goal_kernels.reference import sum_rows

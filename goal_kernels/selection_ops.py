@@ -13,8 +13,9 @@ from torch import Tensor
 
 from goal_kernels.backends.answers import UNSCALED, Scales
 from goal_kernels.backends.base import Pairing, SearchQuery, accumulate_dtype
+from goal_kernels.backends.candidates import Selection
 from goal_kernels.backends.reference import matmul_precision
-from goal_kernels.backends.selection import BLOCK, Chosen, Selection, select
+from goal_kernels.backends.selection import BLOCK, Chosen, select
 from goal_kernels.normalization import row_scale, wide_rows
 from goal_kernels.operators import define_operator
 from goal_kernels.pairs import pair_similarity, relative_query, value_at
@@ -68,7 +69,7 @@ def _select(rows: Tensor, columns: Tensor, *question: Any) -> tuple[Tensor, ...]
     relative = relative_query(query.relative, positive, query.epsilon, query.beta)
     with matmul_precision("highest" if lossless else query.precision):
         chosen = select(
-            lambda part: rows[part] @ columns.T,
+            lambda part, out: torch.mm(rows[part], columns.T, out=out),
             positive,
             len(columns),
             pairing,
@@ -131,7 +132,7 @@ def _select_similarity(similarity: Tensor, *question: Any) -> tuple[Tensor, ...]
     positive = value_at(scores, pairing.target)
     query = relative_query(relative[0], positive, *relative[1:])
     chosen = select(
-        lambda part: scores[part].clone(memory_format=torch.contiguous_format),
+        lambda part, out: out.copy_(scores[part]),
         positive,
         scores.shape[1],
         pairing,

@@ -14,7 +14,7 @@ from oracle import Kind
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels.backends import selection
+from goal_kernels.backends import candidates
 from goal_kernels.backends.gumbel import gumbel
 
 BACKENDS = ("reference", "chunked", "cpu")
@@ -239,11 +239,12 @@ def test_infinities_and_nan() -> None:
     )[1]
     assert third.hardest_text.tolist() == [1, 0, 0]
     assert third.negative_text[0] == -torch.inf
-    similarity[2, 0] = torch.nan
+    similarity[2, 0], similarity[2, 1] = torch.nan, 0.9
     loss, found = gk.goal_loss_from_similarity(
         similarity, "nca/linear", negatives="semi_hard", return_stats=True
     )
     assert found.hardest_text[2] == 0
+    assert found.skipped_text.tolist() == [0, 0, 1]
     assert loss.isnan()
 
 
@@ -268,7 +269,7 @@ def test_compiles_as_one_graph(name) -> None:
 def test_opcheck(scaled, relative) -> None:
     image, text, owner = near_positives(12, 6, dtype=torch.float32)
     exempt = owner % 2 == 0
-    plan = selection.Selection(selection.TOP_K, 3, margin=0.2)
+    plan = candidates.Selection(candidates.TOP_K, 3, margin=0.2)
     torch.library.opcheck(
         torch.ops.goal_kernels.select,
         (text, image, owner, None, None, exempt, relative, 0.1, 10.0, scaled, "high", *plan, False),

@@ -1,65 +1,28 @@
-"""Negatives other than the hardest: which candidates count, and which of them are taken.
+"""Negatives other than the hardest: which of the candidates are taken.
 
 Plain torch on any device, in blocks of rows of the similarity matrix, like the `chunked` backend;
-the `reference` backend takes the matrix in one block. Rows are texts and columns are images, as in
-`rectangular.py`: every row has one column at most that it belongs to. docs/derivation.md, section
-12, has the equations.
+the `reference` backend takes the matrix in one block. Rows are texts and columns are images.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing, RelativeQuery
-from goal_kernels.backends.gumbel import gumbel
+from goal_kernels.backends.candidates import (
+    NEGATIVE_INFINITY,
+    SEGMENT,
+    Candidates,
+    Scores,
+    Selection,
+)
 from goal_kernels.constants import NO_INDEX
-from goal_kernels.pairs import owned
 
 BLOCK = 512
 """Rows of a block, as in `chunked`."""
-
-SEGMENT = 64
-"""Candidates of a segment: the largest of an anchor is looked for in one of them."""
-
-NEGATIVE_INFINITY = float("-inf")
-
-HARDEST, SEMI_HARD, SKIP_HARDEST = "hardest", "semi_hard", "skip_hardest"
-TOP_K, SAMPLED = "top_k", "sampled"
-
-
-class Selection(NamedTuple):
-    """Which candidates become negatives.
-
-    kind: one of the words above. size: how many of the hardest SKIP_HARDEST skips or TOP_K takes.
-    temperature, seed: of SAMPLED. margin, ratio: candidates with S > p + margin or S > ratio p are
-    left out as false negatives; infinity: none are.
-    """
-
-    kind: str = HARDEST
-    size: int = 1
-    temperature: float = 1.0
-    seed: int = 0
-    margin: float = math.inf
-    ratio: float = math.inf
-
-    @property
-    def slots(self) -> int:
-        """k, the negatives of an anchor."""
-        return self.size if self.kind == TOP_K else 1
-
-    @property
-    def kept(self) -> int:
-        """How many of the hardest have to be known to find them."""
-        return self.size + 1 if self.kind == SKIP_HARDEST else self.slots
-
-
-PLAIN = Selection()
-"""The hardest of all candidates, which every backend finds by itself (`Backend.search`)."""
 
 
 class Chosen(NamedTuple):
@@ -75,24 +38,6 @@ class Chosen(NamedTuple):
     total: Tensor
     number: Tensor
     skipped: Tensor
-
-
-Scores = Callable[[slice], Tensor]
-"""Similarities of a slice of rows and all columns, a tensor of its own: [rows, N]."""
-
-
-class _Limits(NamedTuple):
-    """Largest similarity that a candidate of each anchor may have, [A]: two reasons.
-
-    The limit of false negatives does not apply to exempt candidates.
-    """
-
-    false_negative: Tensor
-    too_hard: Tensor
-
-    def of(self, part: slice) -> _Limits:
-        """Those of some anchors."""
-        return _Limits(self.false_negative[part], self.too_hard[part])
 
 
 def select(
@@ -116,13 +61,13 @@ def select(
         relative: the relative sums that are wanted.
         block: rows of the matrix that are held at a time.
     """
-    plan = _Plan(scores, positive, columns, pairing, exempt, selection, block)
+    plan = Candidates(scores, positive, columns, pairing, exempt, selection, block)
     keep, slots = selection.kept, selection.slots
     row_picks, row_skipped = [], []
     column_pick = _Pick.nothing(keep, columns, positive)
     column_skipped = torch.zeros(columns, dtype=torch.int64, device=positive.device)
     for part in plan.parts():
-        for direction, (candidates, skipped) in enumerate(plan.candidates(part)):
+        for direction, (candidates, skipped) in enumerate(plan.of(part)):
             pick = _take(plan.keys(candidates, part, direction), candidates, keep)
             if direction == 0:
                 row_picks.append(pick)
@@ -153,8 +98,7 @@ class _Pick(NamedTuple):
     def nothing(cls, kept: int, anchors: int, like: Tensor) -> _Pick:
         """No candidates yet."""
         none = like.new_full((kept, anchors), NEGATIVE_INFINITY)
-        place = torch.full_like(none, NO_INDEX, dtype=torch.int64)
-        return cls(none.to(like.dtype), none, place)
+        return cls(none, none, torch.full_like(none, NO_INDEX, dtype=torch.int64))
 
     def moved(self, start: int) -> _Pick:
         """With places that count from `start` on."""
@@ -168,136 +112,35 @@ class _Pick(NamedTuple):
         return _Pick(*(x.gather(0, order) for x in (key, value, place)))
 
 
-class _Plan:
-    """The similarities of both directions, block by block, without what is no candidate."""
-
-    def __init__(
-        self,
-        scores: Scores,
-        positive: Tensor,
-        columns: int,
-        pairing: Pairing,
-        exempt: Tensor | None,
-        selection: Selection,
-        block: int,
-    ) -> None:
-        assert pairing.target is not None
-        self.scores, self.columns, self.pairing = scores, columns, pairing
-        self.exempt, self.selection, self.block = exempt, selection, block
-        self.rows, self.target = len(positive), pairing.target
-        self.limits = [
-            self._limits(positive, positive),
-            self._limits(
-                _of_columns(positive, self.target, columns, "amax"),
-                _of_columns(positive, self.target, columns, "amin"),
-            ),
-        ]
-
-    def parts(self) -> list[slice]:
-        """The blocks."""
-        starts = range(0, self.rows, self.block)
-        return [slice(start, min(start + self.block, self.rows)) for start in starts]
-
-    def _limits(self, highest: Tensor, lowest: Tensor) -> _Limits:
-        """From the highest and lowest positive of each anchor; without one nothing is left out."""
-        free = torch.full_like(highest, math.inf)
-        selection = self.selection
-        limit = free
-        if selection.margin != math.inf:
-            limit = torch.minimum(limit, highest + selection.margin)
-        if selection.ratio != math.inf:
-            limit = torch.minimum(limit, highest * selection.ratio)
-        limit = torch.where(highest == NEGATIVE_INFINITY, free, limit)
-        below = free
-        if selection.kind == SEMI_HARD:
-            below = torch.nextafter(lowest, torch.full_like(lowest, NEGATIVE_INFINITY))
-            below = torch.where(highest == NEGATIVE_INFINITY, free, below)
-        return _Limits(limit, below)
-
-    def candidates(self, part: slice) -> list[tuple[Tensor, Tensor]]:
-        """For both directions similarities [anchors, candidates], -inf where there is no candidate.
-
-        A candidate of -inf has the smallest finite number. Beside them the number of candidates of
-        each anchor that the limits left out.
-        """
-        tile = self.scores(part)
-        tile = tile.clamp_(min=torch.finfo(tile.dtype).min)
-        target = self.target[part]
-        exists = owned(target, self.columns)[:, None]
-        own = target.clamp(0, self.columns - 1)[:, None]
-        tile.scatter_(1, own, tile.gather(1, own).masked_fill(exists, NEGATIVE_INFINITY))
-        row_ids, column_ids = self.pairing.image_ids, self.pairing.text_ids
-        if row_ids is not None and column_ids is not None:
-            tile.masked_fill_(row_ids[part, None] == column_ids, NEGATIVE_INFINITY)
-        exempt = None if self.exempt is None else self.exempt[part]
-        return [
-            self._within(tile.clone(), self.limits[0].of(part), None),
-            self._within(tile.T.contiguous(), self.limits[1], exempt),
-        ]
-
-    def _within(
-        self, tile: Tensor, limits: _Limits, exempt: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Leave out what is above the limits, in place, and count it."""
-        over = tile > limits.false_negative[:, None]
-        if exempt is not None:
-            over &= ~exempt
-        over |= tile > limits.too_hard[:, None]
-        return tile.masked_fill_(over, NEGATIVE_INFINITY), over.sum(dim=1)
-
-    def keys(self, candidates: Tensor, part: slice, direction: int) -> Tensor:
-        """What decides which candidates are taken: their similarities, or random keys."""
-        selection = self.selection
-        if selection.kind != SAMPLED:
-            return candidates
-        device = candidates.device
-        image = torch.arange(self.columns, device=device)
-        text = torch.arange(part.start, part.stop, device=device)
-        first, second = (text[:, None], image) if direction == 0 else (text, image[:, None])
-        noise = gumbel(second, first, direction, selection.seed)
-        return candidates.to(noise.dtype) / selection.temperature + noise
-
-
-def _of_columns(positive: Tensor, target: Tensor, columns: int, reduce: str) -> Tensor:
-    """Highest ("amax") or lowest ("amin") positive of each column, -inf where it has none. [N]"""
-    exists = owned(target, columns)
-    start = NEGATIVE_INFINITY if reduce == "amax" else math.inf
-    value = torch.where(exists, positive, start)
-    none = positive.new_full((columns,), start)
-    best = none.scatter_reduce(0, target.clamp(0, columns - 1), value, reduce)
-    return torch.where(best == math.inf, NEGATIVE_INFINITY, best) if reduce == "amin" else best
-
-
 def _take(key: Tensor, candidates: Tensor, keep: int) -> _Pick:
     """The first `keep` by key of every anchor, the lowest place on ties.
 
-    Args: key, candidates: [anchors, C]; candidates of -inf are none.
+    Args: key, candidates: [anchors, C], C a multiple of SEGMENT; key is used up. Candidates of -inf
+        are none and have a key of -inf.
     """
-    anchors, count = key.shape
-    width = -(-count // SEGMENT) * SEGMENT
-    work = key.new_full((anchors, width), NEGATIVE_INFINITY)
-    work[:, :count] = key.masked_fill(candidates == NEGATIVE_INFINITY, NEGATIVE_INFINITY)
-    segments = work.view(anchors, -1, SEGMENT)
+    anchors = len(key)
+    segments = key.unflatten(1, (-1, SEGMENT))
     largest = segments.amax(dim=2)
-    keys, places = [], []
-    for _ in range(keep):
+    taken = []
+    for slot in range(keep):
         value, segment = largest.max(dim=1, keepdim=True)
-        inside = segments.gather(1, segment[:, :, None].expand(-1, 1, SEGMENT))[:, 0]
-        place = segment * SEGMENT + inside.max(dim=1, keepdim=True).indices
-        keys.append(value[:, 0])
-        places.append(torch.where(value == NEGATIVE_INFINITY, NO_INDEX, place)[:, 0])
-        work.scatter_(1, place, NEGATIVE_INFINITY)
-        rest = segments.gather(1, segment[:, :, None].expand(-1, 1, SEGMENT))[:, 0]
-        largest.scatter_(1, segment, rest.amax(dim=1, keepdim=True))
-    place = torch.stack(places)
-    value = candidates.gather(1, place.T.clamp(min=0)).T
-    lowest = torch.finfo(value.dtype).min  # a similarity of -inf
-    value = torch.where((place < 0) | (value == lowest), NEGATIVE_INFINITY, value)
-    return _Pick(torch.stack(keys), value, place)
+        where = segment[:, :, None].expand(-1, 1, SEGMENT)
+        place = segment * SEGMENT + segments.gather(1, where)[:, 0].max(dim=1, keepdim=True).indices
+        score = candidates.gather(1, place) if key is not candidates else value
+        taken.append((value, score, place))
+        if slot + 1 < keep:
+            key.scatter_(1, place, NEGATIVE_INFINITY)
+            rest = segments.gather(1, where)[:, 0].amax(dim=1, keepdim=True)
+            largest.scatter_(1, segment, rest)
+    keys, values, places = (torch.stack(x).view(keep, anchors) for x in zip(*taken, strict=True))
+    none = keys == NEGATIVE_INFINITY
+    lowest = torch.finfo(values.dtype).min  # a similarity of -inf
+    values = torch.where(none | (values == lowest), NEGATIVE_INFINITY, values)
+    return _Pick(keys, values, places.masked_fill(none, NO_INDEX))
 
 
 def _relative_sums(
-    plan: _Plan, picks: tuple[_Pick, _Pick], relative: RelativeQuery
+    plan: Candidates, picks: tuple[_Pick, _Pick], relative: RelativeQuery
 ) -> list[tuple[Tensor, Tensor]]:
     """The sums behind R- for every negative that was taken: a second pass over the blocks."""
     slots = plan.selection.slots
@@ -306,7 +149,7 @@ def _relative_sums(
     total = torch.zeros_like(first)
     count = torch.zeros_like(first, dtype=torch.int64)
     for part in plan.parts():
-        (own, _), (other, _) = plan.candidates(part)
+        (own, _), (other, _) = plan.of(part)
         pick = _Pick(*(x[:, part] for x in picks[0]))
         rows.append(_sums(own, pick.value, pick.place, slots, relative))
         place = picks[1].place - part.start
@@ -323,7 +166,7 @@ def _sums(
     """Relative sums of one block: total and count, each [slots, anchors].
 
     Args:
-        candidates: [anchors, C], as `_Plan.candidates` gives them.
+        candidates: [anchors, C], as `Candidates.of` gives them.
         value, place: [kept, anchors]; all but the last `slots` were skipped and do not count.
     """
     passed_over = place[:-slots]
@@ -331,6 +174,7 @@ def _sums(
         index = skipped.clamp(min=0)[:, None]
         kept = candidates.gather(1, index).masked_fill((skipped >= 0)[:, None], NEGATIVE_INFINITY)
         candidates.scatter_(1, index, kept)
+    # What is no candidate is below every threshold but -inf.
     counted = (candidates >= relative.threshold) & (candidates != NEGATIVE_INFINITY)
     totals, counts = [], []
     for negative, own in zip(value[-slots:], place[-slots:], strict=True):
@@ -342,8 +186,8 @@ def _sums(
             index = own.clamp(min=0)[:, None]
             is_own = (own >= 0)[:, None]
             over = counted.scatter(1, index, counted.gather(1, index) & ~is_own)
-            term = torch.exp(-relative.beta * gap)
-        over = over & (negative != NEGATIVE_INFINITY)[:, None]
+            term = gap.mul_(-relative.beta).exp_()
+        over &= (negative != NEGATIVE_INFINITY)[:, None]
         totals.append(torch.where(over, term, 0.0).sum(dim=1))
         counts.append(over.sum(dim=1))
     return [torch.stack(totals), torch.stack(counts)]
