@@ -1,0 +1,206 @@
+"""The similarities of both directions, block by block, without what is no candidate.
+
+Plain torch on any device. Rows are texts and columns are images, as in `rectangular.py`: every row
+has one column at most that it belongs to. docs/derivation.md, section 12, has the equations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from goal_kernels.backends.base import Pairing
+from goal_kernels.backends.gumbel import gumbel
+from goal_kernels.pairs import owned
+
+SEGMENT = 64
+"""Candidates of a segment: the largest of an anchor is looked for in one of them."""
+
+NEGATIVE_INFINITY = float("-inf")
+
+HARDEST, SEMI_HARD, SKIP_HARDEST = "hardest", "semi_hard", "skip_hardest"
+TOP_K, SAMPLED = "top_k", "sampled"
+
+
+class Selection(NamedTuple):
+    """Which candidates become negatives.
+
+    kind: one of the words above. size: how many of the hardest SKIP_HARDEST skips or TOP_K takes.
+    temperature, seed: of SAMPLED. margin, ratio: candidates with S > p + margin or S > ratio p are
+    left out as false negatives; infinity: none are.
+    """
+
+    kind: str = HARDEST
+    size: int = 1
+    temperature: float = 1.0
+    seed: int = 0
+    margin: float = math.inf
+    ratio: float = math.inf
+
+    @property
+    def slots(self) -> int:
+        """k, the negatives of an anchor."""
+        return self.size if self.kind == TOP_K else 1
+
+    @property
+    def kept(self) -> int:
+        """How many of the hardest have to be known to find them."""
+        return self.size + 1 if self.kind == SKIP_HARDEST else self.slots
+
+
+PLAIN = Selection()
+"""The hardest of all candidates, which every backend finds by itself (`Backend.search`)."""
+
+
+Scores = Callable[[slice, Tensor], object]
+"""Writes the similarities of a slice of rows and all columns into a tensor [rows, N]."""
+
+
+class _Limits(NamedTuple):
+    """Largest similarity that a candidate of each anchor may have, [A]: two reasons.
+
+    The limit of false negatives does not apply to exempt candidates.
+    """
+
+    false_negative: Tensor
+    too_hard: Tensor
+
+    def of(self, part: slice) -> _Limits:
+        """Those of some anchors."""
+        return _Limits(self.false_negative[part], self.too_hard[part])
+
+
+class Candidates:
+    """The similarities of both directions, block by block, without what is no candidate."""
+
+    def __init__(
+        self,
+        scores: Scores,
+        positive: Tensor,
+        columns: int,
+        pairing: Pairing,
+        exempt: Tensor | None,
+        selection: Selection,
+        block: int,
+    ) -> None:
+        assert pairing.target is not None
+        self.scores, self.columns, self.pairing = scores, columns, pairing
+        self.exempt, self.selection, self.block = exempt, selection, block
+        self.rows, self.target = len(positive), pairing.target
+        self.limited = selection.kind == SEMI_HARD or not (
+            selection.margin == selection.ratio == math.inf
+        )
+        height = min(block, self.rows)
+        self.of_rows = positive.new_empty(height, whole_segments(columns))
+        self.of_columns = positive.new_empty(columns, whole_segments(height))
+        self.limits = [
+            self._limits(positive, positive),
+            self._limits(
+                _of_columns(positive, self.target, columns, "amax"),
+                _of_columns(positive, self.target, columns, "amin"),
+            ),
+        ]
+
+    def parts(self) -> list[slice]:
+        """The blocks."""
+        starts = range(0, self.rows, self.block)
+        return [slice(start, min(start + self.block, self.rows)) for start in starts]
+
+    def _limits(self, highest: Tensor, lowest: Tensor) -> _Limits:
+        """From the highest and lowest positive of each anchor; without one nothing is left out."""
+        free = torch.full_like(highest, math.inf)
+        selection = self.selection
+        limit = free
+        if selection.margin != math.inf:
+            limit = torch.minimum(limit, highest + selection.margin)
+        if selection.ratio != math.inf:
+            limit = torch.minimum(limit, highest * selection.ratio)
+        limit = torch.where(highest == NEGATIVE_INFINITY, free, limit)
+        below = free
+        if selection.kind == SEMI_HARD:
+            below = torch.nextafter(lowest, torch.full_like(lowest, NEGATIVE_INFINITY))
+            below = torch.where(highest == NEGATIVE_INFINITY, free, below)
+        return _Limits(limit, below)
+
+    def of(self, part: slice) -> list[tuple[Tensor, Tensor]]:
+        """For both directions similarities [anchors, candidates], -inf where there is no candidate.
+
+        They are buffers, padded to whole segments, which the next call overwrites. A candidate of
+        -inf has the smallest finite number. Beside them the number of candidates of each anchor
+        that the limits left out.
+        """
+        size = part.stop - part.start
+        padded = self.of_rows[:size]
+        tile = padded[:, : self.columns]
+        self.scores(part, tile)
+        padded[:, self.columns :] = NEGATIVE_INFINITY
+        tile.clamp_(min=torch.finfo(tile.dtype).min)
+        target = self.target[part]
+        exists = owned(target, self.columns)[:, None]
+        own = target.clamp(0, self.columns - 1)[:, None]
+        tile.scatter_(1, own, tile.gather(1, own).masked_fill(exists, NEGATIVE_INFINITY))
+        row_ids, column_ids = self.pairing.image_ids, self.pairing.text_ids
+        if row_ids is not None and column_ids is not None:
+            tile.masked_fill_(row_ids[part, None] == column_ids, NEGATIVE_INFINITY)
+        turned = self.of_columns[:, : whole_segments(size)]
+        turned[:, :size] = tile.T
+        turned[:, size:] = NEGATIVE_INFINITY
+        exempt = None if self.exempt is None else self.exempt[part]
+        return [
+            (padded, self._limit(padded, self.limits[0].of(part), None)),
+            (turned, self._limit(turned, self.limits[1], exempt)),
+        ]
+
+    def _limit(self, tile: Tensor, limits: _Limits, exempt: Tensor | None) -> Tensor:
+        """Leave out what is above the limits, in place. Returns: how many of each anchor. [A]"""
+        skipped = torch.zeros(len(tile), dtype=torch.int64, device=tile.device)
+        if not self.limited:
+            return skipped
+        most = torch.minimum(limits.false_negative, limits.too_hard)
+        # Usually few anchors lose a candidate; but to ask which would be to wait for a GPU.
+        places = (~(tile.amax(dim=1) <= most)).nonzero()[:, 0] if tile.is_cpu else None
+        part = tile if places is None else tile[places]
+        if places is not None:
+            limits = _Limits(limits.false_negative[places], limits.too_hard[places])
+        over = part > limits.false_negative[:, None]
+        if exempt is not None:
+            over[:, : len(exempt)] &= ~exempt
+        over |= part > limits.too_hard[:, None]
+        if places is None:
+            tile.masked_fill_(over, NEGATIVE_INFINITY)
+            return over.sum(dim=1)
+        tile[places] = part.masked_fill_(over, NEGATIVE_INFINITY)
+        return skipped.index_copy_(0, places, over.sum(dim=1))
+
+    def keys(self, candidates: Tensor, part: slice, direction: int) -> Tensor:
+        """What decides which candidates are taken: their similarities, or random keys."""
+        selection = self.selection
+        if selection.kind != SAMPLED:
+            return candidates
+        device = candidates.device
+        # Of what pads a block too, which is no candidate.
+        counts = candidates.shape if direction == 1 else candidates.shape[::-1]
+        image = torch.arange(counts[0], device=device)
+        text = torch.arange(counts[1], device=device) + part.start
+        first, second = (text[:, None], image) if direction == 0 else (text, image[:, None])
+        noise = gumbel(second, first, direction, selection.seed)
+        keys = candidates.to(noise.dtype) / selection.temperature + noise
+        return keys.masked_fill_(candidates == NEGATIVE_INFINITY, NEGATIVE_INFINITY)
+
+
+def _of_columns(positive: Tensor, target: Tensor, columns: int, reduce: str) -> Tensor:
+    """Highest ("amax") or lowest ("amin") positive of each column, -inf where it has none. [N]"""
+    exists = owned(target, columns)
+    start = NEGATIVE_INFINITY if reduce == "amax" else math.inf
+    value = torch.where(exists, positive, start)
+    none = positive.new_full((columns,), start)
+    best = none.scatter_reduce(0, target.clamp(0, columns - 1), value, reduce)
+    return torch.where(best == math.inf, NEGATIVE_INFINITY, best) if reduce == "amin" else best
+
+
+def whole_segments(count: int) -> int:
+    return -(-count // SEGMENT) * SEGMENT
