@@ -90,6 +90,15 @@ def test_objectives_by_name() -> None:
         make_objective("info_nce", {"gamma": 1.0})
 
 
+def test_all_negatives_are_no_choice_of_negatives() -> None:
+    with pytest.raises(ValueError, match=r"negatives, .*_ratio: .* info_nce counts all"):
+        WarmedLoss(
+            *(make_objective("info_nce"), WarmupSchedule(), "reference"),
+            negatives="semi_hard",
+            false_negative_ratio=1.2,
+        )
+
+
 @pytest.mark.parametrize("name", DENSE_LOSSES)
 def test_a_baseline_trains_like_an_objective(name: str) -> None:
     objective = make_objective(name)

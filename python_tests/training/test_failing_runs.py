@@ -153,6 +153,10 @@ def test_a_log_with_a_hole_is_noticed(
         ((f"--trainer.plugins={'[' * 50_000}",), "more than 64 levels"),
         (("--trainer.accelerator", "gpu"), "accelerator"),
         (("--model.image.kind", "regionn"), "model.image.kind: expected"),
+        (
+            ("--model.negatives", "semihard"),
+            "negatives: expected hardest, semi_hard, skip:N, top:N",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line(

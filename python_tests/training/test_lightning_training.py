@@ -266,3 +266,18 @@ def test_freezing_for_a_while_needs_a_strategy_that_allows_it(allowed: bool) -> 
     else:
         with pytest.raises(ValueError, match=r"ddp_find_unused_parameters_true"):
             require_unused_parameters(trainer)
+
+
+def test_negatives_by_name_reach_the_loss_with_a_seed_of_the_step(
+    data: RetrievalDataModule,
+) -> None:
+    def look(module: pl.LightningModule) -> tuple:
+        skipped = module.trainer.callback_metrics.get("mining/skipped_negatives")
+        return module.loss.objective_loss.negatives, skipped
+
+    module = make_module(data, negatives="sampled:0.5", false_negative_ratio=0.9)
+    negatives, skipped = zip(*train(data, module, look=look).seen, strict=True)
+    assert {drawn.temperature for drawn in negatives} == {0.5}
+    assert len({drawn.seed for drawn in negatives}) == 4
+    assert min(skipped) > 0
+    assert train(data, make_module(data), look=look).seen == [("hardest", None)] * 4

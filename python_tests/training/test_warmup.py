@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from goal_kernels import GOALLoss, Objective
+from goal_kernels import GOALLoss, Objective, Sampled
 from goal_kernels.training.dense_losses import sum_of_hinges
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
@@ -118,3 +118,19 @@ def test_loss_watches_what_mining_found() -> None:
     assert value.item() == pytest.approx(2 * 6 * 5 * MARGIN)  # the sum of hinges
     loss(unit_rows(6, 5, 1), unit_rows(6, 5, 2), None, 2)
     assert not hold.held
+
+
+def test_negatives_are_drawn_anew_each_step_and_those_of_the_objective_alone() -> None:
+    images, texts, ids = unit_rows(12, 5, 1), unit_rows(12, 5, 2), torch.arange(12) // 2
+    objective = Objective("nca", "sigmoid_ms")
+    given = {"negatives": Sampled(1.0), "false_negative_margin": 0.1}
+    loss = WarmedLoss(objective, WarmupSchedule(1), "reference", **given)
+    value, statistics = loss(images, texts, ids, 0, seed=3)
+    torch.testing.assert_close(value, sum_of_hinges(images, texts, ids, MARGIN))
+    assert statistics.skipped_negatives > 0
+    drawn = [loss(images, texts, ids, 1, seed=seed)[1].hardest_text for seed in (3, 4, 3)]
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+    given["negatives"] = Sampled(1.0, 4)
+    expected = GOALLoss(objective, backend="reference", **given)(images, texts, ids, ids)
+    assert loss(images, texts, ids, 1, seed=4)[0] == expected
