@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -16,6 +14,7 @@ from torch import Tensor
 import goal_kernels as gk
 from goal_kernels.distributed import synchronize_batch_norm
 from goal_kernels.negatives import named_negatives
+from goal_kernels.training.accumulation import seeded
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.dense_losses import make_objective
 from goal_kernels.training.evaluation import Evaluation, evaluate
@@ -56,7 +55,7 @@ class RetrievalModule(pl.LightningModule):
         blend_steps: optimiser steps over which the objective then takes over.
         hold_on_collapse: stay in the warm-up, or go back to it, while training is collapsed.
         mask_same_image: captions of one image are never each other's negatives; false for the
-            papers' behaviour, where they are.
+            papers' behaviour, where they are (not with data.captions_per_image).
         negatives: which candidates become an anchor's: "hardest"; "semi_hard", the hardest below
             the positive; "skip:N", the hardest but N others; "top:N", the N hardest, averaged;
             "sampled:T", drawn with probability ~ exp(similarity / T), anew each step.
@@ -148,10 +147,21 @@ class RetrievalModule(pl.LightningModule):
                 require_unused_parameters(self.trainer)
 
     def setup(self, stage: str) -> None:
-        """Start word vectors from the file that the options name; a checkpoint's follow."""
-        if stage != "fit" or self.hparams["text"]["word_vectors"] is None:
-            return
+        """Start word vectors from the file that the options name; a checkpoint's follow.
+
+        Raises: ValueError when the options of model and data contradict each other.
+        """
         trainer: Any = self.trainer
+        if stage != "fit":
+            return
+        several = getattr(trainer.datamodule, "captions_per_image", None) is not None
+        if several and not self.mask_same_image:
+            raise ValueError(
+                "model.mask_same_image: expected true with data.captions_per_image, where captions "
+                "of one image are never each other's negatives, got false; leave one of them out"
+            )
+        if self.hparams["text"]["word_vectors"] is None:
+            return
         coverage = self.model.load_word_vectors(trainer.datamodule.vocabulary.words)
         if coverage is not None and trainer.is_global_zero:
             print(coverage, flush=True)
@@ -209,9 +219,10 @@ class RetrievalModule(pl.LightningModule):
         generator.manual_seed(seed)
         share = BatchShare.of(batch)
         batch = augment_share(self.model, batch, share, generator)
-        with self._seeded(self.global_step, micro_batch, share.rank):
+        with seeded(self.device, self.seed, self.global_step, micro_batch, share.rank):
             images, texts = self._encode(batch)
-        ids = batch.image_ids if self.mask_same_image else None
+        pairs = batch.text_to_image is None  # else an image is there once, and its texts known
+        ids = batch.image_ids if pairs and self.mask_same_image else None
         self._log_warmup()
         # Half precision would blur which negative is the hardest.
         with torch.autocast(self.device.type, enabled=False):
@@ -222,23 +233,16 @@ class RetrievalModule(pl.LightningModule):
                 self.global_step,
                 share.rows,
                 seed,
+                batch.text_to_image,
+                share.text_rows,
             )
         self.log("train/loss", loss.detach(), prog_bar=True)
         self._log_statistics(statistics)
         done = batch_idx / self.trainer.num_training_batches
         return loss * self.unfreezing.loss_factor(self.current_epoch, done)
 
-    @contextmanager
-    def _seeded(self, *numbers: int) -> Iterator[None]:
-        """Global generators, which dropout inside encoders draws from, seeded by the numbers."""
-        seed = np.random.SeedSequence([self.seed, *numbers]).generate_state(1, np.uint64)[0]
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(int(seed >> np.uint64(1)))
-            yield
-
     def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Image and text embeddings [B, D]; in chunks, a second pass is left for `backward`."""
+        """Image and text embeddings; in chunks, a second pass is left for `backward`."""
         if self.accumulate_negatives == 1:
             return self.model(batch)
         embeddings, self._second_pass = first_pass(

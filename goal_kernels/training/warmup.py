@@ -143,29 +143,40 @@ class WarmedLoss(nn.Module):
         step: int,
         rows: Sequence[int] | None = None,
         seed: int = 0,
+        text_to_image: Tensor | None = None,
+        text_rows: Sequence[int] | None = None,
     ) -> tuple[Tensor, MiningStatistics]:
         """Loss at one optimiser step.
 
         Args:
-            image_embeddings, text_embeddings: [B, D], unit rows of this process.
+            image_embeddings, text_embeddings: [B, D], unit rows of this process; with
+                `text_to_image` [N, D] and [M, D].
             image_ids: [B] integers or None.
             step: optimiser steps taken so far.
             rows: B of every process; asked for when None.
             seed: of negatives that are drawn, another one each step.
+            text_to_image: [M] integers, the image of each text, among those of this process, whose
+                texts are never its negatives; ids are then those of images.
+            text_rows: M of every process, as rows is N.
         Returns: 0-d loss, and what mining found, in the warm-up too; of the pairs of all processes.
         """
-        pairs = gather_pairs(image_embeddings, text_embeddings, image_ids, rows=rows)
-        images, texts, ids = pairs[:3]
+        pairs = gather_pairs(
+            *(image_embeddings, text_embeddings, image_ids),
+            text_to_image=text_to_image,
+            rows=rows,
+            text_rows=text_rows,
+        )
+        images, texts, ids, _, owner = pairs
         weight = self.weight(step)
         if isinstance(self.objective_loss.negatives, Sampled):
             self.objective_loss.negatives = replace(self.objective_loss.negatives, seed=seed)
         dense = isinstance(self.objective, DenseObjective)
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not dense):
-            loss, statistics = self.objective_loss(images, texts, ids, ids)
+            loss, statistics = self.objective_loss(images, texts, ids, text_to_image=owner)
         if isinstance(self.objective, DenseObjective) and weight > 0:
-            loss = self.objective.loss(images, texts, ids)
+            loss = self.objective.loss(images, texts, ids, owner)
         if weight < 1:
-            hinges = sum_of_hinges(images, texts, ids, self.objective.margin)
+            hinges = sum_of_hinges(images, texts, ids, self.objective.margin, owner)
             loss = (1 - weight) * hinges + weight * loss
         if self.hold is not None:
             self.hold.observe(bool(statistics.collapsed), step, self.schedule)

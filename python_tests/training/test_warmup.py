@@ -134,3 +134,21 @@ def test_negatives_are_drawn_anew_each_step_and_those_of_the_objective_alone() -
     given["negatives"] = Sampled(1.0, 4)
     expected = GOALLoss(objective, backend="reference", **given)(images, texts, ids, ids)
     assert loss(images, texts, ids, 1, seed=4)[0] == expected
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_repeated_images_with_ids_are_images_with_several_texts(step: int) -> None:
+    """Without relative sums. In the warm-up a text then meets every other image once, not often."""
+    owner = torch.tensor([0, 0, 1, 2, 2, 2, 3])
+    loss = WarmedLoss(Objective("nca", "sigmoid"), WarmupSchedule(1), "reference")
+    images, texts = unit_rows(4, 5, 1).requires_grad_(), unit_rows(7, 5, 2).requires_grad_()
+    several, statistics = loss(images, texts, None, step, text_to_image=owner)
+    repeated, _ = loss(images[owner], texts, owner, step)
+    assert (statistics.hardest_image >= 0).all()
+    if step == 0:
+        assert several < repeated
+        return
+    torch.testing.assert_close(several, repeated)
+    wanted = torch.autograd.grad(repeated, (images, texts))
+    for got, gradient in zip(torch.autograd.grad(several, (images, texts)), wanted, strict=True):
+        torch.testing.assert_close(got, gradient)
