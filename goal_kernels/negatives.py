@@ -70,6 +70,30 @@ Negatives: TypeAlias = "str | SkipHardest | TopK | Sampled"
 """What `negatives` takes: "hardest", "semi_hard", or one of the classes above."""
 
 
+NAMED = "hardest, semi_hard, skip:N, top:N or sampled:TEMPERATURE"
+
+
+def named_negatives(name: str) -> Negatives:
+    """What configuration files write as "hardest", "semi_hard", "skip:2", "top:4", "sampled:0.05".
+
+    Raises: ValueError when it is none of them, or the number behind it is no good.
+    """
+    word, _, number = name.partition(":")
+    if name in WORDS:
+        return name
+    try:
+        match word:
+            case "skip":
+                return SkipHardest(int(number))
+            case "top":
+                return TopK(int(number))
+            case "sampled":
+                return Sampled(float(number))
+    except ValueError as error:
+        raise ValueError(f"negatives: expected {NAMED}, got {name!r} ({error})") from error
+    raise ValueError(f"negatives: expected {NAMED}, got {name!r}")
+
+
 def as_selection(
     negatives: Negatives, false_negative_margin: float | None, false_negative_ratio: float | None
 ) -> Selection:

@@ -16,6 +16,7 @@ from torch import Tensor
 import goal_kernels as gk
 from goal_kernels.backends import candidates
 from goal_kernels.backends.gumbel import gumbel
+from goal_kernels.negatives import named_negatives
 
 BACKENDS = ("reference", "chunked", "cpu")
 
@@ -324,3 +325,17 @@ def test_messages(options, error, words) -> None:
 def test_kinds_check_themselves(make, error) -> None:
     with pytest.raises(error, match="expected"):
         make()
+
+
+def test_names_of_configuration_files() -> None:
+    given = {
+        "hardest": "hardest",
+        "semi_hard": "semi_hard",
+        "skip:2": gk.SkipHardest(2),
+        "top:4": gk.TopK(4),
+        "sampled:0.05": gk.Sampled(0.05),
+    }
+    assert {name: named_negatives(name) for name in given} == given
+    for wrong in ("", "top", "top:", "top:0", "skip:1.5", "sampled:-1", "semi_hard:1", "harder:2"):
+        with pytest.raises(ValueError, match=rf"negatives: expected .*sampled:\w+, got '{wrong}'"):
+            named_negatives(wrong)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -55,6 +56,15 @@ def _random_state_of(state: RandomState) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def seeded(device: torch.device, *numbers: int) -> Iterator[None]:
+    """Global generators, which dropout inside encoders draws from, seeded by the numbers."""
+    seed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(seed >> np.uint64(1)))
+        yield
+
+
 class ChunkedEncoding(Generic[Chunk]):
     """The two passes over the chunks of one batch.
 
@@ -62,9 +72,10 @@ class ChunkedEncoding(Generic[Chunk]):
     `backward_in_chunks` where nothing has to happen in between.
 
     Args:
-        encode: from a chunk to image and text embeddings [b, D] each; it is called twice for each
-            chunk and has to compute the same both times. Dropout from torch's global generators
-            does, their state is restored; a generator of one's own does not.
+        encode: from a chunk to image and text embeddings [b, D], one of each at least, as many of
+            either as there are in it. It is called twice for each chunk and has to compute the same
+            both times. Dropout from torch's global generators does, their state is restored; a
+            generator of one's own does not.
         chunks: the batch, cut along its rows, no chunk empty.
         module: holds the BatchNorm modules that `encode` uses. Each chunk is normalised by its own
             statistics, as a batch of that size would be, and enters the running ones once. Without
@@ -83,17 +94,17 @@ class ChunkedEncoding(Generic[Chunk]):
         self.chunks = chunks
         self.module = module
         self._states: list[RandomState] = []
-        self._sizes: list[int] = []
+        self._sizes: list[list[int]] = []  # rows of each chunk, of images and of texts
         self._leaves: tuple[Tensor, Tensor] | None = None
 
     def embed(self) -> tuple[Tensor, Tensor]:
-        """First pass: image and text embeddings [B, D] of the batch, two leaves of a graph."""
+        """First pass: image and text embeddings, [N, D] and [M, D], two leaves of a graph."""
         parts: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad(), _running_statistics_kept(self.module):
             for chunk in self.chunks:
                 self._states.append(_random_state())
                 parts.append(self.encode(chunk))
-        self._sizes = [len(images) for images, _ in parts]
+        self._sizes = [[len(rows) for rows in side] for side in zip(*parts, strict=True)]
         images, texts = (torch.cat(side).requires_grad_() for side in zip(*parts, strict=True))
         self._leaves = images, texts
         return images, texts
@@ -114,8 +125,8 @@ class ChunkedEncoding(Generic[Chunk]):
             raise RuntimeError("backward: expected embed() and the loss's backward before it")
         # [b, D] for each chunk, of images and of texts; None where the loss did not look.
         gradients = [
-            leaf.grad.split(self._sizes) if leaf.grad is not None else [None] * len(self._sizes)
-            for leaf in self._leaves
+            leaf.grad.split(sizes) if leaf.grad is not None else [None] * len(sizes)
+            for leaf, sizes in zip(self._leaves, self._sizes, strict=True)
         ]
         last = len(self.chunks) - 1
         for number, (chunk, state) in enumerate(zip(self.chunks, self._states, strict=True)):

@@ -31,10 +31,14 @@ class Pair(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Captions and their images: images [n, ...] or n of them, captions as tokens and row."""
+    """Captions and their images: images [n, ...] or n of them, captions as tokens and row.
+
+    counts: how many of the captions, in order, belong to each image; None: one.
+    """
 
     images: Sequence[np.ndarray] | np.ndarray
     captions: Sequence[tuple[Tokens, int]]
+    counts: Sequence[int] | None = None
 
 
 class ImageBatch(NamedTuple):
@@ -72,6 +76,8 @@ class Batch(NamedTuple):
     """B pairs: the fields of `ImageBatch` and `TextBatch`, matching row by row.
 
     image_ids [B] int64 is the image row of each caption; two captions of one image share it.
+    text_to_image: [M] int64, ascending, for N images, each once, with M captions: the image in the
+        batch that each caption belongs to. None for pairs.
     """
 
     images: Tensor
@@ -80,6 +86,7 @@ class Batch(NamedTuple):
     lengths: Tensor
     words: Tensor
     image_ids: Tensor
+    text_to_image: Tensor | None = None
 
     @property
     def image_part(self) -> ImageBatch:
@@ -189,13 +196,54 @@ class PairDataset(Dataset):
         return len(self.texts)
 
     def __getitem__(self, key: tuple[int, int]) -> Pair:
-        images, captions = self.__getitems__([key])
+        images, captions, _ = self.__getitems__([key])
         return Pair(images[0], *captions[0])
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Pairs:
         """Pairs at once, as a loader asks for them."""
         captions = [self.texts[caption] for _, caption in keys]
         return Pairs(self.images.training_images([row for _, row in captions], keys), captions)
+
+
+class CaptionedImages(Dataset):
+    """Every image of a split that has captions, once, with some of them: other training examples.
+
+    An example is asked for by (epoch, number); which captions it has depends on these and the seed
+    alone.
+
+    Args:
+        images, texts: of the split.
+        captions: how many are drawn of an image's, all where it has no more; 0: all.
+        seed: of what is drawn.
+    """
+
+    def __init__(
+        self, images: RegionDataset | PictureDataset, texts: TextDataset, captions: int, seed: int
+    ) -> None:
+        self.images, self.texts, self.captions, self.seed = images, texts, captions, seed
+        owner = np.asarray(texts.image_of_caption)
+        self.order = np.argsort(owner, kind="stable")  # captions, image by image
+        self.rows, starts = np.unique(owner[self.order], return_index=True)
+        self.ends = np.append(starts, len(owner))  # [N + 1]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Pairs:
+        """Images and their captions at once, as a loader asks for them."""
+        chosen = [self._chosen(*key) for key in keys]
+        captions = [self.texts[caption] for own in chosen for caption in own]
+        images = self.images.training_images([int(self.rows[n]) for _, n in keys], keys)
+        return Pairs(images, captions, [len(own) for own in chosen])
+
+    def _chosen(self, epoch: int, number: int) -> list[int]:
+        """The captions of an image in an epoch, in their order."""
+        own = self.order[self.ends[number] : self.ends[number + 1]]
+        if 0 < self.captions < len(own):
+            # The last number keeps this apart from what is drawn of the picture.
+            generator = np.random.default_rng([self.seed, epoch, number, 1])
+            own = np.sort(generator.choice(own, self.captions, replace=False))
+        return own.tolist()
 
 
 def collate_images(images: Sequence[np.ndarray] | np.ndarray) -> ImageBatch:
@@ -230,4 +278,8 @@ def collate_pairs(pairs: Pairs | list[Pair]) -> Batch:
     if isinstance(pairs, list):
         captions = [(pair.tokens, pair.image_id) for pair in pairs]
         pairs = Pairs([pair.image for pair in pairs], captions)
-    return Batch(*collate_images(pairs.images), *collate_texts(pairs.captions))
+    batch = Batch(*collate_images(pairs.images), *collate_texts(pairs.captions))
+    if pairs.counts is None:
+        return batch
+    owner = [image for image, count in enumerate(pairs.counts) for _ in range(count)]
+    return batch._replace(text_to_image=_integers(owner))

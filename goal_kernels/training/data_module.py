@@ -27,6 +27,7 @@ from goal_kernels.data.vocabulary import (
     number_said,
 )
 from goal_kernels.training.data import (
+    CaptionedImages,
     PairDataset,
     TextDataset,
     collate_images,
@@ -52,8 +53,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         folder: a folder of precomputed features, a folder of images with a table of captions, or
             the file that describes a dataset. `goal-kernels data inspect` says what it is.
         format: "precomputed", "karpathy", "list" or "table"; found by itself when None.
-        batch_size: pairs a training step, of all devices together; the incomplete last step of an
-            epoch is dropped.
+        batch_size: pairs (images with captions_per_image) a training step, of all devices together;
+            the incomplete last step of an epoch is dropped.
         num_workers: loader processes; 0 loads in the main process, best when features are small.
         seed: of the shuffling, together with the epoch.
         train_limit: use only the first images of the training split, all when None.
@@ -65,6 +66,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         max_words: words read of a caption; a warning names those that have more.
         distinct_images: an image at most once a batch. Off in all papers; the loss masks captions
             of one image in any case.
+        captions_per_image: when given, a batch has batch_size images, each once, with so many of
+            its captions, drawn anew each epoch; 0 for all. Images are then read and encoded once.
         dev_split: split that selects the checkpoint, and that `validate` evaluates.
         test_split: split that `test` evaluates.
         pictures: how image files become tensors.
@@ -90,6 +93,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         min_count: int = MIN_COUNT,
         max_words: int = MAX_WORDS,
         distinct_images: bool = False,
+        captions_per_image: int | None = None,
         dev_split: str = "dev",
         test_split: str = "test",
         pictures: PictureOptions | dict[str, Any] | None = None,
@@ -111,7 +115,12 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.limits = {dev_split: dev_limit, "train": train_limit}
         self.tokenizer_name, self.vocabulary_file = tokenizer, vocabulary
         self.min_count, self.max_words = min_count, max_words
-        self.distinct_images = distinct_images
+        self.distinct_images, self.captions_per_image = distinct_images, captions_per_image
+        if captions_per_image is not None and captions_per_image < 0:
+            raise ValueError(
+                "data.captions_per_image: expected at least 1, 0 for all captions or null for a "
+                f"batch of pairs, got {captions_per_image}"
+            )
         self.dev_split, self.test_split = dev_split, test_split
         self.pictures = pictures
         named = {**given, "image_root": Path(image_root) if image_root else None}
@@ -227,7 +236,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         return len(self.split("train").captions)
 
     def pairs_per_device(self, devices: int) -> int:
-        """Pairs of a step that each of the devices takes.
+        """Pairs, or images, of a step that each of the devices takes.
 
         Raises: ValueError when they cannot share a batch equally.
         """
@@ -241,12 +250,12 @@ class RetrievalDataModule(pl.LightningDataModule):
     def start_at(self, epoch: int, pairs: int) -> None:
         """Have the training loader begin in this epoch, after pairs that all processes have used.
 
-        See `ShuffledSampler.start_at`.
+        Images are counted instead where a batch is made of images. See `ShuffledSampler.start_at`.
         """
         self._start = (epoch, pairs)
 
     def train_dataloader(self) -> DataLoader:
-        """Batches of pairs, shuffled by (seed, epoch), this process's part of each step.
+        """Batches, shuffled by (seed, epoch), this process's part of each step.
 
         The trainer must leave the sampler alone (`use_distributed_sampler=False`).
         """
@@ -255,19 +264,27 @@ class RetrievalDataModule(pl.LightningDataModule):
         )
         batch_size = self.pairs_per_device(world_size)
         split = self.ready("train")
-        pairs = PairDataset(images_of(split, self.pictures, self.seed), self._texts(split))
+        images, texts = images_of(split, self.pictures, self.seed), self._texts(split)
+        captions = self.captions_per_image
+        distinct = self.distinct_images and captions is None  # images are distinct in any case
+        examples: PairDataset | CaptionedImages = (
+            PairDataset(images, texts)
+            if captions is None
+            else CaptionedImages(images, texts, captions, self.seed)
+        )
         sampler = ShuffledSampler(
-            len(pairs),
+            len(examples),
             self.seed,
             rank=rank,
             world_size=world_size,
             batch_size=batch_size,
-            image_of_caption=np.asarray(split.image_of_caption) if self.distinct_images else None,
+            image_of_caption=np.asarray(split.image_of_caption) if distinct else None,
             with_epoch=True,
+            noun="pairs" if captions is None else "images",
         )
         sampler.start_at(*self._start)
         return DataLoader(
-            pairs,
+            examples,
             batch_size,
             sampler=sampler,
             collate_fn=collate_pairs,

@@ -163,7 +163,8 @@ class PictureDataset(Dataset):
     Args:
         split: which images.
         options: how they become tensors.
-        seed: of what training draws, together with the epoch and the caption.
+        seed: of what training draws, together with the epoch and the caption, or the number of an
+            image that is seen with several.
     """
 
     def __init__(self, split: PictureSplit, options: PictureOptions, seed: int) -> None:

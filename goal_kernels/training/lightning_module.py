@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -15,6 +13,8 @@ from torch import Tensor
 
 import goal_kernels as gk
 from goal_kernels.distributed import synchronize_batch_norm
+from goal_kernels.negatives import named_negatives
+from goal_kernels.training.accumulation import seeded
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.dense_losses import make_objective
 from goal_kernels.training.evaluation import Evaluation, evaluate
@@ -24,6 +24,7 @@ from goal_kernels.training.optimisation import (
     DroppedRate,
     DropSchedule,
     Unfreezing,
+    check_amounts,
     check_rates,
     make_optimizer,
 )
@@ -54,7 +55,12 @@ class RetrievalModule(pl.LightningModule):
         blend_steps: optimiser steps over which the objective then takes over.
         hold_on_collapse: stay in the warm-up, or go back to it, while training is collapsed.
         mask_same_image: captions of one image are never each other's negatives; false for the
-            papers' behaviour, where they are.
+            papers' behaviour, where they are (not with data.captions_per_image).
+        negatives: which candidates become an anchor's: "hardest"; "semi_hard", the hardest below
+            the positive; "skip:N", the hardest but N others; "top:N", the N hardest, averaged;
+            "sampled:T", drawn with probability ~ exp(similarity / T), anew each step.
+        false_negative_margin: leave out candidates that score above the positive by more than this.
+        false_negative_ratio: leave out candidates that score above the positive times this.
         accumulate_negatives: chunks that a batch is encoded in, twice, to need the memory of one;
             every pair still meets the negatives of the whole batch. 1 encodes it at once.
         optimizer: "adamw" or "adam".
@@ -83,6 +89,9 @@ class RetrievalModule(pl.LightningModule):
         blend_steps: int = 0,
         hold_on_collapse: bool = False,
         mask_same_image: bool = True,
+        negatives: str = "hardest",
+        false_negative_margin: float | None = None,
+        false_negative_ratio: float | None = None,
         accumulate_negatives: int = 1,
         optimizer: str = "adamw",
         lr: float = 5e-4,
@@ -99,7 +108,7 @@ class RetrievalModule(pl.LightningModule):
         image, text = as_options(ImageOptions, image), as_options(TextOptions, text)
         sizes = as_options(DataSizes, sizes)
         self.save_hyperparameters(plain(type(self), locals()))
-        _check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
+        check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
         check_rates(lr=lr, weight_decay=weight_decay)
         self.objective = make_objective(objective, objective_parameters)
         self.model = build_model(
@@ -110,6 +119,9 @@ class RetrievalModule(pl.LightningModule):
             WarmupSchedule(warmup_steps, blend_steps),
             backend,
             CollapseHold() if hold_on_collapse else None,
+            negatives=named_negatives(negatives),
+            false_negative_margin=false_negative_margin,
+            false_negative_ratio=false_negative_ratio,
         )
         self.lr_drops = DropSchedule(lr_drop_at, lr_drop_epochs, lr_drop_steps)
         self.unfreezing = Unfreezing(frozen_epochs, unfreezing_epochs)
@@ -135,10 +147,21 @@ class RetrievalModule(pl.LightningModule):
                 require_unused_parameters(self.trainer)
 
     def setup(self, stage: str) -> None:
-        """Start word vectors from the file that the options name; a checkpoint's follow."""
-        if stage != "fit" or self.hparams["text"]["word_vectors"] is None:
-            return
+        """Start word vectors from the file that the options name; a checkpoint's follow.
+
+        Raises: ValueError when the options of model and data contradict each other.
+        """
         trainer: Any = self.trainer
+        if stage != "fit":
+            return
+        several = getattr(trainer.datamodule, "captions_per_image", None) is not None
+        if several and not self.mask_same_image:
+            raise ValueError(
+                "model.mask_same_image: expected true with data.captions_per_image, where captions "
+                "of one image are never each other's negatives, got false; leave one of them out"
+            )
+        if self.hparams["text"]["word_vectors"] is None:
+            return
         coverage = self.model.load_word_vectors(trainer.datamodule.vocabulary.words)
         if coverage is not None and trainer.is_global_zero:
             print(coverage, flush=True)
@@ -191,13 +214,15 @@ class RetrievalModule(pl.LightningModule):
         # Everything random is seeded by the step, so that a resumed run draws what the
         # uninterrupted one would have.
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        seed = self.seed + (self.global_step << 20) + (micro_batch << 50)
         generator = torch.Generator(self.device)
-        generator.manual_seed(self.seed + (self.global_step << 20) + (micro_batch << 50))
+        generator.manual_seed(seed)
         share = BatchShare.of(batch)
         batch = augment_share(self.model, batch, share, generator)
-        with self._seeded(self.global_step, micro_batch, share.rank):
+        with seeded(self.device, self.seed, self.global_step, micro_batch, share.rank):
             images, texts = self._encode(batch)
-        ids = batch.image_ids if self.mask_same_image else None
+        pairs = batch.text_to_image is None  # else an image is there once, and its texts known
+        ids = batch.image_ids if pairs and self.mask_same_image else None
         self._log_warmup()
         # Half precision would blur which negative is the hardest.
         with torch.autocast(self.device.type, enabled=False):
@@ -207,23 +232,17 @@ class RetrievalModule(pl.LightningModule):
                 ids,
                 self.global_step,
                 share.rows,
+                seed,
+                batch.text_to_image,
+                share.text_rows,
             )
         self.log("train/loss", loss.detach(), prog_bar=True)
         self._log_statistics(statistics)
         done = batch_idx / self.trainer.num_training_batches
         return loss * self.unfreezing.loss_factor(self.current_epoch, done)
 
-    @contextmanager
-    def _seeded(self, *numbers: int) -> Iterator[None]:
-        """Global generators, which dropout inside encoders draws from, seeded by the numbers."""
-        seed = np.random.SeedSequence([self.seed, *numbers]).generate_state(1, np.uint64)[0]
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(int(seed >> np.uint64(1)))
-            yield
-
     def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Image and text embeddings [B, D]; in chunks, a second pass is left for `backward`."""
+        """Image and text embeddings; in chunks, a second pass is left for `backward`."""
         if self.accumulate_negatives == 1:
             return self.model(batch)
         embeddings, self._second_pass = first_pass(
@@ -253,6 +272,8 @@ class RetrievalModule(pl.LightningModule):
                 "mining/active_fraction": statistics.active_fraction,
             }
         )
+        if statistics.skipped_text is not None:
+            self.log("mining/skipped_negatives", statistics.skipped_negatives.float())
         self._collapsed_steps += statistics.collapsed
         self._steps += 1
 
@@ -325,18 +346,3 @@ class RetrievalModule(pl.LightningModule):
         options: Any = {"sync_dist": self.trainer.world_size > 1, "reduce_fx": "max"}
         self.log_dict(found, **options)
         self.log(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True, **options)
-
-
-def _check_amounts(warmup_steps: int, warmup_epochs: float, accumulate_negatives: int) -> None:
-    """Raises: ValueError naming the option that is out of range or given twice."""
-    if warmup_steps and warmup_epochs:
-        raise ValueError(
-            f"model.warmup_steps, model.warmup_epochs: expected one of them, got {warmup_steps} "
-            f"and {warmup_epochs}; set one to 0"
-        )
-    if warmup_epochs < 0:
-        raise ValueError(f"model.warmup_epochs: expected a number >= 0, got {warmup_epochs}")
-    if accumulate_negatives < 1:
-        raise ValueError(
-            f"model.accumulate_negatives: expected at least 1 chunk, got {accumulate_negatives}"
-        )

@@ -46,17 +46,19 @@ class VSE(nn.Module):
         self.image_encoder = make_image(image, sizes, embed_dim, pretrained)
         self.text_encoder = make_text(text, sizes, embed_dim, pretrained)
 
-    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+    def augment(self, batch: Batch, generator: torch.Generator, images: int | None = None) -> Batch:
         """The batch with parts of images and words dropped at random; images and ids untouched.
 
-        Rows are counted by `image_ids`; of the images only the sizes are read.
+        Args: images: how many masks are drawn for, the batch's own when None; of the images only
+            the sizes are read.
         """
         if self.text.drop_probability > 0:
             texts = word_dropout(batch.text_part, self.sizes, self.text.drop_probability, generator)
             batch = batch._replace(**texts._asdict())
-        images = self.image_encoder.augment(batch.image_part, len(batch.image_ids), generator)
-        if images.image_mask is not batch.image_mask:
-            batch = batch._replace(image_mask=images.image_mask)
+        rows = len(batch.images) if images is None else images
+        masked = self.image_encoder.augment(batch.image_part, rows, generator)
+        if masked.image_mask is not batch.image_mask:
+            batch = batch._replace(image_mask=masked.image_mask)
         return batch
 
     def encode_images(self, batch: ImageBatch) -> Tensor:
@@ -75,10 +77,10 @@ class VSE(nn.Module):
         return torch.cat(parts)[torch.cat(groups).argsort()]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Embed the pairs of a batch.
+        """Embed a batch.
 
-        Returns: image_embeddings and text_embeddings, [B, embed_dim] float32 each; unit rows
-            unless `normalize` is off.
+        Returns: image_embeddings and text_embeddings, [N, embed_dim] and [M, embed_dim] float32;
+            unit rows unless `normalize` is off.
         """
         return self.encode_images(batch.image_part), self.encode_texts(batch.text_part)
 

@@ -31,6 +31,21 @@ def make_optimizer(name: str, groups: Iterable[dict[str, Any]]) -> torch.optim.O
     return OPTIMIZERS[name](list(groups))
 
 
+def check_amounts(warmup_steps: int, warmup_epochs: float, accumulate_negatives: int) -> None:
+    """Raises: ValueError naming the option that is out of range or given twice."""
+    if warmup_steps and warmup_epochs:
+        raise ValueError(
+            f"model.warmup_steps, model.warmup_epochs: expected one of them, got {warmup_steps} "
+            f"and {warmup_epochs}; set one to 0"
+        )
+    if warmup_epochs < 0:
+        raise ValueError(f"model.warmup_epochs: expected a number >= 0, got {warmup_epochs}")
+    if accumulate_negatives < 1:
+        raise ValueError(
+            f"model.accumulate_negatives: expected at least 1 chunk, got {accumulate_negatives}"
+        )
+
+
 def check_rates(**rates: float) -> None:
     """Raises: ValueError naming the first that no optimiser can use."""
     for name, rate in rates.items():

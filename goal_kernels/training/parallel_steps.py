@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -72,23 +72,24 @@ def require_unused_parameters(trainer: pl.Trainer) -> None:
 class BatchShare(NamedTuple):
     """Where this process's batch lies among those of all processes.
 
-    rows: pairs of each process, in order of their ranks. longest: width of the widest tokens.
-    rank: of this process.
+    rows, text_rows: images and captions of each process, in order of their ranks. longest: width of
+    the widest tokens. rank: of this process.
     """
 
     rows: list[int]
+    text_rows: list[int]
     longest: int
     rank: int
 
     @classmethod
     def of(cls, batch: Batch) -> BatchShare:
         """The share that `batch` is; one small collective where there are other processes."""
-        rows, width = batch.tokens.shape
+        images, (texts, width) = len(batch.images), batch.tokens.shape
         if world_size() == 1:
-            return cls([rows], width, 0)
-        own = batch.tokens.new_tensor([[rows, width]])
-        sizes = gather_rows(own, rows=[1] * world_size()).tolist()
-        return cls([size[0] for size in sizes], max(size[1] for size in sizes), rank())
+            return cls([images], [texts], width, 0)
+        own = batch.tokens.new_tensor([[images, texts, width]])
+        sizes = gather_rows(own, rows=[1] * world_size()).T.tolist()
+        return cls(sizes[0], sizes[1], max(sizes[2]), rank())
 
 
 def augment_share(model: VSE, batch: Batch, share: BatchShare, generator: torch.Generator) -> Batch:
@@ -100,43 +101,58 @@ def augment_share(model: VSE, batch: Batch, share: BatchShare, generator: torch.
     """
     if len(share.rows) == 1:
         return model.augment(batch, generator)
-    first, own = sum(share.rows[: share.rank]), share.rows[share.rank]
-    behind = sum(share.rows) - first - own
     wider = share.longest - batch.tokens.shape[1]
 
-    def among_all(rows: Tensor, value: int = 0, width: int = 0) -> Tensor:
-        """[b, ...] as rows of [B, ...], filled up with `value`, and `width` more columns."""
-        return F.pad(rows, [0, width] * (rows.dim() - 1) + [first, behind], value=value)
+    def among_all(part: Tensor, rows: list[int], value: int = 0, width: int = 0) -> Tensor:
+        """Own rows [b, ...] as rows of [B, ...], filled up with `value`, and more columns."""
+        first, behind = sum(rows[: share.rank]), sum(rows[share.rank + 1 :])
+        return F.pad(part, [0, width] * (part.dim() - 1) + [first, behind], value=value)
 
-    mask = batch.image_mask
+    def own(part: Tensor, rows: list[int]) -> Tensor:
+        return part.narrow(0, sum(rows[: share.rank]), rows[share.rank])
+
+    texts, mask = share.text_rows, batch.image_mask
     everyone = batch._replace(
-        image_mask=among_all(mask) if mask is not None else None,
-        tokens=among_all(batch.tokens, width=wider),
-        words=among_all(batch.words, NO_WORD, wider),
-        lengths=among_all(batch.lengths),
-        image_ids=among_all(batch.image_ids),
+        image_mask=among_all(mask, share.rows) if mask is not None else None,
+        tokens=among_all(batch.tokens, texts, width=wider),
+        words=among_all(batch.words, texts, NO_WORD, wider),
+        lengths=among_all(batch.lengths, texts),
+        image_ids=among_all(batch.image_ids, texts),
     )
-    augmented = model.augment(everyone, generator)
-    kept = {
-        name: part.narrow(0, first, own)
-        for name, part in augmented._asdict().items()
-        if part is not None and name != "images"
-    }
-    return augmented._replace(**kept)
+    augmented = model.augment(everyone, generator, sum(share.rows))
+    mask = augmented.image_mask
+    return augmented._replace(
+        image_mask=own(mask, share.rows) if mask is not None else None,
+        **{name: own(part, texts) for name, part in augmented.text_part._asdict().items()},
+    )
 
 
 def split_batch(batch: Batch, chunks: int) -> list[Batch]:
-    """The batch as `chunks` batches of nearly equal size, in order; tokens keep their width.
+    """The batch as `chunks` batches of nearly as many images each, in order, with their captions.
 
-    Raises: ValueError when there are fewer pairs than chunks.
+    Tokens keep their width.
+    Raises: ValueError when there are fewer pairs, or images, than chunks.
     """
-    pairs = len(batch.image_ids)
-    if chunks > pairs:
+    owner, images = batch.text_to_image, len(batch.images)
+    if chunks > images:
+        kind = "pair" if owner is None else "image"
         raise ValueError(
-            f"model.accumulate_negatives: expected at most one chunk a pair, got {chunks} chunks "
-            f"of {pairs} pairs; give fewer chunks or a larger data.batch_size"
+            f"model.accumulate_negatives: expected at most one chunk a {kind}, got {chunks} chunks "
+            f"of {images} {kind}s; give fewer chunks or a larger data.batch_size"
         )
-    parts = [
-        field.tensor_split(chunks) if field is not None else [None] * chunks for field in batch
+    firsts = [int(part[0]) for part in torch.arange(images).tensor_split(chunks)]
+    cuts = text_cuts = firsts[1:]
+    if owner is not None:
+        text_cuts = torch.searchsorted(owner, owner.new_tensor(cuts)).tolist()
+
+    def parts(field: Tensor | None, at: list[int]) -> list[Any]:
+        return list(field.tensor_split(at)) if field is not None else [None] * chunks
+
+    fields = [
+        *(parts(field, cuts) for field in batch.image_part),
+        *(parts(field, text_cuts) for field in batch.text_part),
+        [own - first for own, first in zip(parts(owner, text_cuts), firsts, strict=True)]
+        if owner is not None
+        else parts(None, cuts),
     ]
-    return [Batch(*fields) for fields in zip(*parts, strict=True)]
+    return [Batch(*chunk) for chunk in zip(*fields, strict=True)]

@@ -200,7 +200,7 @@ def _data(trainer: pl.Trainer) -> RetrievalDataModule:
 
 
 def _position(trainer: pl.Trainer) -> tuple[int, int]:
-    """(epoch, pairs of it that finished steps have used), by all processes together."""
+    """(epoch, pairs, or images, of it that finished steps have used), by all processes."""
     epochs: Any = trainer.fit_loop.epoch_progress.current
     inside = epochs.ready > epochs.processed
     batches = trainer.fit_loop.epoch_loop.batch_progress.current.completed

@@ -14,6 +14,7 @@ from goal_kernels.training.distinct_images import check_distinct, distinct_order
 class ShuffledSampler(Sampler):
     """A permutation of 0..size-1 that depends on (seed, epoch) alone, dealt out to the processes.
 
+    What it numbers are pairs, or images that come with several captions.
     The order is cut into steps of `world_size * batch_size` numbers, of which process `rank` takes
     the `rank`-th part; put side by side, the parts of a step are the step that one process with
     the same seed would take. The incomplete last step is left out.
@@ -23,12 +24,13 @@ class ShuffledSampler(Sampler):
     `start_at`; the length stays that of a whole epoch.
 
     Args:
-        size: how many pairs there are.
+        size: how many there are.
         seed: of the order, together with the epoch.
         rank, world_size: which of how many processes this is.
-        batch_size: pairs that one process takes a step.
+        batch_size: how many one process takes a step.
         image_of_caption: int64 [size]; when given, an image comes at most once in a step.
         with_epoch: give (epoch, number) instead of the number, for what is drawn anew each epoch.
+        noun: what they are.
     Raises: ValueError when a number is out of range or no such order exists.
     """
 
@@ -41,18 +43,19 @@ class ShuffledSampler(Sampler):
         batch_size: int = 1,
         image_of_caption: NDArray[np.int64] | None = None,
         with_epoch: bool = False,
+        noun: str = "pairs",
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: expected 0 .. {world_size - 1}, got {rank}")
         if not 1 <= world_size * batch_size <= size:
             raise ValueError(
-                f"data.batch_size: expected at most the {size} training pairs, got "
+                f"data.batch_size: expected at most the {size} training {noun}, got "
                 f"{world_size * batch_size}; every batch would be dropped as incomplete"
             )
         self.size, self.seed = size, seed
         self.rank, self.world_size, self.batch_size = rank, world_size, batch_size
         self.image_of_caption = image_of_caption
-        self.with_epoch = with_epoch
+        self.with_epoch, self.noun = with_epoch, noun
         self.epoch = 0
         self.position = 0
         if image_of_caption is not None:
@@ -60,7 +63,7 @@ class ShuffledSampler(Sampler):
 
     @property
     def step_size(self) -> int:
-        """Pairs that all processes together take a step."""
+        """How many all processes together take a step."""
         return self.world_size * self.batch_size
 
     def set_epoch(self, epoch: int) -> None:
@@ -73,14 +76,14 @@ class ShuffledSampler(Sampler):
 
         Args:
             epoch: from 0.
-            position: pairs that finished steps of all processes together have used. The number of
+            position: how many finished steps of all processes together have used. The number of
                 processes may differ from the one that used them, as long as whole steps are left.
         Raises: ValueError when the position is not the beginning of a step of the epoch.
         """
         if position % self.step_size or not 0 <= position <= self.size:
             raise ValueError(
-                f"position: expected a multiple of the {self.step_size} pairs of a step, up to "
-                f"{self.size}, got {position}; go on with the batch size and devices of before"
+                f"position: expected a multiple of the {self.step_size} {self.noun} of a step, up "
+                f"to {self.size}, got {position}; go on with the batch size and devices of before"
             )
         self.epoch, self.position = epoch, position
 

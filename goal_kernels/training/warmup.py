@@ -7,16 +7,17 @@ equal and the loss stays at 2 * B * margin. A phase that pulls on all negatives 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from goal_kernels import GOALLoss, MiningStatistics, Objective
+from goal_kernels import GOALLoss, MiningStatistics, Objective, Sampled
 from goal_kernels.distributed import gather_pairs
 from goal_kernels.training.dense_losses import DenseObjective, sum_of_hinges
 
+HARDEST = "hardest"
 HOLD_PATIENCE = 20  # steps in a row; a healthy run may start from embeddings that are all alike
 
 
@@ -104,6 +105,8 @@ class WarmedLoss(nn.Module):
         schedule: when the objective counts; may be replaced before training.
         backend: of mining and loss.
         hold: stops the schedule while training is collapsed; None never does.
+        selection: `negatives` and limits of false negatives of `GOALLoss`, for the objective alone:
+            the warm-up is on all negatives.
     """
 
     def __init__(
@@ -112,12 +115,19 @@ class WarmedLoss(nn.Module):
         schedule: WarmupSchedule,
         backend: str,
         hold: CollapseHold | None = None,
+        **selection: Any,
     ) -> None:
         super().__init__()
         self.objective = objective
-        self.objective_loss = GOALLoss(objective, backend=backend, return_stats=True)
+        self.objective_loss = GOALLoss(objective, backend=backend, return_stats=True, **selection)
         self.schedule = schedule
         self.hold = hold
+        chosen = {name: value for name, value in selection.items() if value not in (None, HARDEST)}
+        if chosen and isinstance(objective, DenseObjective):
+            raise ValueError(
+                f"{', '.join(chosen)}: expected defaults, since the objective {objective.name} "
+                f"counts all negatives, got {chosen}; choose another objective, or leave them out"
+            )
 
     def weight(self, step: int) -> float:
         """Share of the objective at optimiser step `step`, in [0, 1]."""
@@ -132,26 +142,41 @@ class WarmedLoss(nn.Module):
         image_ids: Tensor | None,
         step: int,
         rows: Sequence[int] | None = None,
+        seed: int = 0,
+        text_to_image: Tensor | None = None,
+        text_rows: Sequence[int] | None = None,
     ) -> tuple[Tensor, MiningStatistics]:
         """Loss at one optimiser step.
 
         Args:
-            image_embeddings, text_embeddings: [B, D], unit rows of this process.
+            image_embeddings, text_embeddings: [B, D], unit rows of this process; with
+                `text_to_image` [N, D] and [M, D].
             image_ids: [B] integers or None.
             step: optimiser steps taken so far.
             rows: B of every process; asked for when None.
+            seed: of negatives that are drawn, another one each step.
+            text_to_image: [M] integers, the image of each text, among those of this process, whose
+                texts are never its negatives; ids are then those of images.
+            text_rows: M of every process, as rows is N.
         Returns: 0-d loss, and what mining found, in the warm-up too; of the pairs of all processes.
         """
-        pairs = gather_pairs(image_embeddings, text_embeddings, image_ids, rows=rows)
-        images, texts, ids = pairs[:3]
+        pairs = gather_pairs(
+            *(image_embeddings, text_embeddings, image_ids),
+            text_to_image=text_to_image,
+            rows=rows,
+            text_rows=text_rows,
+        )
+        images, texts, ids, _, owner = pairs
         weight = self.weight(step)
+        if isinstance(self.objective_loss.negatives, Sampled):
+            self.objective_loss.negatives = replace(self.objective_loss.negatives, seed=seed)
         dense = isinstance(self.objective, DenseObjective)
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not dense):
-            loss, statistics = self.objective_loss(images, texts, ids, ids)
+            loss, statistics = self.objective_loss(images, texts, ids, text_to_image=owner)
         if isinstance(self.objective, DenseObjective) and weight > 0:
-            loss = self.objective.loss(images, texts, ids)
+            loss = self.objective.loss(images, texts, ids, owner)
         if weight < 1:
-            hinges = sum_of_hinges(images, texts, ids, self.objective.margin)
+            hinges = sum_of_hinges(images, texts, ids, self.objective.margin, owner)
             loss = (1 - weight) * hinges + weight * loss
         if self.hold is not None:
             self.hold.observe(bool(statistics.collapsed), step, self.schedule)

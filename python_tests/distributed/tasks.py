@@ -170,22 +170,37 @@ def make_batch(pairs: int, step: int, dtype: torch.dtype = torch.float64) -> Bat
     return Batch(images, mask, tokens, lengths, words, torch.arange(pairs) // 2)
 
 
+def make_captioned(images: int, step: int, dtype: torch.dtype = torch.float64) -> Batch:
+    """Images with one, three or two captions each, in turn; a multiple of three of them."""
+    batch = make_batch(2 * images, step, dtype)
+    counts = torch.tensor([1, 3, 2]).repeat(images // 3)
+    owner = torch.arange(images).repeat_interleave(counts)
+    return Batch(*(part[:images] for part in batch[:2]), *batch[2:5], owner, owner)
+
+
 def own_batch(batch: Batch, rows: list[int]) -> Batch:
     """This process's rows, their captions cut to the longest among them as collation does."""
-    own = Batch(*(part[own_rows(rows)] for part in batch))
+    images = texts = own_rows(rows)
+    owner = batch.text_to_image
+    if owner is not None and world_size() > 1:
+        texts = slice(
+            *torch.searchsorted(owner, torch.tensor([images.start, images.stop])).tolist()
+        )
+        owner = owner[texts] - images.start
+    own = Batch(*(p[images] for p in batch[:2]), *(p[texts] for p in batch[2:6]), owner)
     width = int(own.lengths.max())
     return own._replace(tokens=own.tokens[:, :width], words=own.words[:, :width])
 
 
-def augmented(rows: list[int]) -> Any:
+def augmented(rows: list[int], make: Any = make_batch) -> Any:
     """Own mask, tokens and lengths after augmentation."""
-    batch = own_batch(make_batch(sum(rows), 0), rows)
+    batch = own_batch(make(sum(rows), 0), rows)
     generator = torch.Generator().manual_seed(7)
     kept = augment_share(make_model(), batch, BatchShare.of(batch), generator)
     return kept.image_mask, kept.tokens, kept.lengths, kept.images
 
 
-def trained(rows: list[int], objective: str, dtype: torch.dtype) -> Any:
+def trained(rows: list[int], objective: str, dtype: torch.dtype, make: Any = make_batch) -> Any:
     """Losses, gradients before clipping, parameters and buffers of a few steps of training."""
     model = synchronize_batch_norm(make_model(dtype=dtype))
     alone = world_size() == 1
@@ -197,10 +212,16 @@ def trained(rows: list[int], objective: str, dtype: torch.dtype) -> Any:
     loss_of = WarmedLoss(Objective(triplet, pair), WarmupSchedule(2, 1), "reference")
     losses, gradients = [], []
     for step in range(5):
-        batch = own_batch(make_batch(sum(rows), step, dtype), rows)
+        batch = own_batch(make(sum(rows), step, dtype), rows)
         share = BatchShare.of(batch)
         batch = augment_share(model, batch, share, torch.Generator().manual_seed(step))
-        loss, _ = loss_of(*parallel(batch), batch.image_ids, step, share.rows)
+        owner = batch.text_to_image
+        ids = batch.image_ids if owner is None else None
+        loss, _ = loss_of(
+            *(*parallel(batch), ids, step, share.rows),
+            text_to_image=owner,
+            text_rows=share.text_rows,
+        )
         optimizer.zero_grad()
         loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))

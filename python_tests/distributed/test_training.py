@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tasks
 import torch
 from processes import Processes
 
 
-@pytest.mark.parametrize("rows", [[6, 6], [5, 3, 4]])
-def test_augmentation_is_that_of_the_whole_batch(processes: Processes, rows: list[int]) -> None:
-    mask, tokens, lengths, _ = tasks.augmented([sum(rows)])
-    answers = processes.run(len(rows), tasks.augmented, rows)
+@pytest.mark.parametrize(
+    ("rows", "make"),
+    [
+        ([6, 6], tasks.make_batch),
+        ([5, 3, 4], tasks.make_batch),
+        ([5, 7], tasks.make_captioned),
+    ],
+)
+def test_augmentation_is_that_of_the_whole_batch(
+    processes: Processes, rows: list[int], make: Any
+) -> None:
+    mask, tokens, lengths, _ = tasks.augmented([sum(rows)], make)
+    answers = processes.run(len(rows), tasks.augmented, rows, make)
     assert torch.equal(torch.cat([answer[0] for answer in answers]), mask)
     assert torch.equal(torch.cat([answer[1] for answer in answers]), tokens)
     assert torch.equal(torch.cat([answer[2] for answer in answers]), lengths)
     assert [len(answer[3]) for answer in answers] == rows
-    untouched = tasks.make_batch(sum(rows), 0)
+    untouched = make(sum(rows), 0)
     assert not torch.equal(tokens, untouched.tokens)
     assert not torch.equal(mask, untouched.image_mask)
 
 
 @pytest.mark.parametrize(
-    ("rows", "objective", "dtype"),
+    ("rows", "objective", "dtype", "make"),
     [
-        ([6, 6], "nca/sigmoid_ms", torch.float64),
-        ([4, 4, 4], "hinge/constant", torch.float64),
-        ([3, 7, 2], "nca/sigmoid_ms", torch.float64),
-        ([6, 6], "circle/linear_ms", torch.float32),
+        ([6, 6], "nca/sigmoid_ms", torch.float64, tasks.make_batch),
+        ([4, 4, 4], "hinge/constant", torch.float64, tasks.make_batch),
+        ([3, 7, 2], "nca/sigmoid_ms", torch.float64, tasks.make_batch),
+        ([6, 6], "circle/linear_ms", torch.float32, tasks.make_batch),
+        ([5, 7], "nca/sigmoid_ms", torch.float64, tasks.make_captioned),
+        ([2, 1, 6], "hinge/constant", torch.float64, tasks.make_captioned),
     ],
 )
 def test_training_is_that_of_one_process(
-    processes: Processes, rows: list[int], objective: str, dtype: torch.dtype
+    processes: Processes, rows: list[int], objective: str, dtype: torch.dtype, make: Any
 ) -> None:
-    losses, gradients, parameters, statistics = tasks.trained([sum(rows)], objective, dtype)
+    losses, gradients, parameters, statistics = tasks.trained([sum(rows)], objective, dtype, make)
     # Rounding of 1e-16 and 1e-7 grows over the steps of training.
     bound = 1e-8 if dtype == torch.float64 else 1e-4
-    for answer in processes.run(len(rows), tasks.trained, rows, objective, dtype):
+    for answer in processes.run(len(rows), tasks.trained, rows, objective, dtype, make):
         torch.testing.assert_close(answer[0], losses, rtol=bound, atol=0)
         for got, wanted in zip(answer[1], gradients, strict=True):
             assert (got - wanted).norm() <= bound * wanted.norm()

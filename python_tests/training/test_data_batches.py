@@ -16,6 +16,8 @@ from strangers import karpathy, put_picture, put_precomputed, put_scan_vocabular
 
 from goal_kernels.data import Vocabulary, load_split, write_split
 from goal_kernels.training.data import (
+    Batch,
+    CaptionedImages,
     PairDataset,
     RegionDataset,
     TextDataset,
@@ -180,6 +182,70 @@ def test_distinct_images_are_an_option(folder: Path) -> None:
     assert repeats(True) == 0
 
 
+def captioned(folder: Path, captions: int, epoch: int = 0, **options) -> list[Batch]:
+    """Batches of an epoch, of images with so many captions each."""
+    module = RetrievalDataModule(str(folder), captions_per_image=captions, **options)
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+@pytest.mark.parametrize(("captions", "each"), [(1, 1), (2, 2), (9, 2), (0, 2)])
+def test_images_come_once_with_their_captions(folder: Path, captions: int, each: int) -> None:
+    split = load_split(folder, "train")
+    vocabulary = Vocabulary.load(folder / "vocab.json")
+    batches = captioned(folder, captions, batch_size=8, distinct_images=True)
+    assert [len(batch.images) for batch in batches] == [8, 8, 8]
+    seen = torch.cat([batch.image_ids for batch in batches])
+    assert sorted(seen.tolist()) == sorted([*range(24)] * each)
+    for batch in batches:
+        assert batch.text_to_image.tolist() == [i // each for i in range(8 * each)]
+        for row, image in enumerate(batch.text_to_image.tolist()):
+            own = int(batch.image_ids[row])
+            assert np.array_equal(batch.images[image], split.features[own])
+            ids = batch.tokens[row, : batch.lengths[row]].tolist()
+            assert ids in [vocabulary.encode(c) for c in split.captions[2 * own : 2 * own + 2]]
+        rows = batch.text_to_image[1:] == batch.text_to_image[:-1]
+        assert not (batch.tokens[1:] == batch.tokens[:-1])[rows].all(dim=1).any()
+
+
+def test_captions_are_drawn_anew_each_epoch_and_go_on_inside_one(folder: Path) -> None:
+    def drawn(epoch: int, seed: int = 0) -> dict[int, list[int]]:
+        batches = captioned(folder, 1, epoch, batch_size=4, seed=seed)
+        return {
+            int(image): tokens[:length].tolist()
+            for batch in batches
+            for image, tokens, length in zip(
+                batch.image_ids, batch.tokens, batch.lengths, strict=True
+            )
+        }
+
+    assert drawn(1) == drawn(1)
+    assert len({str(sorted(drawn(*key).items())) for key in ((0,), (1,), (2,), (0, 1))}) == 4
+    module = RetrievalDataModule(str(folder), batch_size=4, captions_per_image=1)
+    module.start_at(1, 12)
+    rest = [batch.tokens.tolist() for batch in module.train_dataloader()]
+    whole = [batch.tokens.tolist() for batch in captioned(folder, 1, 1, batch_size=4)]
+    assert rest == whole[3:]
+    with pytest.raises(ValueError, match=r"at most the 24 training images, got 25"):
+        captioned(folder, 1, batch_size=25)
+
+
+def test_images_may_have_any_number_of_captions() -> None:
+    """None, one or more; an image is read once for all of them."""
+    asked: list[int] = []
+    images = SimpleNamespace(training_images=lambda rows, keys: asked.extend(rows) or rows)
+    texts = SimpleNamespace(image_of_caption=np.array([3, 0, 3, 3, 1]))
+    examples = CaptionedImages(images, texts, 2, seed=0)
+    examples.texts = range(5)
+    assert len(examples) == 3
+    pairs = examples.__getitems__([(0, 0), (0, 2), (0, 1)])
+    assert asked == [0, 3, 1]
+    assert pairs.counts == [1, 2, 1]
+    assert (pairs.captions[0], pairs.captions[3]) == (1, 4)
+    assert set(pairs.captions[1:3]) < {0, 2, 3}
+
+
 def test_devices_share_the_batch(folder: Path) -> None:
     """Two processes of a trainer see the halves of the batches that one alone sees."""
 
@@ -271,6 +337,9 @@ def test_pictures_of_a_karpathy_json(tmp_path: Path) -> None:
     assert batch.images.shape == (6, 3, 32, 32)
     assert batch.images.dtype == torch.float32
     assert batch.image_mask is None
+    module.captions_per_image = 2  # a picture is cropped once for both
+    batch = next(iter(module.train_dataloader()))
+    assert (batch.images.shape, len(batch.tokens)) == ((6, 3, 32, 32), 12)
     images, texts = module.test_dataloader()
     assert next(iter(images)).images.shape == (1, 3, 32, 32)
     assert len(next(iter(texts)).lengths) == 5

@@ -70,6 +70,43 @@ def test_info_nce_is_clips_loss_times_two_b() -> None:
     assert info_nce(images, texts, scale=20.0).item() == pytest.approx(12 * clip.item())
 
 
+OWNER = [2, 0, 0, 3, 2, 2]  # of six texts, among four images, of which one has none
+
+
+def slow_captioned(images: torch.Tensor, texts: torch.Tensor, ids: list[int]) -> tuple:
+    """The sum of hinges and InfoNCE (scale 3) by loops over pairs, texts and images."""
+    score = (images @ texts.T).tolist()
+    hinges = nce = 0.0
+    for j, own in enumerate(OWNER):
+        positive = score[own][j]
+        wrong_texts = [score[own][k] for k in range(6) if ids[OWNER[k]] != ids[own]]
+        wrong_images = [score[i][j] for i in range(4) if ids[i] != ids[own]]
+        for wrong in (wrong_texts, wrong_images):
+            hinges += sum(max(0.0, MARGIN + n - positive) for n in wrong)
+            nce += math.log(1 + sum(math.exp(3 * (n - positive)) for n in wrong))
+    return hinges, nce
+
+
+@pytest.mark.parametrize("ids", [None, [0, 1, 1, 0]])
+def test_several_texts_an_image_equal_the_loops(ids: list[int] | None) -> None:
+    images, texts = unit_rows(4, 5, 1), unit_rows(6, 5, 2)
+    given, owner = None if ids is None else torch.tensor(ids), torch.tensor(OWNER)
+    hinges, nce = slow_captioned(images, texts, ids or list(range(4)))
+    found = sum_of_hinges(images, texts, given, MARGIN, owner)
+    assert found.item() == pytest.approx(hinges, abs=1e-12)
+    found = info_nce(images, texts, given, 3.0, owner)
+    assert found.item() == pytest.approx(nce, abs=1e-11)
+
+
+@pytest.mark.parametrize("name", DENSE_LOSSES)
+def test_one_text_an_image_is_a_batch_of_pairs(name: str) -> None:
+    images, texts, ids = unit_rows(7, 5, 1), unit_rows(7, 5, 2), torch.arange(7) // 2
+    objective = make_objective(name)
+    owner = torch.tensor([3, 0, 6, 5, 1, 2, 4])
+    several = objective.loss(images, texts, ids, owner)
+    torch.testing.assert_close(several, objective.loss(images[owner], texts, ids[owner]))
+
+
 def test_gradients_stay_finite_where_all_others_are_of_the_same_image() -> None:
     images = unit_rows(4, 5, 1).requires_grad_()
     for name in DENSE_LOSSES:
@@ -88,6 +125,15 @@ def test_objectives_by_name() -> None:
         make_objective("infonce")
     with pytest.raises(TypeError, match=r"objective_parameters.*gamma"):
         make_objective("info_nce", {"gamma": 1.0})
+
+
+def test_all_negatives_are_no_choice_of_negatives() -> None:
+    with pytest.raises(ValueError, match=r"negatives, .*_ratio: .* info_nce counts all"):
+        WarmedLoss(
+            *(make_objective("info_nce"), WarmupSchedule(), "reference"),
+            negatives="semi_hard",
+            false_negative_ratio=1.2,
+        )
 
 
 @pytest.mark.parametrize("name", DENSE_LOSSES)

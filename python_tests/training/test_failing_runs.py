@@ -153,6 +153,18 @@ def test_a_log_with_a_hole_is_noticed(
         ((f"--trainer.plugins={'[' * 50_000}",), "more than 64 levels"),
         (("--trainer.accelerator", "gpu"), "accelerator"),
         (("--model.image.kind", "regionn"), "model.image.kind: expected"),
+        (
+            ("--data.captions_per_image", "-1"),
+            "data.captions_per_image: expected at least 1, 0 for",
+        ),
+        (
+            ("--data.captions_per_image", "0", "--model.mask_same_image", "false"),
+            "model.mask_same_image: expected true with data.captions_per_image",
+        ),
+        (
+            ("--model.negatives", "semihard"),
+            "negatives: expected hardest, semi_hard, skip:N, top:N",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line(

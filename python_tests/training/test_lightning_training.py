@@ -54,10 +54,14 @@ def train(data, module, epochs: int = 1, **options) -> Watch:
     return watch
 
 
-@pytest.mark.parametrize("accumulated_batches", [1, 2])
+@pytest.mark.parametrize(
+    ("accumulated_batches", "captions"), [(1, None), (2, None), (1, 1), (1, 0)]
+)
 def test_chunks_train_as_the_whole_batch(
-    data: RetrievalDataModule, accumulated_batches: int
+    folder: Path, accumulated_batches: int, captions: int | None
 ) -> None:
+    batch = 12 if captions is None else 6
+    data = RetrievalDataModule(str(folder), batch_size=batch, captions_per_image=captions)
     modules, watches = [], []
     for chunks in (1, 4):
         options = {"accumulate_negatives": chunks, "warmup_steps": 2, "blend_steps": 1}
@@ -68,6 +72,17 @@ def test_chunks_train_as_the_whole_batch(
     for whole, chunked in zip(*(watch.gradients for watch in watches), strict=True):
         torch.testing.assert_close(chunked, whole, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(*map(parameters, modules), rtol=1e-8, atol=1e-8)
+
+
+def test_the_loss_of_images_with_their_captions_decreases(folder: Path) -> None:
+    data = RetrievalDataModule(str(folder), batch_size=12, captions_per_image=0)
+    losses = train(
+        *(data, make_module(data, warmup_steps=20, negatives="semi_hard", lr_drop_at=1.0), 20),
+        look=lambda m: m.trainer.callback_metrics["train/loss"].item(),
+    ).seen
+    assert len(losses) == 40
+    assert sum(losses[16:20]) < 0.6 * sum(losses[:4])
+    assert sum(losses[36:]) < 0.85 * sum(losses[20:24])
 
 
 def test_accumulated_batches_draw_their_own_dropout(data: RetrievalDataModule) -> None:
@@ -266,3 +281,18 @@ def test_freezing_for_a_while_needs_a_strategy_that_allows_it(allowed: bool) -> 
     else:
         with pytest.raises(ValueError, match=r"ddp_find_unused_parameters_true"):
             require_unused_parameters(trainer)
+
+
+def test_negatives_by_name_reach_the_loss_with_a_seed_of_the_step(
+    data: RetrievalDataModule,
+) -> None:
+    def look(module: pl.LightningModule) -> tuple:
+        skipped = module.trainer.callback_metrics.get("mining/skipped_negatives")
+        return module.loss.objective_loss.negatives, skipped
+
+    module = make_module(data, negatives="sampled:0.5", false_negative_ratio=0.9)
+    negatives, skipped = zip(*train(data, module, look=look).seen, strict=True)
+    assert {drawn.temperature for drawn in negatives} == {0.5}
+    assert len({drawn.seed for drawn in negatives}) == 4
+    assert min(skipped) > 0
+    assert train(data, make_module(data), look=look).seen == [("hardest", None)] * 4

@@ -21,6 +21,10 @@ VARIANTS = {
         *THREE_EPOCHS,
         *("--trainer.accumulate_grad_batches", "2", "--run.save_every_steps", "1"),
     ),
+    "drawn captions and negatives": (  # two batches an epoch, each image once in them
+        *(*THREE_EPOCHS, "--data.captions_per_image", "1", "--model.warmup_steps", "0"),
+        *("--model.negatives", "sampled:0.1", "--model.false_negative_margin", "0.2"),
+    ),
     "workers": (*THREE_EPOCHS, "--data.num_workers", "2"),
     "validation inside epochs": (*THREE_EPOCHS, "--trainer.val_check_interval", "2"),
     "steps": (
@@ -48,6 +52,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     [
         *(("plain", batches) for batches in (1, 7, 8)),  # before any save, inside and at an epoch
         ("accumulation", 7),
+        ("drawn captions and negatives", 3),
         ("workers", 10),
         ("validation inside epochs", 6),  # a validation has just run
         ("steps", 5),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from goal_kernels import GOALLoss, Objective
+from goal_kernels import GOALLoss, Objective, Sampled
 from goal_kernels.training.dense_losses import sum_of_hinges
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
@@ -118,3 +118,37 @@ def test_loss_watches_what_mining_found() -> None:
     assert value.item() == pytest.approx(2 * 6 * 5 * MARGIN)  # the sum of hinges
     loss(unit_rows(6, 5, 1), unit_rows(6, 5, 2), None, 2)
     assert not hold.held
+
+
+def test_negatives_are_drawn_anew_each_step_and_those_of_the_objective_alone() -> None:
+    images, texts, ids = unit_rows(12, 5, 1), unit_rows(12, 5, 2), torch.arange(12) // 2
+    objective = Objective("nca", "sigmoid_ms")
+    given = {"negatives": Sampled(1.0), "false_negative_margin": 0.1}
+    loss = WarmedLoss(objective, WarmupSchedule(1), "reference", **given)
+    value, statistics = loss(images, texts, ids, 0, seed=3)
+    torch.testing.assert_close(value, sum_of_hinges(images, texts, ids, MARGIN))
+    assert statistics.skipped_negatives > 0
+    drawn = [loss(images, texts, ids, 1, seed=seed)[1].hardest_text for seed in (3, 4, 3)]
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+    given["negatives"] = Sampled(1.0, 4)
+    expected = GOALLoss(objective, backend="reference", **given)(images, texts, ids, ids)
+    assert loss(images, texts, ids, 1, seed=4)[0] == expected
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_repeated_images_with_ids_are_images_with_several_texts(step: int) -> None:
+    """Without relative sums. In the warm-up a text then meets every other image once, not often."""
+    owner = torch.tensor([0, 0, 1, 2, 2, 2, 3])
+    loss = WarmedLoss(Objective("nca", "sigmoid"), WarmupSchedule(1), "reference")
+    images, texts = unit_rows(4, 5, 1).requires_grad_(), unit_rows(7, 5, 2).requires_grad_()
+    several, statistics = loss(images, texts, None, step, text_to_image=owner)
+    repeated, _ = loss(images[owner], texts, owner, step)
+    assert (statistics.hardest_image >= 0).all()
+    if step == 0:
+        assert several < repeated
+        return
+    torch.testing.assert_close(several, repeated)
+    wanted = torch.autograd.grad(repeated, (images, texts))
+    for got, gradient in zip(torch.autograd.grad(several, (images, texts)), wanted, strict=True):
+        torch.testing.assert_close(got, gradient)

@@ -21,11 +21,19 @@ def _dataset(run: Run) -> str:
     return " ".join([name, *limits, *([f"({digest[:8]})"] if digest else [])])
 
 
+def batch_said(data: Mapping[str, Any]) -> str:
+    """What a step takes. data: the section of a configuration."""
+    batch, captions = data.get("batch_size", "unknown"), data.get("captions_per_image")
+    if captions is None:
+        return f"{batch} pairs"
+    return f"{batch} images with {captions or 'all'} of their captions"
+
+
 def _budget(run: Run) -> str:
-    batch = run.config.get("data", {}).get("batch_size", "unknown")
     trainer = run.config.get("trainer", {})
     return (
-        f"{run.steps if run.steps is not None else 'unknown'} steps of {batch} pairs, "
+        f"{run.steps if run.steps is not None else 'unknown'} steps of "
+        f"{batch_said(run.config.get('data', {}))}, "
         f"max_epochs {trainer.get('max_epochs')}, max_steps {trainer.get('max_steps', -1)}"
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from goal_kernels.data.files import write_text
-from goal_kernels.training.compare.differences import warnings_about
+from goal_kernels.training.compare.differences import batch_said, warnings_about
 from goal_kernels.training.compare.runs import run_of_cell
 from goal_kernels.training.compare.statistics import mean_and_deviation
 from goal_kernels.training.compare.table import make_table, whole_table
@@ -81,7 +81,7 @@ def _settings(gathered: Gathered) -> str:
         + f", {_each(result.result['split'] for result in results)} split, last weights of a run",
         "cells": f"{len(results)}, seeds {_numbers(result.header['seed'] for result in results)}",
         "budget": f"{_each(str(result.result['steps']) for result in results)} steps of "
-        f"{config['data']['batch_size']} pairs; {_warmups(gathered)}",
+        f"{batch_said(config['data'])}; {_warmups(gathered)}",
         "model": _entries(config["model"], {"objective", "warmup_steps", "lr", "lr_drop_at"}),
         "optimiser": f"AdamW, learning rate {config['model'].get('lr')}, a tenth of it from "
         f"{100 * config['model'].get('lr_drop_at', 0.6):.0f} % of the steps on, gradients clipped",
