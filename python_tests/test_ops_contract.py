@@ -43,6 +43,16 @@ def gradients(loss, *tensors):
     return torch.autograd.grad(loss, tensors)
 
 
+def opcheck(operator, arguments, whole: bool) -> None:
+    """Schema, autograd and fake kernel of an operator; as a whole also under AOT autograd.
+
+    That takes most of the time, so each operator has it once, where it has the most outputs.
+    """
+    checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    checks += ["test_aot_dispatch_dynamic"] if whole else []
+    torch.library.opcheck(operator, arguments, test_utils=checks)
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("relative", ["none", "linear", "exponential"])
 @pytest.mark.parametrize("name", NAMES)
@@ -51,7 +61,8 @@ def test_opcheck_search(name, relative, normalize) -> None:
     image, text = (x.detach() for x in leaves(device=device))
     ids = caption_ids(12).to(device)
     arguments = (image, text, None, ids, ids, relative, 0.1, 10.0, normalize, "highest")
-    torch.library.opcheck(getattr(torch.ops.goal_kernels, f"search_{name}"), arguments)
+    whole = normalize and relative == "exponential"
+    opcheck(getattr(torch.ops.goal_kernels, f"search_{name}"), arguments, whole)
 
 
 FORWARD_WORDS = ("nca", "sigmoid_ms", 10.0, 2.0, 10.0, 0.5, 0.1, 0.2, "both")
@@ -65,7 +76,7 @@ def test_opcheck_forward(name, normalize) -> None:
     ids = caption_ids(12).to(device)
     operator = getattr(torch.ops.goal_kernels, f"forward_{name}")
     arguments = (*leaves(device=device), ids, ids, *FORWARD_WORDS, normalize, "highest")
-    torch.library.opcheck(operator, arguments)
+    opcheck(operator, arguments, whole=normalize)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,9 +101,10 @@ def test_opcheck_backward(name, need, scaled) -> None:
     found = gk.mine(image, text, backend=name)
     vectors = torch.rand(8 if scaled else 6, 12, device=device)
     hardest = torch.stack([found.hardest_text, found.hardest_image])
-    torch.library.opcheck(
+    opcheck(
         getattr(torch.ops.goal_kernels, f"backward_{name}"),
         (torch.ones((), device=device), image, text, vectors, hardest, *need),
+        whole=scaled and all(need),
     )
 
 
@@ -117,9 +129,10 @@ def test_opcheck_apply(name, need, scaled) -> None:
     text = text[:7]
     scales = torch.rand(19 if scaled else 0, device=device)
     terms = terms_of(image, text, device)
-    torch.library.opcheck(
+    opcheck(
         getattr(torch.ops.goal_kernels, f"apply_{name}"),
         (torch.ones((), device=device), image, text, *terms, scales, *need),
+        whole=scaled and all(need),
     )
 
 
@@ -176,9 +189,10 @@ COMPILED_CALLS = {
 
 @pytest.mark.parametrize("call", COMPILED_CALLS)
 def test_one_graph_serves_every_batch_and_width(call) -> None:
-    function = COMPILED_CALLS[call]
+    """The kinds of loss under AOT autograd; the other calls have the operators of the first."""
+    function, backend = COMPILED_CALLS[call], "aot_eager" if call in LOSSES else "eager"
     torch._dynamo.reset()
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+    compiled = torch.compile(function, fullgraph=True, backend=backend, dynamic=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for shape in ((12, 6), (5, 6), (12, 19)):
             pair = leaves(*shape)

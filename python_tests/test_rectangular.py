@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import oracle
 import pytest
@@ -60,18 +62,30 @@ def test_against_the_loop(objective, direction, with_ids) -> None:
     np.testing.assert_allclose(grads[1].numpy(), expected.grad_text, rtol=0, atol=1e-11)
 
 
+def owned_batch(shape, dtype, scaled):
+    """Both sides, and the options that name owners and ids."""
+    image, text, owner = captioned_batch(*shape, dtype=dtype)
+    ids = torch.arange(shape[0]) // 2
+    return image, text, {"text_to_image": owner, "image_ids": ids, "normalize": scaled}
+
+
+@cache
+def truth_of(objective, shape, dtype, scaled):
+    """Loss, statistics and gradients in float64 of the rows that `dtype` rounds to."""
+    image, text, options = owned_batch(shape, dtype, scaled)
+    return run(image.double(), text.double(), objective, backend="reference", **options)
+
+
 @pytest.mark.parametrize("shape", [(3, 2), (37, 16), (150, 40)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_agree(backend, dtype, shape) -> None:
     """Values, indices and gradients of the float64 truth of the same rounded rows."""
-    image, text, owner = captioned_batch(*shape, dtype=dtype)
-    ids = torch.arange(shape[0]) // 2
     for objective in ("hinge/constant", "nca/linear_ms", "circle/sigmoid_ms"):
         for scaled in (False, True):
-            options = {"text_to_image": owner, "image_ids": ids, "normalize": scaled}
+            image, text, options = owned_batch(shape, dtype, scaled)
             loss, stats, *grads = run(image, text, objective, backend=backend, **options)
-            truth = run(image.double(), text.double(), objective, backend="reference", **options)
+            truth = truth_of(objective, shape, dtype, scaled)
             if dtype == torch.float64 or not scaled:
                 assert torch.equal(stats.hardest_text, truth[1].hardest_text)
                 assert torch.equal(stats.hardest_image, truth[1].hardest_image)
@@ -221,6 +235,8 @@ def test_an_image_alone_has_texts_but_no_negatives() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_compiles_as_one_graph(backend) -> None:
+    """All are traced; one graph goes through autograd's compilation, others differ in a name."""
+    compiler = "aot_eager" if backend == "cpu" else "eager"
     image, text, owner = captioned_batch(12, 6, torch.float32)
     image.requires_grad_()
 
@@ -230,7 +246,7 @@ def test_compiles_as_one_graph(backend) -> None:
         )
 
     torch._dynamo.reset()
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(function, fullgraph=True, backend=compiler)
     expected, found = function(image, text, owner), compiled(image, text, owner)
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
     (a,), (b,) = (torch.autograd.grad(loss, image) for loss in (expected, found))

@@ -157,7 +157,11 @@ def test_views_depend_on_seed_epoch_and_caption_alone(split: PictureSplit) -> No
     assert len({view.tobytes() for view in views}) == 4
 
 
-def test_an_error_in_a_loader_process_is_the_sentence_of_one_without(split: PictureSplit) -> None:
+def test_an_error_in_a_loader_process_is_the_sentence_of_one_without(
+    split: PictureSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What torch waits for a process that will not end, before it ends it.
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     for content, kind in ((b"<html>", PictureError), (None, FileNotFoundError)):
         split.file(3).unlink()
         if content is not None:

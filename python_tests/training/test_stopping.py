@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("pytorch_lightning")
 
-from run_cases import SMALL, assert_same_run, before_training_step, fit, resume
+from run_cases import assert_same_run, before_training_step, fit, resume
 
 from goal_kernels.training.checkpoints import checksum_matches
 from goal_kernels.training.run_folder import RunFolder
 
-KILLED_WHILE_SAVING = """
-import os, signal, sys, torch
-from goal_kernels.cli import main
 
-save, left = torch.save, int(sys.argv[1])
+def fit_killed_while_saving(saves: int, folder: Path, root: Path) -> None:
+    """Train in this process, and kill it when half of so many a checkpoint is written."""
+    save, left = torch.save, saves
 
-def half_a_save(state, file):
-    global left
-    left -= 1
-    if left:
-        return save(state, file)
-    file.write(b"half of a checkpoint")
-    file.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
+    def half_a_save(state, file) -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            save(state, file)
+            return
+        file.write(b"half of a checkpoint")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
 
-torch.save = half_a_save
-main(sys.argv[2:])
-"""
+    torch.save = half_a_save
+    fit(folder, root)
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +50,13 @@ def test_killed_and_resumed_equals_uninterrupted(
     whole: RunFolder, folder: Path, tmp_path: Path
 ) -> None:
     after = random.Random(6).randrange(4, 9)  # saves, of resume points and of the best weights
-    places = ("--data.folder", str(folder), "--run.root", str(tmp_path))
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_WHILE_SAVING, str(after), "fit", *SMALL, *places],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=120,
-    )
+    # A fork has imported everything; after a use of CUDA it could not train.
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+    child = context.Process(target=fit_killed_while_saving, args=(after, folder, tmp_path))
+    child.start()
+    child.join(120)
     run = RunFolder(tmp_path / "run")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert child.exitcode == -signal.SIGKILL
     assert not run.metrics.exists()
     assert checksum_matches(run.last)
     assert resume(run) == 0
