@@ -87,10 +87,15 @@ LAYERS = (
     {"training.study.cli"},
     # Evaluation of what was trained, or only saved.
     {"evaluate", "evaluate.protocols", "evaluate.alignment", "evaluate.truth_files"},
-    {"evaluate.arguments", "evaluate.inputs", "evaluate.checkpoints"},
+    {"evaluate.arguments", "evaluate.inputs"},
+    {"evaluate.checkpoints"},
     {"evaluate.results"},
     {"evaluate.tables"},
     {"evaluate.cli"},
+    {"dataset_mining", "dataset_mining.arguments", "dataset_mining.inputs"},
+    {"dataset_mining.parts"},
+    {"dataset_mining.outputs"},
+    {"dataset_mining.cli"},
     {"cli"},
     {"__main__"},
 )
