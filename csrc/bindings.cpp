@@ -18,6 +18,7 @@
 #include "cpu/pairs.h"
 #include "cpu/rank.h"
 #include "cpu/search.h"
+#include "cpu/top_k.h"
 #if defined(GOAL_KERNELS_CUDA)
 #include "cuda/device_query.h"
 #endif
@@ -168,6 +169,25 @@ void rank_addresses(const std::string& dtype, const Rows& image, const Rows& tex
   rank(job, find_isa(isa), threads);
 }
 
+const char* top_k_addresses(const std::string& dtype, const Rows& query, const Rows& corpus, std::int64_t width,
+                            const std::tuple<Address, Address>& ids, Address max_score, bool normalize,
+                            std::int64_t k, const std::tuple<Address, Address, Address>& output, int threads,
+                            const std::string& isa) {
+  const Dtype type = parse("dtype", kDtypes, dtype);
+  const auto [score, index, count] = output;
+  const TopKJob job{matrix(query, type, width),
+                    matrix(corpus, type, width),
+                    pointer<std::int64_t>(std::get<0>(ids)),
+                    pointer<std::int64_t>(std::get<1>(ids)),
+                    pointer(max_score),
+                    normalize,
+                    k,
+                    pointer(score),
+                    pointer<std::int64_t>(index),
+                    pointer<std::int64_t>(count)};
+  return top_k(job, find_isa(isa), threads);
+}
+
 py::dict build_info() {
   py::list usable, emulated;
   for (const Isa& isa : usable_isas()) usable.append(isa.name);
@@ -234,6 +254,10 @@ PYBIND11_MODULE(_native, module) {
   module.def("rank", &rank_addresses, py::arg("dtype"), py::arg("image"), py::arg("text"),
              py::arg("width"), py::arg("text_to_image"), py::arg("positive"), py::arg("image_counts"),
              py::arg("text_counts"), py::arg("threads"), py::arg("isa"),
+             py::call_guard<py::gil_scoped_release>());
+  module.def("top_k", &top_k_addresses, py::arg("dtype"), py::arg("query"), py::arg("corpus"),
+             py::arg("width"), py::arg("ids"), py::arg("max_score"), py::arg("normalize"), py::arg("k"),
+             py::arg("output"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
   module.def("build_info", &build_info, "How this module was built and what it found here.");
 }

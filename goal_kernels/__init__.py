@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run t
         similarity_ranks,
     )
     from goal_kernels.statistics import MiningStatistics
+    from goal_kernels.top_k import MinedTopK, mine_top_k
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,7 @@ __all__ = [
     "GOALLoss",
     "GraphedLoss",
     "MinedPairs",
+    "MinedTopK",
     "MiningStatistics",
     "NegativeMemory",
     "Objective",
@@ -69,6 +71,7 @@ __all__ = [
     "graphed_loss",
     "list_elements",
     "mine",
+    "mine_top_k",
     "rank_histogram",
     "recall_at_k",
     "register_pair",
@@ -92,6 +95,7 @@ _HOMES = (
     "registry",
     "retrieval",
     "statistics",
+    "top_k",
 )
 """Modules that hold the names of `__all__`."""
 

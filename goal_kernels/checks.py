@@ -47,30 +47,28 @@ def _native_array(values: NDArray[Any]) -> NDArray[Any]:
     return np.array(values, dtype=values.dtype.newbyteorder("="))
 
 
-def check_embeddings(image_embeddings: Tensor, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Require two float [rows, D] tensors that fit together.
+def check_embeddings(
+    image: Tensor, text: Tensor, names: tuple[str, str] = ("image_embeddings", "text_embeddings")
+) -> tuple[Tensor, Tensor]:
+    """Require two float [rows, D] tensors that fit together. names: what the caller calls them.
 
     Returns: both, in the dtype to which torch promotes theirs.
     Raises: TypeError (not a dense float tensor), ValueError (shape, device).
     """
-    for name, value in (
-        ("image_embeddings", image_embeddings),
-        ("text_embeddings", text_embeddings),
-    ):
+    for name, value in zip(names, (image, text), strict=True):
         _check_matrix(name, value, "[rows, D]")
         if value.shape[1] == 0:
             raise ValueError(f"{name}: expected D >= 1, got shape {list(value.shape)}.")
-    if image_embeddings.shape[1] != text_embeddings.shape[1]:
+    if image.shape[1] != text.shape[1]:
         raise ValueError(
-            "text_embeddings: expected the width of image_embeddings, "
-            f"{image_embeddings.shape[1]}, got shape {list(text_embeddings.shape)}; project both "
-            "into one joint space."
+            f"{names[1]}: expected the width of {names[0]}, {image.shape[1]}, got shape "
+            f"{list(text.shape)}; project both into one joint space."
         )
-    check_same_device("text_embeddings", text_embeddings, image_embeddings.device)
-    if image_embeddings.dtype == text_embeddings.dtype:
-        return image_embeddings, text_embeddings
-    dtype = torch.promote_types(image_embeddings.dtype, text_embeddings.dtype)
-    return image_embeddings.to(dtype), text_embeddings.to(dtype)
+    check_same_device(names[1], text, image.device)
+    if image.dtype == text.dtype:
+        return image, text
+    dtype = torch.promote_types(image.dtype, text.dtype)
+    return image.to(dtype), text.to(dtype)
 
 
 def _check_matrix(name: str, value: Tensor, shape: str) -> None:
@@ -229,25 +227,31 @@ def check_ranks(ranks: Ranks) -> Tensor:
 
 
 def check_ids(
-    image_ids: Index | None, text_ids: Index | None, rows: int, columns: int, device: torch.device
+    image_ids: Index | None,
+    text_ids: Index | None,
+    rows: int,
+    columns: int,
+    device: torch.device,
+    names: tuple[str, str] = ("image_ids", "text_ids"),
 ) -> tuple[Tensor | None, Tensor | None]:
     """Require ids of both sides; one side alone stands for both when the batch is square.
 
+    names: what the caller calls them.
     Returns: int64 [rows] and [columns], or two Nones. Raises: TypeError, ValueError.
     """
     if image_ids is None and text_ids is None:
         return None, None
     if (image_ids is None or text_ids is None) and rows != columns:
-        missing = "image_ids" if image_ids is None else "text_ids"
+        missing = names[0] if image_ids is None else names[1]
         raise ValueError(
             f"{missing}: expected ids for both sides when {rows} rows meet {columns} columns, got "
             "None."
         )
+    of_rows = text_ids if image_ids is None else image_ids
+    of_columns = image_ids if text_ids is None else text_ids
     return (
-        check_index_vector("image_ids", text_ids if image_ids is None else image_ids, rows, device),
-        check_index_vector(
-            "text_ids", image_ids if text_ids is None else text_ids, columns, device
-        ),
+        check_index_vector(names[0], of_rows, rows, device),
+        check_index_vector(names[1], of_columns, columns, device),
     )
 
 

@@ -175,6 +175,12 @@ COMMANDS = (
         "evaluate.arguments",
     ),
     Command(
+        "mine",
+        "the hardest negatives of a whole dataset, as a file",
+        "dataset_mining.cli",
+        "dataset_mining.arguments",
+    ),
+    Command(
         "data synth",
         "the built-in dataset GoalWorld: scenes, captions, features, exact truth",
         "data.goalworld.cli",

@@ -49,3 +49,16 @@ def test_ranks_of_40000_texts_need_less_than_20_megabytes() -> None:
 
     extra = peak_cpu(SimpleNamespace(run=rank)) / 2**20
     assert extra < 20, f"{extra:.0f} MiB"
+
+
+@pytest.mark.parametrize(("backend", "limit"), [("cpu", 160), ("chunked", 160)])
+def test_top_k_of_40000_needs_blocks_not_the_matrix(backend, limit) -> None:
+    """The scores alone would take 6400 MB, the answer takes 7 MB."""
+    generator = torch.Generator().manual_seed(0)
+    queries, corpus = (torch.randn(40000, 4, generator=generator) for _ in range(2))
+
+    def search() -> None:
+        gk.mine_top_k(queries, corpus, 10, backend=backend)
+
+    extra = peak_cpu(SimpleNamespace(run=search)) / 2**20
+    assert extra < limit, f"{extra:.0f} MiB"

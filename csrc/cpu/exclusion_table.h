@@ -12,22 +12,31 @@
 
 namespace goal_kernels {
 
+// Ids [rows] and [columns]; null: none.
+struct Ids {
+  const std::int64_t* row;
+  const std::int64_t* column;
+};
+
 template <typename T>
 class ExclusionTable {
  public:
   // `padding`: columns of a micro-tile, readable beyond the last one.
   ExclusionTable(const MineJob& job, std::int64_t padding)
-      : has_ids_(job.image_ids != nullptr),
-        target_(job.image.rows),
-        row_id_(job.image.rows),
-        column_id_(job.text.rows + padding) {
+      : ExclusionTable(job.image.rows, job.text.rows, {job.image_ids, job.text_ids}, padding) {
     for (std::int64_t i = 0; i < job.image.rows; ++i) {
       const std::int64_t target = job.target != nullptr ? job.target[i] : i;
       target_[i] = target >= 0 && target < job.text.rows ? Integer<T>(target) : Integer<T>(-1);
     }
-    std::fill_n(row_id_.data(), job.image.rows, Integer<T>(0));
-    std::fill_n(column_id_.data(), job.text.rows + padding, Integer<T>(1));
-    if (has_ids_) narrow_ids(job);
+  }
+
+  // Without targets.
+  ExclusionTable(std::int64_t rows, std::int64_t columns, const Ids& ids, std::int64_t padding)
+      : has_ids_(ids.row != nullptr), target_(rows), row_id_(rows), column_id_(columns + padding) {
+    std::fill_n(target_.data(), rows, Integer<T>(-1));
+    std::fill_n(row_id_.data(), rows, Integer<T>(0));
+    std::fill_n(column_id_.data(), columns + padding, Integer<T>(1));
+    if (has_ids_) narrow_ids(rows, columns, ids);
   }
 
   Exclusions<T> at(const TilePlace<T>& place) const {
@@ -43,22 +52,21 @@ class ExclusionTable {
   }
 
   // Ids as lane-wide integers: as they are if they fit, else their ranks.
-  void narrow_ids(const MineJob& job) {
-    const std::int64_t rows = job.image.rows, columns = job.text.rows;
-    if (fits(job.image_ids, rows) && fits(job.text_ids, columns)) {
-      std::copy_n(job.image_ids, rows, row_id_.data());
-      std::copy_n(job.text_ids, columns, column_id_.data());
+  void narrow_ids(std::int64_t rows, std::int64_t columns, const Ids& ids) {
+    if (fits(ids.row, rows) && fits(ids.column, columns)) {
+      std::copy_n(ids.row, rows, row_id_.data());
+      std::copy_n(ids.column, columns, column_id_.data());
       return;
     }
-    std::vector<std::int64_t> known(job.image_ids, job.image_ids + rows);
-    known.insert(known.end(), job.text_ids, job.text_ids + columns);
+    std::vector<std::int64_t> known(ids.row, ids.row + rows);
+    known.insert(known.end(), ids.column, ids.column + columns);
     std::sort(known.begin(), known.end());
     known.erase(std::unique(known.begin(), known.end()), known.end());
     const auto rank = [&](std::int64_t id) {
       return Integer<T>(std::lower_bound(known.begin(), known.end(), id) - known.begin());
     };
-    std::transform(job.image_ids, job.image_ids + rows, row_id_.data(), rank);
-    std::transform(job.text_ids, job.text_ids + columns, column_id_.data(), rank);
+    std::transform(ids.row, ids.row + rows, row_id_.data(), rank);
+    std::transform(ids.column, ids.column + columns, column_id_.data(), rank);
   }
 
   bool has_ids_;

@@ -1,10 +1,7 @@
 // Screening: candidates by a bfloat16 product, decided in float.
 //
-// Bound: with e = |x - x~| for a row x that is rounded to x~, and a = |x|,
-//             |S~ - S| <= e_x (a_y + e_y) + a_x e_y + g (a_x + e_x) (a_y + e_y),
-//         g = n 2^-24 / (1 - n 2^-24) for n = D + 2 additions in float in any order (docs/cpu.md, section 3). So
-//         the largest element of a row has S~ within twice that, for the largest a_y and e_y, of the largest
-//         S~ of the row; likewise for columns.
+// Bound: lengths.h. The largest element of a row has S~ within the slack of the largest S~ of the row; likewise for
+//         columns.
 // Memory: besides the tile loop's 192 KiB of candidates per worker, those that remain (about one or two per
 //         row and column, at most 8192 per chunk and block), at most 64 * 2048 column maxima, 8 bytes per row
 //         and 8 per column.
@@ -21,6 +18,7 @@
 #include <vector>
 
 #include "exclusion_table.h"
+#include "lengths.h"
 #include "pairs.h"
 #include "tile_loop.h"
 
@@ -54,10 +52,6 @@ class OpenCandidates {
   Buffer<float> value_;
 };
 
-// Smaller jobs spend more on the lists than they save.
-constexpr std::int64_t kMinElements = std::int64_t{1} << 18;
-constexpr std::int64_t kMinWidth = 128;
-constexpr std::int64_t kMaxWidth = std::int64_t{1} << 19;  // keeps g below 1/16
 // Room for the candidates of a chunk in a block, and how many of them may remain.
 constexpr std::int64_t kOpenCandidates = 1 << 14;
 constexpr std::int64_t kMaxLeft = kOpenCandidates / 2;
@@ -65,58 +59,7 @@ constexpr std::int64_t kMaxLeft = kOpenCandidates / 2;
 // than the product in float of the smallest job.
 constexpr std::int64_t kMaxPerAnchor = 16;
 constexpr std::int64_t kVectorRoom = 16;  // what a kernel may write beyond the last candidate
-// Products of longer rows might overflow. Shorter ones count as this long, so that the error of the sums covers
-// what subnormal numbers lose.
-constexpr float kLongest = 1e18f;
-constexpr float kShortest = 1e-12f;
-
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
-
-// Lengths of the rows and of what rounding takes away from them, rounded up.
-class Lengths {
- public:
-  // `padding`: how many more rows to have, for reading beyond the last one.
-  Lengths(const Matrix& matrix, std::int64_t padding, const RowKernels& kernels, int threads)
-      : rows_(matrix.rows), padding_(padding), row_(rows_), loss_(rows_) {
-    const float round_up = static_cast<float>(1 + (double(matrix.width) / 64 + 64) * 0x1p-24);
-    parallel_rows(rows_, 2 * double(rows_) * double(matrix.width), threads, [&](std::int64_t i) {
-      const RoundingLoss squared = kernels.rounding_loss(matrix, i);
-      row_[i] = std::max(round_up * std::sqrt(squared.row), kShortest);  // in this order it keeps NaN
-      loss_[i] = round_up * std::sqrt(squared.loss);
-    });
-    for (std::int64_t i = 0; i < rows_; ++i) {
-      bounded_ &= row_[i] <= kLongest && loss_[i] <= kLongest;  // false for NaN
-      longest_ = std::max(longest_, row_[i] + loss_[i]);
-      largest_loss_ = std::max(largest_loss_, loss_[i]);
-    }
-  }
-
-  // False if a row is too long or not finite.
-  bool bounded() const { return bounded_; }
-
-  // How far below the largest S~ of each row, of all columns of `others`, its largest S may lie:
-  // [rows + padding].
-  std::unique_ptr<Buffer<float>> slack(const Lengths& others, std::int64_t width) const {
-    const double additions = double(width + 2) * 0x1p-24;
-    const float sum_error = static_cast<float>(additions / (1 - additions));
-    constexpr float twice = 2.001f;  // and the roundings of this formula
-    auto slack = std::make_unique<Buffer<float>>(rows_ + padding_);
-    for (std::int64_t i = 0; i < rows_; ++i)
-      (*slack)[i] = twice * (loss_[i] * others.longest_ + row_[i] * others.largest_loss_ +
-                             sum_error * (row_[i] + loss_[i]) * others.longest_);
-    std::fill_n(slack->data() + rows_, padding_, 0.0f);
-    return slack;
-  }
-
- private:
-  std::int64_t rows_;
-  std::int64_t padding_;
-  Buffer<float> row_;
-  Buffer<float> loss_;
-  bool bounded_ = true;
-  float longest_ = 0;  // a rounded row
-  float largest_loss_ = 0;
-};
 
 // The best candidate of an anchor: by its value in float, then by index.
 struct Decision {
@@ -298,8 +241,8 @@ class Screener {
 bool screen(const MineJob& job, const Isa& isa, int threads) {
   const bool precise = holds_float(job) && job.precision != Precision::medium;
   if (!precise || isa.bfloat16 == nullptr || job.relative != Relative::none) return false;
+  if (!worth_screening(job.image, job.text)) return false;
   const std::int64_t width = job.image.width;
-  if (job.image.rows * job.text.rows < kMinElements || width < kMinWidth || width > kMaxWidth) return false;
   const Lengths rows(job.image, 0, *isa.row, threads);
   const Lengths columns(job.text, isa.bfloat16->columns, *isa.row, threads);
   if (!rows.bounded() || !columns.bounded()) return false;

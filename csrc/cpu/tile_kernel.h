@@ -86,6 +86,21 @@ struct ScreenTile {
   Candidates<T> candidates;  // room for a whole micro-tile and one vector
 };
 
+// A micro-tile whose elements in [floor, ceiling], and NaN, are added to the lists of their rows. Row r's list begins
+// `room` elements times r behind the pointers; it must have room for a row of the tile and one vector.
+template <typename T>
+struct ListTile {
+  TilePlace<T> place;
+  Exclusions<T> exclusions;
+  const T* floor;    // along rows; NaN: none
+  const T* ceiling;  // likewise
+  Integer<T>* count;
+  T* value;
+  Integer<T>* column;
+  std::int64_t room;
+  Integer<T> full;
+};
+
 template <typename T>
 struct RankTile;  // rank_tile.h
 
@@ -107,6 +122,8 @@ struct TileKernel {
   // Multiplies one tile, updates the largest elements and appends candidates; returns how many. Elements must
   // not be NaN.
   int (*screen)(const ScreenTile<T>& tile);
+  // Multiplies one tile and adds to the lists of its rows, columns ascending. Whether one is longer than `full` now.
+  bool (*list)(const ListTile<T>& tile);
   // Adds the states of later candidates to those of earlier ones, `count` anchors. Indexed by Relative.
   void (*merge[kRelativeKinds])(const Extrema<T>& into, const Extrema<T>& later,
                                 const RelativeTerms<T>& relative, std::int64_t count);

@@ -1,6 +1,7 @@
 // The table of a product: every epilogue behind every product. Internal linkage, see types.h.
 #pragma once
 
+#include "list_epilogue.h"
 #include "mine_epilogue.h"
 #include "rank_epilogue.h"
 #include "screen_epilogue.h"
@@ -28,6 +29,14 @@ int screen_tile(const ScreenTile<typename P::Scalar>& tile) {
 }
 
 template <typename P>
+bool list_tile(const ListTile<typename P::Scalar>& tile) {
+  alignas(64) typename P::Scalar similarity[P::kRows * P::kColumns];
+  P::multiply(tile.place, similarity);
+  if (has_exclusions<P>(tile.place, tile.exclusions)) return list<P, true>(tile, similarity);
+  return list<P, false>(tile, similarity);
+}
+
+template <typename P>
 void rank_tile(const RankTile<typename P::Scalar>& tile) {
   alignas(64) typename P::Scalar similarity[P::kRows * P::kColumns];
   P::multiply(tile.place, similarity);
@@ -48,6 +57,7 @@ constexpr TileKernel<typename P::Scalar> tile_table() {
           {mine_tile<P, Relative::none>, mine_tile<P, Relative::linear>,
            mine_tile<P, Relative::exponential>},
           screen_tile<P>,
+          list_tile<P>,
           {merge_extrema<Relative::none, T>, merge_extrema<Relative::linear, T>,
            merge_extrema<Relative::exponential, T>},
           P::error,

@@ -6,7 +6,7 @@ the others. A backend that is named explicitly never falls back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from goal_kernels.backends.base import Backend, Call, Verdict
 from goal_kernels.backends.chunked import ChunkedBackend
@@ -54,17 +54,25 @@ def verdicts(call: Call | None = None) -> Iterator[tuple[Backend, Verdict]]:
         yield backend, verdict
 
 
-def resolve(name: str, call: Call) -> str:
+def resolve(
+    name: str, call: Call, deed: str = "", able: Callable[[Backend], bool] = lambda _: True
+) -> str:
     """The name of the backend that serves `call`.
 
+    deed, able: what not every backend does, such as "rank", and whether one does it.
     Raises: ValueError for an unknown name, BackendUnavailableError with the reason when a backend
     named explicitly cannot serve the call.
     """
     if name == AUTO:
         for backend, verdict in verdicts(call._replace(automatic=True)):
-            if verdict.ok:
+            if verdict.ok and able(backend):
                 return backend.name
     backend = find_backend(name)
+    if not able(backend):
+        names = ", ".join(repr(b.name) for b in BACKENDS if able(b))
+        raise BackendUnavailableError(
+            f"backend {name!r} does not {deed}; use 'auto' or one of {names}."
+        )
     verdict = backend.availability()
     if verdict.ok:
         verdict = backend.supports(call)

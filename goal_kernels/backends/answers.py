@@ -36,6 +36,19 @@ class Mined(NamedTuple):
     column_count: Tensor
 
 
+class MinedTopK(NamedTuple):
+    """The best candidates of N queries.
+
+    scores [N, k], accumulate dtype: similarities, the largest first; NaN is above every number.
+    indices [N, k], int64: rows of the corpus, the lowest first among equal scores.
+    counts [N], int64: how many there are; behind them scores are -inf and indices -1.
+    """
+
+    scores: Tensor
+    indices: Tensor
+    counts: Tensor
+
+
 class GradientTerms(NamedTuple):
     """Everything that turns mined pairs into gradients (docs/derivation.md, eq. 9 and 10).
 

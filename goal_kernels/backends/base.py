@@ -1,4 +1,4 @@
-"""The contract of every backend: arguments and results of search, forward, backward and rank.
+"""The contract of every backend: arguments and results of search, forward, backward, rank, top_k.
 
 The objective runs in three stages, *mine -> weight -> apply*. A backend supplies the first as
 `search` and the last as `apply`. The weights in between act on [B] vectors and are plain torch,
@@ -25,6 +25,7 @@ from goal_kernels.backends.answers import (
     Found,
     GradientTerms,
     Mined,
+    MinedTopK,
     Scales,
     Weighted,
     unpack_terms,
@@ -97,6 +98,23 @@ class SearchQuery(NamedTuple):
     precision: str
 
 
+class TopKQuery(NamedTuple):
+    """What `Backend.top_k` is asked, of N queries and a corpus of M candidates.
+
+    k: how many candidates of each query, >= 1; may be more than M.
+    query_ids, corpus_ids: int64 [N] and [M], or both None. Equal ids are no candidates.
+    max_score: [N], accumulate dtype, or None. What scores above it is no candidate; NaN: no bound.
+    normalize, precision: as in `SearchQuery`.
+    """
+
+    k: int
+    query_ids: Tensor | None
+    corpus_ids: Tensor | None
+    max_score: Tensor | None
+    normalize: bool
+    precision: str
+
+
 class Scalars(NamedTuple):
     """The hyper-parameters of a built-in objective, see `Objective`."""
 
@@ -125,12 +143,13 @@ class WeightStage(NamedTuple):
 class Backend(ABC):
     """One way to mine and to sum gradients. Stateless; instances stand in `backends/__init__`.
 
-    ranks: whether it has `rank` too.
+    ranks, finds_top_k: whether it has `rank`, and `top_k`, too.
     list_rows: rows that its `forward` adds to `Forward.hardest`, for its own `backward`.
     """
 
     name: str
     ranks: bool = False
+    finds_top_k: bool = False
     list_rows: int = 0
 
     @abstractmethod
@@ -226,6 +245,17 @@ class Backend(ABC):
         Raises: NotImplementedError unless `ranks`.
         """
         raise NotImplementedError(f"backend {self.name!r} does not rank")
+
+    def top_k(self, queries: Tensor, corpus: Tensor, query: TopKQuery) -> MinedTopK:
+        """The k most similar candidates of every query.
+
+        Args:
+            queries, corpus: [N, D] and [M, D], as image and text in `search`.
+            query: see `TopKQuery`; tensors contiguous, on the device of the embeddings.
+        Returns: `MinedTopK`; memory O(N k) and a constant. Deterministic for any number of threads.
+        Raises: NotImplementedError unless `finds_top_k`.
+        """
+        raise NotImplementedError(f"backend {self.name!r} has no top_k")
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -18,9 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import Mined
-from goal_kernels.backends.base import Pairing, RelativeQuery
-from goal_kernels.backends.reference import ReferenceBackend
+from goal_kernels.backends.answers import Mined, MinedTopK
+from goal_kernels.backends.base import Pairing, RelativeQuery, TopKQuery
+from goal_kernels.backends.reference import ReferenceBackend, matmul_precision
+from goal_kernels.backends.torch_top_k import rescore, search_blocks
 from goal_kernels.constants import NO_INDEX
 
 BLOCK = 512
@@ -44,6 +45,12 @@ class ChunkedBackend(ReferenceBackend):
         self, image: Tensor, text: Tensor, pairing: Pairing, relative: RelativeQuery
     ) -> Mined:
         return mine_blocks(image, text, pairing, relative)
+
+    def top_k(self, queries: Tensor, corpus: Tensor, query: TopKQuery) -> MinedTopK:
+        rough = queries.dtype == torch.float32 and query.precision != "highest"
+        with matmul_precision(query.precision if rough else "highest"):
+            found = search_blocks(queries, corpus, query)
+        return rescore(queries, corpus, found, query.normalize) if rough else found
 
 
 class _Best(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
-from goal_kernels.backends.answers import VECTORS, Forward, Found, GradientTerms, Scales
+from goal_kernels.backends.answers import VECTORS, Forward, Found, GradientTerms, MinedTopK, Scales
 from goal_kernels.backends.arguments import (
     DTYPES,
     address,
@@ -25,6 +25,7 @@ from goal_kernels.backends.base import (
     Call,
     Pairing,
     SearchQuery,
+    TopKQuery,
     Verdict,
     WeightStage,
     accumulate_dtype,
@@ -45,6 +46,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
     ranks = True
+    finds_top_k = True
 
     def __init__(self, isa: str = AUTO_ISA) -> None:
         self.isa = isa
@@ -234,3 +236,27 @@ class CpuBackend(Backend):
             isa=self.isa,
         )
         return counts
+
+    def top_k(self, queries: Tensor, corpus: Tensor, query: TopKQuery) -> MinedTopK:
+        """See `Backend.top_k`. As exact as `highest` at any precision (csrc/cpu/top_k.h)."""
+        queries, corpus = as_rows(queries, "queries"), as_rows(corpus, "corpus", like=queries)
+        rows, columns, dtype = len(queries), len(corpus), accumulate_dtype(queries.dtype)
+        found = MinedTopK(
+            queries.new_empty((rows, query.k), dtype=dtype),
+            queries.new_empty((rows, query.k), dtype=torch.int64),
+            queries.new_empty(rows, dtype=torch.int64),
+        )
+        native.load().top_k(
+            dtype=DTYPES[queries.dtype],
+            query=matrix_argument(queries),
+            corpus=matrix_argument(corpus),
+            width=queries.shape[1],
+            ids=id_addresses(Pairing(None, query.query_ids, query.corpus_ids), rows, columns),
+            max_score=address(query.max_score, "max_score", dtype, rows),
+            normalize=query.normalize,
+            k=query.k,
+            output=addresses(*found),
+            threads=torch.get_num_threads(),
+            isa=self.isa,
+        )
+        return found

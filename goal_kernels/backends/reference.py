@@ -8,17 +8,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.answers import UNSCALED, Found, GradientTerms, Mined, Scales
+from goal_kernels.backends.answers import UNSCALED, Found, GradientTerms, Mined, MinedTopK, Scales
 from goal_kernels.backends.base import (
     Backend,
     Call,
     Pairing,
     RelativeQuery,
     SearchQuery,
+    TopKQuery,
     Verdict,
 )
 from goal_kernels.backends.reference_rank import rank_blocks
 from goal_kernels.backends.scores import RankCounts
+from goal_kernels.backends.torch_top_k import dense_top_k
 from goal_kernels.normalization import raw_gradient, row_scale, wide_rows
 from goal_kernels.pairs import pair_similarity, relative_query
 from goal_kernels.reference import apply_terms, mine_similarity
@@ -47,6 +49,7 @@ class ReferenceBackend(Backend):
 
     name = "reference"
     ranks = True
+    finds_top_k = True
 
     def availability(self) -> Verdict:
         return Verdict(True)
@@ -94,3 +97,6 @@ class ReferenceBackend(Backend):
 
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
         return rank_blocks(image, text, text_to_image)
+
+    def top_k(self, queries: Tensor, corpus: Tensor, query: TopKQuery) -> MinedTopK:
+        return dense_top_k(queries, corpus, query)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from goal_kernels.data.layout import VOCABULARY
 from goal_kernels.data.truth_relation import TruthRelation
+from goal_kernels.evaluate.inputs import choose_device
 from goal_kernels.training.checkpoints import CheckpointError, check_tokenizer, load_checkpoint
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.evaluation import read_oracle
@@ -84,7 +85,7 @@ def encode_checkpoint(path: Path, options: Mapping[str, str], device: str = "aut
             f"here has {data.sizes}; give the vocabulary and features of its training"
         )
     images, texts = data.test_dataloader()
-    where = _device(device)
+    where = choose_device(device)
     model.to(where).eval()
     image = _encode(model.model.encode_images, images, where, "images")
     text = _encode(model.model.encode_texts, texts, where, "captions")
@@ -143,15 +144,6 @@ def build_data(recorded: Mapping[str, Any], options: Mapping[str, str]) -> Retri
         return parser.instantiate_classes(parsed).data
     except (ArgumentError, TypeError, KeyError) as error:
         raise ValueError(f"--data: {' '.join(str(error).split())}") from error
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, dtype=torch.uint8, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {name!r} cannot be used here: {error}") from error
 
 
 @torch.inference_mode()

@@ -133,6 +133,16 @@ def embeddings_member(
     return Member(name, scores, index, notes + _norm_notes(name, scores))
 
 
+def choose_device(name: str) -> torch.device:
+    """The device of `--device`: "auto", or as torch names it. Raises: ValueError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, dtype=torch.uint8, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {name!r} cannot be used here: {error}") from error
+
+
 def _may_repeat(counts: Counts) -> bool:
     return counts.images == counts.texts and counts.captions_per_image != 1
 

@@ -17,14 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goal_kernels import checks
-from goal_kernels.backends import (
-    AUTO,
-    BACKENDS,
-    BackendUnavailableError,
-    find_backend,
-    resolve,
-    verdicts,
-)
+from goal_kernels.backends import AUTO, BackendUnavailableError, find_backend, resolve
 from goal_kernels.backends.base import Backend, Call
 from goal_kernels.backends.reference_rank import count_blocks
 from goal_kernels.backends.scores import RankCounts, comparable
@@ -268,13 +261,5 @@ def _slices(size: int, width: int) -> Iterator[slice]:
 def _choose(name: str, image: Tensor) -> Backend:
     """The backend that ranks. Raises: as `resolve`, also for one that cannot rank."""
     # Scores are exact whatever a backend multiplies, so no precision of its products is asked for.
-    call = Call(image.device.type, image.dtype, "high", name == AUTO)
-    if name == AUTO:
-        return next(backend for backend, able in verdicts(call) if able.ok and backend.ranks)
-    backend = find_backend(name)
-    if not backend.ranks:
-        able = ", ".join(repr(backend.name) for backend in BACKENDS if backend.ranks)
-        raise BackendUnavailableError(
-            f"backend {name!r} does not rank; use 'auto' or one of {able}."
-        )
-    return find_backend(resolve(name, call))
+    call = Call(image.device.type, image.dtype, "high")
+    return find_backend(resolve(name, call, "rank", lambda backend: backend.ranks))

@@ -1,0 +1,1 @@
+"""`goal-kernels mine`: hard negatives of whole datasets, from files to files."""
