@@ -26,8 +26,8 @@ class MiningStatistics(NamedTuple):
     value: 0-d, the reported value summed over the batch, whatever the reduction.
     margin: of the objective, a similarity.
     skipped_text, skipped_image: int64, how many texts (images) each image (text) would have had for
-        candidates but for "semi_hard" and the limits of false negatives: [N] and [M]; None with
-        none of them.
+        candidates but for "semi_hard" and the limits of false negatives: [N] and [M]; None where
+        the hardest of all candidates is taken.
 
     Of several negatives an anchor (`TopK`) negative_*, hardest_* are the first.
     """
@@ -112,9 +112,11 @@ class MiningStatistics(NamedTuple):
         """Whether the batch sits at the plateau where all similarities are equal, 0-d bool.
 
         There every gap is zero and the hinge loss is 2 B margin, the most reported failure of
-        training with hardest negatives. Warm up on the sum of hinges to leave it.
+        training with hardest negatives. Warm up on the sum of hinges to leave it. "semi_hard" finds
+        no negative there, for no candidate scores below its positive.
         """
-        return self.mean_absolute_gap < COLLAPSE_GAP
+        none_left = ~self._both()[1].any() & (self.skipped_negatives > 0)
+        return (self.mean_absolute_gap < COLLAPSE_GAP) | none_left
 
     def summary(self) -> dict[str, float]:
         """Every summary as a number; one synchronisation with the device."""

@@ -193,6 +193,15 @@ def test_fewer_candidates_than_asked_for(name) -> None:
     assert not grad_image.any()
 
 
+def test_a_collapse_shows_where_no_semi_hard_negative_is_left() -> None:
+    rows = torch.eye(4, dtype=torch.float64)[:1].expand(6, 4)
+    for negatives in ("hardest", "semi_hard"):
+        _, stats, *_ = run(rows, rows, "hinge/constant", negatives=negatives)
+        assert stats.collapsed
+    image, text = paired_batch(1, 4)
+    assert not run(image, text, "hinge/constant", negatives="semi_hard")[1].collapsed
+
+
 def test_one_of_the_top_is_the_hardest() -> None:
     image, text, owner = near_positives(37, 16)
     for objective in OBJECTIVES:

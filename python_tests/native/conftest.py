@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from native_calls import ISAS
 
 from goal_kernels import native
 from goal_kernels.backends.cpu import CpuBackend
-
-INFO = native.build_info() if native.status()[0] else {}
-ISAS = [*INFO.get("usable_isas", ["baseline"]), *INFO.get("emulated_isas", [])]
 
 
 @pytest.fixture(params=ISAS)

@@ -11,6 +11,10 @@ from goal_kernels.backends.arguments import DTYPES, addresses, as_rows, matrix_a
 from goal_kernels.backends.base import Pairing, RelativeQuery, accumulate_dtype
 from goal_kernels.backends.cpu import CpuBackend
 
+INFO = native.build_info() if native.status()[0] else {}
+ISAS = [*INFO.get("usable_isas", ["baseline"]), *INFO.get("emulated_isas", [])]
+"""Every instruction set that this machine can run, or emulate."""
+
 
 def mine(
     backend: CpuBackend,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from conftest import ISAS
+from native_calls import ISAS
 from test_native_screen import SCREENING_ISAS
 from top_k_literal import assert_is, top_k_literally
 from torch import Tensor

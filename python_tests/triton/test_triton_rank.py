@@ -31,7 +31,6 @@ from goal_kernels.backends.gpu.kernels import rank as ranking
 from goal_kernels.backends.gpu.score_bounds import product_error
 from goal_kernels.backends.reference_rank import rank_blocks
 from goal_kernels.backends.scores import RankCounts
-from tools.aot.rank import rank_variants
 
 
 def ranked(backend, device, image: Tensor, text: Tensor, owner: Tensor) -> RankCounts:
@@ -230,9 +229,7 @@ def test_the_bound_holds_for_sums_that_are_cut(dtype, step, sign) -> None:
 
 
 @pytest.mark.parametrize("arch", [80, 90, 100, 120])
-def test_variants_and_their_tiles(arch) -> None:
-    variants = list(rank_variants(arch))
-    assert len(set(map(repr, variants))) == len(variants)
+def test_tiles_fit_the_bounds(arch) -> None:
     for dtype in DTYPES:
         tile = configs.rank_tile(dtype, arch // 10)
         assert tile.rows == score_bounds.BOUND_UNIT

@@ -99,12 +99,17 @@ kind of sums: more, and a reshape moves data between lanes."""
 STRIP_LOCAL = 4
 """Most local memory accesses there: whatever the size of the batch, next to nothing is spilled."""
 
+STRIP_STACK_OF_BLACKWELL = 160
+"""Stack of strips on 10.x, whose loop over odd batch sizes still spills a few registers."""
+
 
 def limits_of(kernel: str, arch: int, bound: dict[str, Any]) -> Limits:
     """What a kernel may use, given the values of its arguments."""
     limits = Limits()
     if kernel in ("strip_kernel", "resum_kernel") and arch == 90:
         limits = replace(limits, shared=SHARED_OF_HOPPER)
+    if kernel == "strip_kernel" and arch // 10 == 10:
+        limits = replace(limits, stack=STRIP_STACK_OF_BLACKWELL)
     if kernel == "strip_kernel" and arch // 10 in SHUFFLES:
         limits = replace(limits, shuffles=SHUFFLES[arch // 10][bound["KIND"]], local=STRIP_LOCAL)
     return limits
