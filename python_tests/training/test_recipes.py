@@ -51,7 +51,7 @@ def parse():
         RetrievalDataModule,
         resume=None,
         held=ExitStack(),
-        typed=[],
+        typed=["fit"],
         seed_everything_default=0,
         save_config_callback=None,
         auto_configure_optimizers=False,
