@@ -141,8 +141,8 @@ def test_launches_are_specialised_as_triton_does_it(answers) -> None:
         sixteen = [["tt.divisibility", 16]]
         assert even["columns"] == even["column_keys"] == even["width"] == odd["width"] == sixteen
         assert "columns" not in odd
-        # Sizes of grids are never specialised, and counters lie behind a ticket.
-        assert not {"parts", "group_blocks", "row_counts"}.intersection({**even, **odd})
+        # Sizes of grids are never specialised.
+        assert not {"parts", "group_blocks"}.intersection({**even, **odd})
         assert even.get("DESCRIPTORS", False) == (arch == 90)
     assert answers["80 16384"]["BLOCK_ROWS"] != answers["90 16384"]["BLOCK_ROWS"]
 
