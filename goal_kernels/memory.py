@@ -80,13 +80,13 @@ class NegativeMemory(nn.Module):
             )
         stored = {name: self._like(name, rows) for name, rows in given.items()}
         both = {name: torch.cat([rows, stored[name]]) for name, rows in given.items()}
-        nobody = owner.new_full((len(stored["text"]),), -1)
+        no_image = owner.new_full((len(stored["text"]),), -1)
         result = criterion(
             both["image"],
             both["text"],
             both.get("image_ids"),
             both.get("text_ids"),
-            text_to_image=torch.cat([owner, nobody]),
+            text_to_image=torch.cat([owner, no_image]),
         )
         for name, rows in both.items():
             kept = torch.cat([stored[name], rows.detach()[: len(rows) - len(stored[name])]])

@@ -14,7 +14,7 @@ from goal_kernels.checks import Index, Mask, Rows
 from goal_kernels.constants import BETA, EPSILON
 from goal_kernels.functional import choose_backend
 from goal_kernels.negatives import Negatives, TopK, as_selection
-from goal_kernels.pairing_checks import check_owned_ids, check_text_to_image
+from goal_kernels.pairing_checks import check_owned_ids, check_pairing, check_text_to_image
 
 
 class MinedPairs(NamedTuple):
@@ -88,10 +88,11 @@ def mine(
     if target is not None:
         raise ValueError("target: expected None where negatives are chosen; give text_to_image.")
     if text_to_image is None:
-        checks.check_batch(rows, columns)
-        text_to_image = torch.arange(columns, device=text.device)
-    owner = check_text_to_image(text_to_image, rows, columns, image.device)
-    ids = check_owned_ids(image_ids, text_ids, owner, rows)
+        _, ids = check_pairing(image, text, None, image_ids, text_ids)
+        owner = torch.arange(columns, device=text.device)
+    else:
+        owner = check_text_to_image(text_to_image, rows, columns, image.device)
+        ids = check_owned_ids(image_ids, text_ids, owner, rows)
     pairing = Pairing(owner, *reversed(ids))
     chosen = rectangular.search(name, image, text, pairing, query, selection, exempt)
     sides = (chosen.columns.value, chosen.columns.place, chosen.rows.value, chosen.rows.place)

@@ -8,6 +8,7 @@ from torch import Tensor
 from goal_kernels.checks import Index, check_batch, check_ids, check_index_vector
 from goal_kernels.constants import NO_ID
 from goal_kernels.notices import has_numbers
+from goal_kernels.pairs import owned
 
 
 def check_pairing(
@@ -89,5 +90,5 @@ def check_owned_ids(
     if text_ids is not None:
         columns = text_to_image.shape[0]
         return images, check_index_vector("text_ids", text_ids, columns, text_to_image.device)
-    owned = (text_to_image >= 0) & (text_to_image < rows)
-    return images, torch.where(owned, images[text_to_image.clamp(0, rows - 1)], NO_ID)
+    exists = owned(text_to_image, rows)
+    return images, torch.where(exists, images[text_to_image.clamp(0, rows - 1)], NO_ID)

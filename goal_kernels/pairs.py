@@ -16,7 +16,7 @@ def default_target(rows: int, columns: int, device: torch.device) -> Tensor:
 
 
 def owned(target: Tensor, columns: int) -> Tensor:
-    """bool [N]: which rows have a column."""
+    """bool, the shape of `target`: which of its elements name one of the columns."""
     return (target >= 0) & (target < columns)
 
 
@@ -49,8 +49,7 @@ def pair_similarity(image: Tensor, text: Tensor, index: Tensor | None) -> Tensor
             partner = text[index[part].clamp(0, text.shape[0] - 1)]
         result[part] = (image[part].to(dtype) * partner.to(dtype)).sum(dim=1)
     if index is not None:
-        absent = (index < 0) | (index >= text.shape[0])
-        result.masked_fill_(absent, float("-inf"))
+        result.masked_fill_(~owned(index, text.shape[0]), float("-inf"))
     return result
 
 

@@ -25,7 +25,7 @@ from goal_kernels.objective import Objective
 from goal_kernels.pairs import owned
 from goal_kernels.reference import sum_rows
 from goal_kernels.selection_ops import Selected, select_rows
-from goal_kernels.weights import Anchors, ordered_sum, weigh_anchors
+from goal_kernels.weights import Anchors, ordered_sum, weigh_anchors, wide
 
 
 def search(
@@ -60,8 +60,8 @@ def search(
     )
 
 
-def _of_pairs(chosen: Chosen, own: Tensor, exists: Tensor) -> Chosen:
-    """The negatives of the anchors `own` [M], none where a text has no image."""
+def _of_pairs(chosen: Chosen, own: Tensor | slice, exists: Tensor) -> Chosen:
+    """The negatives of the anchors `own`, [M] of them; none where a text has no image."""
     sums = chosen.total.shape[1] > 0
     return Chosen(
         chosen.value[:, own].masked_fill(~exists, -math.inf),
@@ -82,7 +82,7 @@ def _weigh(
     slots = len(chosen.place)
     valid = chosen.place >= 0
     number = valid.sum(dim=0).clamp(min=1)
-    attract = value = torch.zeros_like(positive, dtype=_wide(positive))
+    attract = value = torch.zeros_like(wide(positive))
     repel = []
     for slot in range(slots):
         anchors = Anchors(
@@ -95,10 +95,6 @@ def _weigh(
             b = torch.zeros_like(attract)
         repel.append(b)
     return attract, torch.stack(repel), value
-
-
-def _wide(values: Tensor) -> torch.dtype:
-    return values.dtype if values.device.type == "mps" else torch.float64
 
 
 def weigh_pairs(
@@ -119,7 +115,7 @@ def weigh_pairs(
     # NaN joins no set of R+, which runs over the positives that exist.
     positive = found.positive.masked_fill(~exists, math.nan)
     i2t = _of_pairs(found.columns, own, exists)
-    t2i = _of_pairs(found.rows, every, exists)
+    t2i = _of_pairs(found.rows, slice(None), exists)
     attract_image, repel_text, image_value = _weigh(objective, positive, i2t, direction != "t2i")
     attract_text, repel_image, text_value = _weigh(objective, positive, t2i, direction != "i2t")
     positive_weight = (attract_image + attract_text).to(dtype)

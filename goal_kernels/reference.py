@@ -17,7 +17,7 @@ from torch import Tensor
 from goal_kernels.backends.answers import GradientTerms, Mined, Weighted
 from goal_kernels.backends.base import Pairing, RelativeQuery
 from goal_kernels.constants import NO_INDEX
-from goal_kernels.pairs import default_target, relative_query, value_at
+from goal_kernels.pairs import default_target, owned, relative_query, value_at
 
 NEGATIVE_INFINITY = float("-inf")
 
@@ -147,7 +147,7 @@ def apply_similarity(grad_loss: Tensor, shape: Sequence[int], terms: GradientTer
     device = terms.row_weight.device
     grad = terms.row_weight.new_zeros(rows * columns)
     for i, j, weight in _weighted_pairs(terms, rows, columns, device):
-        present = (i >= 0) & (j >= 0) & (i < rows) & (j < columns)
+        present = owned(i, rows) & owned(j, columns)
         flat = (i.clamp(0, rows - 1) * columns) + j.clamp(0, columns - 1)
         # No place twice within one list, so the order of this scatter does not matter.
         grad.index_put_((flat,), torch.where(present, weight, 0.0), accumulate=True)
@@ -162,7 +162,7 @@ def sum_rows(source: Tensor, index: Tensor, into: Tensor, weight: Tensor, rows: 
 
     Args: source: [L, D]; index, into: int64 [K]; weight: [K], dtype of source.
     """
-    present = (index >= 0) & (index < len(source)) & (into >= 0) & (into < rows)
+    present = owned(index, len(source)) & owned(into, rows)
     into, order = torch.where(present, into, rows).sort(stable=True)
     # The bags of embedding_bag are summed one element after the other. The last takes what is out.
     starts = torch.searchsorted(into, torch.arange(rows + 1, device=source.device))

@@ -35,7 +35,7 @@ class Anchors(NamedTuple):
     relative_count: Tensor
 
 
-def _wide(values: Tensor) -> Tensor:
+def wide(values: Tensor) -> Tensor:
     """float64 where the device has it."""
     return values if values.device.type == "mps" else values.double()
 
@@ -83,7 +83,7 @@ def _scanned(scan: Callable[..., Tensor], first: Tensor, second: Tensor) -> Tens
 
 def _relative_negative(anchors: Anchors, kind: str) -> Tensor:
     """R- from the sums that mining returned; an empty set gives 0 (eq. 6). [B]"""
-    mean = _wide(anchors.relative_sum) / anchors.relative_count.clamp(min=1)
+    mean = wide(anchors.relative_sum) / anchors.relative_count.clamp(min=1)
     if kind == "exponential":
         # What is too small for the dtype of its sum counts as the smallest normal number.
         mean = mean.clamp(min=torch.finfo(anchors.relative_sum.dtype).tiny)
@@ -100,9 +100,9 @@ def ordered_sum(values: Tensor) -> Tensor:
 
 def weigh_anchors(objective: Objective, anchors: Anchors) -> tuple[Tensor, Tensor, Tensor]:
     """a = T P+, b = T P- and the value of every anchor (eq. 7, 8), 0 where not valid: 3 x [B]."""
-    p = _wide(anchors.positive)
+    p = wide(anchors.positive)
     # A finite stand-in: no formula of a user's has to cope with the -inf of an absent negative.
-    n = torch.where(anchors.valid, _wide(anchors.negative), p)
+    n = torch.where(anchors.valid, wide(anchors.negative), p)
     triplet, pair = objective.triplet_element, objective.pair_element
     relative = {}
     if pair.relative != "none":
@@ -141,7 +141,7 @@ def weigh(
         mined.column_sum,
         mined.column_count,
     )
-    none = torch.zeros_like(_wide(positive))
+    none = torch.zeros_like(wide(positive))
     row_terms = column_terms = (none, none, none)
     if direction != "t2i":
         row_terms = weigh_anchors(objective, rows)

@@ -183,7 +183,7 @@ class Operands:
 
 
 def keep(kept: dict[Any, Any], key: Any, constant: Any, most: int = 1000) -> None:
-    """Remember a constant for all that ask for it, so nobody may write into it."""
+    """Make each constant once; its array is shared and must not be written to."""
     if len(kept) == most:
         kept.clear()
     constant.handle.data.setflags(write=False)

@@ -178,8 +178,8 @@ def test_mine(backend) -> None:
 def test_ids_of_images_are_those_of_their_texts_and_of_no_other() -> None:
     image, text, owner = captioned_batch(17, 8)
     ids = torch.arange(17) // 3
-    nobody = torch.full((), -100)
-    text_ids = torch.where(owner >= 0, ids[owner.clamp(min=0)], nobody)
+    no_id = torch.full((), -100)
+    text_ids = torch.where(owner >= 0, ids[owner.clamp(min=0)], no_id)
     alone = run(image, text, "nca/sigmoid_ms", text_to_image=owner, image_ids=ids)
     both = run(image, text, "nca/sigmoid_ms", text_to_image=owner, image_ids=ids, text_ids=text_ids)
     assert alone[0] == both[0]

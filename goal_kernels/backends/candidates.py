@@ -186,8 +186,8 @@ class Candidates:
         counts = candidates.shape if direction == 1 else candidates.shape[::-1]
         image = torch.arange(counts[0], device=device)
         text = torch.arange(counts[1], device=device) + part.start
-        first, second = (text[:, None], image) if direction == 0 else (text, image[:, None])
-        noise = gumbel(second, first, direction, selection.seed)
+        image, text = (image, text[:, None]) if direction == 0 else (image[:, None], text)
+        noise = gumbel(image, text, direction, selection.seed)
         keys = candidates.to(noise.dtype) / selection.temperature + noise
         return keys.masked_fill_(candidates == NEGATIVE_INFINITY, NEGATIVE_INFINITY)
 

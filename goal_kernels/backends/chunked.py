@@ -23,6 +23,7 @@ from goal_kernels.backends.base import Pairing, RelativeQuery, TopKQuery
 from goal_kernels.backends.reference import ReferenceBackend, matmul_precision
 from goal_kernels.backends.torch_top_k import rescore, search_blocks
 from goal_kernels.constants import NO_INDEX
+from goal_kernels.pairs import owned
 
 BLOCK = 512
 """Rows of a block: enough for the product to run at full speed (256 cost 3 % more on a CPU)."""
@@ -133,7 +134,7 @@ def _exclude(score: Tensor, part: slice, pairing: Pairing) -> None:
         target = torch.arange(part.start, part.stop, device=device)
     else:
         target = target[part]
-    exists = ((target >= 0) & (target < columns))[:, None]
+    exists = owned(target, columns)[:, None]
     own = target.clamp(0, columns - 1)[:, None]
     score.scatter_(1, own, score.gather(1, own).masked_fill(exists, NEGATIVE_INFINITY))
     if pairing.image_ids is not None and pairing.text_ids is not None:

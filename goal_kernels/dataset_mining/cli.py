@@ -1,4 +1,4 @@
-"""``goal-kernels mine``: search block by block, keep each block, write the file."""
+"""`goal-kernels mine`: hard negatives of files, written to a file; a stopped search can resume."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from goal_kernels.checks import (
 )
 from goal_kernels.operators import in_forward_mode, refuse_forward_mode
 from goal_kernels.pairing_checks import check_text_to_image
+from goal_kernels.pairs import owned
 
 # torch 2.13 gave the collective this name and deprecates the one it had until then.
 _all_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
@@ -235,8 +236,7 @@ def _gather_captioned(
         list(text_rows) if text_rows is not None else rows_per_rank(len(texts), device, group)
     )
     first = sum(counts[: rank(group)])
-    exists = (owner >= 0) & (owner < len(images))
-    columns = [torch.where(exists, owner + first, -1)]
+    columns = [torch.where(owned(owner, len(images)), owner + first, -1)]
     if text_ids is not None:
         columns.append(text_ids)
     numbers = gather_rows(torch.stack(columns, dim=1), rows=of_texts, group=group)
