@@ -193,6 +193,15 @@ def test_fewer_candidates_than_asked_for(name) -> None:
     assert not grad_image.any()
 
 
+def test_ids_of_one_side_stand_for_both_in_a_square_batch() -> None:
+    image, text = paired_batch(12, 6)
+    ids = torch.arange(12) // 3
+    both = gk.mine(image, text, image_ids=ids, text_ids=ids, negatives=gk.TopK(2))
+    for alone in ({"image_ids": ids}, {"text_ids": ids}):
+        found = gk.mine(image, text, negatives=gk.TopK(2), **alone)
+        assert torch.equal(found.hardest_text, both.hardest_text)
+
+
 def test_a_collapse_shows_where_no_semi_hard_negative_is_left() -> None:
     rows = torch.eye(4, dtype=torch.float64)[:1].expand(6, 4)
     for negatives in ("hardest", "semi_hard"):
