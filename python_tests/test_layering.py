@@ -75,7 +75,7 @@ LAYERS = (
     {"training.finish"},
     {"training.lightning_cli"},
     {"training.run_training"},
-    {"training.study", "training.study.recipe", "training.study.workers"},
+    {"training.study", "training.study.recipe", "training.study.workers", "training.study.mined"},
     {"training.study.training"},
     {"training.study.results", "training.compare", "training.compare.statistics"},
     {"training.study.jobs", "training.compare.runs"},

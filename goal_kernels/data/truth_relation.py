@@ -106,6 +106,12 @@ class TruthRelation:
         """The image rows [T] of which ``caption`` (a caption row) is true."""
         return self.indices[self.indptr[caption] : self.indptr[caption + 1]]
 
+    def among(
+        self, captions: NDArray[np.integer], images: NDArray[np.integer]
+    ) -> NDArray[np.bool_]:
+        """bool [m, n]: whether each of m caption rows is true of each of n image rows."""
+        return np.stack([np.isin(images, self.images_of(int(caption))) for caption in captions])
+
     def images_per_caption(self) -> NDArray[np.int64]:
         """int64 [M]: how many images each caption is true of."""
         return np.diff(self.indptr).astype(np.int64)

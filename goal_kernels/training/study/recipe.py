@@ -13,6 +13,8 @@ import goal_kernels as gk
 from goal_kernels.recipes import STUDIES, find_recipe, merged, overlaid, read_config
 
 SECTIONS = ("data", "model", "trainer", "run")  # of a configuration that a study may change
+SELECTION = ("negatives", "false_negative_margin", "false_negative_ratio")
+"""Options of the model that only the objective follows, unless a collapse is watched for."""
 ALL = "all"
 KINDS = (
     ("groups", list, "a list of groups"),
@@ -210,9 +212,12 @@ class Cell:
     def warmup_key(self) -> str:
         """Equal for cells whose training is the same, bit for bit, until the warm-up ends.
 
-        The warm-up is the sum of hinges, which takes nothing from the objective but the margin.
+        The warm-up is the sum of hinges over all negatives, which takes nothing from the objective
+        but the margin.
         """
-        model = {k: v for k, v in self.config["model"].items() if k != "objective"}
+        given = self.config["model"]
+        free = ("objective",) if given.get("hold_on_collapse") else ("objective", *SELECTION)
+        model = {k: v for k, v in given.items() if k not in free}
         parameters = model.pop("objective_parameters", None) or {}
         model["margin"] = parameters.get("margin")
         text = canonical({**self.config, "model": model, "seed": self.seed})

@@ -20,10 +20,15 @@ from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.evaluation import read_oracle
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.lightning_options import TRAINER_DEFAULTS
+from goal_kernels.training.study.mined import mined_truth
 from goal_kernels.training.study.recipe import Cell
 
-OF_THE_OBJECTIVE = ("mining/active_fraction",)
-"""Logged names that, in the warm-up too, depend on the objective that comes later."""
+OF_THE_OBJECTIVE = (
+    "mining/active_fraction",
+    "mining/mean_hardest_negative",
+    "mining/skipped_negatives",
+)
+"""Logged names that, in the warm-up too, depend on the objective and the negatives chosen later."""
 Columns = dict[str, list[list[float]]]
 """By logged name: its optimiser steps and its values, two lists of equal length."""
 
@@ -52,6 +57,7 @@ class Trained(NamedTuple):
     weights: str
     seconds: float
     cpu_seconds: float
+    mined: dict[str, float] | None = None
 
 
 class _StopAt(pl.Callback):
@@ -158,6 +164,7 @@ def train_cell(cell: Cell, warmup: Warmup | None) -> Trained:
             )
         history = dict(logger.columns)  # without what the test is about to log
         trainer.test(module, datamodule=data, verbose=False)
+        mined = mined_truth(module, data)
     evaluation = module.evaluation
     assert evaluation is not None  # `test` has just made it
     return Trained(
@@ -170,6 +177,7 @@ def train_cell(cell: Cell, warmup: Warmup | None) -> Trained:
         weights=weights_digest(module.model.state_dict()),
         seconds=time.monotonic() - started,
         cpu_seconds=time.process_time() - cpu_started,
+        mined=mined,
     )
 
 

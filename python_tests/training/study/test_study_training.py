@@ -44,7 +44,8 @@ def test_a_branch_from_the_warmup_of_another_objective_equals_training_from_scra
     cell = Cell("", "", cell.seed, overlaid(cell.config, {"trainer": trainer}))
     assert can_branch(cell)
     assert cell.warmup_steps % steps_per_epoch(cell) == 0
-    other = Cell("", "", cell.seed, overlaid(cell.config, {"model": {"objective": "hinge/linear"}}))
+    changed = {"objective": "hinge/linear", "negatives": "skip:2", "false_negative_margin": 0.1}
+    other = Cell("", "", cell.seed, overlaid(cell.config, {"model": changed}))
     assert other.warmup_key == cell.warmup_key
     train_warmup(other, warmup)
     assert warmup.complete
@@ -54,8 +55,9 @@ def test_a_branch_from_the_warmup_of_another_objective_equals_training_from_scra
     assert branched.steps == whole.steps == 12
     assert whole.history["train/loss"][0] == list(range(12))
     # Which anchors are active is a matter of the objective, so the shared warm-up cannot know.
-    active = [trained.history.pop("mining/active_fraction")[0] for trained in (branched, whole)]
-    assert active == [list(range(4, 12)), list(range(12))]
+    for name in ("mining/active_fraction", "mining/mean_hardest_negative"):
+        logged = [trained.history.pop(name)[0] for trained in (branched, whole)]
+        assert logged == [list(range(4, 12)), list(range(12))]
     assert branched.history == whole.history
 
 
@@ -125,6 +127,9 @@ def test_unknown_options_are_named(cell: Cell, section: str) -> None:
     [
         ({"objective": "circle/linear"}, True),
         ({"objective_parameters": {"tau": 5.0}}, True),
+        ({"negatives": "semi_hard", "false_negative_ratio": 1.5}, True),
+        ({"negatives": "semi_hard", "hold_on_collapse": True}, False),
+        ({"mask_same_image": False}, False),
         ({"objective_parameters": {"margin": 0.1}}, False),
         ({"lr": 0.02}, False),
         ({"warmup_steps": 8}, False),
