@@ -98,6 +98,13 @@ class Batch(NamedTuple):
         """The captions."""
         return TextBatch(self.tokens, self.lengths, self.words, self.image_ids)
 
+    @property
+    def ids_of_images(self) -> Tensor:
+        """The image rows of the images, [N] int64, where captions belong to them."""
+        assert self.text_to_image is not None
+        ids = self.image_ids.new_empty(len(self.images))
+        return ids.scatter_(0, self.text_to_image, self.image_ids)
+
 
 class RegionDataset(Dataset):
     """Every distinct image of a split once, by row: regions [K, D], read when asked for."""

@@ -32,6 +32,14 @@ class Evaluation:
     metrics: dict[str, Any]
     chance: dict[str, Any]
 
+    def logged(self, stage: str) -> dict[str, float]:
+        """The metrics of both directions by the names they are logged under."""
+        return {
+            f"{stage}/{direction}_{name}": float(value)
+            for direction in ("i2t", "t2i")
+            for name, value in self.metrics[direction].items()
+        }
+
 
 def evaluate(
     image_embeddings: Tensor, text_embeddings: Tensor, image_of_caption: Tensor

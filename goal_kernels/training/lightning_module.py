@@ -36,7 +36,7 @@ from goal_kernels.training.parallel_steps import (
     require_unused_parameters,
 )
 from goal_kernels.training.pooling import widened
-from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
+from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule, check_memory
 
 
 class RetrievalModule(pl.LightningModule):
@@ -61,6 +61,8 @@ class RetrievalModule(pl.LightningModule):
             "sampled:T", drawn with probability ~ exp(similarity / T), anew each step.
         false_negative_margin: leave out candidates that score above the positive by more than this.
         false_negative_ratio: leave out candidates that score above the positive times this.
+        negative_memory: images and texts of earlier batches, so many of each, that are negatives of
+            the objective too; 0: none.
         accumulate_negatives: chunks that a batch is encoded in, twice, to need the memory of one;
             every pair still meets the negatives of the whole batch. 1 encodes it at once.
         optimizer: "adamw" or "adam".
@@ -92,6 +94,7 @@ class RetrievalModule(pl.LightningModule):
         negatives: str = "hardest",
         false_negative_margin: float | None = None,
         false_negative_ratio: float | None = None,
+        negative_memory: int = 0,
         accumulate_negatives: int = 1,
         optimizer: str = "adamw",
         lr: float = 5e-4,
@@ -110,6 +113,7 @@ class RetrievalModule(pl.LightningModule):
         self.save_hyperparameters(plain(type(self), locals()))
         check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
         check_rates(lr=lr, weight_decay=weight_decay)
+        check_memory(negative_memory, mask_same_image)
         self.objective = make_objective(objective, objective_parameters)
         self.model = build_model(
             image, text, sizes, embed_dim, pretrained=not is_checkpoint_loading()
@@ -119,6 +123,7 @@ class RetrievalModule(pl.LightningModule):
             WarmupSchedule(warmup_steps, blend_steps),
             backend,
             CollapseHold() if hold_on_collapse else None,
+            negative_memory,
             negatives=named_negatives(negatives),
             false_negative_margin=false_negative_margin,
             false_negative_ratio=false_negative_ratio,
@@ -221,8 +226,9 @@ class RetrievalModule(pl.LightningModule):
         batch = augment_share(self.model, batch, share, generator)
         with seeded(self.device, self.seed, self.global_step, micro_batch, share.rank):
             images, texts = self._encode(batch)
-        pairs = batch.text_to_image is None  # else an image is there once, and its texts known
-        ids = batch.image_ids if pairs and self.mask_same_image else None
+        ids = batch.image_ids if self.mask_same_image else None
+        if batch.text_to_image is not None:  # an image is there once, but in the memory
+            ids = batch.ids_of_images if self.loss.memory is not None else None
         self._log_warmup()
         # Half precision would blur which negative is the hardest.
         with torch.autocast(self.device.type, enabled=False):
@@ -293,20 +299,20 @@ class RetrievalModule(pl.LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the state of the warm-up and the collapsed steps of this epoch."""
+        """Add the state of the loss and the collapsed steps of this epoch."""
+        resumable = "optimizer_states" in checkpoint  # else it is a file of weights
         checkpoint["warmup"] = {
-            "hold": self.loss.hold.state_dict() if self.loss.hold is not None else None,
+            **self.loss.resume_state(with_memory=resumable),
             "steps": self._steps,
             "collapsed_steps": int(self._collapsed_steps),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the state of the warm-up; weights alone (for evaluation) may come without."""
+        """Take up the state of the loss; weights alone (for evaluation) may come without."""
         state = checkpoint.get("warmup")
         if state is None:
             return
-        if self.loss.hold is not None and state["hold"] is not None:
-            self.loss.hold.load_state_dict(state["hold"])
+        self.loss.load_resume_state(state)
         self._steps = state["steps"]
         self._collapsed_steps = torch.tensor(state["collapsed_steps"], device=self.device)
 
@@ -336,13 +342,8 @@ class RetrievalModule(pl.LightningModule):
         self.evaluation = evaluate(*(torch.cat(part).cpu() for part in parts))
         for part in parts:
             part.clear()
-        metrics = self.evaluation.metrics
-        found = {
-            f"{stage}/{direction}_{name}": float(value)
-            for direction in ("i2t", "t2i")
-            for name, value in metrics[direction].items()
-        }
         # Every process has found the same; the largest of equal numbers is that number.
         options: Any = {"sync_dist": self.trainer.world_size > 1, "reduce_fx": "max"}
-        self.log_dict(found, **options)
-        self.log(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True, **options)
+        self.log_dict(self.evaluation.logged(stage), **options)
+        rsum = float(self.evaluation.metrics["rsum"])
+        self.log(f"{stage}/rsum", rsum, prog_bar=True, **options)

@@ -6,14 +6,15 @@ equal and the loss stays at 2 * B * margin. A phase that pulls on all negatives 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from goal_kernels import GOALLoss, MiningStatistics, Objective, Sampled
+from goal_kernels import GOALLoss, MiningStatistics, NegativeMemory, Objective, Sampled
 from goal_kernels.distributed import gather_pairs
 from goal_kernels.training.dense_losses import DenseObjective, sum_of_hinges
 
@@ -94,17 +95,30 @@ class CollapseHold:
                 setattr(self, field.name, state[field.name])
 
 
+def check_memory(rows: int, mask_same_image: bool) -> None:
+    """Raises: ValueError for an impossible size, or where an image would meet itself."""
+    if rows < 0:
+        raise ValueError(f"model.negative_memory: expected a number of rows >= 0, got {rows}")
+    if rows and not mask_same_image:
+        raise ValueError(
+            "model.mask_same_image: expected true with model.negative_memory, where an image that "
+            "comes again would be a negative of its own captions, got false; leave one of them out"
+        )
+
+
 class WarmedLoss(nn.Module):
     """`sum_of_hinges` first, then the objective, by `schedule`, over the pairs of all processes.
 
-    The step is an argument, so that a resumed run continues where it was; the only state is that of
-    `hold`.
+    The step is an argument, so that a resumed run continues where it was. What else a resumed run
+    needs is in `hold` and `memory`, which are no part of the module's state: they are no weights.
 
     Args:
         objective: a GOAL objective, or a `DenseObjective`.
         schedule: when the objective counts; may be replaced before training.
         backend: of mining and loss.
         hold: stops the schedule while training is collapsed; None never does.
+        memory: rows of earlier batches, of each side, that are further negatives of the objective;
+            they fill up in the warm-up. All processes hold the same. 0: none.
         selection: `negatives` and limits of false negatives of `GOALLoss`, for the objective alone:
             the warm-up is on all negatives.
     """
@@ -115,6 +129,7 @@ class WarmedLoss(nn.Module):
         schedule: WarmupSchedule,
         backend: str,
         hold: CollapseHold | None = None,
+        memory: int = 0,
         **selection: Any,
     ) -> None:
         super().__init__()
@@ -122,7 +137,11 @@ class WarmedLoss(nn.Module):
         self.objective_loss = GOALLoss(objective, backend=backend, return_stats=True, **selection)
         self.schedule = schedule
         self.hold = hold
-        chosen = {name: value for name, value in selection.items() if value not in (None, HARDEST)}
+        self.memory: NegativeMemory | None
+        # As a submodule it would be among the weights of every checkpoint.
+        self.__dict__["memory"] = NegativeMemory(memory) if memory else None
+        given = {**selection, "negative_memory": memory or None}
+        chosen = {name: value for name, value in given.items() if value not in (None, HARDEST)}
         if chosen and isinstance(objective, DenseObjective):
             raise ValueError(
                 f"{', '.join(chosen)}: expected defaults, since the objective {objective.name} "
@@ -134,6 +153,24 @@ class WarmedLoss(nn.Module):
         if self.hold is None:
             return self.schedule.weight(step)
         return 0.0 if self.hold.held else self.schedule.weight(self.hold.position(step))
+
+    def resume_state(self, with_memory: bool) -> dict[str, Any]:
+        """Numbers and tensors that a resumed run needs beside the weights.
+
+        with_memory: also the rows of the memory, up to its size.
+        """
+        hold, memory = self.hold, self.memory if with_memory else None
+        return {
+            "hold": hold.state_dict() if hold is not None else None,
+            "memory": memory.get_extra_state() if memory is not None else {},
+        }
+
+    def load_resume_state(self, state: dict[str, Any]) -> None:
+        """Continue where `resume_state` was taken, by this loss or one with other options."""
+        if self.hold is not None and state["hold"] is not None:
+            self.hold.load_state_dict(state["hold"])
+        if self.memory is not None:
+            self.memory.set_extra_state(state.get("memory", {}))
 
     def forward(
         self,
@@ -151,7 +188,7 @@ class WarmedLoss(nn.Module):
         Args:
             image_embeddings, text_embeddings: [B, D], unit rows of this process; with
                 `text_to_image` [N, D] and [M, D].
-            image_ids: [B] integers or None.
+            image_ids: [B] integers or None; needed where there is a memory.
             step: optimiser steps taken so far.
             rows: B of every process; asked for when None.
             seed: of negatives that are drawn, another one each step.
@@ -171,8 +208,11 @@ class WarmedLoss(nn.Module):
         if isinstance(self.objective_loss.negatives, Sampled):
             self.objective_loss.negatives = replace(self.objective_loss.negatives, seed=seed)
         dense = isinstance(self.objective, DenseObjective)
+        mining: Callable[..., Any] = self.objective_loss
+        if self.memory is not None:
+            mining = partial(self.memory, mining)
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not dense):
-            loss, statistics = self.objective_loss(images, texts, ids, text_to_image=owner)
+            loss, statistics = mining(images, texts, ids, text_to_image=owner)
         if isinstance(self.objective, DenseObjective) and weight > 0:
             loss = self.objective.loss(images, texts, ids, owner)
         if weight < 1:

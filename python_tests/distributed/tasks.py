@@ -200,7 +200,9 @@ def augmented(rows: list[int], make: Any = make_batch) -> Any:
     return kept.image_mask, kept.tokens, kept.lengths, kept.images
 
 
-def trained(rows: list[int], objective: str, dtype: torch.dtype, make: Any = make_batch) -> Any:
+def trained(
+    rows: list[int], objective: str, dtype: torch.dtype, make: Any = make_batch, memory: int = 0
+) -> Any:
     """Losses, gradients before clipping, parameters and buffers of a few steps of training."""
     model = synchronize_batch_norm(make_model(dtype=dtype))
     alone = world_size() == 1
@@ -209,14 +211,16 @@ def trained(rows: list[int], objective: str, dtype: torch.dtype, make: Any = mak
     kind = torch.optim.AdamW if dtype == torch.float64 else torch.optim.SGD
     optimizer = kind(model.parameter_groups(0.01, 1e-4))
     triplet, pair = objective.split("/")
-    loss_of = WarmedLoss(Objective(triplet, pair), WarmupSchedule(2, 1), "reference")
+    loss_of = WarmedLoss(Objective(triplet, pair), WarmupSchedule(2, 1), "reference", None, memory)
     losses, gradients = [], []
     for step in range(5):
         batch = own_batch(make(sum(rows), step, dtype), rows)
         share = BatchShare.of(batch)
         batch = augment_share(model, batch, share, torch.Generator().manual_seed(step))
         owner = batch.text_to_image
-        ids = batch.image_ids if owner is None else None
+        ids = batch.image_ids
+        if owner is not None:
+            ids = batch.ids_of_images if memory else None
         loss, _ = loss_of(
             *(*parallel(batch), ids, step, share.rows),
             text_to_image=owner,

@@ -33,23 +33,31 @@ def test_augmentation_is_that_of_the_whole_batch(
 
 
 @pytest.mark.parametrize(
-    ("rows", "objective", "dtype", "make"),
+    ("rows", "objective", "dtype", "make", "memory"),
     [
-        ([6, 6], "nca/sigmoid_ms", torch.float64, tasks.make_batch),
-        ([4, 4, 4], "hinge/constant", torch.float64, tasks.make_batch),
-        ([3, 7, 2], "nca/sigmoid_ms", torch.float64, tasks.make_batch),
-        ([6, 6], "circle/linear_ms", torch.float32, tasks.make_batch),
-        ([5, 7], "nca/sigmoid_ms", torch.float64, tasks.make_captioned),
-        ([2, 1, 6], "hinge/constant", torch.float64, tasks.make_captioned),
+        ([6, 6], "nca/sigmoid_ms", torch.float64, tasks.make_batch, 0),
+        ([4, 4, 4], "hinge/constant", torch.float64, tasks.make_batch, 0),
+        ([3, 7, 2], "nca/sigmoid_ms", torch.float64, tasks.make_batch, 0),
+        ([6, 6], "circle/linear_ms", torch.float32, tasks.make_batch, 0),
+        ([5, 7], "nca/sigmoid_ms", torch.float64, tasks.make_captioned, 0),
+        ([2, 1, 6], "hinge/constant", torch.float64, tasks.make_captioned, 0),
+        ([5, 7], "nca/sigmoid_ms", torch.float64, tasks.make_batch, 16),
+        ([2, 1, 6], "hinge/constant", torch.float64, tasks.make_captioned, 10),
     ],
 )
 def test_training_is_that_of_one_process(
-    processes: Processes, rows: list[int], objective: str, dtype: torch.dtype, make: Any
+    processes: Processes,
+    rows: list[int],
+    objective: str,
+    dtype: torch.dtype,
+    make: Any,
+    memory: int,
 ) -> None:
-    losses, gradients, parameters, statistics = tasks.trained([sum(rows)], objective, dtype, make)
+    options = objective, dtype, make, memory
+    losses, gradients, parameters, statistics = tasks.trained([sum(rows)], *options)
     # Rounding of 1e-16 and 1e-7 grows over the steps of training.
     bound = 1e-8 if dtype == torch.float64 else 1e-4
-    for answer in processes.run(len(rows), tasks.trained, rows, objective, dtype, make):
+    for answer in processes.run(len(rows), tasks.trained, rows, *options):
         torch.testing.assert_close(answer[0], losses, rtol=bound, atol=0)
         for got, wanted in zip(answer[1], gradients, strict=True):
             assert (got - wanted).norm() <= bound * wanted.norm()

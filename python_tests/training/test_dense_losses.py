@@ -134,6 +134,8 @@ def test_all_negatives_are_no_choice_of_negatives() -> None:
             negatives="semi_hard",
             false_negative_ratio=1.2,
         )
+    with pytest.raises(ValueError, match=r"negative_memory: .* sum_of_hinges counts all"):
+        WarmedLoss(make_objective("sum_of_hinges"), WarmupSchedule(), "reference", memory=8)
 
 
 @pytest.mark.parametrize("name", DENSE_LOSSES)

@@ -296,3 +296,37 @@ def test_negatives_by_name_reach_the_loss_with_a_seed_of_the_step(
     assert len({drawn.seed for drawn in negatives}) == 4
     assert min(skipped) > 0
     assert train(data, make_module(data), look=look).seen == [("hardest", None)] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"negative_memory": -1},
+            r"model\.negative_memory: expected a number of rows >= 0, got -1",
+        ),
+        (
+            {"negative_memory": 8, "mask_same_image": False},
+            r"model\.mask_same_image: expected true with model\.negative_memory",
+        ),
+    ],
+)
+def test_unusable_memory(data: RetrievalDataModule, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_module(data, **options)
+
+
+@pytest.mark.parametrize("captions", [None, 2])
+def test_a_memory_knows_the_images_that_come_again(folder: Path, captions: int | None) -> None:
+    """Batches of all 24 images: whatever the memory holds of them is no negative of themselves."""
+    batch = 48 if captions is None else 24
+    data = RetrievalDataModule(str(folder), batch_size=batch, captions_per_image=captions)
+    module = make_module(data, negative_memory=200)
+    ids: list[Tensor] = []
+    module.loss.register_forward_pre_hook(lambda _, given: ids.append(given[2]))
+    train(data, module, epochs=3)
+    memory = module.loss.memory.get_extra_state()
+    images = torch.cat(ids)
+    assert len(images) == 3 * batch
+    assert torch.equal(memory["image_ids"], images)
+    assert memory["text_ids"].bincount().tolist() == [6] * 24

@@ -25,6 +25,11 @@ VARIANTS = {
         *(*THREE_EPOCHS, "--data.captions_per_image", "1", "--model.warmup_steps", "0"),
         *("--model.negatives", "sampled:0.1", "--model.false_negative_margin", "0.2"),
     ),
+    "negative memory": (*THREE_EPOCHS, "--model.negative_memory", "20"),
+    "negative memory of images": (  # warm-up included, whose first steps fill it
+        *(*THREE_EPOCHS, "--data.captions_per_image", "0", "--model.negative_memory", "30"),
+        *("--model.warmup_steps", "2", "--model.negatives", "top:2"),
+    ),
     "workers": (*THREE_EPOCHS, "--data.num_workers", "2"),
     "validation inside epochs": (*THREE_EPOCHS, "--trainer.val_check_interval", "2"),
     "steps": (
@@ -53,6 +58,8 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
         *(("plain", batches) for batches in (1, 7, 8)),  # before any save, inside and at an epoch
         ("accumulation", 7),
         ("drawn captions and negatives", 3),
+        ("negative memory", 7),
+        ("negative memory of images", 4),
         ("workers", 10),
         ("validation inside epochs", 6),  # a validation has just run
         ("steps", 5),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from goal_kernels import GOALLoss, Objective, Sampled
+from goal_kernels import GOALLoss, NegativeMemory, Objective, Sampled
 from goal_kernels.training.dense_losses import sum_of_hinges
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
@@ -134,6 +134,33 @@ def test_negatives_are_drawn_anew_each_step_and_those_of_the_objective_alone() -
     given["negatives"] = Sampled(1.0, 4)
     expected = GOALLoss(objective, backend="reference", **given)(images, texts, ids, ids)
     assert loss(images, texts, ids, 1, seed=4)[0] == expected
+
+
+def test_the_memory_is_of_the_objective_and_fills_up_in_the_warm_up() -> None:
+    objective = Objective("nca", "sigmoid_ms")
+    loss = WarmedLoss(objective, WarmupSchedule(1), "reference", memory=10)
+    memory, criterion = NegativeMemory(10), GOALLoss(objective, backend="reference")
+    batches = [(unit_rows(6, 5, seed), unit_rows(6, 5, seed + 9)) for seed in range(4)]
+    for step, (images, texts) in enumerate(batches):
+        ids = torch.arange(6) + step
+        value, _ = loss(images, texts, ids, step)
+        expected = memory(criterion, images, texts, ids)
+        if step == 0:
+            expected = sum_of_hinges(images, texts, ids, MARGIN)
+        assert value == expected
+        if step == 1:
+            state = loss.resume_state(with_memory=True)
+    assert not loss.state_dict()
+    resumed = WarmedLoss(objective, WarmupSchedule(1), "reference", memory=10)
+    resumed.load_resume_state(state)
+    ids = torch.arange(6) + 2
+    resumed(*batches[2], ids, 2)
+    assert resumed(*batches[3], ids + 1, 3)[0] == value
+    smaller = WarmedLoss(objective, WarmupSchedule(), "reference", memory=4)
+    smaller.load_resume_state(state)
+    assert len(smaller.memory) == 4
+    smaller.load_resume_state(loss.resume_state(with_memory=False))
+    assert len(smaller.memory) == 0
 
 
 @pytest.mark.parametrize("step", [0, 5])
