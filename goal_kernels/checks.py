@@ -55,11 +55,11 @@ def check_embeddings(
     Returns: both, in the dtype to which torch promotes theirs.
     Raises: TypeError (not a dense float tensor), ValueError (shape, device).
     """
-    for name, value in zip(names, (image, text), strict=True):
-        _check_matrix(name, value, "[rows, D]")
-        if value.shape[1] == 0:
-            raise ValueError(f"{name}: expected D >= 1, got shape {list(value.shape)}.")
-    if image.shape[1] != text.shape[1]:
+    _check_matrix(names[0], image, "[rows, D]")
+    _check_matrix(names[1], text, "[rows, D]")
+    if image.size(1) == 0:
+        raise ValueError(f"{names[0]}: expected D >= 1, got shape {list(image.shape)}.")
+    if image.size(1) != text.size(1):
         raise ValueError(
             f"{names[1]}: expected the width of {names[0]}, {image.shape[1]}, got shape "
             f"{list(text.shape)}; project both into one joint space."
@@ -72,6 +72,9 @@ def check_embeddings(
 
 
 def _check_matrix(name: str, value: Tensor, shape: str) -> None:
+    ordinary = type(value) is Tensor and value.layout is torch.strided and not value.is_nested
+    if ordinary and value.dtype in FLOAT_DTYPES and value.dim() == 2:
+        return  # the rest finds out what is wrong
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name}: expected a torch.Tensor {shape}, got {type(value).__name__}; convert it with "

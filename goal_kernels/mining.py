@@ -79,12 +79,11 @@ def mine(
     exempt = checks.check_mask("exempt_texts", exempt_texts, columns, text.device)
     name, precision = choose_backend(backend, image.device.type, image.dtype, precision)
     query = SearchQuery("none", EPSILON, BETA, normalize, precision)
-    if text_to_image is None and selection == PLAIN:
+    if text_to_image is None and selection is PLAIN:
         if target is not None:
             target = checks.check_index_vector("target", target, rows, image.device)
         ids = checks.check_ids(image_ids, text_ids, rows, columns, image.device)
-        found = ops.search(name, image, text, Pairing(target, *ids), query)
-        return MinedPairs(found.positive, *found.mined[:4])
+        return MinedPairs(*ops.search(name, image, text, Pairing(target, *ids), query).hardest)
     if target is not None:
         raise ValueError("target: expected None where negatives are chosen; give text_to_image.")
     if text_to_image is None:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from goal_kernels.backends.candidates import (
     HARDEST,
+    PLAIN,
     SAMPLED,
     SEMI_HARD,
     SKIP_HARDEST,
@@ -98,6 +99,8 @@ def as_selection(
     negatives: Negatives, false_negative_margin: float | None, false_negative_ratio: float | None
 ) -> Selection:
     """The options as the backends take them. Raises: TypeError, ValueError naming the argument."""
+    if negatives == HARDEST and false_negative_margin is None and false_negative_ratio is None:
+        return PLAIN
     limits = [
         _limit("false_negative_margin", false_negative_margin),
         _limit("false_negative_ratio", false_negative_ratio),

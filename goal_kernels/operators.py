@@ -43,6 +43,26 @@ def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def is_unwatched(image: Tensor, text: Tensor) -> bool:
+    """Whether only its caller would see an operator on CPU tensors that require no gradient.
+
+    Then the implementation may be called as it is: dispatching to Python and back takes longer than
+    mining a small batch. A compiler, a mode, a transform, a tracer, autocast or a profiler wants
+    the operator.
+    """
+    return (
+        type(image) is Tensor is type(text)
+        and image.is_cpu
+        and text.is_cpu
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not (_transformed() or in_forward_mode())
+        and torch._C._get_tracing_state() is None
+        and not torch._C._is_any_autocast_enabled()
+        and not torch.autograd._profiler_enabled()
+    )
+
+
 def refuse_forward_mode(ctx: Any, *tangents: Any) -> Any:
     """The `jvp` of an autograd function. Raises: RuntimeError."""
     raise RuntimeError(FORWARD_MODE)

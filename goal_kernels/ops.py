@@ -28,7 +28,7 @@ from goal_kernels.backends.base import (
     accumulate_dtype,
 )
 from goal_kernels.objective import Objective
-from goal_kernels.operators import define_operator
+from goal_kernels.operators import define_operator, is_unwatched
 from goal_kernels.pairs import relative_query, value_at
 from goal_kernels.reference import apply_similarity, mine_similarity
 from goal_kernels.weights import weigh
@@ -323,9 +323,14 @@ define_operator(
 def search(
     backend: str, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery
 ) -> Found:
-    """`Backend.search` by the operator of that backend. Not differentiable."""
-    operator = getattr(torch.ops.goal_kernels, f"search_{find_backend(backend).name}")
-    return Found(*operator(image.detach(), text.detach(), *pairing, *query))
+    """`Backend.search`, by the operator of that backend where one is seen. Not differentiable."""
+    chosen, direct = find_backend(backend), is_unwatched(image, text)
+    if not direct or image.requires_grad or text.requires_grad:
+        image, text = image.detach(), text.detach()
+    if direct:
+        return chosen.search(image, text, pairing, query)
+    operator = getattr(torch.ops.goal_kernels, f"search_{chosen.name}")
+    return Found(*operator(image, text, *pairing, *query))
 
 
 def forward(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 import torch
+from cases import paired_batch
 from comparators import check_indices
 from test_backend_parity import device_or_skip
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import goal_kernels as gk
 from goal_kernels.backends import BACKENDS
@@ -156,3 +160,33 @@ def test_precision_changes_choice_never_value(name, precision) -> None:
     bound = {"highest": 1e-6, "high": 1e-4, "medium": 1e-2}[precision]
     allowed = negative_mask(50, 50, Pairing(), torch.device("cpu"))
     check_indices(similarity, allowed, found.hardest_text, bound, precision)
+
+
+@pytest.mark.parametrize("watch", ["mode", "profiler", "autocast", "gradients"])
+def test_the_operator_is_called_where_it_is_seen(watch: str) -> None:
+    """Elsewhere it is passed by, for the sake of small batches; the result is the same."""
+    image, text = (rows.float() for rows in paired_batch(20, 6))
+    expected = gk.mine(image, text, backend="reference", image_ids=torch.arange(20) // 2)
+    seen: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            seen.append(str(operator))
+            return operator(*args, **(kwargs or {}))
+
+    with ExitStack() as stack:
+        if watch == "mode":
+            stack.enter_context(Watch())
+        elif watch == "profiler":
+            profile = stack.enter_context(torch.profiler.profile())
+        elif watch == "autocast":  # of products in bfloat16
+            stack.enter_context(torch.autocast("cpu"))
+        else:
+            image.requires_grad_()
+        found = gk.mine(image, text, backend="reference", image_ids=torch.arange(20) // 2)
+    if watch == "profiler":
+        seen += [event.name for event in profile.events()]
+    for got, wanted in zip(found, expected, strict=True):
+        assert torch.equal(got, wanted)
+        assert not got.requires_grad
+    assert any("goal_kernels" in name for name in seen) is (watch in ("mode", "profiler"))

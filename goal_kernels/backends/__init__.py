@@ -64,8 +64,9 @@ def resolve(
     named explicitly cannot serve the call.
     """
     if name == AUTO:
-        for backend, verdict in verdicts(call._replace(automatic=True)):
-            if verdict.ok and able(backend):
+        call = Call(call.device_type, call.dtype, call.precision, automatic=True)
+        for backend in BACKENDS:
+            if able(backend) and backend.availability().ok and backend.supports(call).ok:
                 return backend.name
     backend = find_backend(name)
     if not able(backend):

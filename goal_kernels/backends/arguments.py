@@ -31,13 +31,14 @@ def as_rows(
         like: the other matrix, whose dtype, width and device it has to share.
         device_type, dtypes: where the kernels can read it, and what. They trust these checks.
     """
-    if matrix.dim() != 2 or matrix.device.type != device_type or matrix.dtype not in dtypes:
+    dtype, device = matrix.dtype, matrix.device
+    if matrix.dim() != 2 or device.type != device_type or dtype not in dtypes:
         raise ValueError(
             f"{name}: expected a {device_type.upper()} matrix of {', '.join(dtypes.values())}, got "
             f"{tuple(matrix.shape)} {matrix.dtype} on {matrix.device}; convert it"
         )
-    if like is not None and (
-        (matrix.dtype, matrix.shape[1], matrix.device) != (like.dtype, like.shape[1], like.device)
+    if like is not None and not (
+        dtype == like.dtype and matrix.size(1) == like.size(1) and device == like.device
     ):
         raise ValueError(
             f"{name}: expected {like.dtype} and width {like.shape[1]} on {like.device} as the "
@@ -46,12 +47,12 @@ def as_rows(
         )
     if matrix.is_neg():
         matrix = matrix.resolve_neg()
-    return matrix if matrix.shape[1] == 1 or matrix.stride(1) == 1 else matrix.contiguous()
+    return matrix if matrix.stride(1) == 1 or matrix.size(1) == 1 else matrix.contiguous()
 
 
 def matrix_argument(rows: Tensor, scale: int = 0) -> tuple[int, int, int, int]:
     """What the kernels know of a matrix with unit stride along its rows. scale: address or 0."""
-    return rows.data_ptr(), rows.shape[0], rows.stride(0), scale
+    return rows.data_ptr(), rows.size(0), rows.stride(0), scale
 
 
 def id_addresses(pairing: Pairing, rows: int, columns: int) -> tuple[int, int]:
@@ -80,4 +81,4 @@ def address(tensor: Tensor | None, name: str, dtype: torch.dtype, length: int) -
 
 def addresses(*outputs: Tensor | None) -> tuple[int, ...]:
     """Addresses of tensors that were allocated here, 0 for None."""
-    return tuple(0 if output is None else output.data_ptr() for output in outputs)
+    return tuple([0 if output is None else output.data_ptr() for output in outputs])

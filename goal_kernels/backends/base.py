@@ -43,6 +43,9 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
+YES = Verdict(True)
+
+
 class Call(NamedTuple):
     """The properties of a call that decide which backend can serve it.
 

@@ -21,6 +21,7 @@ from goal_kernels.backends.arguments import (
     matrix_argument,
 )
 from goal_kernels.backends.base import (
+    YES,
     Backend,
     Call,
     Pairing,
@@ -52,7 +53,8 @@ class CpuBackend(Backend):
         self.isa = isa
 
     def availability(self) -> Verdict:
-        return Verdict(*native.status())
+        loaded, reason = native.status()
+        return YES if loaded else Verdict(False, reason)
 
     def supports(self, call: Call) -> Verdict:
         if call.device_type != "cpu":
@@ -60,7 +62,7 @@ class CpuBackend(Backend):
         if call.dtype not in DTYPES:
             supported = ", ".join(DTYPES.values())
             return Verdict(False, f"it supports {supported}, not {call.dtype}.")
-        return Verdict(True)
+        return YES
 
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
         """See `Backend.search`. One native call (csrc/cpu/search.h)."""
