@@ -198,7 +198,12 @@ def measure_apart(case: Mapping[str, Any], threads: int) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "bench.negatives", "--case", json.dumps(case)],
         cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(threads)},
+        env={
+            **os.environ,
+            **ENVIRONMENT,
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -11,7 +11,7 @@ from typing import Any
 from goal_kernels.data.files import write_text
 from goal_kernels.training.compare.differences import batch_said, warnings_about
 from goal_kernels.training.compare.runs import run_of_cell
-from goal_kernels.training.compare.statistics import mean_and_deviation
+from goal_kernels.training.compare.statistics import mean_and_deviation, paired_test
 from goal_kernels.training.compare.table import make_table, whole_table
 from goal_kernels.training.study.findings import findings
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, Grid, grid_of, plain_label
@@ -55,6 +55,7 @@ def page_text(gathered: Gathered, pictures: Mapping[str, str]) -> str:
         "### How it was run\n\n" + _settings(gathered),
         "### Results\n\n" + _main_table(gathered),
         _grid_section(grid_of(gathered.main)),
+        _mined_section(gathered),
         "### What the numbers say\n\n" + "".join(f"- {s}\n" for s in findings(gathered)),
         *(_other_section(gathered, name) for name in gathered.others),
         "### Pictures\n\n" + "\n".join(f"![{text}]({link})\n" for link, text in pictures.items()),
@@ -167,6 +168,59 @@ def _grid_section(grid: Grid | None) -> str:
         lines.append(f"| {triplet} | " + " | ".join(text(triplet, pair) for pair in pairs) + " |")
     head = "### Triplet weights (rows) and pair weights (columns)\n\n"
     return head + "\n".join(lines) + "\n"
+
+
+def _mined_section(gathered: Gathered) -> str:
+    """How many of the negatives that the trained models mine are true, where a truth is known."""
+    mined: dict[str, dict[int, dict[str, float]]] = {}
+    for result in gathered.results:
+        if "mined" in result.result:
+            seeds = mined.setdefault(result.header["label"], {})
+            seeds[result.header["seed"]] = result.result["mined"]
+    labels = [c.label for c in gathered.main if c.label in mined]
+    if not labels:
+        return ""
+    looked = next(iter(mined[labels[0]].values()))
+    baseline = mined.get(gathered.baseline.label, {})
+    lines = [
+        "### What was mined\n",
+        f"The model of each run, without augmentation, on {looked['pairs']:,} training pairs in "
+        f"batches, by its own options. Of all other pairs of a batch "
+        f"{100 * looked['true_candidates']:.2f} % are true. False: mined negatives that are true, "
+        "in percent, mean ± standard deviation over seeds; Δ: against "
+        f"`{gathered.baseline.label}` within seeds, with the 95 % interval of the t-test. Without: "
+        "anchors with no negative left. Left out: candidates that limits and semi_hard skip.\n",
+        "| | false | i2t | t2i | Δ false | without | left out |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    names = ("false_negatives", "false_negatives_i2t", "false_negatives_t2i", "without", "skipped")
+    for label in labels:
+        seeds = mined[label]
+        cells = [_share([each[name] for each in seeds.values()]) for name in names]
+        own = [
+            100 * (each[names[0]] - baseline[seed][names[0]])
+            for seed, each in seeds.items()
+            if label != gathered.baseline.label and seed in baseline
+        ]
+        lines.append(
+            f"| {label} | " + " | ".join([*cells[:3], _difference(own), *cells[3:]]) + " |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _share(values: Sequence[float]) -> str:
+    """Mean ± standard deviation, in percent."""
+    mean, deviation = mean_and_deviation([100 * value for value in values])
+    return f"{mean:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
+
+
+def _difference(values: Sequence[float]) -> str:
+    """Mean of differences, and its interval where there are seeds enough."""
+    if not values:
+        return ""
+    test = paired_test(list(values))
+    interval = "" if test.interval is None else " ({:+.1f} to {:+.1f})".format(*test.interval)
+    return f"{test.difference:+.1f}{interval}"
 
 
 def _other_section(gathered: Gathered, name: str) -> str:

@@ -91,12 +91,12 @@ def draw_all(gathered: Gathered, folder: Path) -> dict[str, str]:
 
 
 def _colours(contestants: Sequence[Contestant]) -> dict[str, str]:
-    """A colour for each triplet weight, grey for what is no objective."""
+    """A colour for each triplet weight; grey for what is no objective, unless nothing is one."""
     triplets = {_split(c.label)[0] for c in contestants if _is_objective(c)}
-    order = sorted(triplets, key=registry_order("triplet"))
+    order = sorted(triplets, key=registry_order("triplet")) or [c.label for c in contestants]
     return {
         c.label: COLOURS[order.index(_split(c.label)[0]) % len(COLOURS)]
-        if _is_objective(c)
+        if _is_objective(c) or not triplets
         else REFERENCE
         for c in contestants
     }

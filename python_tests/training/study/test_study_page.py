@@ -13,7 +13,7 @@ from goal_kernels.training.compare.statistics import paired_test
 from goal_kernels.training.study.findings import findings
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, gather, grid_of
 from goal_kernels.training.study.page import page_text
-from goal_kernels.training.study.plots import curve
+from goal_kernels.training.study.plots import curve, draw_all
 from goal_kernels.training.study.recipe import Group, StudyRecipe
 from goal_kernels.training.study.results import (
     is_finished,
@@ -67,6 +67,39 @@ def gathered(recipe: StudyRecipe, tmp_path: Path) -> Gathered:
         trained = Trained(metrics(rsum), metrics(3), metrics(570), "test", 8, history, "ab", 1, 1)
         write_result(result_path(tmp_path / "results", cell), "made", cell, trained)
     return gather(recipe, cells, tmp_path / "results")
+
+
+def test_mined_negatives_are_compared_within_seeds(recipe: StudyRecipe, tmp_path: Path) -> None:
+    """Shares of 4, 5 and 6 % against 2, 4 and 3: differences of 2, 1 and 3."""
+    groups = (Group("hardest"), Group("margin 0.1"))
+    recipe = replace(recipe, groups=groups, baseline="hardest")
+    cells = recipe.cells()
+    shares = {"hardest": (0.02, 0.04, 0.03), "margin 0.1": (0.04, 0.05, 0.06)}
+    for cell in cells:
+        mined = {
+            "pairs": 2048,
+            "true_candidates": 0.01,
+            "false_negatives": shares[cell.label][cell.seed],
+            "false_negatives_i2t": 0.5,
+            "false_negatives_t2i": 0.25,
+            "without": 0.125,
+            "skipped": 0.0,
+        }
+        trained = Trained(metrics(300), metrics(3), None, "test", 8, {}, "ab", 1, 1, mined)
+        write_result(result_path(tmp_path / "results", cell), "made", cell, trained)
+    gathered = gather(recipe, cells, tmp_path / "results")
+    text = page_text(gathered, {})
+    assert "on 2,048 training pairs" in text
+    assert "Of all other pairs of a batch 1.00 % are true" in text
+    interval = paired_test([2.0, 1.0, 3.0]).interval
+    assert interval is not None
+    assert "| hardest | 3.0 ± 1.0 | 50.0 ± 0.0 | 25.0 ± 0.0 |  | 12.5 ± 0.0 | 0.0 ± 0.0 |" in text
+    assert (
+        "| margin 0.1 | 5.0 ± 1.0 | 50.0 ± 0.0 | 25.0 ± 0.0 "
+        "| +2.0 ({:+.1f} to {:+.1f}) | 12.5 ± 0.0 | 0.0 ± 0.0 |".format(*interval)
+    ) in text
+    for file in draw_all(gathered, tmp_path):
+        assert (tmp_path / file).stat().st_size > 1000
 
 
 def test_result_files_hold_what_was_trained(gathered: Gathered) -> None:
