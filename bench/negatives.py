@@ -124,7 +124,11 @@ def compare(kind: str, batch: Batch, backend: str, objective: str, known: oracle
 
 
 def parity(
-    kind: str, form: str, dtype: torch.dtype, names: Sequence[str], shapes: Sequence = SHAPES
+    kind: str,
+    form: str,
+    dtype: torch.dtype,
+    names: Sequence[str],
+    shapes: Sequence[tuple[int, int]],
 ) -> dict[str, Parity]:
     """The worst of all shapes and objectives, by backend. The loops see the rounded rows."""
     worst = dict.fromkeys(names, Parity())
@@ -152,16 +156,17 @@ def parity(
 
 def parity_records(tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """One record for each kind and form of batch, with all dtypes and backends."""
+    names = list(backends())
     for kind in ALL_KINDS:
         for form in BATCHES:
             tell(f"{kind}, {form}")
-            by_dtype = {dtype: parity(kind, form, dtype, list(backends())) for dtype in DTYPES}
+            by_dtype = {dtype: parity(kind, form, dtype, names, SHAPES) for dtype in DTYPES}
             yield {
                 "kind": kind,
                 "batch": form,
                 "backends": {
                     name: {str(d)[6:]: by_dtype[d][name]._asdict() for d in DTYPES}
-                    for name in backends()
+                    for name in names
                 },
             }
 
