@@ -23,10 +23,13 @@ def test_no_index_differs_from_the_loops(kind: str, form: str) -> None:
         assert 0 < each.error < 1e-5
 
 
-def test_a_wrong_index_and_gradient_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = {"top": (negatives.ALL_KINDS["top"][0], {"negatives": "hardest"})}
-    monkeypatch.setattr(negatives, "ALL_KINDS", kinds)
-    found = negatives.parity("top", "captions", torch.float64, ["reference"], [(9, 4)])
+@pytest.mark.parametrize("kind", ["top", "skip"])
+def test_a_wrong_index_and_gradient_are_seen(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hardest alone in the place of the three hardest, and of the third hardest."""
+    planted = {kind: (negatives.ALL_KINDS[kind][0], {"negatives": "hardest"})}
+    monkeypatch.setattr(negatives, "ALL_KINDS", planted)
+    found = negatives.parity(kind, "captions", torch.float64, ["reference"], [(9, 4)])
+    assert (found["reference"].wrong > 20) is (kind == "skip")
     assert found["reference"].error > 0.01
 
 
