@@ -13,7 +13,7 @@ from goal_kernels.backends.answers import Forward, Found, Mined, unpack_terms
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
 from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask
-from goal_kernels.negatives import Negatives, as_selection
+from goal_kernels.negatives import ALL, Negatives, as_selection
 from goal_kernels.notices import similarity_watch
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.pairing_checks import check_pairing
@@ -21,8 +21,7 @@ from goal_kernels.pairs import owned
 from goal_kernels.selection_ops import select_scores
 from goal_kernels.statistics import MiningStatistics
 from goal_kernels.weights import DIRECTIONS, weigh
-
-REDUCTIONS = ("sum", "mean")
+from goal_kernels.whole_batch.functional import REDUCTIONS, averaged_goal_loss
 
 
 def choose_backend(
@@ -175,8 +174,9 @@ def goal_loss(
             of each other. One of them alone stands for both; with `text_to_image` only image_ids
             may stand alone, for the texts of each image.
         negatives: which candidates become an anchor's negatives: "hardest"; "semi_hard", the
-            hardest that scores below the positive; `SkipHardest`, `TopK` or `Sampled`. An anchor
-            without one contributes nothing.
+            hardest that scores below the positive; `SkipHardest`, `TopK` or `Sampled`; or "all",
+            whose terms are averaged (not for pair elements of relative similarities; statistics
+            are `WholeBatchStatistics`). An anchor without one contributes nothing.
         false_negative_margin, false_negative_ratio: leave out candidates with S > p + margin, or
             S > ratio p, as probable false negatives. An image with several texts has the highest
             of its positives for p here, and the lowest in "semi_hard".
@@ -207,6 +207,24 @@ def goal_loss(
     Source: Xuan & Chen, WACV 2023, arXiv 2210.13188. Ties: the lowest index is the hardest.
     """
     objective = as_objective(objective, parameters)
+    if negatives == ALL:
+        return averaged_goal_loss(
+            image_embeddings,
+            text_embeddings,
+            objective,
+            backend,
+            text_to_image=text_to_image,
+            image_ids=image_ids,
+            text_ids=text_ids,
+            false_negative_margin=false_negative_margin,
+            false_negative_ratio=false_negative_ratio,
+            exempt_texts=exempt_texts,
+            normalize=normalize,
+            reduction=reduction,
+            direction=direction,
+            precision=precision,
+            return_stats=return_stats,
+        )
     embeddings = checks.check_embeddings(image_embeddings, text_embeddings)
     checks.check_precision(precision)
     checks.check_flag("normalize", normalize)

@@ -9,7 +9,7 @@ from typing_extensions import TypeVar
 
 from goal_kernels.checks import Index, Mask
 from goal_kernels.functional import goal_loss
-from goal_kernels.negatives import Negatives, as_selection
+from goal_kernels.negatives import ALL, HARDEST, Negatives, as_selection
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.statistics import MiningStatistics
 
@@ -82,7 +82,8 @@ class GOALLoss(nn.Module, Generic[Result]):
     ) -> None:
         super().__init__()
         self.objective = as_objective(objective, parameters)
-        as_selection(negatives, false_negative_margin, false_negative_ratio)
+        kind = HARDEST if negatives == ALL else negatives
+        as_selection(kind, false_negative_margin, false_negative_ratio)
         self.negatives = negatives
         self.false_negative_margin = false_negative_margin
         self.false_negative_ratio = false_negative_ratio
