@@ -21,7 +21,8 @@ from goal_kernels.pairs import owned
 from goal_kernels.selection_ops import select_scores
 from goal_kernels.statistics import MiningStatistics
 from goal_kernels.weights import DIRECTIONS, weigh
-from goal_kernels.whole_batch.functional import REDUCTIONS, averaged_goal_loss
+from goal_kernels.whole_batch.call import REDUCTIONS
+from goal_kernels.whole_batch.functional import averaged_goal_loss
 
 
 def choose_backend(

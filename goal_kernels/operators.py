@@ -19,14 +19,15 @@ from torch.autograd.function import _SingleLevelFunction
 NAMESPACE = "goal_kernels"
 
 DOUBLE_BACKWARD = (
-    "goal_loss cannot be differentiated twice: its gradient is defined directly and is not the "
-    "derivative of the reported value. Detach it, or call backward without create_graph=True."
+    "This loss cannot be differentiated twice: its gradient is computed by a formula of its own, and "
+    "that of a GOAL objective is not even the derivative of its value. Detach it, or call backward "
+    "without create_graph=True."
 )
 
 FORWARD_MODE = (
-    "goal_loss has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers): its gradient "
-    "is defined directly and is not the derivative of the reported value. Use backward, "
-    "torch.func.grad or torch.func.vjp."
+    "This loss has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers): its gradient "
+    "is computed by a formula of its own, and that of a GOAL objective is not even the derivative of "
+    "its value. Use backward, torch.func.grad or torch.func.vjp."
 )
 
 _transformed = torch._C._are_functorch_transforms_active

@@ -16,10 +16,10 @@ from goal_kernels.distributed import synchronize_batch_norm
 from goal_kernels.negatives import named_negatives
 from goal_kernels.training.accumulation import seeded
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
-from goal_kernels.training.dense_losses import make_objective
 from goal_kernels.training.evaluation import Evaluation, evaluate
 from goal_kernels.training.local_weights import is_checkpoint_loading
 from goal_kernels.training.model import build_model
+from goal_kernels.training.objectives import make_objective
 from goal_kernels.training.optimisation import (
     DroppedRate,
     DropSchedule,

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from goal_kernels import GOALLoss, MiningStatistics, Objective, Sampled
+from goal_kernels import GOALLoss, MiningStatistics, Objective, Sampled, sum_of_hinges_loss
 from goal_kernels.distributed import gather_pairs
-from goal_kernels.training.dense_losses import DenseObjective, sum_of_hinges
+from goal_kernels.training.objectives import WholeBatchObjective
 
 HARDEST = "hardest"
 HOLD_PATIENCE = 20  # steps in a row; a healthy run may start from embeddings that are all alike
@@ -26,7 +26,7 @@ class WarmupSchedule:
     """How much of the objective counts at each optimiser step.
 
     Attributes:
-        warmup_steps: steps of `sum_of_hinges` alone.
+        warmup_steps: steps of `sum_of_hinges_loss` alone.
         blend_steps: steps after them over which the objective takes over linearly; 0 switches
             at once. The two losses are blended as they are: the sum of hinges is larger by up to
             a factor of B - 1, so that the objective is felt late in the blend.
@@ -95,13 +95,13 @@ class CollapseHold:
 
 
 class WarmedLoss(nn.Module):
-    """`sum_of_hinges` first, then the objective, by `schedule`, over the pairs of all processes.
+    """`sum_of_hinges_loss` first, then the objective, by `schedule`, of all processes' pairs.
 
     The step is an argument, so that a resumed run continues where it was; the only state is that of
     `hold`.
 
     Args:
-        objective: a GOAL objective, or a `DenseObjective`.
+        objective: a GOAL objective, or a `WholeBatchObjective`.
         schedule: when the objective counts; may be replaced before training.
         backend: of mining and loss.
         hold: stops the schedule while training is collapsed; None never does.
@@ -123,7 +123,7 @@ class WarmedLoss(nn.Module):
         self.schedule = schedule
         self.hold = hold
         chosen = {name: value for name, value in selection.items() if value not in (None, HARDEST)}
-        if chosen and isinstance(objective, DenseObjective):
+        if chosen and isinstance(objective, WholeBatchObjective):
             raise ValueError(
                 f"{', '.join(chosen)}: expected defaults, since the objective {objective.name} "
                 f"counts all negatives, got {chosen}; choose another objective, or leave them out"
@@ -170,13 +170,19 @@ class WarmedLoss(nn.Module):
         weight = self.weight(step)
         if isinstance(self.objective_loss.negatives, Sampled):
             self.objective_loss.negatives = replace(self.objective_loss.negatives, seed=seed)
-        dense = isinstance(self.objective, DenseObjective)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not dense):
+        whole = isinstance(self.objective, WholeBatchObjective)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not whole):
             loss, statistics = self.objective_loss(images, texts, ids, text_to_image=owner)
-        if isinstance(self.objective, DenseObjective) and weight > 0:
-            loss = self.objective.loss(images, texts, ids, owner)
+        if isinstance(self.objective, WholeBatchObjective) and weight > 0:
+            loss = self.objective.loss(images, texts, image_ids=ids, text_to_image=owner)
         if weight < 1:
-            hinges = sum_of_hinges(images, texts, ids, self.objective.margin, owner)
+            hinges = sum_of_hinges_loss(
+                images,
+                texts,
+                margin=self.objective.margin,
+                image_ids=ids,
+                text_to_image=owner,
+            )
             loss = (1 - weight) * hinges + weight * loss
         if self.hold is not None:
             self.hold.observe(bool(statistics.collapsed), step, self.schedule)

@@ -1,7 +1,7 @@
 """Losses over all negatives of a batch, in blocks of rows of the similarity matrix."""
 
+from goal_kernels.whole_batch.call import WholeBatchStatistics
 from goal_kernels.whole_batch.functional import (
-    WholeBatchStatistics,
     circle_loss,
     info_nce_loss,
     multi_similarity_loss,

@@ -116,7 +116,7 @@ class _Plan:
             return False
         longest = [x.square().sum(dim=1).amax().sqrt() for x in (batch.rows, batch.columns)]
         reach = longest[0] * longest[1]
-        scores = reach * torch.linspace(-1, 1, 9, dtype=reach.dtype)
+        scores = reach * torch.linspace(-1, 1, 9, dtype=reach.dtype, device=reach.device)
         most = torch.stack([self.kind.negative(scores), self.kind.positive(scores)]).abs().amax()
         return bool(most <= NARROW)
 

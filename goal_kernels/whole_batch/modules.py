@@ -45,7 +45,7 @@ class WholeBatchLoss(nn.Module):
 
     def _check(self) -> None:
         """Look at numbers and words before the first batch comes. Raises: as the function."""
-        pair = torch.zeros(2, 1)
+        pair = torch.zeros(2, 1, dtype=torch.float32, device="cpu")
         type(self).function(pair, pair, **self.options, **self.factors())
 
     def factors(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class SigLIPLoss(WholeBatchLoss):
         if learned:
             del self.options["scale"], self.options["bias"]
             self.log_scale = nn.Parameter(_logarithm(scale))
-            self.bias = nn.Parameter(torch.tensor(float(bias), device="cpu"))
+            self.bias = nn.Parameter(torch.tensor(float(bias), dtype=torch.float32, device="cpu"))
 
     def factors(self) -> dict[str, Any]:
         if "scale" in self.options:
@@ -161,4 +161,4 @@ class SigLIPLoss(WholeBatchLoss):
 def _logarithm(scale: float) -> Tensor:
     if not scale > 0:
         raise ValueError(f"scale: expected a number > 0 to learn its logarithm, got {scale!r}.")
-    return torch.tensor(math.log(scale), device="cpu")
+    return torch.tensor(math.log(scale), dtype=torch.float32, device="cpu")

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from goal_kernels import GOALLoss, Objective, Sampled
-from goal_kernels.training.dense_losses import sum_of_hinges
+from goal_kernels import GOALLoss, Objective, Sampled, sum_of_hinges_loss
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
 MARGIN = 0.2
@@ -47,7 +46,9 @@ def test_warmed_loss_switches_loss_and_gradient_by_step() -> None:
         value.backward()
         return torch.cat([value.detach()[None], images.grad.flatten()])
 
-    hinges = value_and_gradient(lambda images: sum_of_hinges(images, texts, ids, MARGIN))
+    hinges = value_and_gradient(
+        lambda images: sum_of_hinges_loss(images, texts, image_ids=ids, margin=MARGIN)
+    )
     goal = value_and_gradient(
         lambda images: GOALLoss(objective, backend="reference")(images, texts, ids, ids)
     )
@@ -126,7 +127,9 @@ def test_negatives_are_drawn_anew_each_step_and_those_of_the_objective_alone() -
     given = {"negatives": Sampled(1.0), "false_negative_margin": 0.1}
     loss = WarmedLoss(objective, WarmupSchedule(1), "reference", **given)
     value, statistics = loss(images, texts, ids, 0, seed=3)
-    torch.testing.assert_close(value, sum_of_hinges(images, texts, ids, MARGIN))
+    torch.testing.assert_close(
+        value, sum_of_hinges_loss(images, texts, image_ids=ids, margin=MARGIN)
+    )
     assert statistics.skipped_negatives > 0
     drawn = [loss(images, texts, ids, 1, seed=seed)[1].hardest_text for seed in (3, 4, 3)]
     assert torch.equal(drawn[0], drawn[2])
