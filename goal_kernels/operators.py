@@ -19,18 +19,19 @@ from torch.autograd.function import _SingleLevelFunction
 NAMESPACE = "goal_kernels"
 
 DOUBLE_BACKWARD = (
-    "This loss cannot be differentiated twice: its gradient is computed by a formula of its own, and "
-    "that of a GOAL objective is not even the derivative of its value. Detach it, or call backward "
+    "This loss cannot be differentiated twice: its gradient comes from a formula of its own, which "
+    "for a GOAL objective is not even the derivative of the value. Detach it, or call backward "
     "without create_graph=True."
 )
 
 FORWARD_MODE = (
     "This loss has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers): its gradient "
-    "is computed by a formula of its own, and that of a GOAL objective is not even the derivative of "
-    "its value. Use backward, torch.func.grad or torch.func.vjp."
+    "comes from a formula of its own, which for a GOAL objective is not even the derivative of the "
+    "value. Use backward, torch.func.grad or torch.func.vjp."
 )
 
-_transformed = torch._C._are_functorch_transforms_active
+transformed = torch._C._are_functorch_transforms_active
+"""Whether a transform of torch.func runs."""
 
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 
@@ -83,7 +84,7 @@ def _autograd_kernel(
 
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
-            if _transformed():  # `apply` turned autograd off, for the transforms around too
+            if transformed():  # `apply` turned autograd off, for the transforms around too
                 with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
                     output = run(*arguments)
             else:
@@ -100,7 +101,7 @@ def _autograd_kernel(
         )
         if not (wanted or in_forward_mode()):
             return run(*arguments)
-        if not _transformed():
+        if not transformed():
             return GoalKernels.apply(*arguments)
         with enable_single_level_autograd_function():
             return GoalKernels.apply(*arguments)

@@ -13,6 +13,7 @@ from goal_kernels import checks
 from goal_kernels.checks import Index, Mask
 from goal_kernels.negatives import as_selection
 from goal_kernels.objective import Objective
+from goal_kernels.operators import transformed
 from goal_kernels.pairing_checks import check_pairing
 from goal_kernels.pairs import owned
 from goal_kernels.weights import DIRECTIONS
@@ -97,9 +98,10 @@ def run_loss(
             f"{', '.join(Options.__annotations__)} or return_stats."
         )
     factors = _factor("scale", scale, text), _factor("bias", bias, text)
-    wanted = torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in (text, image, *factors)
-    )
+    inputs = [x for x in (text, image, *factors) if x is not None]
+    # A transform of torch.func hides from the one inside whether gradients are wanted outside.
+    asked = transformed() or any(x.requires_grad for x in inputs)
+    wanted = torch.is_grad_enabled() and asked
     question = Question(
         *(owner, text_ids, image_ids, exempt, selection.margin, selection.ratio),
         *(direction, normalize, counting),

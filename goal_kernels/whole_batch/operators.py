@@ -13,7 +13,7 @@ from torch import Tensor
 
 from goal_kernels.backends.base import accumulate_dtype
 from goal_kernels.backends.reference import matmul_precision
-from goal_kernels.operators import define_operator
+from goal_kernels.operators import define_operator, in_forward_mode
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Question
 from goal_kernels.whole_batch.exponential import run_exponential
 from goal_kernels.whole_batch.kinds import InfoNCE, Kind, Pointwise, Siglip, named_kind
@@ -173,7 +173,7 @@ def differentiable(
 ) -> Tensor:
     """The value of an answer, 0-d, whose backward hands out its gradients."""
     operator = torch.ops.goal_kernels.attach_whole_batch
-    if not answer.grad_text.numel():
+    if not (answer.grad_text.numel() or in_forward_mode()):  # forward mode is to be refused
         return answer.value
     loss: Tensor = operator(text, image, scale, bias, *answer[:5])
     return loss
