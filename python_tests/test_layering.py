@@ -36,6 +36,8 @@ LAYERS = (
     {"distributed.gather"},
     {"distributed.loss", "distributed.batch_norm"},
     {"distributed"},
+    {"compat", "compat.vse", "compat.open_clip", "compat.sentence_transformers"},
+    {"compat.metric_learning", "compat.evaluate"},
     {"parser", "failures", "recipes"},
     # Data: numpy and, for pictures, Pillow.
     {"data.files", "data.layout", "data.progress", "data.row_file", "data.feature_rows"},
