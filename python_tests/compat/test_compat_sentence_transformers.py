@@ -160,6 +160,18 @@ def test_real_model_trains() -> None:
     assert values[-1] < values[0]
 
 
+def test_trainer_and_model_card_take_it() -> None:
+    """The trainer puts its wrapped model into the loss; the card cites the paper."""
+    package = real_package("sentence_transformers")
+    model, wrapped = static_model(), static_model()
+    loss = GOALLoss(model)
+    trainer = object.__new__(package.SentenceTransformerTrainer)
+    assert trainer.override_model_in_loss(loss, wrapped) is loss
+    assert loss.model is wrapped
+    model.model_card_data.set_losses([loss])
+    assert model.model_card_data.citations["GOALLoss"] == loss.citation
+
+
 def test_wrappers_take_it() -> None:
     """MatryoshkaLoss calls it with embeddings cut to each width."""
     losses = real_package(LOSSES)

@@ -48,7 +48,7 @@ class Loader:
             kept = draw.random((BATCH, REGIONS)) < 0.6
             words = np.where(kept, themes[ids // 5], draw.integers(4, WORDS, size=kept.shape))
             yield (
-                torch.from_numpy(regions).float(),
+                torch.from_numpy(regions).to(torch.get_default_dtype()),
                 torch.full((BATCH,), float(REGIONS)),
                 torch.from_numpy(words),
                 [REGIONS] * BATCH,
@@ -107,21 +107,31 @@ def _their_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_their_code")
-def test_training_is_the_same_step_by_step() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float64, 1e-9), (torch.float32, 1e-2)], ids=["float64", "float32"]
+)
+def test_training_is_the_same_step_by_step(dtype: torch.dtype, bound: float) -> None:
+    """In float32 an anchor whose two hardest negatives are equal to rounding may take the other."""
     import lib.evaluation
     import lib.loss
     import train as theirs
 
-    before = train(theirs, lib.loss.ContrastiveLoss, lib.evaluation.i2t, lib.evaluation.t2i)
-    after = train(theirs, vse.ContrastiveLoss, evaluate.i2t, evaluate.t2i)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        before = train(theirs, lib.loss.ContrastiveLoss, lib.evaluation.i2t, lib.evaluation.t2i)
+        after = train(theirs, vse.ContrastiveLoss, evaluate.i2t, evaluate.t2i)
+    finally:
+        torch.set_default_dtype(usual)
     assert len(before.losses) == STEPS * EPOCHS
     apart = np.abs(after.losses / before.losses - 1)
     change = ((after.parameters - before.parameters).norm() / before.parameters.norm()).item()
+    print(f"{dtype}, torch {torch.__version__}")
     for epoch in range(EPOCHS):
         part = slice(epoch * STEPS, (epoch + 1) * STEPS)
         ends = before.losses[part][[0, -1]].round(2)
         print(f"epoch {epoch}: loss {ends}, at most {apart[part].max():.1e} apart")
     print(f"rsum {before.rsums} and {after.rsums}; parameters {change:.1e} apart")
-    assert apart.max() < 1e-5
-    assert change < 1e-3
-    assert after.rsums == pytest.approx(before.rsums, abs=1.0)
+    assert apart[:STEPS].max() < 1e-5
+    assert apart.max() < bound
+    assert change < bound
