@@ -62,7 +62,7 @@ def adapted_gradient(kind: str, rows: list[int]) -> tuple[float, Tensor]:
     return _backward(used, rows, 3)
 
 
-def clip_gradients(local_loss: bool) -> tuple[Tensor, Tensor]:
+def clip_gradients(local_loss: bool, gather_with_grad: bool) -> tuple[Tensor, Tensor]:
     """Of open_clip's `ClipLoss` and of its adapter, one pair a process."""
     # Its file alone: the package imports torchvision, which takes seconds.
     package = find_spec("open_clip")
@@ -74,7 +74,12 @@ def clip_gradients(local_loss: bool) -> tuple[Tensor, Tensor]:
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    options = {"local_loss": local_loss, "gather_with_grad": True, "rank": rank(), "world_size": 2}
+    options = {
+        "local_loss": local_loss,
+        "gather_with_grad": gather_with_grad,
+        "rank": rank(),
+        "world_size": 2,
+    }
     losses = (
         module.ClipLoss(**options),
         GOALClipLoss(**options, objective="nca/constant", tau=SCALE),

@@ -21,9 +21,17 @@ def test_gradient_is_that_of_one_process(processes: Processes, kind: str) -> Non
 
 
 @pytest.mark.skipif(find_spec("open_clip") is None, reason="open_clip is not installed")
-@pytest.mark.parametrize("local_loss", [False, True], ids=["global", "local"])
-def test_two_pairs_have_the_gradient_of_clip(processes: Processes, local_loss: bool) -> None:
-    """One pair a process, one negative an anchor; ClipLoss has to gather with gradients."""
-    for clip, goal in processes.run(2, compat_tasks.clip_gradients, local_loss):
+@pytest.mark.parametrize(
+    ("local_loss", "gather_with_grad", "factor"),
+    [(False, True, 1), (True, True, 1), (False, False, 2)],
+    ids=["global", "local", "without_grad"],
+)
+def test_two_pairs_have_the_gradient_of_clip(
+    processes: Processes, local_loss: bool, gather_with_grad: bool, factor: int
+) -> None:
+    """One pair a process, one negative an anchor; gathering without gradients halves ClipLoss's."""
+    answers = processes.run(2, compat_tasks.clip_gradients, local_loss, gather_with_grad)
+    for clip, goal in answers:
         assert clip.abs().max() > 1e-3
-        torch.testing.assert_close(goal, 2.0 / compat_tasks.SCALE * clip, rtol=1e-10, atol=1e-12)
+        wanted = factor * 2.0 / compat_tasks.SCALE * clip
+        torch.testing.assert_close(goal, wanted, rtol=1e-10, atol=1e-12)
