@@ -39,6 +39,11 @@ LAYERS = (
     {"compat", "compat.vse", "compat.open_clip", "compat.sentence_transformers"},
     {"compat.metric_learning", "compat.evaluate"},
     {"parser", "failures", "recipes"},
+    # Analysis of losses. What draws it comes with the command line, below.
+    {"analysis.numerics", "analysis.losses"},
+    {"analysis.functions", "analysis.catalogue"},
+    {"analysis.landscape"},
+    {"analysis"},
     # Data: numpy and, for pictures, Pillow.
     {"data.files", "data.layout", "data.progress", "data.row_file", "data.feature_rows"},
     {"data.arrays", "data.picture_files", "data.treebank", "data.sources.rows"},
