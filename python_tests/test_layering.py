@@ -42,7 +42,8 @@ LAYERS = (
     # Analysis of losses. What draws it comes with the command line, below.
     {"analysis.numerics", "analysis.losses"},
     {"analysis.functions", "analysis.catalogue"},
-    {"analysis.landscape"},
+    {"analysis.landscape", "analysis.dissection"},
+    {"analysis.nearest"},
     {"analysis"},
     # Data: numpy and, for pictures, Pillow.
     {"data.files", "data.layout", "data.progress", "data.row_file", "data.feature_rows"},

@@ -17,32 +17,36 @@ if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run t
         register_loss,
         unregister_loss,
     )
+    from goal_kernels.analysis.dissection import Anchors, Dissection, dissect
     from goal_kernels.analysis.landscape import Analysis, Corner, analyze
+    from goal_kernels.analysis.nearest import Nearest, nearest_objective
 
 _HOMES = {
-    "CatalogueLoss": "catalogue",
-    "find_loss": "catalogue",
-    "list_losses": "catalogue",
-    "register_loss": "catalogue",
-    "unregister_loss": "catalogue",
-    "Analysis": "landscape",
-    "Corner": "landscape",
-    "analyze": "landscape",
+    "catalogue": "CatalogueLoss find_loss list_losses register_loss unregister_loss",
+    "dissection": "Anchors Dissection dissect",
+    "landscape": "Analysis Corner analyze",
+    "nearest": "Nearest nearest_objective",
 }
 
-__all__ = [  # noqa: RUF022, by module
+__all__ = [
+    "Analysis",
+    "Anchors",
     "CatalogueLoss",
+    "Corner",
+    "Dissection",
+    "Nearest",
+    "analyze",
+    "dissect",
     "find_loss",
     "list_losses",
+    "nearest_objective",
     "register_loss",
     "unregister_loss",
-    "Analysis",
-    "Corner",
-    "analyze",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"goal_kernels.analysis.{_HOMES[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names.split():
+            return getattr(import_module(f"goal_kernels.analysis.{home}"), name)
     raise AttributeError(f"module 'goal_kernels.analysis' has no attribute {name!r}")
