@@ -69,7 +69,13 @@ LAYERS = (
     # Training: what a run is made of, the model, then the runs.
     {"training", "training.options", "training.accumulation", "training.distinct_images"},
     {"training.pooling", "training.sampler", "training.optimisation", "training.images"},
-    {"training.history", "training.run_folder", "training.stopping", "training.resume_loop"},
+    {
+        "training.history",
+        "training.density",
+        "training.run_folder",
+        "training.stopping",
+        "training.resume_loop",
+    },
     {"training.environment", "training.lightning_options", "training.callbacks"},
     {"training.local_weights", "training.transformers_models", "training.tokenizers"},
     {"training.checkpoints", "training.backbones.base"},

@@ -129,6 +129,7 @@ class RetrievalModule(pl.LightningModule):
         self.accumulate_negatives = accumulate_negatives
         self.seed = seed
         self.evaluation: Evaluation | None = None
+        self.statistics: gk.MiningStatistics | None = None
         self._images: list[Tensor] = []
         self._texts: list[Tensor] = []
         self._image_ids: list[Tensor] = []
@@ -237,6 +238,7 @@ class RetrievalModule(pl.LightningModule):
                 share.text_rows,
             )
         self.log("train/loss", loss.detach(), prog_bar=True)
+        self.statistics = statistics
         self._log_statistics(statistics)
         done = batch_idx / self.trainer.num_training_batches
         return loss * self.unfreezing.loss_factor(self.current_epoch, done)
