@@ -191,6 +191,7 @@ COMMANDS = (
     Command(
         "compare", "table of runs: mean ± std over seeds, paired tests", "training.compare.cli"
     ),
+    Command("analyze", "what losses do to the gradients, with maps", "analysis.cli"),
     Command(
         "study",
         "train a grid of objectives and seeds, with a page",

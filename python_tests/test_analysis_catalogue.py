@@ -74,11 +74,11 @@ def test_what_the_integrals_say() -> None:
     """
     lacking = {loss.name for loss in list_losses() if not analyze(loss).integrable}
     assert lacking == {"circle", "multi_similarity", "llave"}
-    assert analyze(find_loss("circle").with_parameters(margin=0.0, gamma=8.0)).integrable
-    plain = find_loss("multi_similarity").with_parameters(epsilon=4.0)  # all pairs are kept
+    assert analyze(find_loss("circle").with_parameters({"margin": 0.0, "gamma": 8.0})).integrable
+    plain = find_loss("multi_similarity").with_parameters({"epsilon": 4.0})  # all pairs are kept
     assert analyze(plain).integrable
     torch.testing.assert_close(
-        analyze(plain.with_parameters(beta=10.0)).push(0.2, 0.3),
+        analyze(plain.with_parameters({"beta": 10.0})).push(0.2, 0.3),
         analyze("constant/sigmoid").push(0.2, 0.3),
     )
 
@@ -130,7 +130,7 @@ def test_values_and_gradients_are_the_published_ones(name) -> None:
     expected = expected + theirs(text, labels, ref_emb=image, ref_labels=labels.clone())
     ours = find_loss(name)
     if name == "multi_similarity":
-        ours = ours.with_parameters(epsilon=4.0)  # theirs mines with an object of its own
+        ours = ours.with_parameters({"epsilon": 4.0})  # theirs mines with an object of its own
     found = ours(*map(torch.nn.functional.normalize, (image, text)), labels)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
     grads = [torch.autograd.grad(loss, (image, text)) for loss in (found, expected)]
@@ -153,7 +153,7 @@ def own_loss() -> Iterator[None]:
 def test_a_loss_of_ones_own_takes_one_call(own_loss) -> None:
     found = analyze("quadratic")
     assert found.pull(0.2, 0.5).item() == pytest.approx(0.8)
-    assert analyze(find_loss("quadratic").with_parameters(slope=1.0)).push(0.2, 0.5) == 1.0
+    assert analyze(find_loss("quadratic").with_parameters({"slope": 1.0})).push(0.2, 0.5) == 1.0
     assert found.integrable
     image, text = batch()
     assert find_loss("quadratic")(image, text).isfinite()
@@ -162,9 +162,9 @@ def test_a_loss_of_ones_own_takes_one_call(own_loss) -> None:
     with pytest.raises(ValueError, match="word without a slash"):
         register_loss("a/b", lambda p, n: p)
     with pytest.raises(ValueError, match=r"slop: quadratic has no such parameter.*mean slope"):
-        find_loss("quadratic").with_parameters(slop=1.0)
+        find_loss("quadratic").with_parameters({"slop": 1.0})
     with pytest.raises(ValueError, match=r"slope: expected a number in \[0, inf\), got -1"):
-        find_loss("quadratic").with_parameters(slope=-1.0)
+        find_loss("quadratic").with_parameters({"slope": -1.0})
 
 
 def test_a_wrong_closed_form_is_refused() -> None:

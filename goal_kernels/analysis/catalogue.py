@@ -50,7 +50,7 @@ class CatalogueLoss:
         """The value of every parameter."""
         return {p.name: self.settings.get(p.name, p.default) for p in self.parameters}
 
-    def with_parameters(self, **settings: float) -> CatalogueLoss:
+    def with_parameters(self, settings: Mapping[str, float]) -> CatalogueLoss:
         """The same loss with other values. Raises: ValueError for an unknown name or its range."""
         declared = {p.name: p for p in self.parameters}
         for name, number in settings.items():

@@ -6,7 +6,7 @@ numbers are those of docs/derivation.md: pull = -dL/dp = T P+, push = dL/dn = T 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ class Analysis:
 
     Attributes:
         name: of the loss.
-        equation: of the loss, empty for a callable.
+        equation: of the loss, with the values of its parameters; empty for a callable.
         factored: whether the loss is an objective, whose factors `triplet`, `positive` and
             `negative` are its own. For others T is the mean of pull and push, so P+ + P- = 2.
         notes: what else has to be known to read the numbers.
@@ -247,7 +247,8 @@ def _of_objective(objective: Objective, relative: tuple[float, float]) -> Analys
         return weight * plus, weight * minus
 
     field(*lattice(3))
-    equation = f"{triplet.equation}; {pair.equation}"
+    values = {**objective.values_for(triplet), **objective.values_for(pair)}
+    equation = _with_values("; ".join(filter(None, (triplet.equation, pair.equation))), values)
     known = objective.potential
     return Analysis(
         objective.name, field, equation=equation, factors=factors, value=known, notes=notes
@@ -257,10 +258,11 @@ def _of_objective(objective: Objective, relative: tuple[float, float]) -> Analys
 def _of_catalogue(loss: CatalogueLoss) -> Analysis:
     """From the closed form of the gradient, after a comparison with autograd of the value."""
     value = probed(loss.name, loss.of_pair)
+    equation = _with_values(loss.equation, loss.values)
     derived = by_autograd(loss.name, value)
     closed = loss.pair_weights
     if closed is None:
-        return Analysis(loss.name, derived, equation=loss.equation, value=value)
+        return Analysis(loss.name, derived, equation=equation, value=value)
     p, n = lattice(8)
     for side, found, expected in zip(("pull", "push"), closed(p, n), derived(p, n), strict=True):
         if not close(found, expected):
@@ -269,4 +271,9 @@ def _of_catalogue(loss: CatalogueLoss) -> Analysis:
                 f"up to {(found - expected).abs().max():.3g}; mend `weights` or leave them out."
             )
     notes = stopped_note(closed, value)
-    return Analysis(loss.name, closed, equation=loss.equation, value=value, notes=notes)
+    return Analysis(loss.name, closed, equation=equation, value=value, notes=notes)
+
+
+def _with_values(equation: str, values: Mapping[str, float]) -> str:
+    shown = ", ".join(f"{name} = {value:g}" for name, value in values.items())
+    return f"{equation}; {shown}" if shown else equation
