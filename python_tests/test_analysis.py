@@ -164,10 +164,15 @@ def test_relative_similarity_is_held_fixed() -> None:
 
 BAD = {
     "one number": (lambda p, n: (n - p).mean(), ValueError, r"got \[\]; return one value for each"),
-    "wrong shape": (lambda p, n: (n - p)[None], ValueError, r"shape of p, \[5\], got \[1, 5\]"),
+    "wrong shape": (
+        lambda p, n: (n - p)[None],
+        ValueError,
+        r"like p, torch.float64 \[5\], got \[1, 5\]",
+    ),
     "complex": (lambda p, n: (n - p).to(torch.complex128), TypeError, "got torch.complex128"),
     "whole numbers": (lambda p, n: (n > p).long(), TypeError, "got torch.int64"),
     "not a number": (lambda p, n: (n - p).sqrt(), ValueError, "got NaN, for instance at p = "),
+    "half the digits": (lambda p, n: (n - p).float(), TypeError, "got torch.float32"),
     "no tensor": (lambda p, n: 0.0, TypeError, "got float"),
     "no graph": (lambda p, n: (n - p).detach(), ValueError, "leave out detach"),
     "of the batch": (lambda p, n: n - p.mean(), ValueError, "among other anchors and"),

@@ -117,6 +117,13 @@ def test_a_run_with_a_dense_loss(tmp_path: Path, capsys: pytest.CaptureFixture) 
     assert "expected at least one finished epoch" in capsys.readouterr().err
 
 
+def test_a_dense_objective_of_the_driver_is_the_loss_of_the_catalogue() -> None:
+    make_objective = pytest.importorskip("goal_kernels.training.dense_losses").make_objective
+    found = analyze(make_objective("info_nce", {"tau": 5.0}))
+    assert found.name == "info_nce"
+    assert found.push(0.0, 0.0) == 2.5
+
+
 def test_a_sheet_is_one_picture(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     sheet = tmp_path / "sheet.svg"
     names = ["constant/sigmoid_ms", "siglip", "llave"]

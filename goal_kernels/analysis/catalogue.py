@@ -15,6 +15,7 @@ from torch import Tensor
 
 from goal_kernels import constants
 from goal_kernels.analysis import losses
+from goal_kernels.objective import Objective
 from goal_kernels.parser import nearest
 from goal_kernels.registry import PARAMETERS, Parameter
 
@@ -144,6 +145,20 @@ def find_loss(name: str) -> CatalogueLoss:
     return _CATALOGUE[name]
 
 
+def as_loss(loss: Any) -> Any:
+    """The objective or the loss of the catalogue that a string names; all else as it is.
+
+    A dense loss of the training driver, an objective without elements of its own, is that of the
+    catalogue.
+    """
+    if isinstance(loss, Objective) and "/" not in loss.name:
+        row = find_loss(loss.name)
+        return row.with_parameters({name: getattr(loss, name) for name in row.values})
+    if not isinstance(loss, str):
+        return loss
+    return Objective.parse(loss) if "/" in loss else find_loss(loss)
+
+
 def list_losses() -> tuple[CatalogueLoss, ...]:
     """All losses of the catalogue, in order of registration."""
     return tuple(_CATALOGUE.values())
@@ -207,7 +222,7 @@ _ROWS: tuple[tuple[str, Side, Side, tuple[Parameter, ...], str, str], ...] = (
         ),
         "L = log(1 + sum exp(-alpha (p - lam))) / alpha + log(1 + sum exp(beta (n - lam))) / beta "
         "over p < max n + epsilon, n > min p - epsilon",
-        "Wang et al., CVPR 2019, arXiv 1904.06627",
+        "Wang et al., CVPR 2019, arXiv 1904.06627; lam of its code, the paper has 1",
     ),
     (
         *("contrastive", losses.contrastive, losses.contrastive_weights),
@@ -236,7 +251,7 @@ _ROWS: tuple[tuple[str, Side, Side, tuple[Parameter, ...], str, str], ...] = (
     (
         *("proxy_nca", losses.proxy_nca, losses.proxy_nca_weights),
         (),
-        "L = d(p)^2 + log sum exp(-d(n)^2), up to a constant -2 p + log sum exp(2 n)",
+        "L = d(p)^2 + log sum exp(-d(n)^2) = -2 p + log sum exp(2 n)",
         "Movshovitz-Attias et al., ICCV 2017, arXiv 1703.07464; texts in place of proxies",
     ),
     (

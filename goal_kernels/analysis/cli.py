@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from goal_kernels.analysis.catalogue import CatalogueLoss
     from goal_kernels.analysis.landscape import Analysis
     from goal_kernels.objective import Objective
@@ -86,8 +88,9 @@ def run_analyze(args: argparse.Namespace) -> int:
 
 def _losses(args: argparse.Namespace) -> list[Analysis]:
     """What is asked for, in order, that of the run first, none twice."""
-    from goal_kernels.analysis.catalogue import list_losses
+    from goal_kernels.analysis.catalogue import CatalogueLoss, as_loss, list_losses
     from goal_kernels.analysis.landscape import analyze
+    from goal_kernels.analysis.nearest import declared
     from goal_kernels.objective import Objective
 
     sets = {"paper": PAPER, "classics": [loss.name for loss in list_losses()]}
@@ -97,31 +100,21 @@ def _losses(args: argparse.Namespace) -> list[Analysis]:
         found[loss.name] = loss
     for word in args.losses:
         for name in sets.get(word, [word]):
-            found.setdefault(name, _named(name))
+            found.setdefault(name, as_loss(name))
     if not found:
         raise ValueError("LOSS: expected at least one, or --run; `goal-kernels analyze --help`")
     settings, used, analyses = _settings(args.set), set(), []
     for loss in found.values():
         relative = (0.0, 0.0)
-        if isinstance(loss, Objective):
-            known = {*loss.triplet_element.hyper_parameters, *loss.pair_element.hyper_parameters}
-            if loss.pair_element.relative != "none":
-                relative = tuple(args.relative)
-        else:
-            known = set(loss.values)
+        known: Collection[str] = loss.values if isinstance(loss, CatalogueLoss) else declared(loss)
+        if isinstance(loss, Objective) and loss.pair_element.relative != "none":
+            relative = tuple(args.relative)
         own = {name: value for name, value in settings.items() if name in known}
         used |= set(own)
         analyses.append(analyze(loss.with_parameters(own), relative=relative))
     if unused := sorted(set(settings) - used):
         raise ValueError(f"--set {', '.join(unused)}: none of the losses has such a parameter")
     return analyses
-
-
-def _named(name: str) -> Objective | CatalogueLoss:
-    from goal_kernels.analysis.catalogue import find_loss
-    from goal_kernels.objective import Objective
-
-    return Objective.parse(name) if "/" in name else find_loss(name)
 
 
 def _settings(given: list[str]) -> dict[str, float]:
@@ -139,14 +132,14 @@ def _of_run(run: Path) -> Objective | CatalogueLoss:
     """The loss that the configuration of a run names."""
     import yaml
 
-    from goal_kernels.analysis.catalogue import CatalogueLoss
+    from goal_kernels.analysis.catalogue import CatalogueLoss, as_loss
 
     path = run / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"--run: expected the folder of a run (with a config.yaml): {run}")
     try:
         model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
-        loss, given = _named(model["objective"]), model.get("objective_parameters") or {}
+        loss, given = as_loss(model["objective"]), model.get("objective_parameters") or {}
         if isinstance(loss, CatalogueLoss):  # the driver takes those of the hinge along
             given = {name: value for name, value in given.items() if name in loss.values}
         return loss.with_parameters(given)

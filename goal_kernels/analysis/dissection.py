@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from goal_kernels.analysis.catalogue import CatalogueLoss, find_loss
+from goal_kernels.analysis.catalogue import CatalogueLoss, as_loss
 from goal_kernels.functional import goal_loss_from_similarity
 from goal_kernels.objective import Objective
 
@@ -170,8 +170,7 @@ def _batch(image: Tensor, text: Tensor, ids: Tensor | None) -> tuple[Tensor, Ten
 
 def _callable(loss: Any, ids: Tensor, on: str) -> tuple[Callable[..., Tensor], str]:
     """The loss as a callable, and what it takes."""
-    if isinstance(loss, str):
-        loss = Objective.parse(loss) if "/" in loss else find_loss(loss)
+    loss = as_loss(loss)
     if isinstance(loss, Objective):
         objective = loss
         return lambda s: goal_loss_from_similarity(s, objective, image_ids=ids), "similarities"

@@ -45,11 +45,10 @@ def close(found: Tensor, expected: Tensor) -> bool:
 
 def check_result(name: str, result: object, like: Tensor) -> None:
     """Raises: TypeError, ValueError when it is no real [K] of numbers."""
-    wanted = f"expected a real floating-point tensor of the shape of p, {list(like.shape)}"
-    if not isinstance(result, Tensor):
-        raise TypeError(f"{name}: {wanted}, got {type(result).__name__}.")
-    if not result.dtype.is_floating_point:
-        raise TypeError(f"{name}: {wanted}, got {result.dtype}.")
+    wanted = f"expected a tensor like p, {like.dtype} {list(like.shape)}"
+    if not isinstance(result, Tensor) or result.dtype != like.dtype:
+        found = result.dtype if isinstance(result, Tensor) else type(result).__name__
+        raise TypeError(f"{name}: {wanted}, got {found}.")
     if result.shape != like.shape:
         hint = "; return one value for each anchor, without mean or sum" if not result.dim() else ""
         raise ValueError(f"{name}: {wanted}, got {list(result.shape)}{hint}.")

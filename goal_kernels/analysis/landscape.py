@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from goal_kernels.analysis.catalogue import CatalogueLoss, find_loss
+from goal_kernels.analysis.catalogue import CatalogueLoss, as_loss
 from goal_kernels.analysis.functions import (
     Function,
     by_autograd,
@@ -203,8 +203,7 @@ def analyze(
     Raises: TypeError, ValueError for what is no function of (p, n): another shape or dtype, complex
         or NaN results, no gradient, elements that depend on each other.
     """
-    if isinstance(loss, str):
-        loss = Objective.parse(loss) if "/" in loss else find_loss(loss)
+    loss = as_loss(loss)
     if isinstance(loss, Objective):
         return _of_objective(loss, relative)
     if relative != (0.0, 0.0):

@@ -69,7 +69,7 @@ def nearest_objective(
         among = [f"{triplet.name}/{pair}" for triplet in list_elements("triplet") for pair in pairs]
     results = [_search(wanted, Objective.parse(name)) for name in among]
     # Of equally good ones that with the fewest parameters.
-    results.sort(key=lambda found: (round(found[1], 4), len(_declared(found[0]))))
+    results.sort(key=lambda found: (round(found[1], 4), len(declared(found[0]))))
     objective, error, scale = results[0]
     ranking = tuple((found.name, miss) for found, miss, _ in results)
     direction, own_error = "dot", 0.0
@@ -110,7 +110,7 @@ def _misfit(wanted: Tensor, weights: Callable[[Objective], Tensor]) -> Misfit:
     return misfit
 
 
-def _declared(objective: Objective) -> dict[str, Parameter]:
+def declared(objective: Objective) -> dict[str, Parameter]:
     """The hyper-parameters that shape the weights of an objective."""
     elements = (objective.triplet_element, objective.pair_element)
     own = {p.name: p for element in elements for p in element.own_parameters}
@@ -123,12 +123,12 @@ def _declared(objective: Objective) -> dict[str, Parameter]:
 
 def _search(misfit: Misfit, objective: Objective) -> tuple[Objective, float, float]:
     """The objective with better parameters, its error and scale."""
-    declared = _declared(objective)
+    parameters = declared(objective)
     best, scale = misfit(objective)
     step, trials = FIRST_STEP, 0
-    while declared and step >= LAST_STEP and best > 1e-9 and trials < MOST_TRIALS:
+    while parameters and step >= LAST_STEP and best > 1e-9 and trials < MOST_TRIALS:
         improved = False
-        for name, parameter in declared.items():
+        for name, parameter in parameters.items():
             for sign in (1, -1):
                 value = _moved(objective, parameter, sign * step)
                 if not parameter.admits(value):
