@@ -114,7 +114,10 @@ def test_a_run_with_a_dense_loss(tmp_path: Path, capsys: pytest.CaptureFixture) 
     assert main(["analyze", "--run", str(run)]) == 0
     assert "info_nce" in capsys.readouterr().out
     assert main(["analyze", "--run", str(run), "--output", str(tmp_path)]) == 2
-    assert "expected at least one finished epoch" in capsys.readouterr().err
+    assert "expected at least one epoch in" in capsys.readouterr().err
+    (run / "pairs.json").unlink()
+    assert main(["analyze", "--run", str(run), "--output", str(tmp_path)]) == 2
+    assert "name the objective instead" in capsys.readouterr().err
 
 
 def test_a_dense_objective_of_the_driver_is_the_loss_of_the_catalogue() -> None:

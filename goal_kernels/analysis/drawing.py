@@ -151,16 +151,14 @@ def trajectory(means: Sequence[Sequence[float]]) -> str:
     return f'<polyline class="path" points="{path}"/>{dots}'
 
 
-def frame(content: str, title: str, *, axes: bool = True) -> str:
+def frame(content: str, title: str) -> str:
     """A map: its content within axes, without the `<svg>` around."""
-    ticks = ""
-    if axes:
-        for tick in (-1, -0.5, 0, 0.5, 1):
-            ticks += (
-                f'<text class="tick" x="{_P.place(tick):.0f}" y="{TOP + SIDE + 15}" '
-                f'text-anchor="middle">{tick:g}</text><text class="tick" x="{LEFT - 5}" '
-                f'y="{_N.place(tick) + 4:.0f}" text-anchor="end">{tick:g}</text>'
-            )
+    ticks = "".join(
+        f'<text class="tick" x="{_P.place(tick):.0f}" y="{TOP + SIDE + 15}" text-anchor="middle">'
+        f'{tick:g}</text><text class="tick" x="{LEFT - 5}" y="{_N.place(tick) + 4:.0f}" '
+        f'text-anchor="end">{tick:g}</text>'
+        for tick in (-1, -0.5, 0, 0.5, 1)
+    )
     middle = LEFT + SIDE / 2
     return (
         f"<title>{escape(title)}</title>{content}"

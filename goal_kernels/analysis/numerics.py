@@ -33,16 +33,14 @@ _NODES = (
 )
 
 
-def axis(steps: int, low: float = -1.0, high: float = 1.0) -> Tensor:
-    """Centres of `steps` equal cells of [low, high], float64 [steps]."""
-    width = (high - low) / steps
-    return low + width * (torch.arange(steps, dtype=torch.float64, device="cpu") + 0.5)
+def axis(steps: int) -> Tensor:
+    """Centres of `steps` equal cells of [-1, 1], float64 [steps]."""
+    return (2 * torch.arange(steps, dtype=torch.float64, device="cpu") + 1) / steps - 1
 
 
-def lattice(steps: int, low: float = -1.0, high: float = 1.0) -> tuple[Tensor, Tensor]:
+def lattice(steps: int) -> tuple[Tensor, Tensor]:
     """Every pair of the values of `axis`: p and n, [steps^2] each, p slowest."""
-    values = axis(steps, low, high)
-    p, n = torch.meshgrid(values, values, indexing="ij")
+    p, n = torch.meshgrid(axis(steps), axis(steps), indexing="ij")
     return p.reshape(-1), n.reshape(-1)
 
 

@@ -73,12 +73,17 @@ def page_html(losses: Sequence[Analysis], run: Path | None = None) -> str:
     Args:
         losses: in the order to show.
         run: folder of a run, whose anchors are drawn over the first of them.
-    Raises: FileNotFoundError, ValueError when the run recorded none.
+    Raises: ValueError when the run recorded none.
     """
-    density = {} if run is None else read_density(run / "pairs.json")
-    if run is not None and not density:
-        raise ValueError(f"{run / 'pairs.json'}: expected at least one finished epoch, got none")
-    sections = []
+    sections, density = [], {}
+    if run is not None:
+        path = run / "pairs.json"
+        density = read_density(path) if path.is_file() else {}
+        if not density:
+            raise ValueError(
+                f"--run: expected at least one epoch in {path}, which `goal-kernels fit` writes, "
+                "found none; name the objective instead to see the landscape alone"
+            )
     if len(losses) > 1:
         maps = "".join(figure(field(loss), loss.name, _short(loss)) for loss in losses)
         sections.append(f'<section><h2>Side by side</h2><div class="maps">{maps}</div></section>')
