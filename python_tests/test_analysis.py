@@ -84,6 +84,13 @@ def test_a_callable_is_analysed_like_the_objective_that_it_is() -> None:
     torch.testing.assert_close(found.potential(P, N), nca(P, N))
 
 
+def test_a_loss_of_the_positive_alone() -> None:
+    found = analyze(lambda p, n: (1 - p).square())
+    assert found.pull(0.5, 0.3) == 1
+    assert found.push(0.5, 0.3) == 0
+    assert found.integrable
+
+
 def test_a_stopped_gradient_is_seen() -> None:
     """Autograd's own second derivative would call this integrable."""
 
@@ -173,6 +180,11 @@ BAD = {
     "whole numbers": (lambda p, n: (n > p).long(), TypeError, "got torch.int64"),
     "not a number": (lambda p, n: (n - p).sqrt(), ValueError, "got NaN, for instance at p = "),
     "half the digits": (lambda p, n: (n - p).float(), TypeError, "got torch.float32"),
+    "no gradient at p = n": (
+        lambda p, n: (n - p).square().sqrt(),
+        ValueError,
+        "gradient of <lambda>: expected numbers, got NaN, for instance at p = ",
+    ),
     "no tensor": (lambda p, n: 0.0, TypeError, "got float"),
     "no graph": (lambda p, n: (n - p).detach(), ValueError, "leave out detach"),
     "of the batch": (lambda p, n: n - p.mean(), ValueError, "among other anchors and"),

@@ -99,8 +99,10 @@ def by_autograd(name: str, function: Function) -> Field:
                     "graph; leave out detach, numpy and comparisons."
                 )
             by_p, by_n = torch.autograd.grad(value.sum(), (p, n), allow_unused=True)
-        zero = torch.zeros_like(p)
-        return zero if by_p is None else -by_p, zero if by_n is None else by_n
+        pull = torch.zeros_like(p) if by_p is None else -by_p
+        push = torch.zeros_like(n) if by_n is None else by_n
+        check_result(f"gradient of {name}", pull.where(~push.isnan(), push), p)
+        return pull, push
 
     field(*lattice(3))
     return field
