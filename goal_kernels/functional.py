@@ -82,9 +82,8 @@ def _finish(
     """Reduce the value, and add the statistics.
 
     Args:
-        forward: its value carries the gradient.
+        forward: its value carries the gradient. skipped: as in `MiningStatistics`, or empty.
         owner: the image of each text, None: the one of its number. images: how many there are.
-        skipped: see `MiningStatistics`; empty where nothing was left out.
     """
     loss = forward.value
     if options.reduction == "mean":
@@ -132,7 +131,7 @@ def goal_loss(
     return_stats: bool, **parameters: float,
 ) -> Tensor | tuple[Tensor, MiningStatistics]: ...
 # fmt: on
-def goal_loss(
+def goal_loss(  # type: ignore[misc]  # _search is for `distributed`, no overload has it
     image_embeddings: Tensor,
     text_embeddings: Tensor,
     objective: Objective | str,
@@ -150,6 +149,7 @@ def goal_loss(
     precision: str | None = None,
     backend: str = "auto",
     return_stats: bool = False,
+    _search: rectangular.Search | None = None,
     **parameters: float,
 ) -> Tensor | tuple[Tensor, MiningStatistics]:
     """The value of a GOAL objective, whose backward hands out the designed gradient.
@@ -199,8 +199,7 @@ def goal_loss(
     Gradients: image_embeddings and text_embeddings, each in its dtype, times the incoming gradient.
         NOT the derivative of the value, except for hinge/constant and constant/constant. Double
         backward and forward mode (torch.func.jvp) raise RuntimeError; torch.func.grad, vjp and vmap
-        work. NaN or Inf in an embedding makes the loss NaN or Inf, as in
-        torch.
+        work. NaN or Inf in an embedding makes the loss NaN or Inf.
 
     Raises: TypeError, ValueError naming the argument; BackendUnavailableError with the reason.
     Warns: RuntimeWarning.
@@ -240,11 +239,12 @@ def goal_loss(
         objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
     )
     skipped: tuple[Tensor, ...] = ()
-    if owner is None and selection != PLAIN:
+    if owner is None and (selection != PLAIN or _search is not None):
         owner = torch.arange(len(text), device=text.device)
     if owner is not None:  # texts as rows, as in `rectangular`
         pairing = Pairing(owner, *reversed(ids))
-        found = rectangular.search(name, *embeddings, pairing, query, selection, exempt)
+        search = _search or rectangular.search
+        found = search(name, *embeddings, pairing, query, selection, exempt)
         with torch.no_grad():
             forward, terms = rectangular.weigh_pairs(objective, found, owner, direction)
         value = torch.ops.goal_kernels.attach_terms(

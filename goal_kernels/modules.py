@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, Literal, overload
 
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ class GOALLoss(nn.Module, Generic[Result]):
     Has no parameters and no state: swapping objectives in a run changes nothing else. Attributes
     may be changed between calls: `Sampled` wants a new seed each step.
     """
+
+    _loss: Callable[..., Tensor | tuple[Tensor, MiningStatistics]] = staticmethod(goal_loss)
 
     if TYPE_CHECKING:
 
@@ -108,7 +111,7 @@ class GOALLoss(nn.Module, Generic[Result]):
 
         With `text_to_image` [M]: [N, D], [M, D], optional ids [N], [M].
         """
-        return goal_loss(
+        return self._loss(
             image_embeddings,
             text_embeddings,
             self.objective,
