@@ -69,6 +69,7 @@ LAYERS = (
     {"data.commands", "data.goalworld.cli"},
     # Training: what a run is made of, the model, then the runs.
     {"training", "training.options", "training.accumulation", "training.distinct_images"},
+    {"training.explicit_negatives"},
     {"training.pooling", "training.sampler", "training.optimisation", "training.images"},
     {
         "training.history",

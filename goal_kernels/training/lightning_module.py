@@ -222,20 +222,17 @@ class RetrievalModule(pl.LightningModule):
         batch = augment_share(self.model, batch, share, generator)
         with seeded(self.device, self.seed, self.global_step, micro_batch, share.rank):
             images, texts = self._encode(batch)
-        pairs = batch.text_to_image is None  # else an image is there once, and its texts known
-        ids = batch.image_ids if pairs and self.mask_same_image else None
         self._log_warmup()
         # Half precision would blur which negative is the hardest.
         with torch.autocast(self.device.type, enabled=False):
             loss, statistics = self.loss(
                 widened(images),
                 widened(texts),
-                ids,
-                self.global_step,
-                share.rows,
-                seed,
-                batch.text_to_image,
-                share.text_rows,
+                step=self.global_step,
+                rows=share.rows,
+                seed=seed,
+                text_rows=share.text_rows,
+                **batch.relation(self.mask_same_image),
             )
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.statistics = statistics

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from goal_kernels import GOALLoss, MiningStatistics, Objective, Sampled, sum_of_hinges_loss
-from goal_kernels.distributed import gather_pairs
+from goal_kernels import MiningStatistics, Objective, Sampled, sum_of_hinges_loss
+from goal_kernels.distributed import DistributedGOALLoss, gather_pairs
 from goal_kernels.training.objectives import WholeBatchObjective
 
 HARDEST = "hardest"
@@ -119,7 +119,9 @@ class WarmedLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.objective = objective
-        self.objective_loss = GOALLoss(objective, backend=backend, return_stats=True, **selection)
+        self.objective_loss = DistributedGOALLoss(
+            objective, backend=backend, return_stats=True, gathered=True, **selection
+        )
         self.schedule = schedule
         self.hold = hold
         chosen = {name: value for name, value in selection.items() if value not in (None, HARDEST)}
@@ -145,6 +147,7 @@ class WarmedLoss(nn.Module):
         seed: int = 0,
         text_to_image: Tensor | None = None,
         text_rows: Sequence[int] | None = None,
+        text_ids: Tensor | None = None,
     ) -> tuple[Tensor, MiningStatistics]:
         """Loss at one optimiser step.
 
@@ -156,33 +159,32 @@ class WarmedLoss(nn.Module):
             rows: B of every process; asked for when None.
             seed: of negatives that are drawn, another one each step.
             text_to_image: [M] integers, the image of each text, among those of this process, whose
-                texts are never its negatives; ids are then those of images.
-            text_rows: M of every process, as rows is N.
+                texts are never its negatives; ids are then those of images. -1: a negative that
+                was chosen, which is never left out as a false one.
+            text_rows: M of every process, as rows is N. text_ids: [M] integers, beside
+                text_to_image and ids, where some texts have no image.
         Returns: 0-d loss, and what mining found, in the warm-up too; of the pairs of all processes.
         """
         pairs = gather_pairs(
-            *(image_embeddings, text_embeddings, image_ids),
+            *(image_embeddings, text_embeddings, image_ids, text_ids),
             text_to_image=text_to_image,
             rows=rows,
             text_rows=text_rows,
         )
-        images, texts, ids, _, owner = pairs
+        images, texts, ids, of_texts, owner = pairs
+        chosen = None if owner is None else owner < 0
         weight = self.weight(step)
         if isinstance(self.objective_loss.negatives, Sampled):
             self.objective_loss.negatives = replace(self.objective_loss.negatives, seed=seed)
         whole = isinstance(self.objective, WholeBatchObjective)
+        known: dict[str, Any] = {"image_ids": ids, "text_ids": of_texts, "text_to_image": owner}
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not whole):
-            loss, statistics = self.objective_loss(images, texts, ids, text_to_image=owner)
+            loss, statistics = self.objective_loss(images, texts, exempt_texts=chosen, **known)
         if isinstance(self.objective, WholeBatchObjective) and weight > 0:
-            loss = self.objective.loss(images, texts, image_ids=ids, text_to_image=owner)
+            loss = self.objective.loss(images, texts, **known)
         if weight < 1:
-            hinges = sum_of_hinges_loss(
-                images,
-                texts,
-                margin=self.objective.margin,
-                image_ids=ids,
-                text_to_image=owner,
-            )
+            margin = self.objective.margin
+            hinges = sum_of_hinges_loss(images, texts, margin=margin, **known)
             loss = (1 - weight) * hinges + weight * loss
         if self.hold is not None:
             self.hold.observe(bool(statistics.collapsed), step, self.schedule)

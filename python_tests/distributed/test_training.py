@@ -41,6 +41,7 @@ def test_augmentation_is_that_of_the_whole_batch(
         ([6, 6], "circle/linear_ms", torch.float32, tasks.make_batch),
         ([5, 7], "nca/sigmoid_ms", torch.float64, tasks.make_captioned),
         ([2, 1, 6], "hinge/constant", torch.float64, tasks.make_captioned),
+        ([5, 7], "nca/sigmoid_ms", torch.float64, tasks.make_chosen),
     ],
 )
 def test_training_is_that_of_one_process(

@@ -155,3 +155,31 @@ def test_repeated_images_with_ids_are_images_with_several_texts(step: int) -> No
     wanted = torch.autograd.grad(repeated, (images, texts))
     for got, gradient in zip(torch.autograd.grad(several, (images, texts)), wanted, strict=True):
         torch.testing.assert_close(got, gradient)
+
+
+def test_negatives_that_were_chosen() -> None:
+    """They are never left out as false ones, nor negatives of their own image."""
+    images, texts = unit_rows(4, 5, 1), unit_rows(8, 5, 2)
+    owner = torch.tensor([0, 0, -1, 1, -1, 2, 3, -1])
+    ids, text_ids = torch.arange(4), torch.tensor([0, 0, 2, 1, 0, 2, 3, 8])
+    texts[2], texts[7] = images[0], images[1]  # above every positive
+    objective = Objective("nca", "sigmoid_ms")
+    loss = WarmedLoss(
+        objective, WarmupSchedule(1), "reference", negatives="hardest", false_negative_margin=0.0
+    )
+    relation = {"image_ids": ids, "text_ids": text_ids, "text_to_image": owner}
+    value, statistics = loss(images, texts, step=1, **relation)
+    expected, _ = GOALLoss(
+        objective, backend="reference", false_negative_margin=0.0, return_stats=True
+    )(images, texts, ids, text_ids, text_to_image=owner, exempt_texts=owner < 0)
+    assert value == expected
+    assert statistics.hardest_text[[0, 1, 3]].tolist() == [2, 2, 7]
+    assert 4 not in statistics.hardest_text[:2]
+    similarity, hinges = images @ texts.T, 0.0
+    for text, image in enumerate(owner.tolist()):
+        if image >= 0:
+            over = MARGIN + torch.cat(
+                [similarity[image, text_ids != image], similarity[ids != image, text]]
+            )
+            hinges += (over - similarity[image, text]).clamp(min=0).sum()
+    torch.testing.assert_close(loss(images, texts, step=0, **relation)[0], hinges)
