@@ -12,7 +12,7 @@ SAY := printf '\n== %s\n'
 # A person sees what is fetched; a log gets errors alone.
 QUIET := $(shell test -t 2 || echo --quiet)
 
-.PHONY: help setup demo test coverage lint aot oldest-triton sanitize bench clean
+.PHONY: help setup demo test coverage lint aot oldest-triton compat sanitize bench clean
 
 help:
 	@echo "make demo   set up, generate the embedded dataset, train, evaluate, write a report"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint   check formatting, lint and types"
 	@echo "make aot    compile every Triton kernel ahead of time for sm_80 to sm_120"
 	@echo "make oldest-triton  the Triton checks with the oldest Triton that is supported"
+	@echo "make compat  the adapters for other packages against these packages"
 	@echo "make sanitize  native tests under AddressSanitizer and UndefinedBehaviorSanitizer (g++)"
 	@echo "make setup  only create $(VENV) with everything installed"
 	@echo "make clean  remove build products (not $(VENV), data or runs)"
@@ -69,6 +70,10 @@ aot: setup
 oldest-triton: setup
 	@$(SAY) "Triton checks with the oldest Triton (3 minutes)"
 	.ci/oldest-triton $(BIN)/python
+
+compat: setup
+	@$(SAY) "adapters against open_clip, sentence-transformers and pytorch-metric-learning (a minute)"
+	.ci/compat $(BIN)/python
 
 sanitize: setup
 	@$(SAY) "native tests under sanitizers (4 minutes)"

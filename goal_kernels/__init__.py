@@ -43,35 +43,60 @@ if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run t
     )
     from goal_kernels.statistics import MiningStatistics
     from goal_kernels.top_k import MinedTopK, mine_top_k
+    from goal_kernels.whole_batch import (
+        CircleLoss,
+        InfoNCELoss,
+        MultiSimilarityLoss,
+        SigLIPLoss,
+        SoftMarginLoss,
+        SumOfHingesLoss,
+        WholeBatchStatistics,
+        circle_loss,
+        info_nce_loss,
+        multi_similarity_loss,
+        siglip_loss,
+        soft_margin_loss,
+        sum_of_hinges_loss,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackendUnavailableError",
+    "CircleLoss",
     "Element",
     "GOALLoss",
     "GraphedLoss",
+    "InfoNCELoss",
     "MinedPairs",
     "MinedTopK",
     "MiningStatistics",
+    "MultiSimilarityLoss",
     "NegativeMemory",
     "Objective",
     "Parameter",
     "RetrievalRanks",
     "Sampled",
+    "SigLIPLoss",
     "SkipHardest",
+    "SoftMarginLoss",
+    "SumOfHingesLoss",
     "TopK",
+    "WholeBatchStatistics",
     "available_backends",
     "builtin_objectives",
     "chance_metrics",
+    "circle_loss",
     "explain_backend",
     "fold_metrics",
     "goal_loss",
     "goal_loss_from_similarity",
     "graphed_loss",
+    "info_nce_loss",
     "list_elements",
     "mine",
     "mine_top_k",
+    "multi_similarity_loss",
     "rank_histogram",
     "recall_at_k",
     "register_pair",
@@ -79,7 +104,10 @@ __all__ = [
     "relevance_metrics",
     "retrieval_metrics",
     "retrieval_ranks",
+    "siglip_loss",
     "similarity_ranks",
+    "soft_margin_loss",
+    "sum_of_hinges_loss",
 ]
 
 _HOMES = (
@@ -96,6 +124,7 @@ _HOMES = (
     "retrieval",
     "statistics",
     "top_k",
+    "whole_batch",
 )
 """Modules that hold the names of `__all__`."""
 

@@ -72,6 +72,7 @@ Going on with a run that was stopped or killed, exactly where it was
 What a run folder holds
   metrics.json  report.html     results of the best and the last checkpoint; the page for people
   metrics.csv   logs/           everything logged: as a table, for TensorBoard
+  pairs.json                    similarities of each epoch, for goal-kernels analyze --run
   config.yaml   environment.json    what to repeat it with: options; versions, code, machine, seed
   checkpoints/  best.ckpt       weights with the highest rsum on dev, for test, validate and eval
                 last.ckpt  previous.ckpt    resume points
@@ -190,6 +191,7 @@ COMMANDS = (
     Command(
         "compare", "table of runs: mean ± std over seeds, paired tests", "training.compare.cli"
     ),
+    Command("analyze", "what losses do to the gradients, with maps", "analysis.cli"),
     Command(
         "study",
         "train a grid of objectives and seeds, with a page",

@@ -84,17 +84,17 @@ def _reciprocal(x: Tensor) -> Tensor:
     return 1.0 / x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
-def _softplus(z: Tensor) -> Tensor:
+def softplus(z: Tensor) -> Tensor:
     """log(1 + exp z), exact in float64 also for large z (torch's softplus switches to z there)."""
     return z.logaddexp(z.new_zeros(z.shape))
 
 
 def _potential_nca(positive: Tensor, negative: Tensor, tau: float) -> Tensor:
-    return _softplus(tau * (negative - positive)) / tau
+    return softplus(tau * (negative - positive)) / tau
 
 
 def _potential_circle(positive: Tensor, negative: Tensor, tau: float) -> Tensor:
-    return _softplus(-tau * _circle_argument(positive, negative)) / (2.0 * tau)
+    return softplus(-tau * _circle_argument(positive, negative)) / (2.0 * tau)
 
 
 def _potential_hinge(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
@@ -112,7 +112,7 @@ def _potential_linear(positive: Tensor, negative: Tensor) -> Tensor:
 def _potential_sigmoid(
     positive: Tensor, negative: Tensor, alpha: float, beta: float, lam: float
 ) -> Tensor:
-    return _softplus(-alpha * (positive - lam)) / alpha + _softplus(beta * (negative - lam)) / beta
+    return softplus(-alpha * (positive - lam)) / alpha + softplus(beta * (negative - lam)) / beta
 
 
 BUILTIN_ELEMENTS = (

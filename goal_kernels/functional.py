@@ -13,7 +13,7 @@ from goal_kernels.backends.answers import Forward, Found, Mined, unpack_terms
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
 from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask
-from goal_kernels.negatives import Negatives, as_selection
+from goal_kernels.negatives import ALL, Negatives, as_selection
 from goal_kernels.notices import similarity_watch
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.pairing_checks import check_pairing
@@ -21,8 +21,8 @@ from goal_kernels.pairs import owned
 from goal_kernels.selection_ops import select_scores
 from goal_kernels.statistics import MiningStatistics
 from goal_kernels.weights import DIRECTIONS, weigh
-
-REDUCTIONS = ("sum", "mean")
+from goal_kernels.whole_batch.call import REDUCTIONS
+from goal_kernels.whole_batch.functional import averaged_goal_loss
 
 
 def choose_backend(
@@ -82,9 +82,8 @@ def _finish(
     """Reduce the value, and add the statistics.
 
     Args:
-        forward: its value carries the gradient.
+        forward: its value carries the gradient. skipped: as in `MiningStatistics`, or empty.
         owner: the image of each text, None: the one of its number. images: how many there are.
-        skipped: see `MiningStatistics`; empty where nothing was left out.
     """
     loss = forward.value
     if options.reduction == "mean":
@@ -132,7 +131,7 @@ def goal_loss(
     return_stats: bool, **parameters: float,
 ) -> Tensor | tuple[Tensor, MiningStatistics]: ...
 # fmt: on
-def goal_loss(
+def goal_loss(  # type: ignore[misc]  # _search is for `distributed`, no overload has it
     image_embeddings: Tensor,
     text_embeddings: Tensor,
     objective: Objective | str,
@@ -150,6 +149,7 @@ def goal_loss(
     precision: str | None = None,
     backend: str = "auto",
     return_stats: bool = False,
+    _search: rectangular.Search | None = None,
     **parameters: float,
 ) -> Tensor | tuple[Tensor, MiningStatistics]:
     """The value of a GOAL objective, whose backward hands out the designed gradient.
@@ -175,8 +175,9 @@ def goal_loss(
             of each other. One of them alone stands for both; with `text_to_image` only image_ids
             may stand alone, for the texts of each image.
         negatives: which candidates become an anchor's negatives: "hardest"; "semi_hard", the
-            hardest that scores below the positive; `SkipHardest`, `TopK` or `Sampled`. An anchor
-            without one contributes nothing.
+            hardest that scores below the positive; `SkipHardest`, `TopK` or `Sampled`; or "all",
+            whose terms are averaged (not for pair elements of relative similarities; statistics
+            are `WholeBatchStatistics`). An anchor without one contributes nothing.
         false_negative_margin, false_negative_ratio: leave out candidates with S > p + margin, or
             S > ratio p, as probable false negatives. An image with several texts has the highest
             of its positives for p here, and the lowest in "semi_hard".
@@ -198,8 +199,7 @@ def goal_loss(
     Gradients: image_embeddings and text_embeddings, each in its dtype, times the incoming gradient.
         NOT the derivative of the value, except for hinge/constant and constant/constant. Double
         backward and forward mode (torch.func.jvp) raise RuntimeError; torch.func.grad, vjp and vmap
-        work. NaN or Inf in an embedding makes the loss NaN or Inf, as in
-        torch.
+        work. NaN or Inf in an embedding makes the loss NaN or Inf.
 
     Raises: TypeError, ValueError naming the argument; BackendUnavailableError with the reason.
     Warns: RuntimeWarning.
@@ -207,6 +207,24 @@ def goal_loss(
     Source: Xuan & Chen, WACV 2023, arXiv 2210.13188. Ties: the lowest index is the hardest.
     """
     objective = as_objective(objective, parameters)
+    if negatives == ALL:
+        return averaged_goal_loss(
+            image_embeddings,
+            text_embeddings,
+            objective,
+            backend,
+            text_to_image=text_to_image,
+            image_ids=image_ids,
+            text_ids=text_ids,
+            false_negative_margin=false_negative_margin,
+            false_negative_ratio=false_negative_ratio,
+            exempt_texts=exempt_texts,
+            normalize=normalize,
+            reduction=reduction,
+            direction=direction,
+            precision=precision,
+            return_stats=return_stats,
+        )
     embeddings = checks.check_embeddings(image_embeddings, text_embeddings)
     checks.check_precision(precision)
     checks.check_flag("normalize", normalize)
@@ -221,11 +239,12 @@ def goal_loss(
         objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
     )
     skipped: tuple[Tensor, ...] = ()
-    if owner is None and selection != PLAIN:
+    if owner is None and (selection != PLAIN or _search is not None):
         owner = torch.arange(len(text), device=text.device)
     if owner is not None:  # texts as rows, as in `rectangular`
         pairing = Pairing(owner, *reversed(ids))
-        found = rectangular.search(name, *embeddings, pairing, query, selection, exempt)
+        search = _search or rectangular.search
+        found = search(name, *embeddings, pairing, query, selection, exempt)
         with torch.no_grad():
             forward, terms = rectangular.weigh_pairs(objective, found, owner, direction)
         value = torch.ops.goal_kernels.attach_terms(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from goal_kernels.checks import Index, check_embeddings
+from goal_kernels.checks import Index, Mask, check_embeddings, check_mask
 from goal_kernels.modules import GOALLoss
 from goal_kernels.pairing_checks import check_pairing
 from goal_kernels.statistics import MiningStatistics
@@ -55,12 +55,14 @@ class NegativeMemory(nn.Module):
         text_ids: Index | None = None,
         *,
         text_to_image: Index | None = None,
+        exempt_texts: Mask | None = None,
     ) -> Tensor | tuple[Tensor, MiningStatistics]:
         """The criterion of [N, D], [M, D] with what is stored; then the batch is stored.
 
         Args:
             criterion: a `GOALLoss`, or a `DistributedGOALLoss`, which gathers the memories of all
                 processes too.
+            exempt_texts: as in `goal_loss`; of the batch, stored texts are never exempt.
             Others: as in `goal_loss`.
         Returns: as the criterion. Indices of statistics from N, or M, on are stored rows.
         Raises: as the criterion, and ValueError when ids come in some calls only.
@@ -80,6 +82,9 @@ class NegativeMemory(nn.Module):
             )
         stored = {name: self._like(name, rows) for name, rows in given.items()}
         both = {name: torch.cat([rows, stored[name]]) for name, rows in given.items()}
+        exempt = check_mask("exempt_texts", exempt_texts, len(text), text.device)
+        if exempt is not None:
+            exempt = torch.cat([exempt, exempt.new_zeros(len(stored["text"]))])
         no_image = owner.new_full((len(stored["text"]),), -1)
         result = criterion(
             both["image"],
@@ -87,6 +92,7 @@ class NegativeMemory(nn.Module):
             both.get("image_ids"),
             both.get("text_ids"),
             text_to_image=torch.cat([owner, no_image]),
+            exempt_texts=exempt,
         )
         for name, rows in both.items():
             kept = torch.cat([stored[name], rows.detach()[: len(rows) - len(stored[name])]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, Literal, overload
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from typing_extensions import TypeVar
 
 from goal_kernels.checks import Index, Mask
 from goal_kernels.functional import goal_loss
-from goal_kernels.negatives import Negatives, as_selection
+from goal_kernels.negatives import ALL, HARDEST, Negatives, as_selection
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.statistics import MiningStatistics
 
@@ -25,6 +26,8 @@ class GOALLoss(nn.Module, Generic[Result]):
     Has no parameters and no state: swapping objectives in a run changes nothing else. Attributes
     may be changed between calls: `Sampled` wants a new seed each step.
     """
+
+    _loss: Callable[..., Tensor | tuple[Tensor, MiningStatistics]] = staticmethod(goal_loss)
 
     if TYPE_CHECKING:
 
@@ -82,7 +85,8 @@ class GOALLoss(nn.Module, Generic[Result]):
     ) -> None:
         super().__init__()
         self.objective = as_objective(objective, parameters)
-        as_selection(negatives, false_negative_margin, false_negative_ratio)
+        kind = HARDEST if negatives == ALL else negatives
+        as_selection(kind, false_negative_margin, false_negative_ratio)
         self.negatives = negatives
         self.false_negative_margin = false_negative_margin
         self.false_negative_ratio = false_negative_ratio
@@ -107,7 +111,7 @@ class GOALLoss(nn.Module, Generic[Result]):
 
         With `text_to_image` [M]: [N, D], [M, D], optional ids [N], [M].
         """
-        return goal_loss(
+        return self._loss(
             image_embeddings,
             text_embeddings,
             self.objective,

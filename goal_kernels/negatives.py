@@ -18,6 +18,9 @@ from goal_kernels.backends.candidates import (
 
 WORDS = (HARDEST, SEMI_HARD)
 
+ALL = "all"
+"""Every candidate, averaged: `goal_loss` alone takes it, and mines nothing then."""
+
 
 @dataclass(frozen=True)
 class SkipHardest:
@@ -68,7 +71,7 @@ class Sampled:
 
 
 Negatives: TypeAlias = "str | SkipHardest | TopK | Sampled"
-"""What `negatives` takes: "hardest", "semi_hard", or one of the classes above."""
+"""What `negatives` takes: "hardest", "semi_hard", "all", or one of the classes above."""
 
 
 NAMED = "hardest, semi_hard, skip:N, top:N or sampled:TEMPERATURE"

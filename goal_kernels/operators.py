@@ -19,17 +19,19 @@ from torch.autograd.function import _SingleLevelFunction
 NAMESPACE = "goal_kernels"
 
 DOUBLE_BACKWARD = (
-    "goal_loss cannot be differentiated twice: its gradient is defined directly and is not the "
-    "derivative of the reported value. Detach it, or call backward without create_graph=True."
+    "This loss cannot be differentiated twice: its gradient comes from a formula of its own, which "
+    "for a GOAL objective is not even the derivative of the value. Detach it, or call backward "
+    "without create_graph=True."
 )
 
 FORWARD_MODE = (
-    "goal_loss has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers): its gradient "
-    "is defined directly and is not the derivative of the reported value. Use backward, "
-    "torch.func.grad or torch.func.vjp."
+    "This loss has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers): its gradient "
+    "comes from a formula of its own, which for a GOAL objective is not even the derivative of the "
+    "value. Use backward, torch.func.grad or torch.func.vjp."
 )
 
-_transformed = torch._C._are_functorch_transforms_active
+transformed = torch._C._are_functorch_transforms_active
+"""Whether a transform of torch.func runs."""
 
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 
@@ -56,7 +58,7 @@ def is_unwatched(image: Tensor, text: Tensor) -> bool:
         and text.is_cpu
         and not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
-        and not (_transformed() or in_forward_mode())
+        and not (transformed() or in_forward_mode())
         and torch._C._get_tracing_state() is None
         and not torch._C._is_any_autocast_enabled()
         and not torch.autograd._profiler_enabled()
@@ -102,7 +104,7 @@ def _autograd_kernel(
 
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
-            if _transformed():  # `apply` turned autograd off, for the transforms around too
+            if transformed():  # `apply` turned autograd off, for the transforms around too
                 with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
                     output = run(*arguments)
             else:
@@ -119,7 +121,7 @@ def _autograd_kernel(
         )
         if not (wanted or in_forward_mode()):
             return run(*arguments)
-        if not _transformed():
+        if not transformed():
             return GoalKernels.apply(*arguments)
         with enable_single_level_autograd_function():
             return GoalKernels.apply(*arguments)

@@ -12,6 +12,7 @@ act on vectors over the M texts, in which a text of no image has weight 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from goal_kernels.pairs import owned
 from goal_kernels.reference import sum_rows
 from goal_kernels.selection_ops import Selected, select_rows
 from goal_kernels.weights import Anchors, ordered_sum, weigh_anchors, wide
+
+Search = Callable[..., Selected]
+"""What `search` is, and what processes have that share it out."""
 
 
 def search(

@@ -27,7 +27,8 @@ _CHOSEN = ", ".join(
 )
 _PAIRING = "Tensor? target, Tensor? row_ids, Tensor? column_ids, Tensor? exempt"
 _SELECTION = (
-    "str kind, int size, float temperature, int seed, float margin, float ratio, bool whole"
+    "str kind, int size, float temperature, int seed, float margin, float ratio, int first_row, "
+    "int first_column, bool whole"
 )
 _SELECT_SCHEMA = (
     f"(Tensor rows, Tensor columns, {_PAIRING}, str relative, float epsilon, float beta, "
@@ -61,7 +62,7 @@ class Selected(NamedTuple):
 
 def _select(rows: Tensor, columns: Tensor, *question: Any) -> tuple[Tensor, ...]:
     pairing, exempt = Pairing(*question[:3]), question[3]
-    query, selection, whole = SearchQuery(*question[4:9]), Selection(*question[9:15]), question[15]
+    query, selection, whole = SearchQuery(*question[4:9]), Selection(*question[9:-1]), question[-1]
     lossless = rows.dtype != torch.float32
     scales = Scales(row_scale(rows), row_scale(columns)) if query.normalize else UNSCALED
     rows, columns = wide_rows(rows, scales.image), wide_rows(columns, scales.text)
@@ -100,7 +101,7 @@ def _rescored(chosen: Chosen, own: Tensor, others: Tensor) -> Chosen:
 
 def _chosen_fake(like: Tensor, sizes: tuple[int, int], question: Any) -> tuple[Tensor, ...]:
     """question: from `relative` on."""
-    relative, selection = question[0], Selection(*question[-7:-1])
+    relative, selection = question[0], Selection(*question[-9:-1])
     slots, dtype = selection.slots, accumulate_dtype(like.dtype)
 
     def side(size: int) -> tuple[Tensor, ...]:
@@ -126,7 +127,7 @@ def _select_fake(rows: Tensor, columns: Tensor, *question: Any) -> tuple[Tensor,
 
 def _select_similarity(similarity: Tensor, *question: Any) -> tuple[Tensor, ...]:
     pairing, exempt = Pairing(*question[:3]), question[3]
-    relative, selection = question[4:7], Selection(*question[7:13])
+    relative, selection = question[4:7], Selection(*question[7:-1])
     assert pairing.target is not None
     scores = similarity.to(accumulate_dtype(similarity.dtype))
     positive = value_at(scores, pairing.target)

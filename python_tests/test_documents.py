@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,11 @@ from goal_kernels.registry import unregister_element
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text()]
-SETTINGS = {"gpu": torch.cuda.is_available(), "torchrun": True}
+SETTINGS = {
+    "gpu": torch.cuda.is_available(),
+    "lightning": find_spec("pytorch_lightning") is not None,
+    "torchrun": True,
+}
 """Words behind "python" of blocks that need something, and whether it is here."""
 
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
@@ -54,7 +59,11 @@ def test_few_blocks_need_something() -> None:
     """A block of code says that it is Python, and only these are not run everywhere."""
     infos = [(page.name, *found) for page in PAGES for found in FENCE.findall(page.read_text())]
     needing = [(name, info) for name, info, _ in infos if info.startswith("python ")]
-    assert needing == [("README.md", "python gpu"), ("training.md", "python torchrun")]
+    assert needing == [
+        ("README.md", "python gpu"),
+        ("compat.md", "python lightning"),
+        ("training.md", "python torchrun"),
+    ]
     untold = [
         code for _, info, code in infos if not info and re.search(r"^import |gk\.", code, re.M)
     ]

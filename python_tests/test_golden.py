@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import goal_kernels as gk
-from goal_kernels.training.warmup import sum_of_hinges
+from goal_kernels import sum_of_hinges_loss
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "goal_golden.npz")
 BATCHES = ("b8d6", "b33d16", "b64d32")
@@ -72,5 +72,5 @@ def test_vse_infinity_max_violation(batch: str, backend: str) -> None:
 @pytest.mark.parametrize("batch", BATCHES)
 def test_vse_infinity_sum_of_hinges(batch: str) -> None:
     image, text = embeddings(batch)
-    loss = sum_of_hinges(image, text, margin=0.2)
+    loss = sum_of_hinges_loss(image, text, margin=0.2)
     check(loss, image, text, f"{batch}/vse_infty/sum_of_hinges")

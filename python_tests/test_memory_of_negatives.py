@@ -72,6 +72,21 @@ def test_several_texts_an_image() -> None:
     assert state["text_ids"].tolist() == [1, 1, NO_ID, 2]
 
 
+def test_exempt_texts_are_those_of_the_batch() -> None:
+    """Chosen negatives keep their place beside a limit of false negatives; stored ones do not."""
+    (image, text), _ = batches(2)[0]
+    text = torch.cat([text, image])  # the last six texts are their image's very copy
+    owner = torch.tensor([*range(6), *[-1] * 6])
+    criterion = gk.GOALLoss("nca/linear", return_stats=True, false_negative_margin=0.0)
+    for exempt in (None, owner < 0):
+        memory = gk.NegativeMemory(20)
+        for call in range(2):
+            _, stats = memory(criterion, image, text, text_to_image=owner, exempt_texts=exempt)
+            hardest = stats.hardest_text[:6]
+            assert (hardest < len(text)).all() or (exempt is None and call == 1)
+            assert torch.equal(hardest, torch.arange(6, 12)) is (exempt is not None)
+
+
 def test_a_saved_memory_goes_on(tmp_path) -> None:
     criterion = gk.GOALLoss("nca/sigmoid")
     whole, first = gk.NegativeMemory(8), gk.NegativeMemory(8)

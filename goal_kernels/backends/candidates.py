@@ -31,7 +31,8 @@ class Selection(NamedTuple):
 
     kind: one of the words above. size: how many of the hardest SKIP_HARDEST skips or TOP_K takes.
     temperature, seed: of SAMPLED. margin, ratio: candidates with S > p + margin or S > ratio p are
-    left out as false negatives; infinity: none are.
+    left out as false negatives; infinity: none are. first_row, first_column: numbers of the first
+    row and column in the batch that they are a part of, for SAMPLED.
     """
 
     kind: str = HARDEST
@@ -40,6 +41,8 @@ class Selection(NamedTuple):
     seed: int = 0
     margin: float = math.inf
     ratio: float = math.inf
+    first_row: int = 0
+    first_column: int = 0
 
     @property
     def slots(self) -> int:
@@ -50,6 +53,12 @@ class Selection(NamedTuple):
     def kept(self) -> int:
         """How many of the hardest have to be known to find them."""
         return self.size + 1 if self.kind == SKIP_HARDEST else self.slots
+
+    def numbered(self, first_row: int, first_column: int) -> Selection:
+        """The same of a part of the batch, where the numbers make a difference."""
+        if self.kind != SAMPLED:
+            return self
+        return self._replace(first_row=first_row, first_column=first_column)
 
 
 PLAIN = Selection()
@@ -184,8 +193,8 @@ class Candidates:
         device = candidates.device
         # Of what pads a block too, which is no candidate.
         counts = candidates.shape if direction == 1 else candidates.shape[::-1]
-        image = torch.arange(counts[0], device=device)
-        text = torch.arange(counts[1], device=device) + part.start
+        image = torch.arange(counts[0], device=device) + selection.first_column
+        text = torch.arange(counts[1], device=device) + part.start + selection.first_row
         image, text = (image, text[:, None]) if direction == 0 else (image[:, None], text)
         noise = gumbel(image, text, direction, selection.seed)
         keys = candidates.to(noise.dtype) / selection.temperature + noise

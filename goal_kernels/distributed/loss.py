@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from goal_kernels.checks import Index, Mask, check_mask
-from goal_kernels.distributed.gather import gather_pairs, gather_rows
+from goal_kernels.distributed.gather import gather_pairs, gather_rows, world_size
+from goal_kernels.distributed.shares import shared_search
 from goal_kernels.functional import goal_loss
 from goal_kernels.modules import GOALLoss, Result
 from goal_kernels.objective import Objective
@@ -23,7 +25,7 @@ def distributed_goal_loss(
     text_to_image: Index | None = ..., image_ids: Index | None = ...,
     text_ids: Index | None = ..., rows: Sequence[int] | None = ...,
     text_rows: Sequence[int] | None = ..., exempt_texts: Mask | None = ...,
-    averaged_gradients: bool = ..., group: ProcessGroup | None = ...,
+    averaged_gradients: bool = ..., gathered: bool = ..., group: ProcessGroup | None = ...,
     return_stats: Literal[False] = ..., **options: Any,
 ) -> Tensor: ...
 @overload
@@ -32,7 +34,7 @@ def distributed_goal_loss(
     text_to_image: Index | None = ..., image_ids: Index | None = ...,
     text_ids: Index | None = ..., rows: Sequence[int] | None = ...,
     text_rows: Sequence[int] | None = ..., exempt_texts: Mask | None = ...,
-    averaged_gradients: bool = ..., group: ProcessGroup | None = ...,
+    averaged_gradients: bool = ..., gathered: bool = ..., group: ProcessGroup | None = ...,
     return_stats: bool, **options: Any,
 ) -> Any: ...
 # fmt: on
@@ -48,6 +50,7 @@ def distributed_goal_loss(
     text_rows: Sequence[int] | None = None,
     exempt_texts: Mask | None = None,
     averaged_gradients: bool = True,
+    gathered: bool = False,
     group: ProcessGroup | None = None,
     **options: Any,
 ) -> Tensor | tuple[Tensor, MiningStatistics]:
@@ -55,39 +58,45 @@ def distributed_goal_loss(
 
     After DistributedDataParallel has averaged the gradients, every parameter has the gradient that
     one process with the whole batch would have computed, whatever the reduction: "mean" divides by
-    the pairs of all processes. Every process mines all of the B_total^2 similarities itself.
+    the pairs of all processes. The similarities are shared out: of W processes each multiplies
+    B_total^2 / W of them, twice as many for elements with relative sums (`_ms`) and for `negatives`
+    or limits of false negatives (docs/scaling.md); all of them with negatives="all". The backward
+    needs no communication.
 
     Args:
         image_embeddings, text_embeddings: [B, D], this process's pairs; B may differ between
             processes. Other tensors as in `goal_loss`, `text_to_image` among this process's images.
         rows, averaged_gradients, group: as in `gather_rows`; text_rows: as in `gather_pairs`.
         exempt_texts: as in `goal_loss`, in every process or in none.
+        gathered: every process already gives the pairs of all, as `gather_pairs` returns them with
+            their gradient; rows, text_rows and averaged_gradients are then not looked at.
         options: `negatives`, the limits of false negatives, `normalize`, `reduction`, `direction`,
             `precision`, `backend`, `return_stats` and hyper-parameters of `goal_loss`. Statistics
             are those of all pairs; indices count from the first of rank 0.
     Returns: as `goal_loss`. Raises: as `goal_loss`, and ValueError when `rows` does not fit.
     """
-    pairs = gather_pairs(
-        image_embeddings,
-        text_embeddings,
-        image_ids,
-        text_ids,
-        text_to_image=text_to_image,
-        rows=rows,
-        text_rows=text_rows,
-        averaged_gradients=averaged_gradients,
-        group=group,
-    )
-    return goal_loss(
-        pairs.image_embeddings,
-        pairs.text_embeddings,
+    pairs = image_embeddings, text_embeddings, image_ids, text_ids, text_to_image
+    if not gathered:
+        of_texts = rows if text_to_image is None else text_rows
+        exempt_texts = _gather_mask(exempt_texts, text_embeddings, of_texts, group)
+        pairs = gather_pairs(
+            *pairs[:4],
+            text_to_image=text_to_image,
+            rows=rows,
+            text_rows=text_rows,
+            averaged_gradients=averaged_gradients,
+            group=group,
+        )
+    images, texts, image_ids, text_ids, text_to_image = pairs
+    return goal_loss(  # type: ignore[call-overload, misc]
+        images,
+        texts,
         objective,
-        text_to_image=pairs.text_to_image,
-        image_ids=pairs.image_ids,
-        text_ids=pairs.text_ids,
-        exempt_texts=_gather_mask(
-            exempt_texts, text_embeddings, rows if text_to_image is None else text_rows, group
-        ),
+        text_to_image=text_to_image,
+        image_ids=image_ids,
+        text_ids=text_ids,
+        exempt_texts=exempt_texts,
+        _search=partial(shared_search, group=group) if world_size(group) > 1 else None,
         **options,
     )
 
@@ -97,21 +106,21 @@ class DistributedGOALLoss(GOALLoss[Result]):
 
     Args:
         objective, options: as in `GOALLoss`.
-        averaged_gradients, group: as in `gather_rows`.
+        averaged_gradients, group: as in `gather_rows`. gathered: as in `distributed_goal_loss`.
     """
 
     # fmt: off
     @overload
     def __init__(
         self: DistributedGOALLoss[Tensor], objective: Objective | str, *,
-        averaged_gradients: bool = ..., group: ProcessGroup | None = ...,
+        averaged_gradients: bool = ..., gathered: bool = ..., group: ProcessGroup | None = ...,
         return_stats: Literal[False] = ..., **options: Any,
     ) -> None: ...
     @overload
     def __init__(
         self: DistributedGOALLoss[Any], objective: Objective | str, *,
-        averaged_gradients: bool = ..., group: ProcessGroup | None = ..., return_stats: bool,
-        **options: Any,
+        averaged_gradients: bool = ..., gathered: bool = ..., group: ProcessGroup | None = ...,
+        return_stats: bool, **options: Any,
     ) -> None: ...
     # fmt: on
     def __init__(
@@ -119,40 +128,22 @@ class DistributedGOALLoss(GOALLoss[Result]):
         objective: Objective | str,
         *,
         averaged_gradients: bool = True,
+        gathered: bool = False,
         group: ProcessGroup | None = None,
         **options: Any,
     ) -> None:
         super().__init__(objective, **options)  # type: ignore[misc]
         self.averaged_gradients = averaged_gradients
+        self.gathered = gathered
         self.group = group
 
-    def forward(
-        self,
-        image_embeddings: Tensor,
-        text_embeddings: Tensor,
-        image_ids: Index | None = None,
-        text_ids: Index | None = None,
-        *,
-        text_to_image: Index | None = None,
-        exempt_texts: Mask | None = None,
-    ) -> Tensor | tuple[Tensor, MiningStatistics]:
-        """[B, D], [B, D], optional ids [B] of this process -> 0-d loss, or (loss, stats).
-
-        With `text_to_image` [M]: [N, D], [M, D], optional ids [N], [M].
-        """
-        pairs = gather_pairs(
-            image_embeddings,
-            text_embeddings,
-            image_ids,
-            text_ids,
-            text_to_image=text_to_image,
+    def _loss(self, *pairs: Any, **options: Any) -> Any:
+        return distributed_goal_loss(
+            *pairs,
             averaged_gradients=self.averaged_gradients,
+            gathered=self.gathered,
             group=self.group,
-        )
-        return super().forward(
-            *pairs[:4],
-            text_to_image=pairs.text_to_image,
-            exempt_texts=_gather_mask(exempt_texts, text_embeddings, None, self.group),
+            **options,
         )
 
 

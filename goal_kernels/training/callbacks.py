@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
 from goal_kernels.terminal import duration
+from goal_kernels.training.density import PairDensity
 from goal_kernels.training.history import DATA_WAIT, PAIRS_PER_SECOND
 from goal_kernels.training.resume_loop import ExactEpochLoop
 
@@ -111,6 +113,44 @@ def _waited(trainer: pl.Trainer) -> float:
     """Seconds that the epoch loop has waited for batches, 0 where it does not measure."""
     loop = trainer.fit_loop.epoch_loop
     return loop.waited if isinstance(loop, ExactEpochLoop) else 0.0
+
+
+class PairRecorder(Callback):
+    """Records where the anchors of each epoch are, see `PairDensity`.
+
+    Give it before what saves resume points, whose state is that after the step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.density = PairDensity()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count the anchors of the step."""
+        statistics = getattr(pl_module, "statistics", None)
+        if statistics is not None:
+            self.density.add(statistics)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epochs so far."""
+        self.density.finish_epoch(trainer.current_epoch + 1)
+        if trainer.is_global_zero:
+            self.density.write(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For resume points."""
+        return self.density.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Of a resume point."""
+        self.density.load_state_dict(state_dict)
 
 
 class EpochLines(Callback):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -33,7 +34,7 @@ class Pair(NamedTuple):
 class Pairs(NamedTuple):
     """Captions and their images: images [n, ...] or n of them, captions as tokens and row.
 
-    counts: how many of the captions, in order, belong to each image; None: one.
+    counts: how many of the captions, in order, come with each image; None: one.
     """
 
     images: Sequence[np.ndarray] | np.ndarray
@@ -77,7 +78,8 @@ class Batch(NamedTuple):
 
     image_ids [B] int64 is the image row of each caption; two captions of one image share it.
     text_to_image: [M] int64, ascending, for N images, each once, with M captions: the image in the
-        batch that each caption belongs to. None for pairs.
+        batch that each caption comes with. The first of an image is its own; what has the row of
+        another image is a negative that was chosen for it. None for pairs.
     """
 
     images: Tensor
@@ -88,6 +90,23 @@ class Batch(NamedTuple):
     image_ids: Tensor
     text_to_image: Tensor | None = None
 
+    def relation(self, mask_same_image: bool) -> dict[str, Tensor | None]:
+        """Which belong together, by the arguments of `WarmedLoss`.
+
+        Args: mask_same_image: whether pairs of one image are no negatives of each other.
+        """
+        owner = self.text_to_image
+        if owner is None:
+            return {"image_ids": self.image_ids if mask_same_image else None}
+        images = torch.arange(len(self.images), device=owner.device)
+        rows = self.image_ids[torch.searchsorted(owner, images)]
+        own = self.image_ids == rows[owner]
+        return {
+            "image_ids": rows,
+            "text_ids": self.image_ids,
+            "text_to_image": torch.where(own, owner, -1),
+        }
+
     @property
     def image_part(self) -> ImageBatch:
         """The images."""
@@ -97,13 +116,6 @@ class Batch(NamedTuple):
     def text_part(self) -> TextBatch:
         """The captions."""
         return TextBatch(self.tokens, self.lengths, self.words, self.image_ids)
-
-    @property
-    def ids_of_images(self) -> Tensor:
-        """The image rows of the images, [N] int64, where captions belong to them."""
-        assert self.text_to_image is not None
-        ids = self.image_ids.new_empty(len(self.images))
-        return ids.scatter_(0, self.text_to_image, self.image_ids)
 
 
 class RegionDataset(Dataset):
@@ -222,12 +234,21 @@ class CaptionedImages(Dataset):
         images, texts: of the split.
         captions: how many are drawn of an image's, all where it has no more; 0: all.
         seed: of what is drawn.
+        negatives: [N, k] captions of other images that were chosen for each, -1: fewer; or None.
+        chosen: how many of them are drawn, all where there are no more.
     """
 
     def __init__(
-        self, images: RegionDataset | PictureDataset, texts: TextDataset, captions: int, seed: int
+        self,
+        images: RegionDataset | PictureDataset,
+        texts: TextDataset,
+        captions: int,
+        seed: int,
+        negatives: NDArray[np.int64] | None = None,
+        chosen: int = 1,
     ) -> None:
         self.images, self.texts, self.captions, self.seed = images, texts, captions, seed
+        self.negatives, self.chosen = negatives, chosen
         owner = np.asarray(texts.image_of_caption)
         self.order = np.argsort(owner, kind="stable")  # captions, image by image
         self.rows, starts = np.unique(owner[self.order], return_index=True)
@@ -237,20 +258,30 @@ class CaptionedImages(Dataset):
         return len(self.rows)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Pairs:
-        """Images and their captions at once, as a loader asks for them."""
-        chosen = [self._chosen(*key) for key in keys]
+        """Images and their captions at once, as a loader asks for them; then their negatives."""
+        chosen = [self._own(*key) + self._negatives(*key) for key in keys]
         captions = [self.texts[caption] for own in chosen for caption in own]
         images = self.images.training_images([int(self.rows[n]) for _, n in keys], keys)
         return Pairs(images, captions, [len(own) for own in chosen])
 
-    def _chosen(self, epoch: int, number: int) -> list[int]:
+    def _own(self, epoch: int, number: int) -> list[int]:
         """The captions of an image in an epoch, in their order."""
         own = self.order[self.ends[number] : self.ends[number + 1]]
-        if 0 < self.captions < len(own):
-            # The last number keeps this apart from what is drawn of the picture.
-            generator = np.random.default_rng([self.seed, epoch, number, 1])
-            own = np.sort(generator.choice(own, self.captions, replace=False))
-        return own.tolist()
+        # The last number keeps this apart from what is drawn of the picture.
+        return self._drawn(own, self.captions or len(own), epoch, number, 1)
+
+    def _negatives(self, epoch: int, number: int) -> list[int]:
+        """The negatives of an image in an epoch, in their order."""
+        if self.negatives is None:
+            return []
+        found = self.negatives[self.rows[number]]
+        return self._drawn(found[found >= 0], self.chosen, epoch, number, 2)
+
+    def _drawn(self, captions: NDArray[np.int64], count: int, *key: int) -> list[int]:
+        if count < len(captions):
+            generator = np.random.default_rng([self.seed, *key])
+            captions = np.sort(generator.choice(captions, count, replace=False))
+        return captions.tolist()
 
 
 def collate_images(images: Sequence[np.ndarray] | np.ndarray) -> ImageBatch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +34,8 @@ from goal_kernels.training.data import (
     collate_texts,
     images_of,
 )
-from goal_kernels.training.images import PictureOptions
+from goal_kernels.training.explicit_negatives import read_negatives
+from goal_kernels.training.images import PictureOptions, picture_options
 from goal_kernels.training.options import DataSizes, plain
 from goal_kernels.training.sampler import ShuffledSampler
 from goal_kernels.training.tokenizers import WORDS, Tokenizer, WordPieceTokenizer, WordTokenizer
@@ -68,6 +68,9 @@ class RetrievalDataModule(pl.LightningDataModule):
             of one image in any case.
         captions_per_image: when given, a batch has batch_size images, each once, with so many of
             its captions, drawn anew each epoch; 0 for all. Images are then read and encoded once.
+        explicit_negatives: FILE.npz that `goal-kernels mine` wrote for the training split: captions
+            of other images that come with each image as negatives. Needs captions_per_image.
+        explicit_per_image: how many of them, drawn anew each epoch.
         dev_split: split that selects the checkpoint, and that `validate` evaluates.
         test_split: split that `test` evaluates.
         pictures: how image files become tensors.
@@ -94,6 +97,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         max_words: int = MAX_WORDS,
         distinct_images: bool = False,
         captions_per_image: int | None = None,
+        explicit_negatives: str | None = None,
+        explicit_per_image: int = 1,
         dev_split: str = "dev",
         test_split: str = "test",
         pictures: PictureOptions | dict[str, Any] | None = None,
@@ -106,7 +111,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         split_seed: int = SourceOptions.split_seed,
     ) -> None:
         super().__init__()
-        pictures = pictures if isinstance(pictures, PictureOptions) else _picture_options(pictures)
+        pictures = picture_options(pictures)
         given = dict(locals())
         self.save_hyperparameters(plain(type(self), given))
         self.folder = Path(folder)
@@ -120,6 +125,14 @@ class RetrievalDataModule(pl.LightningDataModule):
             raise ValueError(
                 "data.captions_per_image: expected at least 1, 0 for all captions or null for a "
                 f"batch of pairs, got {captions_per_image}"
+            )
+        self.explicit_negatives, self.explicit_per_image = explicit_negatives, explicit_per_image
+        if explicit_negatives is not None and (
+            captions_per_image is None or explicit_per_image < 1
+        ):
+            raise ValueError(
+                "data.explicit_negatives: expected data.captions_per_image, and at least 1 as "
+                f"data.explicit_per_image, got {captions_per_image} and {explicit_per_image}"
             )
         self.dev_split, self.test_split = dev_split, test_split
         self.pictures = pictures
@@ -267,11 +280,10 @@ class RetrievalDataModule(pl.LightningDataModule):
         images, texts = images_of(split, self.pictures, self.seed), self._texts(split)
         captions = self.captions_per_image
         distinct = self.distinct_images and captions is None  # images are distinct in any case
-        examples: PairDataset | CaptionedImages = (
-            PairDataset(images, texts)
-            if captions is None
-            else CaptionedImages(images, texts, captions, self.seed)
-        )
+        examples: PairDataset | CaptionedImages = PairDataset(images, texts)
+        if captions is not None:
+            negatives = read_negatives(self.explicit_negatives, split), self.explicit_per_image
+            examples = CaptionedImages(images, texts, captions, self.seed, *negatives)
         sampler = ShuffledSampler(
             len(examples),
             self.seed,
@@ -328,16 +340,6 @@ class RetrievalDataModule(pl.LightningDataModule):
                 f"instance, which has {number_said(words)}; --data.max_words N reads more"
             )
         return texts
-
-
-def _picture_options(given: Mapping[str, Any] | None) -> PictureOptions:
-    """The record that is described by name, defaults when None."""
-    try:
-        return PictureOptions(**(given or {}))
-    except TypeError as error:
-        raise ValueError(
-            f"data.pictures: expected {[f.name for f in fields(PictureOptions)]}; {error}"
-        ) from error
 
 
 @rank_zero_only

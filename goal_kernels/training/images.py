@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,18 @@ class PictureOptions:
     def side(self) -> int:
         """Side of the square in pixels."""
         return CROPS[self.crops].size if self.size is None else self.size
+
+
+def picture_options(given: PictureOptions | Mapping[str, Any] | None) -> PictureOptions:
+    """The record itself, or the one that is described by name; defaults when None."""
+    if isinstance(given, PictureOptions):
+        return given
+    try:
+        return PictureOptions(**(given or {}))
+    except TypeError as error:
+        raise ValueError(
+            f"data.pictures: expected {[f.name for f in fields(PictureOptions)]}; {error}"
+        ) from error
 
 
 def training_view(

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from goal_kernels.data.files import write_text
 from goal_kernels.recipes import CARD
 from goal_kernels.training.best_checkpoint import BestCheckpoint, CheckedFiles
-from goal_kernels.training.callbacks import Stopwatch, progress_callbacks
+from goal_kernels.training.callbacks import PairRecorder, Stopwatch, progress_callbacks
 from goal_kernels.training.checkpoints import (
     CheckpointError,
     check_tokenizer,
@@ -209,7 +209,8 @@ class RetrievalCLI(LightningCLI):
                     longer=resumed is not None and resumed.longer,
                 )
                 self.best, finite = BestCheckpoint(self.run), FiniteLoss(chosen.not_finite_losses)
-                callbacks = [finite, self.points, *callbacks, self.best, LearningRateMonitor()]
+                recorders = [finite, PairRecorder(self.run.pairs), self.points]
+                callbacks = [*recorders, *callbacks, self.best, LearningRateMonitor()]
                 loggers = make_loggers(self.run, resumed.step if resumed else None)
                 kwargs["logger"] = [*loggers, *as_list(given.logger)]
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)

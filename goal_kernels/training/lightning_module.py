@@ -16,10 +16,10 @@ from goal_kernels.distributed import synchronize_batch_norm
 from goal_kernels.negatives import named_negatives
 from goal_kernels.training.accumulation import seeded
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
-from goal_kernels.training.dense_losses import make_objective
 from goal_kernels.training.evaluation import Evaluation, evaluate
 from goal_kernels.training.local_weights import is_checkpoint_loading
 from goal_kernels.training.model import build_model
+from goal_kernels.training.objectives import make_objective
 from goal_kernels.training.optimisation import (
     DroppedRate,
     DropSchedule,
@@ -134,6 +134,7 @@ class RetrievalModule(pl.LightningModule):
         self.accumulate_negatives = accumulate_negatives
         self.seed = seed
         self.evaluation: Evaluation | None = None
+        self.statistics: gk.MiningStatistics | None = None
         self._images: list[Tensor] = []
         self._texts: list[Tensor] = []
         self._image_ids: list[Tensor] = []
@@ -226,23 +227,20 @@ class RetrievalModule(pl.LightningModule):
         batch = augment_share(self.model, batch, share, generator)
         with seeded(self.device, self.seed, self.global_step, micro_batch, share.rank):
             images, texts = self._encode(batch)
-        ids = batch.image_ids if self.mask_same_image else None
-        if batch.text_to_image is not None:  # an image is there once, but in the memory
-            ids = batch.ids_of_images if self.loss.memory is not None else None
         self._log_warmup()
         # Half precision would blur which negative is the hardest.
         with torch.autocast(self.device.type, enabled=False):
             loss, statistics = self.loss(
                 widened(images),
                 widened(texts),
-                ids,
-                self.global_step,
-                share.rows,
-                seed,
-                batch.text_to_image,
-                share.text_rows,
+                step=self.global_step,
+                rows=share.rows,
+                seed=seed,
+                text_rows=share.text_rows,
+                **batch.relation(self.mask_same_image),
             )
         self.log("train/loss", loss.detach(), prog_bar=True)
+        self.statistics = statistics
         self._log_statistics(statistics)
         done = batch_idx / self.trainer.num_training_batches
         return loss * self.unfreezing.loss_factor(self.current_epoch, done)

@@ -44,6 +44,7 @@ class RunFolder:
         last: the newest resume point, weights and everything else that goes on from there.
         previous: the resume point before the newest.
         history: everything logged, as CSV.
+        pairs: where the anchors of each epoch were, see `density`.
         metrics: the final metrics; a run that has them is finished.
         report: the page for people.
     """
@@ -61,12 +62,21 @@ class RunFolder:
         self.last = self.checkpoints / "last.ckpt"
         self.previous = self.checkpoints / "previous.ckpt"
         self.history = path / "metrics.csv"
+        self.pairs = path / "pairs.json"
         self.metrics = path / "metrics.json"
         self.report = path / "report.html"
 
     def discard(self) -> None:
         """Remove what a run writes; the folder too, unless others put something into it."""
-        for path in (self.config, self.environment, self.history, self.vocabulary, self.lock):
+        files = (
+            self.config,
+            self.environment,
+            self.history,
+            self.pairs,
+            self.vocabulary,
+            self.lock,
+        )
+        for path in files:
             path.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.path / "logs"):
             shutil.rmtree(folder, ignore_errors=True)

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from goal_kernels import GOALLoss, MiningStatistics, NegativeMemory, Objective, Sampled
-from goal_kernels.distributed import gather_pairs
-from goal_kernels.training.dense_losses import DenseObjective, sum_of_hinges
+from goal_kernels import MiningStatistics, NegativeMemory, Objective, Sampled, sum_of_hinges_loss
+from goal_kernels.distributed import DistributedGOALLoss, gather_pairs
+from goal_kernels.training.objectives import WholeBatchObjective
 
 HARDEST = "hardest"
 HOLD_PATIENCE = 20  # steps in a row; a healthy run may start from embeddings that are all alike
@@ -27,7 +27,7 @@ class WarmupSchedule:
     """How much of the objective counts at each optimiser step.
 
     Attributes:
-        warmup_steps: steps of `sum_of_hinges` alone.
+        warmup_steps: steps of `sum_of_hinges_loss` alone.
         blend_steps: steps after them over which the objective takes over linearly; 0 switches
             at once. The two losses are blended as they are: the sum of hinges is larger by up to
             a factor of B - 1, so that the objective is felt late in the blend.
@@ -107,13 +107,13 @@ def check_memory(rows: int, mask_same_image: bool) -> None:
 
 
 class WarmedLoss(nn.Module):
-    """`sum_of_hinges` first, then the objective, by `schedule`, over the pairs of all processes.
+    """`sum_of_hinges_loss` first, then the objective, by `schedule`, of all processes' pairs.
 
     The step is an argument, so that a resumed run continues where it was. What else a resumed run
     needs is in `hold` and `memory`, which are no part of the module's state: they are no weights.
 
     Args:
-        objective: a GOAL objective, or a `DenseObjective`.
+        objective: a GOAL objective, or a `WholeBatchObjective`.
         schedule: when the objective counts; may be replaced before training.
         backend: of mining and loss.
         hold: stops the schedule while training is collapsed; None never does.
@@ -134,7 +134,9 @@ class WarmedLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.objective = objective
-        self.objective_loss = GOALLoss(objective, backend=backend, return_stats=True, **selection)
+        self.objective_loss = DistributedGOALLoss(
+            objective, backend=backend, return_stats=True, gathered=True, **selection
+        )
         self.schedule = schedule
         self.hold = hold
         self.memory: NegativeMemory | None
@@ -142,7 +144,7 @@ class WarmedLoss(nn.Module):
         self.__dict__["memory"] = NegativeMemory(memory) if memory else None
         given = {**selection, "negative_memory": memory or None}
         chosen = {name: value for name, value in given.items() if value not in (None, HARDEST)}
-        if chosen and isinstance(objective, DenseObjective):
+        if chosen and isinstance(objective, WholeBatchObjective):
             raise ValueError(
                 f"{', '.join(chosen)}: expected defaults, since the objective {objective.name} "
                 f"counts all negatives, got {chosen}; choose another objective, or leave them out"
@@ -182,6 +184,7 @@ class WarmedLoss(nn.Module):
         seed: int = 0,
         text_to_image: Tensor | None = None,
         text_rows: Sequence[int] | None = None,
+        text_ids: Tensor | None = None,
     ) -> tuple[Tensor, MiningStatistics]:
         """Loss at one optimiser step.
 
@@ -193,30 +196,35 @@ class WarmedLoss(nn.Module):
             rows: B of every process; asked for when None.
             seed: of negatives that are drawn, another one each step.
             text_to_image: [M] integers, the image of each text, among those of this process, whose
-                texts are never its negatives; ids are then those of images.
-            text_rows: M of every process, as rows is N.
+                texts are never its negatives; ids are then those of images. -1: a negative that
+                was chosen, which is never left out as a false one.
+            text_rows: M of every process, as rows is N. text_ids: [M] integers, beside
+                text_to_image and ids, where some texts have no image.
         Returns: 0-d loss, and what mining found, in the warm-up too; of the pairs of all processes.
         """
         pairs = gather_pairs(
-            *(image_embeddings, text_embeddings, image_ids),
+            *(image_embeddings, text_embeddings, image_ids, text_ids),
             text_to_image=text_to_image,
             rows=rows,
             text_rows=text_rows,
         )
-        images, texts, ids, _, owner = pairs
+        images, texts, ids, of_texts, owner = pairs
+        chosen = None if owner is None else owner < 0
         weight = self.weight(step)
         if isinstance(self.objective_loss.negatives, Sampled):
             self.objective_loss.negatives = replace(self.objective_loss.negatives, seed=seed)
-        dense = isinstance(self.objective, DenseObjective)
+        whole = isinstance(self.objective, WholeBatchObjective)
         mining: Callable[..., Any] = self.objective_loss
         if self.memory is not None:
             mining = partial(self.memory, mining)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not dense):
-            loss, statistics = mining(images, texts, ids, text_to_image=owner)
-        if isinstance(self.objective, DenseObjective) and weight > 0:
-            loss = self.objective.loss(images, texts, ids, owner)
+        known: dict[str, Any] = {"image_ids": ids, "text_ids": of_texts, "text_to_image": owner}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not whole):
+            loss, statistics = mining(images, texts, exempt_texts=chosen, **known)
+        if isinstance(self.objective, WholeBatchObjective) and weight > 0:
+            loss = self.objective.loss(images, texts, **known)
         if weight < 1:
-            hinges = sum_of_hinges(images, texts, ids, self.objective.margin, owner)
+            margin = self.objective.margin
+            hinges = sum_of_hinges_loss(images, texts, margin=margin, **known)
             loss = (1 - weight) * hinges + weight * loss
         if self.hold is not None:
             self.hold.observe(bool(statistics.collapsed), step, self.schedule)

@@ -178,6 +178,14 @@ def make_captioned(images: int, step: int, dtype: torch.dtype = torch.float64) -
     return Batch(*(part[:images] for part in batch[:2]), *batch[2:5], owner, owner)
 
 
+def make_chosen(images: int, step: int, dtype: torch.dtype = torch.float64) -> Batch:
+    """`make_captioned` where the last of three captions is another image's, a chosen negative."""
+    batch = make_captioned(images, step, dtype)
+    rows = batch.image_ids.clone()
+    rows[3::6] = (rows[3::6] + 2) % images
+    return batch._replace(image_ids=rows)
+
+
 def own_batch(batch: Batch, rows: list[int]) -> Batch:
     """This process's rows, their captions cut to the longest among them as collation does."""
     images = texts = own_rows(rows)
@@ -217,15 +225,8 @@ def trained(
         batch = own_batch(make(sum(rows), step, dtype), rows)
         share = BatchShare.of(batch)
         batch = augment_share(model, batch, share, torch.Generator().manual_seed(step))
-        owner = batch.text_to_image
-        ids = batch.image_ids
-        if owner is not None:
-            ids = batch.ids_of_images if memory else None
-        loss, _ = loss_of(
-            *(*parallel(batch), ids, step, share.rows),
-            text_to_image=owner,
-            text_rows=share.text_rows,
-        )
+        known = {"step": step, "rows": share.rows, "text_rows": share.text_rows}
+        loss, _ = loss_of(*parallel(batch), **known, **batch.relation(True))
         optimizer.zero_grad()
         loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))

@@ -43,6 +43,8 @@ def test_augmentation_is_that_of_the_whole_batch(
         ([2, 1, 6], "hinge/constant", torch.float64, tasks.make_captioned, 0),
         ([5, 7], "nca/sigmoid_ms", torch.float64, tasks.make_batch, 16),
         ([2, 1, 6], "hinge/constant", torch.float64, tasks.make_captioned, 10),
+        ([5, 7], "nca/sigmoid_ms", torch.float64, tasks.make_chosen, 0),
+        ([5, 7], "nca/sigmoid_ms", torch.float64, tasks.make_chosen, 10),
     ],
 )
 def test_training_is_that_of_one_process(

@@ -108,7 +108,7 @@ def assert_equal_state(left: Any, right: Any, where: str = "checkpoint") -> None
 
 
 def assert_same_run(left: RunFolder, right: RunFolder) -> None:
-    """Weights, optimiser, counters, randomness, log, best checkpoint and metrics are equal."""
+    """Weights, optimiser, counters, randomness, logs, best checkpoint and metrics are equal."""
     for path in ("last", "best"):
         mine, other = (load_checkpoint(getattr(run, path)) for run in (left, right))
         for checkpoint in (mine, other):
@@ -117,5 +117,6 @@ def assert_same_run(left: RunFolder, right: RunFolder) -> None:
             }
         assert_equal_state(mine, other, path)
     assert rows(left) == rows(right)
+    assert left.pairs.read_text() == right.pairs.read_text()
     mine, other = (json.loads(run.metrics.read_text()) for run in (left, right))
     assert_equal_state(mine, other, "metrics")

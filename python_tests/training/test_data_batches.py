@@ -26,6 +26,7 @@ from goal_kernels.training.data import (
     collate_texts,
 )
 from goal_kernels.training.data_module import RetrievalDataModule
+from goal_kernels.training.explicit_negatives import read_negatives
 from goal_kernels.training.options import DataSizes
 from goal_kernels.training.sampler import ShuffledSampler
 from goal_kernels.training.tokenizers import Tokens, WordTokenizer
@@ -244,6 +245,57 @@ def test_images_may_have_any_number_of_captions() -> None:
     assert pairs.counts == [1, 2, 1]
     assert (pairs.captions[0], pairs.captions[3]) == (1, 4)
     assert set(pairs.captions[1:3]) < {0, 2, 3}
+
+
+def test_negatives_that_were_mined_come_with_their_image(folder: Path, tmp_path: Path) -> None:
+    """Behind its captions, in the batch of another image or not; drawn anew each epoch."""
+    mined = (np.arange(24)[:, None] * 2 + [2, 5, 9]) % 48
+    mined[7] = -1
+    np.savez(tmp_path / "mined.npz", i2t_indices=mined)
+    options = {"explicit_negatives": str(tmp_path / "mined.npz"), "explicit_per_image": 2}
+    vocabulary, split = Vocabulary.load(folder / "vocab.json"), load_split(folder, "train")
+    drawn = []
+    for epoch in (0, 1):
+        batches = captioned(folder, 1, epoch, batch_size=8, **options)
+        for batch in batches:
+            relation = batch.relation(True)
+            rows, owner = relation["image_ids"], relation["text_to_image"]
+            assert torch.equal(relation["text_ids"], batch.image_ids)
+            assert torch.equal(batch.image_ids[owner >= 0], rows)
+            for image, row in enumerate(rows.tolist()):
+                with_it = (batch.text_to_image == image).nonzero()[:, 0]
+                assert owner[with_it].tolist() == [image, -1, -1][: len(with_it)]
+                words = [vocabulary.encode(split.captions[c]) for c in mined[row]]
+                found = [batch.tokens[m, : batch.lengths[m]].tolist() for m in with_it[1:]]
+                assert len(found) == (0 if row == 7 else 2)
+                assert all(caption in words for caption in found)
+                drawn.append((row, found))
+    assert sorted(drawn[:24]) != sorted(drawn[24:])
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ({"t2i_indices": np.zeros((24, 1), int)}, r"expected i2t_indices in .*\['t2i_indices'\]"),
+        ({"i2t_indices": np.zeros((23, 1), int)}, r"each of the 24 images of train .*\(23, 1\)"),
+        ({"i2t_indices": np.full((24, 1), 48)}, r"rows of the 48 captions .* got 48 to 48"),
+        ({"i2t_indices": np.full((24, 1), 9)}, r"one of its own for image 4 of train"),
+    ],
+    ids=["other direction", "other images", "other captions", "own captions"],
+)
+def test_negatives_of_another_split_are_refused(
+    folder: Path, tmp_path: Path, stored: dict[str, np.ndarray], said: str
+) -> None:
+    np.savez(tmp_path / "mined.npz", **stored)
+    with pytest.raises(ValueError, match=rf"data\.explicit_negatives: .*{said}.*goal-kernels mine"):
+        captioned(folder, 1, batch_size=8, explicit_negatives=str(tmp_path / "mined.npz"))
+
+
+def test_negatives_need_batches_of_images() -> None:
+    with pytest.raises(ValueError, match=r"expected data\.captions_per_image.*got None and 1"):
+        RetrievalDataModule("folder", explicit_negatives="mined.npz")
+    with pytest.raises(FileNotFoundError, match=r"data\.explicit_negatives: .*none\.npz"):
+        read_negatives("none.npz", SimpleNamespace(name="train"))
 
 
 def test_devices_share_the_batch(folder: Path) -> None:

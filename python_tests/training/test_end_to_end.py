@@ -16,6 +16,7 @@ pytest.importorskip("pytorch_lightning")
 
 from goal_kernels.cli import main
 from goal_kernels.data.goalworld import generate_goalworld
+from goal_kernels.training.density import read_density
 
 RECALLS = ("R@1", "R@5", "R@10")
 
@@ -70,6 +71,7 @@ def test_the_run_folder_is_complete(run: Run) -> None:
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "metrics.csv",
+        "pairs.json",
     }
     assert not [name for name in files if name.endswith(".partial")]
     assert any("tfevents" in name for name in files)
@@ -77,6 +79,9 @@ def test_the_run_folder_is_complete(run: Run) -> None:
     assert re.search(r"epoch 8/8 .* pairs/s, data wait", run.printed)
     assert "Seed set" not in run.printed
     header = (run.path / "metrics.csv").read_text().splitlines()[0].split(",")
+    density = read_density(run.path / "pairs.json")
+    assert list(density) == [*range(1, 9)]
+    assert {int(counts.sum()) for counts in density.values()} == {2 * 5 * 64}  # both anchors
     assert {"time/pairs_per_second", "time/data_wait_fraction", "val/rsum"} <= set(header)
 
 

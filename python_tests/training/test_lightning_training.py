@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -55,13 +56,19 @@ def train(data, module, epochs: int = 1, **options) -> Watch:
 
 
 @pytest.mark.parametrize(
-    ("accumulated_batches", "captions"), [(1, None), (2, None), (1, 1), (1, 0)]
+    ("accumulated_batches", "captions", "mined"),
+    [(1, None, False), (2, None, False), (1, 1, False), (1, 0, True)],
 )
 def test_chunks_train_as_the_whole_batch(
-    folder: Path, accumulated_batches: int, captions: int | None
+    folder: Path, tmp_path: Path, accumulated_batches: int, captions: int | None, mined: bool
 ) -> None:
     batch = 12 if captions is None else 6
-    data = RetrievalDataModule(str(folder), batch_size=batch, captions_per_image=captions)
+    file = str(tmp_path / "mined.npz") if mined else None
+    if file is not None:
+        np.savez(file, i2t_indices=(np.arange(24)[:, None] * 2 + [2, 5, 9]) % 48)
+    data = RetrievalDataModule(
+        str(folder), batch_size=batch, captions_per_image=captions, explicit_negatives=file
+    )
     modules, watches = [], []
     for chunks in (1, 4):
         options = {"accumulate_negatives": chunks, "warmup_steps": 2, "blend_steps": 1}
@@ -111,9 +118,9 @@ def seen_by_the_loss(module: pl.LightningModule) -> list:
     dtypes: list = []
     original = module.loss.forward
 
-    def forward(images, texts, *rest):
+    def forward(images, texts, **rest):
         dtypes.append((images.dtype, texts.dtype, torch.is_autocast_enabled("cpu")))
-        return original(images, texts, *rest)
+        return original(images, texts, **rest)
 
     module.loss.forward = forward
     return dtypes
@@ -229,7 +236,7 @@ def test_collapse_holds_the_warm_up_also_across_a_resume(
         module.model = Collapsing(range(2, 6))
         seen: list[float] = []
         module.loss.register_forward_pre_hook(
-            lambda loss, given: seen.append(loss.weight(given[3]))
+            lambda loss, _, given: seen.append(loss.weight(given["step"])), with_kwargs=True
         )
         return module, seen
 

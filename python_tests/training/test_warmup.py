@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from goal_kernels import GOALLoss, NegativeMemory, Objective, Sampled
-from goal_kernels.training.dense_losses import sum_of_hinges
+from goal_kernels import GOALLoss, NegativeMemory, Objective, Sampled, sum_of_hinges_loss
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
 MARGIN = 0.2
@@ -47,7 +46,9 @@ def test_warmed_loss_switches_loss_and_gradient_by_step() -> None:
         value.backward()
         return torch.cat([value.detach()[None], images.grad.flatten()])
 
-    hinges = value_and_gradient(lambda images: sum_of_hinges(images, texts, ids, MARGIN))
+    hinges = value_and_gradient(
+        lambda images: sum_of_hinges_loss(images, texts, image_ids=ids, margin=MARGIN)
+    )
     goal = value_and_gradient(
         lambda images: GOALLoss(objective, backend="reference")(images, texts, ids, ids)
     )
@@ -126,7 +127,9 @@ def test_negatives_are_drawn_anew_each_step_and_those_of_the_objective_alone() -
     given = {"negatives": Sampled(1.0), "false_negative_margin": 0.1}
     loss = WarmedLoss(objective, WarmupSchedule(1), "reference", **given)
     value, statistics = loss(images, texts, ids, 0, seed=3)
-    torch.testing.assert_close(value, sum_of_hinges(images, texts, ids, MARGIN))
+    torch.testing.assert_close(
+        value, sum_of_hinges_loss(images, texts, image_ids=ids, margin=MARGIN)
+    )
     assert statistics.skipped_negatives > 0
     drawn = [loss(images, texts, ids, 1, seed=seed)[1].hardest_text for seed in (3, 4, 3)]
     assert torch.equal(drawn[0], drawn[2])
@@ -146,7 +149,7 @@ def test_the_memory_is_of_the_objective_and_fills_up_in_the_warm_up() -> None:
         value, _ = loss(images, texts, ids, step)
         expected = memory(criterion, images, texts, ids)
         if step == 0:
-            expected = sum_of_hinges(images, texts, ids, MARGIN)
+            expected = sum_of_hinges_loss(images, texts, image_ids=ids, margin=MARGIN)
         assert value == expected
         if step == 1:
             state = loss.resume_state(with_memory=True)
@@ -179,3 +182,31 @@ def test_repeated_images_with_ids_are_images_with_several_texts(step: int) -> No
     wanted = torch.autograd.grad(repeated, (images, texts))
     for got, gradient in zip(torch.autograd.grad(several, (images, texts)), wanted, strict=True):
         torch.testing.assert_close(got, gradient)
+
+
+def test_negatives_that_were_chosen() -> None:
+    """They are never left out as false ones, nor negatives of their own image."""
+    images, texts = unit_rows(4, 5, 1), unit_rows(8, 5, 2)
+    owner = torch.tensor([0, 0, -1, 1, -1, 2, 3, -1])
+    ids, text_ids = torch.arange(4), torch.tensor([0, 0, 2, 1, 0, 2, 3, 8])
+    texts[2], texts[7] = images[0], images[1]  # above every positive
+    objective = Objective("nca", "sigmoid_ms")
+    loss = WarmedLoss(
+        objective, WarmupSchedule(1), "reference", negatives="hardest", false_negative_margin=0.0
+    )
+    relation = {"image_ids": ids, "text_ids": text_ids, "text_to_image": owner}
+    value, statistics = loss(images, texts, step=1, **relation)
+    expected, _ = GOALLoss(
+        objective, backend="reference", false_negative_margin=0.0, return_stats=True
+    )(images, texts, ids, text_ids, text_to_image=owner, exempt_texts=owner < 0)
+    assert value == expected
+    assert statistics.hardest_text[[0, 1, 3]].tolist() == [2, 2, 7]
+    assert 4 not in statistics.hardest_text[:2]
+    similarity, hinges = images @ texts.T, 0.0
+    for text, image in enumerate(owner.tolist()):
+        if image >= 0:
+            over = MARGIN + torch.cat(
+                [similarity[image, text_ids != image], similarity[ids != image, text]]
+            )
+            hinges += (over - similarity[image, text]).clamp(min=0).sum()
+    torch.testing.assert_close(loss(images, texts, step=0, **relation)[0], hinges)

@@ -1,0 +1,438 @@
+"""Losses over all negatives against loops, and what their engine promises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import oracle
+import pytest
+import torch
+import torch.nn.functional as F
+import whole_batch_literal as literal
+from cases import caption_ids, captioned_batch, paired_batch
+from torch import Tensor
+from whole_batch_literal import Truth
+
+import goal_kernels as gk
+from bench.memory import peak_cpu
+from goal_kernels.backends import BackendUnavailableError
+from goal_kernels.whole_batch import blocks, exponential
+
+SCALE, BIAS = 9.0, -3.0
+
+Made = tuple[Callable[..., Any], Callable[[Tensor, Tensor], Callable[..., Tensor]]]
+
+LOSSES: dict[str, Made] = {
+    "sum_of_hinges": (
+        lambda *x, scale, bias, **o: gk.sum_of_hinges_loss(*x, margin=0.3, **o),
+        lambda scale, bias: literal.hinges(0.3),
+    ),
+    "soft_margin": (
+        lambda *x, scale, bias, **o: gk.soft_margin_loss(*x, tau=5.0, **o),
+        lambda scale, bias: literal.soft_margin(5.0),
+    ),
+    "info_nce": (
+        lambda *x, scale, bias, **o: gk.info_nce_loss(*x, scale=scale, **o),
+        lambda scale, bias: literal.info_nce(scale),
+    ),
+    "smooth_and_hard": (
+        lambda *x, scale, bias, **o: gk.info_nce_loss(
+            *x, scale=scale, label_smoothing=0.2, hardness=2.0, **o
+        ),
+        lambda scale, bias: literal.info_nce(scale, 0.2, 2.0),
+    ),
+    "siglip": (
+        lambda *x, scale, bias, **o: gk.siglip_loss(*x, scale=scale, bias=bias, **o),
+        literal.siglip,
+    ),
+    "multi_similarity": (
+        lambda *x, scale, bias, **o: gk.multi_similarity_loss(*x, beta=20.0, **o),
+        lambda scale, bias: literal.multi_similarity(2.0, 20.0, 0.5),
+    ),
+    "circle": (
+        lambda *x, scale, bias, **o: gk.circle_loss(*x, gamma=20.0, **o),
+        lambda scale, bias: literal.circle(20.0, 0.25),
+    ),
+}
+
+DIRECTED = [name for name in LOSSES if name != "siglip"]
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+
+OWNER = [0, 0, 1, 2, -1, 4, 4, 4, 1, -1, 0, 2]
+"""Of twelve texts among six images: two belong to none, two images have none."""
+
+BATCHES = {
+    "pairs": (12, None, None),
+    "ids": (12, None, ([i % 8 for i in range(12)], [i % 8 for i in range(12)])),
+    "captions": (6, OWNER, None),
+    "captions and ids": (6, OWNER, ([0, 1, 2, 3, 1, 7], [0, 0, 1, 2, 3, 1, 1, 1, 1, 9, 0, 2])),
+}
+
+
+def rows(count: int, width: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(count, width, generator=generator, dtype=torch.float64), dim=1)
+
+
+def check(name, batch, dtype=torch.float64, margin=math.inf, exempt=None, **options) -> None:
+    """Value and gradients, those of scale and bias too, against the loops in float64."""
+    images, owner, ids = BATCHES[batch]
+    given = [rows(images, 7, 1), rows(12, 7, 2), torch.tensor(SCALE).double()]
+    given.append(torch.tensor(BIAS).double())
+    inputs = [x.to(dtype).requires_grad_() for x in given]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    truth = Truth(owner or list(range(12)), *(ids or (None, None)), margin, exempt)
+    function, make = LOSSES[name]
+    score = exact[0] @ exact[1].T
+    direction = {k: v for k, v in options.items() if k == "direction"}
+    expected = make(*exact[2:])(score, truth, **direction)
+    if owner is not None:
+        options["text_to_image"] = owner
+    if ids is not None:
+        options["image_ids"], options["text_ids"] = ids
+    if margin < math.inf:
+        options["false_negative_margin"] = margin
+    if exempt is not None:
+        options["exempt_texts"] = exempt
+    found = function(*inputs[:2], scale=inputs[2], bias=inputs[3], **options)
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    tolerance = TOLERANCE[dtype]
+    assert found.item() == pytest.approx(expected.item(), rel=tolerance)
+    grads = torch.autograd.grad(expected, exact, allow_unused=True)
+    answers = torch.autograd.grad(found, inputs, allow_unused=True)
+    for left, right, like in zip(answers, grads, inputs, strict=True):
+        if right is None:
+            assert left is None
+            continue
+        assert left.dtype == like.dtype
+        bound = tolerance * right.abs().max().item()
+        torch.testing.assert_close(left.double(), right, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_equals_the_loops(name, batch) -> None:
+    check(name, batch)
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+@pytest.mark.parametrize("name", DIRECTED)
+def test_one_direction(name, direction) -> None:
+    check(name, "captions and ids", direction=direction)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_other_dtypes(name, dtype) -> None:
+    check(name, "ids", dtype)
+
+
+@pytest.mark.parametrize("name", DIRECTED)
+def test_false_negatives_are_left_out(name) -> None:
+    for batch in ("ids", "captions and ids"):
+        check(name, batch, margin=0.1)
+    check(name, "captions", margin=0.1, exempt=[k % 3 == 0 for k in range(12)])
+
+
+def test_a_text_and_an_image_that_either_leaves_out_are_left_out_of_siglip() -> None:
+    image, text = rows(12, 7, 1), rows(12, 7, 2)
+    score = image @ text.T
+    limit = score.diagonal() + 0.1
+    over = (score > limit[:, None]) | (score > limit)
+    logit = 10 * score - 10
+    expected = F.softplus(logit.where(~torch.eye(12, dtype=torch.bool), -logit))[~over].sum()
+    found, stats = gk.siglip_loss(image, text, false_negative_margin=0.1, return_stats=True)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    assert torch.equal(stats.skipped_texts, (score > limit[:, None]).sum(dim=1))
+    assert torch.equal(stats.skipped_images, (score > limit).sum(dim=0))
+
+
+@pytest.mark.parametrize("objective", ["hinge/constant", "nca/sigmoid", "circle/linear"])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_goal_objectives_averaged_over_all_negatives(objective, batch) -> None:
+    """Against loops of the equations; hinge/constant against the derivative of its value."""
+    images, owner, ids = BATCHES[batch]
+    truth = Truth(owner or list(range(12)), *(ids or (None, None)))
+    image, text = rows(images, 7, 1).requires_grad_(), rows(12, 7, 2).requires_grad_()
+    score = (image @ text.T).detach().requires_grad_()
+    triplet, pair = objective.split("/")
+    total = score.new_zeros(())
+    value = 0.0
+    for same in literal.anchors(score, truth, "both"):
+        for a in same:
+            if a.positive is None or not len(a.negatives):
+                continue
+            p = a.positive.item()
+            for n in a.negatives:
+                weight = oracle.triplet_weight(triplet, p, n.item(), oracle.Hyper())
+                pull, push = oracle.pair_weight(pair, p, n.item(), 0, 0, oracle.Hyper())
+                share = weight / len(a.negatives)
+                total = total + share * (push * n - pull * a.positive)
+                gap = n.item() - p
+                value += (
+                    max(0.0, 0.2 + gap) / len(a.negatives)
+                    if triplet == "hinge"
+                    else (gap / len(a.negatives))
+                )
+    (of_score,) = torch.autograd.grad(total, score)
+    options: dict[str, Any] = {} if owner is None else {"text_to_image": owner}
+    if ids is not None:
+        options |= {"image_ids": ids[0], "text_ids": ids[1]}
+    loss = gk.goal_loss(image, text, objective, negatives="all", **options)
+    assert loss.item() == pytest.approx(value, rel=1e-12)
+    found = torch.autograd.grad(loss, [image, text])
+    expected = of_score @ text.detach(), of_score.T @ image.detach()
+    for left, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+
+
+def test_a_custom_element_averaged_over_all_negatives() -> None:
+    half = gk.Objective(lambda positive, negative: 0.5 + 0 * positive, "constant")
+    image, text = rows(12, 7, 1).requires_grad_(), rows(12, 7, 2)
+    loss = gk.GOALLoss(half, negatives="all", false_negative_margin=0.2)(image, text)
+    whole = gk.GOALLoss("constant/constant", negatives="all", false_negative_margin=0.2)
+    (found,) = torch.autograd.grad(loss, image)
+    (expected,) = torch.autograd.grad(whole(image, text), image)
+    torch.testing.assert_close(found, 0.5 * expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_blocks_change_nothing_but_rounding(name, monkeypatch) -> None:
+    image, text, owner = captioned_batch(20, 16, dtype=torch.float32)
+    ids = torch.arange(20) % 17
+    function, _ = LOSSES[name]
+
+    def step() -> tuple[Tensor, ...]:
+        x, y = image.clone().requires_grad_(), text.clone().requires_grad_()
+        scale = torch.tensor(SCALE, requires_grad=True)
+        options = {"scale": scale, "bias": BIAS, "text_to_image": owner, "image_ids": ids}
+        loss = function(x, y, normalize=True, **options)
+        grads = torch.autograd.grad(loss, [x, y, scale], allow_unused=True)
+        return loss.detach(), *(g for g in grads if g is not None)
+
+    whole, again = step(), step()
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    monkeypatch.setattr(blocks, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "PIECE", 60)
+    for left, right in zip(step(), whole, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4 * right.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["info_nce", "smooth_and_hard", "multi_similarity", "circle"])
+def test_wide_exponents_give_what_narrow_ones_do(name, monkeypatch) -> None:
+    for batch in BATCHES:
+        monkeypatch.setattr(exponential, "NARROW", 0.0)
+        check(name, batch)
+        monkeypatch.undo()
+
+
+def test_exponents_far_beyond_the_range_of_float32() -> None:
+    image, text = rows(12, 7, 1).float().requires_grad_(), rows(12, 7, 2).float()
+    logits = 4000 * (image.double() @ text.double().T)
+    places = torch.arange(12)
+    expected = F.cross_entropy(logits, places, reduction="sum")
+    expected = expected + F.cross_entropy(logits.T, places, reduction="sum")
+    loss = gk.info_nce_loss(image, text, scale=4000.0)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    found, right = (torch.autograd.grad(x, image)[0] for x in (loss, expected))
+    torch.testing.assert_close(found, right, rtol=1e-3, atol=1.0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_normalize_and_reduction(name) -> None:
+    image, text, owner = captioned_batch(8, 6, dtype=torch.float64)
+    owner = owner.clone()
+    owner[3] = -1
+    function, _ = LOSSES[name]
+    image, text = (3 * image).requires_grad_(), (0.2 * text).requires_grad_()
+    options = {"scale": SCALE, "bias": BIAS, "text_to_image": owner}
+    total = function(F.normalize(image, dim=1), F.normalize(text, dim=1), **options)
+    mean = function(image, text, normalize=True, reduction="mean", **options)
+    count = int((owner >= 0).sum())
+    assert mean.item() == pytest.approx(total.item() / count, rel=1e-12)
+    expected, found = (torch.autograd.grad(x, [image, text]) for x in (total / count, mean))
+    for left, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+
+
+def test_clip_and_siglip_as_they_are_known() -> None:
+    image, text = paired_batch(24, 16, torch.float32)
+    logits, places = 20 * image @ text.T, torch.arange(24)
+    clip = (F.cross_entropy(logits, places) + F.cross_entropy(logits.T, places)) / 2
+    found = gk.info_nce_loss(image, text, scale=20.0, reduction="mean") / 2
+    torch.testing.assert_close(found, clip)
+    smooth = F.cross_entropy(logits, places, label_smoothing=0.1)
+    found = gk.info_nce_loss(
+        image, text, scale=20.0, label_smoothing=0.1, reduction="mean", direction="i2t"
+    )
+    torch.testing.assert_close(found, smooth)
+    labels = 2 * torch.eye(24) - 1
+    siglip = -F.logsigmoid(labels * (10 * image @ text.T - 10)).sum() / 24
+    torch.testing.assert_close(gk.siglip_loss(image, text, reduction="mean"), siglip)
+
+
+def test_statistics() -> None:
+    image, text = paired_batch(24, 16, torch.float32)
+    score, off = image @ text.T, ~torch.eye(24, dtype=torch.bool)
+    gap = score - score.diagonal()[:, None] + 0.2, score - score.diagonal() + 0.2
+    loss, stats = gk.sum_of_hinges_loss(
+        image.requires_grad_(), text, reduction="mean", return_stats=True
+    )
+    torch.testing.assert_close(stats.value, 24 * loss.detach())
+    torch.testing.assert_close(stats.positive, score.diagonal())
+    active = (((gap[0] > 0) | (gap[1] > 0)) & off).sum() / 24**2
+    torch.testing.assert_close(stats.active_fraction, active)
+    assert not torch.cat([stats.skipped_texts, stats.skipped_images]).any()
+    with torch.no_grad():
+        _, stats = gk.sum_of_hinges_loss(image, text, return_stats=True)
+    assert stats.active_fraction.isnan()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_not_a_number_stays_one(name) -> None:
+    image, text = paired_batch(12, 6, torch.float32)
+    image[3, 2] = math.nan
+    function, _ = LOSSES[name]
+    inputs = image.requires_grad_(), text.requires_grad_()
+    loss = function(*inputs, scale=SCALE, bias=BIAS)
+    assert loss.isnan()
+    assert torch.cat(torch.autograd.grad(loss, inputs)).isnan().any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_all_of_one_image(name) -> None:
+    """Without a negative nothing repels; where equal ids are positives they still attract."""
+    image, text = rows(5, 4, 1).requires_grad_(), rows(5, 4, 2)
+    function, _ = LOSSES[name]
+    loss = function(image, text, scale=SCALE, bias=BIAS, image_ids=[3] * 5)
+    (gradient,) = torch.autograd.grad(loss, image)
+    assert torch.isfinite(gradient).all()
+    if name in ("sum_of_hinges", "soft_margin", "info_nce", "smooth_and_hard"):
+        assert loss.item() == 0
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc"
+)
+def test_memory_is_that_of_a_few_blocks() -> None:
+    """The matrix would be 256 MiB, and autograd would keep several."""
+    image, text = torch.randn(2, 8192, 16).unbind()
+    image.requires_grad_()
+
+    def step() -> None:
+        gk.sum_of_hinges_loss(image, text, normalize=True).backward()
+
+    extra = peak_cpu(SimpleNamespace(run=step)) / 2**20
+    assert extra < 3 * 4 * blocks.BLOCK * 8192 / 2**20, f"{extra:.0f} MiB"
+
+
+def test_opcheck() -> None:
+    image, text, owner = captioned_batch(12, 6, dtype=torch.float32)
+    ids = owner % 5
+    scale, bias = torch.tensor(9.0), torch.tensor(-3.0)
+    operators = torch.ops.goal_kernels
+    last = (0.2, 1.5, "both", True, True, "highest", True)
+    words = (
+        (None, None, "sum_of_hinges", [0.2]),
+        (scale, None, "info_nce", [0.1, 0.0]),
+        (scale, bias, "siglip", []),
+        (None, None, "nca/sigmoid", [10.0, 2.0, 10.0, 0.5, 0.1, 0.2]),
+    )
+    for own in words:
+        arguments = (text, image, owner, ids, torch.arange(12) % 5, owner > 4, *own, *last)
+        torch.library.opcheck(
+            operators.whole_batch, arguments, test_utils=["test_schema", "test_faketensor"]
+        )
+    found = operators.whole_batch(*arguments[:-1], False)
+    assert [x.numel() for x in found[1:5]] == [0] * 4
+    inputs = text.requires_grad_(), image.requires_grad_(), scale.requires_grad_(), bias
+    grads = torch.rand_like(text), torch.rand_like(image), torch.rand(()), torch.rand(())
+    torch.library.opcheck(operators.attach_whole_batch, (*inputs, torch.tensor(1.0), *grads))
+
+
+def test_compiles_as_one_graph_whatever_the_batch() -> None:
+    torch._dynamo.reset()
+
+    def function(x, y, scale):
+        return gk.info_nce_loss(x, y, scale=scale, image_ids=torch.arange(len(x)) // 2)
+
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=True)
+    for batch in (12, 17):
+        image, text = paired_batch(batch, 6, torch.float32)
+        image.requires_grad_()
+        scale = torch.tensor(9.0, requires_grad=True)
+        found, expected = compiled(image, text, scale), function(image, text, scale)
+        torch.testing.assert_close(found, expected)
+        left, right = (torch.autograd.grad(x, [image, scale]) for x in (found, expected))
+        torch.testing.assert_close(left, right)
+
+
+def test_modules_learn_their_factors() -> None:
+    image, text = paired_batch(12, 6, torch.float32)
+    criterion = gk.SigLIPLoss()
+    criterion(image, text).backward()
+    assert criterion.bias.grad.abs() > 0
+    assert criterion.log_scale.grad.abs() > 0
+    assert set(criterion.state_dict()) == {"log_scale", "bias"}
+    torch.testing.assert_close(criterion(image, text), gk.siglip_loss(image, text))
+    clip = gk.InfoNCELoss(14.0, learned=True, reduction="mean")
+    torch.testing.assert_close(
+        clip(image, text), gk.info_nce_loss(image, text, scale=14.0, reduction="mean")
+    )
+    fixed = gk.InfoNCELoss(14.0, label_smoothing=0.1)
+    assert not list(fixed.parameters())
+    assert "label_smoothing=0.1" in repr(fixed)
+    for name in ("sum_of_hinges", "soft_margin", "multi_similarity", "circle"):
+        module = getattr(gk, name.title().replace("_", "").replace("Of", "Of") + "Loss")
+        expected = getattr(gk, f"{name}_loss")(image, text, image_ids=caption_ids(12))
+        torch.testing.assert_close(module()(image, text, caption_ids(12)), expected)
+
+
+X, Y = paired_batch(4, 4)
+WRONG = {
+    "margin": (lambda: gk.sum_of_hinges_loss(X, Y, margin=-1), ValueError, "margin: .* >= 0, got"),
+    "word": (lambda: gk.SumOfHingesLoss(margin="0.2"), TypeError, "margin: expected a number"),
+    "tau": (lambda: gk.soft_margin_loss(X, Y, tau=0), ValueError, "tau: .* > 0, got 0"),
+    "smooth": (
+        lambda: gk.info_nce_loss(X, Y, label_smoothing=1.0),
+        ValueError,
+        r"label_smoothing: .* \[0, 1\)",
+    ),
+    "scale": (
+        lambda: gk.info_nce_loss(X, Y, scale=torch.ones(2)),
+        ValueError,
+        r"scale: expected one floating-point number, got torch.float32 of shape \[2\]",
+    ),
+    "learned": (lambda: gk.InfoNCELoss(0.0, learned=True), ValueError, "scale: .* > 0"),
+    "direction": (lambda: gk.siglip_loss(X, Y, direction="i2t"), TypeError, "direction: siglip"),
+    "reduction": (
+        lambda: gk.circle_loss(X, Y, reduction="none"),
+        ValueError,
+        "reduction: expected one of sum, mean",
+    ),
+    "unknown": (lambda: gk.circle_loss(X, Y, backend="cpu"), TypeError, "backend: expected option"),
+    "rows": (lambda: gk.circle_loss(X, Y[:2]), ValueError, "text_embeddings: expected 4 rows"),
+    "relative": (
+        lambda: gk.goal_loss(X, Y, "nca/linear_ms", negatives="all"),
+        ValueError,
+        "negatives: expected another kind than 'all' with the pair element 'linear_ms'",
+    ),
+    "backend": (
+        lambda: gk.goal_loss(X, Y, "nca/linear", negatives="all", backend="cpu"),
+        BackendUnavailableError,
+        "backend: expected 'auto' or 'chunked'",
+    ),
+    "mine": (lambda: gk.mine(X, Y, negatives="all"), ValueError, "negatives: expected 'hardest'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_bad_input(name) -> None:
+    call, error, message = WRONG[name]
+    with pytest.raises(error, match=message):
+        call()
