@@ -330,7 +330,9 @@ def test_a_memory_knows_the_images_that_come_again(folder: Path, captions: int |
     data = RetrievalDataModule(str(folder), batch_size=batch, captions_per_image=captions)
     module = make_module(data, negative_memory=200)
     ids: list[Tensor] = []
-    module.loss.register_forward_pre_hook(lambda _, given: ids.append(given[2]))
+    module.loss.register_forward_pre_hook(
+        lambda _, pairs, given: ids.append(given["image_ids"]), with_kwargs=True
+    )
     train(data, module, epochs=3)
     memory = module.loss.memory.get_extra_state()
     images = torch.cat(ids)
