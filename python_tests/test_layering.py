@@ -21,6 +21,7 @@ LAYERS = (
     {"ops", "selection_ops", "negatives", "pairing_checks", "backends.explain", "retrieval.scores"},
     {"rectangular", "whole_batch.kinds"},
     {"whole_batch.blocks"},
+    {"whole_batch.sparse"},
     {"whole_batch.pointwise"},
     {"whole_batch.exponential"},
     {"whole_batch.operators"},

@@ -123,16 +123,27 @@ class Batch:
         limit = limit.masked_fill(highest == NEGATIVE_INFINITY, math.inf)
         return Side(axis, pairs, positive, limit if question.limited else None)
 
-    def blocks(self, products: bool = True) -> Iterator[tuple[slice, Tensor]]:
+    @property
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns."""
+        return self.rows, self.columns
+
+    def blocks(
+        self, within: slice | None = None, products: bool = True
+    ) -> Iterator[tuple[slice, Tensor]]:
         """Rows of the matrix and their similarities [height, N]: a buffer that is used again.
 
-        Args: products: without them the buffer is zero, for what depends on the candidates alone.
+        Args:
+            within: which rows, all unless given.
+            products: without them the buffer is zero, for what depends on the candidates alone.
         """
+        within = within or slice(0, len(self.rows))
         step = BLOCK if self.rows.is_cpu else GPU_BLOCK
-        total, width = len(self.rows), len(self.columns)
-        buffer = self.rows.new_zeros(min(step, total), width, dtype=self.dtype)
-        for start in range(0, total, step):
-            part = slice(start, min(start + step, total))
+        width = len(self.columns)
+        height = min(step, within.stop - within.start)
+        buffer = self.rows.new_zeros(height, width, dtype=self.dtype)
+        for start in range(within.start, within.stop, step):
+            part = slice(start, min(start + step, within.stop))
             tile = buffer[: part.stop - start]
             if products:
                 if self.rows.dtype == self.dtype:
@@ -233,6 +244,14 @@ class Gradients:
             thin = weight.to(batch.thin_rows.dtype)
             self.rows[part] = wide_product(thin, batch.thin_columns, batch.dtype)
             self.columns += wide_product(thin.T, batch.thin_rows[part], batch.dtype)
+
+    def add_listed(self, part: slice, row: Tensor, column: Tensor, weight: Tensor) -> None:
+        """row, column, weight: [P], elements of the rows `part` and dL/dS; all others are 0."""
+        batch = self.batch
+        size = part.stop - part.start
+        own = row - part.start
+        self.rows[part] = sum_rows(batch.columns, column, own, weight, size)
+        self.columns += sum_rows(batch.rows[part], own, column, weight, len(batch.columns))
 
     def add_pairs(self, weight: Tensor) -> None:
         """weight: [M], dL/dp of the pair of each text, whatever where it has no image."""
