@@ -189,9 +189,26 @@ const char* top_k_addresses(const std::string& dtype, const Rows& query, const R
   return top_k(job, find_isa(isa), threads);
 }
 
+void apply_listed_addresses(const std::string& dtype, const Rows& rows, const Rows& columns, std::int64_t width,
+                            std::int64_t count, const std::tuple<Address, Address, Address>& elements,
+                            const std::tuple<Address, Address>& gradients, int threads,
+                            const std::string& isa) {
+  const Dtype type = parse("dtype", kDtypes, dtype);
+  const auto [row, column, weight] = elements;
+  const ListedJob job{matrix(rows, type, width),
+                      matrix(columns, type, width),
+                      count,
+                      pointer<std::int64_t>(row),
+                      pointer<std::int64_t>(column),
+                      pointer(weight),
+                      pointer(std::get<0>(gradients)),
+                      pointer(std::get<1>(gradients))};
+  apply_listed(job, *find_isa(isa).row, threads);
+}
+
 std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const Rows& columns, std::int64_t width,
                              const Pairing& pairing, const std::tuple<Address, Address>& bounds,
-                             std::int64_t room, const std::tuple<Address, Address, Address>& output, int threads,
+                             bool exact, std::int64_t room, const std::tuple<Address, Address, Address>& output, int threads,
                              const std::string& isa) {
   const Dtype type = parse("dtype", kDtypes, dtype);
   const auto [target, row_ids, column_ids] = pairing;
@@ -203,6 +220,7 @@ std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const R
                      pointer<std::int64_t>(column_ids),
                      pointer(std::get<0>(bounds)),
                      pointer(std::get<1>(bounds)),
+                     exact,
                      room,
                      pointer<std::int64_t>(count),
                      pointer<std::int64_t>(index),
@@ -282,7 +300,10 @@ PYBIND11_MODULE(_native, module) {
              py::arg("output"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
   module.def("above", &above_addresses, py::arg("dtype"), py::arg("rows"), py::arg("columns"), py::arg("width"),
-             py::arg("pairing"), py::arg("bounds"), py::arg("room"), py::arg("output"), py::arg("threads"),
+             py::arg("pairing"), py::arg("bounds"), py::arg("exact"), py::arg("room"), py::arg("output"), py::arg("threads"),
+             py::arg("isa"), py::call_guard<py::gil_scoped_release>());
+  module.def("apply_listed", &apply_listed_addresses, py::arg("dtype"), py::arg("rows"), py::arg("columns"),
+             py::arg("width"), py::arg("count"), py::arg("elements"), py::arg("gradients"), py::arg("threads"),
              py::arg("isa"), py::call_guard<py::gil_scoped_release>());
   module.def("build_info", &build_info, "How this module was built and what it found here.");
 }

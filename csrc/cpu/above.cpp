@@ -1,8 +1,8 @@
 // Elements above a bound: lists of candidates around the tile loop.
 //
 // Method: as in top_k.cpp, with bounds that stay. S may be exact, or a product of rounded values S~ with
-//         |S~ - S| <= slack / 2 (lengths.h): then bounds are lower by that, and what is found is computed again in
-//         float.
+//         |S~ - S| <= slack / 2 (lengths.h): then bounds are lower by that, and what is found near them, or all of
+//         it, is computed again in float.
 // Memory: pages of the lists that are written to, 8 bytes an element; besides the tile loop's.
 // Determinism: a list depends on its row alone; giving up on the sum over all lists after a block of columns.
 #include "above.h"
@@ -29,7 +29,8 @@ class Lister {
          const T* column_slack, int threads)
       : job_(job),
         row_(row),
-        screened_(row_slack != nullptr),
+        row_slack_(row_slack),
+        column_slack_(column_slack),
         kernel_(kernel),
         loop_(job.rows, job.columns, kernel, threads),
         exclusions_(mining_job(job), kernel.columns),
@@ -107,26 +108,33 @@ class Lister {
     return std::min(loop_.plan().first_group(chunk) * kernel_.rows, job_.rows.rows);
   }
 
-  // Computes the candidates of a row again and keeps what reaches a bound.
+  // Whether rounding leaves open on which side of a bound an element is.
+  static bool open(T value, T bound, T slack) { return !(std::abs(value - bound) > slack / 2 * T(1.0001)); }
+
+  // Computes candidates of a row again where that matters, and keeps what reaches a bound.
   void decide(std::int64_t r) const {
-    if (!screened_) return;
+    if (row_slack_ == nullptr) return;
     const T bound = static_cast<const T*>(job_.row_bound)[r];
     const T* const column_bound = static_cast<const T*>(job_.column_bound);
     T* const value = value_.data() + r * room_;
     Integer<T>* const column = column_.data() + r * room_;
     std::int64_t kept = 0;
     for (std::int64_t i = 0; i < count_[r]; ++i) {
-      const T s = row_.dot(job_.rows, r, job_.columns, column[i]);
-      if (s < bound && s < column_bound[column[i]]) continue;
+      const Integer<T> c = column[i];
+      T s = value[i];
+      if (job_.exact || open(s, bound, row_slack_[r]) || open(s, column_bound[c], column_slack_[c]))
+        s = row_.dot(job_.rows, r, job_.columns, c);
+      if (s < bound && s < column_bound[c]) continue;
       value[kept] = s;
-      column[kept++] = column[i];
+      column[kept++] = c;
     }
     count_[r] = Integer<T>(kept);
   }
 
   const AboveJob& job_;
   const RowKernel<T>& row_;
-  const bool screened_;
+  const T* row_slack_;     // [R]
+  const T* column_slack_;  // [N]
   const TileKernel<T>& kernel_;
   const TileLoop<T> loop_;
   const ExclusionTable<T> exclusions_;

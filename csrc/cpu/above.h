@@ -16,13 +16,14 @@ struct AboveJob {
   const std::int64_t* column_ids;   // [N]
   const void* row_bound;            // [R]
   const void* column_bound;         // [N]
+  bool exact;                       // all values are; else those that are surely above may be of rounded rows
   std::int64_t room;                // how many elements `index` and `value` can take
   std::int64_t* count;              // out [R]
   std::int64_t* index;              // out [room]: columns, ascending within a row, row after row
   void* value;                      // out [room]
 };
 
-// The number of elements, or -1 where there is no room for them: then the output means nothing. NaN reaches every
+// The number of elements, or -1 where there may be no room for them: then the output means nothing. NaN reaches every
 // bound. As float decides (double for double matrices), also where a product of rounded values chose candidates.
 // Throws std::invalid_argument for sizes it cannot take, std::bad_alloc. Bit-equal for any `threads`.
 std::int64_t above(const AboveJob& job, const Isa& isa, int threads);

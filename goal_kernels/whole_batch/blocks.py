@@ -20,6 +20,7 @@ from goal_kernels.pairs import owned, pair_similarity
 from goal_kernels.reference import sum_rows
 from goal_kernels.weights import wide
 from goal_kernels.whole_batch.kinds import NEGATIVE_INFINITY
+from goal_kernels.whole_batch.shares import current_share
 
 BLOCK, GPU_BLOCK = 512, 4096
 """Rows of a block on a CPU and elsewhere: enough for the product to run at full speed."""
@@ -83,6 +84,8 @@ class Batch:
 
     def __init__(self, rows: Tensor, columns: Tensor, question: Question) -> None:
         self.raw_rows, self.raw_columns = rows, columns
+        self.share = current_share()
+        self.part = self.share.part(len(rows))
         self.question = question
         self.dtype = accumulate_dtype(rows.dtype)
         self.scale_of_rows = row_scale(rows) if question.normalize else None
@@ -134,10 +137,10 @@ class Batch:
         """Rows of the matrix and their similarities [height, N]: a buffer that is used again.
 
         Args:
-            within: which rows, all unless given.
+            within: which rows; all of this process's share unless given.
             products: without them the buffer is zero, for what depends on the candidates alone.
         """
-        within = within or slice(0, len(self.rows))
+        within = within or self.part
         step = BLOCK if self.rows.is_cpu else GPU_BLOCK
         width = len(self.columns)
         height = min(step, within.stop - within.start)
@@ -245,16 +248,11 @@ class Gradients:
             self.rows[part] = wide_product(thin, batch.thin_columns, batch.dtype)
             self.columns += wide_product(thin.T, batch.thin_rows[part], batch.dtype)
 
-    def add_listed(self, part: slice, row: Tensor, column: Tensor, weight: Tensor) -> None:
-        """row, column, weight: [P], elements of the rows `part` and dL/dS; all others are 0."""
-        batch = self.batch
-        size = part.stop - part.start
-        own = row - part.start
-        self.rows[part] = sum_rows(batch.columns, column, own, weight, size)
-        self.columns += sum_rows(batch.rows[part], own, column, weight, len(batch.columns))
-
     def add_pairs(self, weight: Tensor) -> None:
-        """weight: [M], dL/dp of the pair of each text, whatever where it has no image."""
+        """weight: [M], dL/dp of the pair of each text, whatever where it has no image.
+
+        Of all processes together, or of this one's share.
+        """
         batch = self.batch
         weight = torch.where(batch.exists, weight, 0.0).to(batch.dtype)
         self.rows.addcmul_(batch.columns.to(batch.dtype)[batch.own], weight[:, None])

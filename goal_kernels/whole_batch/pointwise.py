@@ -8,18 +8,26 @@ from torch import Tensor
 from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
 from goal_kernels.whole_batch.kinds import NEGATIVE_INFINITY, Pointwise, Siglip, Terms, softplus
-from goal_kernels.whole_batch.sparse import Listed, Lister
+from goal_kernels.whole_batch.sparse import Listed, Lister, apply_listed
 
 
 def run_pointwise(kind: Pointwise, batch: Batch, gradients: Gradients | None) -> Tensor:
-    """The value of the loss, 0-d, summed over anchors; its gradients are added to `gradients`."""
-    sums, lister = _Sums(kind, batch), Lister(kind, batch)
+    """The value of the loss, 0-d, summed over anchors; its gradients are added to `gradients`.
+
+    Of this process's share, as the gradients are.
+    """
+    sums, lister = _Sums(kind, batch), Lister(kind, batch, exact=gradients is None)
     for part in lister.parts():
         found = lister.find(part)
         if found is not None:
-            weight = sums.weigh_listed(found)
+            weight = sums.weigh_listed(found, part)
             if gradients is not None:
-                gradients.add_listed(part, found.row, found.column, weight)
+                own = batch.rows[part]
+                gradients.rows[part], of_columns = apply_listed(own, batch.columns, found, weight)
+                gradients.columns += of_columns
+                # The value is linear in similarities that have a weight: put the exact ones in.
+                exact = wide((own * gradients.rows[part]).sum(dim=1))
+                sums.values += [ordered_sum(exact), -ordered_sum(wide(weight * found.similarity))]
             continue
         for block, tile in batch.blocks(part):
             for rows, piece in batch.pieces(block, tile):
@@ -40,7 +48,7 @@ class _Sums:
         if kind.mean:
             counts = (count_candidates(batch, side) for side in batch.sides)
             self.shares = [1.0 / count.clamp(min=1) for count in counts]
-        self.values: list[Tensor] = []
+        self.values = [torch.zeros_like(wide(batch.positive[:1])).sum()]
         self.pull = [torch.zeros_like(wide(side.positive)) for side in batch.sides]
 
     def of_pairs(self) -> Tensor:
@@ -70,18 +78,18 @@ class _Sums:
         batch.count_active(total)
         piece.copy_(total)
 
-    def weigh_listed(self, found: Listed) -> Tensor:
+    def weigh_listed(self, found: Listed, part: slice) -> Tensor:
         """The weights of the elements of a list, [P]."""
         batch = self.batch
         total = torch.zeros_like(found.similarity)
         for side, share, pull in zip(batch.sides, self.shares, self.pull, strict=True):
-            anchor = found.row if side.axis == 1 else found.column
+            anchor = found.row + part.start if side.axis == 1 else found.column
             count = len(side.positive[0])
             negative = found.similarity
             if side.limit is not None:
                 over = negative > side.limit[anchor]
                 if side.axis == 0 and batch.question.exempt is not None:
-                    over &= ~batch.question.exempt[found.row]
+                    over &= ~batch.question.exempt[part][found.row]
                 batch.skipped[1 - side.axis] += torch.bincount(anchor[over], minlength=count)
                 negative = negative.masked_fill(over, NEGATIVE_INFINITY)
             for slot, positive in enumerate(side.positive):
@@ -114,7 +122,7 @@ def count_candidates(batch: Batch, side: Side) -> Tensor:
             if over is not None:
                 left &= ~over
             count[side.place(rows)] += left.sum(dim=side.axis)
-    return count
+    return batch.share.add(count)
 
 
 def of_pairs(batch: Batch, side: Side, values: Tensor) -> Tensor:
@@ -126,11 +134,12 @@ def of_pairs(batch: Batch, side: Side, values: Tensor) -> Tensor:
 
 
 def run_siglip(kind: Siglip, batch: Batch, gradients: Gradients | None) -> tuple[Tensor, Tensor]:
-    """The value of the loss and its derivative by the bias, 0-d.
+    """The value of the loss and its derivative by the bias, 0-d, of this process's share.
 
     `gradients` are those by scale S.
     """
-    values, biases = [], []
+    zero = torch.zeros_like(wide(batch.positive[:1])).sum()
+    values, biases = [zero], [zero]
     for part, tile in batch.blocks():
         for rows, piece in batch.pieces(part, tile):
             same = batch.same(rows)
@@ -154,5 +163,4 @@ def run_siglip(kind: Siglip, batch: Batch, gradients: Gradients | None) -> tuple
             biases.append(wide(weight.sum(dim=1)).sum())
         if gradients is not None:
             gradients.add(part, tile)
-    total = ordered_sum(torch.stack(values))
-    return total, ordered_sum(torch.stack(biases)) if biases else torch.zeros_like(total)
+    return ordered_sum(torch.stack(values)), ordered_sum(torch.stack(biases))

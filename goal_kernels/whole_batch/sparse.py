@@ -14,20 +14,33 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
-from goal_kernels.backends.arguments import DTYPES, address, as_rows, id_addresses, matrix_argument
-from goal_kernels.backends.base import Pairing
+from goal_kernels.backends.arguments import (
+    DTYPES,
+    address,
+    addresses,
+    as_rows,
+    id_addresses,
+    matrix_argument,
+)
+from goal_kernels.backends.base import Pairing, accumulate_dtype
 from goal_kernels.whole_batch.blocks import BLOCK, Batch
 from goal_kernels.whole_batch.kinds import Pointwise
 
 SHARE = 0.1
 """Of the matrix, from which on products are cheaper than lists."""
 
-ELEMENTS = 1 << 25
+ELEMENTS = 1 << 24
 """Of the matrix, that are listed at a time."""
+
+LEAST = 1 << 18
+"""Elements of a matrix from which on lists are tried."""
 
 
 class Listed(NamedTuple):
-    """Elements of S: numbers of their rows and columns [P], by row and column, and S [P]."""
+    """Elements of some rows of S: numbers of their rows, counted from the first, and columns [P].
+
+    similarity: [P], S, or that of rounded rows where the sign of the weight does not depend on it.
+    """
 
     row: Tensor
     column: Tensor
@@ -35,13 +48,17 @@ class Listed(NamedTuple):
 
 
 class Lister:
-    """Lists the elements of a batch that may have a weight, until there are too many."""
+    """Lists the elements of a batch that may have a weight, until there are too many.
 
-    def __init__(self, kind: Pointwise, batch: Batch) -> None:
-        self.batch = batch
+    Args: exact: whether their similarities have to be; else only the decision which have a weight.
+    """
+
+    def __init__(self, kind: Pointwise, batch: Batch, exact: bool) -> None:
+        self.batch, self.exact = batch, exact
         infinite = [x.new_full((len(x),), math.inf, dtype=batch.dtype) for x in batch.matrices]
         self.bounds = {1: infinite[0], 0: infinite[1]}
-        self.open = batch.rows.is_cpu and native.status()[0]
+        large = len(batch.rows) * len(batch.columns) >= LEAST
+        self.open = large and batch.rows.is_cpu and native.status()[0]
         for side in batch.sides:
             floor = kind.floor(side.positive)
             if floor is None:
@@ -53,41 +70,86 @@ class Lister:
 
     def parts(self) -> Iterator[slice]:
         """Rows to ask about at a time."""
-        total, columns = (len(x) for x in self.batch.matrices)
-        step = max(BLOCK, ELEMENTS // columns) if self.open else total
-        for start in range(0, total, step):
-            yield slice(start, min(start + step, total))
+        part, columns = self.batch.part, len(self.batch.columns)
+        step = max(BLOCK, ELEMENTS // columns if self.open else len(self.batch.rows))
+        for start in range(part.start, part.stop, step):
+            yield slice(start, min(start + step, part.stop))
 
     def find(self, part: slice) -> Listed | None:
         """Of the rows `part`; None if there are too many, then and ever after."""
         if not self.open:
             return None
         batch = self.batch
-        rows, columns = as_rows(batch.rows[part], "rows"), as_rows(batch.columns, "columns")
+        rows, columns = batch.rows[part], batch.columns
         ids = batch.question.row_ids, batch.question.column_ids
         target = torch.where(batch.exists[part], batch.own[part], -1)
         pairing = Pairing(target, None if ids[0] is None else ids[0][part], ids[1])
-        room = int(SHARE * len(rows) * len(columns)) + len(columns)
-        count = target.new_empty(len(rows))
-        index, value = target.new_empty(room), batch.positive.new_empty(room)
         bounds = self.bounds[1][part].contiguous(), self.bounds[0].contiguous()
-        found = native.load().above(
-            DTYPES[rows.dtype],
-            matrix_argument(rows),
-            matrix_argument(columns),
-            rows.shape[1],
-            (target.data_ptr(), *id_addresses(pairing, len(rows), len(columns))),
-            tuple(
-                address(bound, "bound", rows.dtype, len(x))
-                for bound, x in zip(bounds, (rows, columns), strict=True)
-            ),
-            room,
-            (count.data_ptr(), index.data_ptr(), value.data_ptr()),
-            torch.get_num_threads(),
-            "auto",
-        )
-        if found < 0:
-            self.open = False
-            return None
-        row = torch.arange(part.start, part.stop, device=target.device).repeat_interleave(count)
-        return Listed(row, index[:found], value[:found])
+        room = int(SHARE * len(rows) * len(columns))
+        found = above(rows, columns, pairing, bounds, room, exact=self.exact)
+        self.open = found is not None
+        return found
+
+
+def above(
+    rows: Tensor,
+    columns: Tensor,
+    pairing: Pairing,
+    bounds: tuple[Tensor, Tensor],
+    room: int,
+    *,
+    exact: bool,
+    isa: str = "auto",
+) -> Listed | None:
+    """What reaches the bound of its row or its column.
+
+    Args:
+        rows, columns: [R, D], [N, D] of one dtype on the CPU. pairing: of rows, with a target.
+        bounds: [R] and [N]. room: how many elements there may be, else the answer is None.
+        exact: see `Lister`. isa: the instruction set.
+    """
+    rows, columns = as_rows(rows, "rows"), as_rows(columns, "columns", like=rows)
+    sizes = len(rows), len(columns)
+    dtype = accumulate_dtype(rows.dtype)
+    index = rows.new_empty(room, dtype=torch.int64)
+    count, value = index.new_empty(sizes[0]), rows.new_empty(room, dtype=dtype)
+    found = native.load().above(
+        DTYPES[rows.dtype],
+        matrix_argument(rows),
+        matrix_argument(columns),
+        rows.shape[1],
+        (address(pairing.target, "target", torch.int64, sizes[0]), *id_addresses(pairing, *sizes)),
+        tuple(address(x, "bounds", dtype, size) for x, size in zip(bounds, sizes, strict=True)),
+        exact,
+        room,
+        addresses(count, index, value),
+        torch.get_num_threads(),
+        isa,
+    )
+    if found < 0:
+        return None
+    row = torch.arange(sizes[0], device=rows.device).repeat_interleave(count)
+    return Listed(row, index[:found], value[:found])
+
+
+def apply_listed(
+    rows: Tensor, columns: Tensor, found: Listed, weight: Tensor, isa: str = "auto"
+) -> tuple[Tensor, ...]:
+    """Gradients of rows [R, D] and columns [N, D] from dL/dS of listed elements, weight [P]."""
+    rows, columns = as_rows(rows, "rows"), as_rows(columns, "columns", like=rows)
+    gradients = torch.empty_like(rows), torch.empty_like(columns)
+    native.load().apply_listed(
+        DTYPES[rows.dtype],
+        matrix_argument(rows),
+        matrix_argument(columns),
+        rows.shape[1],
+        len(weight),
+        (
+            *addresses(found.row, found.column),
+            address(weight, "weight", accumulate_dtype(rows.dtype), len(found.row)),
+        ),
+        addresses(*gradients),
+        torch.get_num_threads(),
+        isa,
+    )
+    return gradients
