@@ -203,8 +203,8 @@ class Candidates:
         step = max(1, PIECE // candidates.shape[1]) if candidates.is_cpu else len(candidates)
         parts = []
         for rows, own in zip(candidates.split(step), anchors.split(step), strict=True):
-            pair = (image, own[:, None]) if direction == 0 else (own[:, None], text)
-            noise = gumbel(*pair, direction, selection.seed)
+            pairs = (image, own[:, None]) if direction == 0 else (own[:, None], text)
+            noise = gumbel(pairs[0], pairs[1], direction, selection.seed)
             parts.append(rows.to(noise.dtype).div(selection.temperature).add_(noise))
         return torch.cat(parts)
 
