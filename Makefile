@@ -12,6 +12,9 @@ SAY := printf '\n== %s\n'
 # A person sees what is fetched; a log gets errors alone.
 QUIET := $(shell test -t 2 || echo --quiet)
 
+# Dozens of tests start processes of their own: each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test coverage lint aot oldest-triton compat sanitize bench clean
 
 help:

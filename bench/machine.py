@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +19,7 @@ import torch
 
 from bench.costs import cpu_peak_gflops, gpu_peak_gflops
 from goal_kernels import native
+from goal_kernels.data.files import write_text
 
 ROOT = Path(__file__).parent.parent
 CPUINFO = Path("/proc/cpuinfo")
@@ -77,6 +82,25 @@ def installed_version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def keep_records(
+    file: Path,
+    module: str,
+    arguments: Sequence[str] | None,
+    cases: list[dict[str, object]],
+    **versions: str,
+) -> None:
+    """Write the cases of one run with the command, date, commit and machine they belong to."""
+    kept = {
+        "command": " ".join([f"python -m {module}", *(arguments or sys.argv[1:])]),
+        "date": date.today().isoformat(),
+        "commit": commit(),
+        **describe_machine("cpu"),
+        **versions,
+        "cases": cases,
+    }
+    write_text(file, json.dumps(kept, indent=2) + "\n")
 
 
 def describe_machine(device: str) -> dict[str, Any]:

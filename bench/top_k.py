@@ -12,11 +12,9 @@ are kept in bench/results/<processor>/top_k.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +24,8 @@ from torch import Tensor
 from bench.cases import FORWARD, MINE, NO_OBJECTIVE, Case, Effort, make_inputs
 from bench.contest import ContestResult, Lane, Tell, make_clock, quiet, take_turns
 from bench.lineup import GEMM
-from bench.machine import commit, describe_machine, installed_version, slug
+from bench.machine import describe_machine, installed_version, keep_records, slug
 from goal_kernels import mine_top_k
-from goal_kernels.data.files import write_text
 
 FAISS, TORCH, CPU, CHUNKED = "faiss", "torch", "cpu", "chunked"
 BLOCK = 1024
@@ -222,17 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = Path(__file__).parent / "results" / slug(str(machine["device"])) / "top_k.json"
     output = options.output or (default if complete else None)
     if output is not None:
-        kept = {
-            "command": " ".join(
-                ["python -m bench.top_k", *(sys.argv[1:] if arguments is None else arguments)]
-            ),
-            "date": date.today().isoformat(),
-            "commit": commit(),
-            **machine,
-            "faiss": installed_version("faiss-cpu"),
-            "cases": records,
-        }
-        write_text(output, json.dumps(kept, indent=2) + "\n")
+        faiss = installed_version("faiss-cpu")
+        keep_records(output, "bench.top_k", arguments, records, faiss=faiss)
         print(output)
     return int(failed)
 

@@ -11,6 +11,7 @@
 
 #include "bindings_cuda.h"
 #include "bindings_words.h"
+#include "cpu/above.h"
 #include "cpu/apply.h"
 #include "cpu/forward.h"
 #include "cpu/isa.h"
@@ -188,6 +189,45 @@ const char* top_k_addresses(const std::string& dtype, const Rows& query, const R
   return top_k(job, find_isa(isa), threads);
 }
 
+void apply_listed_addresses(const std::string& dtype, const Rows& rows, const Rows& columns, std::int64_t width,
+                            std::int64_t count, const std::tuple<Address, Address, Address>& elements,
+                            const std::tuple<Address, Address>& gradients, int threads,
+                            const std::string& isa) {
+  const Dtype type = parse("dtype", kDtypes, dtype);
+  const auto [row, column, weight] = elements;
+  const ListedJob job{matrix(rows, type, width),
+                      matrix(columns, type, width),
+                      count,
+                      pointer<std::int64_t>(row),
+                      pointer<std::int64_t>(column),
+                      pointer(weight),
+                      pointer(std::get<0>(gradients)),
+                      pointer(std::get<1>(gradients))};
+  apply_listed(job, *find_isa(isa).row, threads);
+}
+
+std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const Rows& columns, std::int64_t width,
+                             const Pairing& pairing, const std::tuple<Address, Address>& bounds,
+                             bool exact, std::int64_t room, const std::tuple<Address, Address, Address>& output, int threads,
+                             const std::string& isa) {
+  const Dtype type = parse("dtype", kDtypes, dtype);
+  const auto [target, row_ids, column_ids] = pairing;
+  const auto [count, index, value] = output;
+  const AboveJob job{matrix(rows, type, width),
+                     matrix(columns, type, width),
+                     pointer<std::int64_t>(target),
+                     pointer<std::int64_t>(row_ids),
+                     pointer<std::int64_t>(column_ids),
+                     pointer(std::get<0>(bounds)),
+                     pointer(std::get<1>(bounds)),
+                     exact,
+                     room,
+                     pointer<std::int64_t>(count),
+                     pointer<std::int64_t>(index),
+                     pointer(value)};
+  return above(job, find_isa(isa), threads);
+}
+
 py::dict build_info() {
   py::list usable, emulated;
   for (const Isa& isa : usable_isas()) usable.append(isa.name);
@@ -259,5 +299,11 @@ PYBIND11_MODULE(_native, module) {
              py::arg("width"), py::arg("ids"), py::arg("max_score"), py::arg("normalize"), py::arg("k"),
              py::arg("output"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
+  module.def("above", &above_addresses, py::arg("dtype"), py::arg("rows"), py::arg("columns"), py::arg("width"),
+             py::arg("pairing"), py::arg("bounds"), py::arg("exact"), py::arg("room"), py::arg("output"), py::arg("threads"),
+             py::arg("isa"), py::call_guard<py::gil_scoped_release>());
+  module.def("apply_listed", &apply_listed_addresses, py::arg("dtype"), py::arg("rows"), py::arg("columns"),
+             py::arg("width"), py::arg("count"), py::arg("elements"), py::arg("gradients"), py::arg("threads"),
+             py::arg("isa"), py::call_guard<py::gil_scoped_release>());
   module.def("build_info", &build_info, "How this module was built and what it found here.");
 }

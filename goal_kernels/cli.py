@@ -11,7 +11,7 @@ from importlib import import_module
 from textwrap import fill
 from typing import Any, NamedTuple, NoReturn
 
-from goal_kernels.extras import install, require
+from goal_kernels.extras import importing, install, require
 from goal_kernels.parser import Parser
 from goal_kernels.terminal import spell_out
 
@@ -280,10 +280,11 @@ def _train(command: str, arguments: list[str]) -> int:
     from goal_kernels.recipes import resolve_recipes
 
     resolved = ["--help" if a == "--help-all" else a for a in resolve_recipes(arguments)]
-    from goal_kernels.training.finite import NotFiniteError
-    from goal_kernels.training.resume import RunFinished
-    from goal_kernels.training.run_training import run_training
-    from goal_kernels.training.stopping import Stopped
+    with importing():
+        from goal_kernels.training.finite import NotFiniteError
+        from goal_kernels.training.resume import RunFinished
+        from goal_kernels.training.run_training import run_training
+        from goal_kernels.training.stopping import Stopped
 
     try:
         run_training(command, resolved, typed=arguments)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +202,21 @@ def test_a_missing_extra_names_the_remedy(
     assert status == 2
     root = Path(extras.__file__).parent.parent
     assert err == f"goal-kernels: error: fit needs rich: pip install -e '{root}[train]'\n"
+
+
+def test_importing_collects_no_garbage_and_leaves_the_collector_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(gc, "disable", lambda: calls.append("off"))
+    monkeypatch.setattr(gc, "enable", lambda: calls.append("on"))
+    with pytest.raises(ModuleNotFoundError), extras.importing():
+        import_module("no_such_package")
+    assert calls == ["off", "on"]
+    monkeypatch.setattr(gc, "isenabled", lambda: False)
+    with extras.importing():
+        assert calls[2:] == ["off"]
+    assert calls[3:] == []
 
 
 @pytest.mark.parametrize(

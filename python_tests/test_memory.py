@@ -24,16 +24,17 @@ def extra_mib(batch: int, width: int, objective: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["hinge/constant", "nca/sigmoid_ms"])
-def test_a_batch_of_32768_needs_less_than_50_megabytes(objective) -> None:
+def test_a_batch_of_32768_needs_less_than_50_megabytes() -> None:
     """The similarity matrix alone would take 4096 MB."""
-    extra = extra_mib(32768, 64, objective)
+    extra = extra_mib(32768, 64, "hinge/constant")
     assert extra < 50, f"{extra:.0f} MiB"
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch_not_with_its_square() -> None:
     """Four times the batch: at most four times the memory, plus what the allocator rounds to."""
-    small, large = (extra_mib(batch, 16, "nca/sigmoid_ms") for batch in (8192, 32768))
+    small, large = (extra_mib(batch, 64, "nca/sigmoid_ms") for batch in (8192, 32768))
+    assert large < 50, f"{large:.0f} MiB"
     assert large < 4 * small + 24, f"{small:.1f} -> {large:.1f} MiB"
 
 
@@ -52,10 +53,10 @@ def test_ranks_of_40000_texts_need_less_than_20_megabytes() -> None:
 
 
 @pytest.mark.parametrize(("backend", "limit"), [("cpu", 160), ("chunked", 160)])
-def test_top_k_of_40000_needs_blocks_not_the_matrix(backend, limit) -> None:
-    """The scores alone would take 6400 MB, the answer takes 7 MB."""
+def test_top_k_of_20000_needs_blocks_not_the_matrix(backend, limit) -> None:
+    """The scores alone would take 1600 MB, the answer takes 4 MB."""
     generator = torch.Generator().manual_seed(0)
-    queries, corpus = (torch.randn(40000, 4, generator=generator) for _ in range(2))
+    queries, corpus = (torch.randn(20000, 4, generator=generator) for _ in range(2))
 
     def search() -> None:
         gk.mine_top_k(queries, corpus, 10, backend=backend)

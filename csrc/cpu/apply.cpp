@@ -233,6 +233,18 @@ void apply_as(const ApplyJob& job, const RowKernel<T>& kernel, int threads) {
     gather_sides(sides, job.image.width, *static_cast<const T*>(job.grad_loss), kernel, threads);
 }
 
+template <typename T>
+void apply_listed_as(const ListedJob& job, const RowKernel<T>& kernel, int threads) {
+  const T* weight = static_cast<const T*>(job.weight);
+  const Edges<T> none{nullptr, nullptr, nullptr, T(1), 0};
+  const Edges<T> to_rows[3] = {{job.row, job.column, weight, T(1), job.count}, none, none};
+  const Edges<T> to_columns[3] = {{job.column, job.row, weight, T(1), job.count}, none, none};
+  std::deque<Side<T>> sides;
+  sides.emplace_back(job.rows, job.columns, to_rows, job.grad_rows);
+  sides.emplace_back(job.columns, job.rows, to_columns, job.grad_columns);
+  gather_sides(sides, job.rows.width, T(1), kernel, threads);
+}
+
 }  // namespace
 
 void apply(const ApplyJob& job, const RowKernels& kernels, int threads) {
@@ -242,6 +254,15 @@ void apply(const ApplyJob& job, const RowKernels& kernels, int threads) {
     apply_as<double>(job, kernels.float64, threads);
   else
     apply_as<float>(job, kernels.float32, threads);
+}
+
+void apply_listed(const ListedJob& job, const RowKernels& kernels, int threads) {
+  check_range("row", job.row, job.count, job.rows.rows);
+  check_range("column", job.column, job.count, job.columns.rows);
+  if (job.rows.dtype == Dtype::float64)
+    apply_listed_as<double>(job, kernels.float64, threads);
+  else
+    apply_listed_as<float>(job, kernels.float32, threads);
 }
 
 }  // namespace goal_kernels

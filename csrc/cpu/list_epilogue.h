@@ -1,9 +1,9 @@
-// What top-k search does with a micro-tile of S: the elements that may be among the largest of their row are added
-// to its list (top_k.cpp).
+// What top-k search and `above` do with a micro-tile of S: the elements that are not below the floor of their row, or
+// of their column, are added to the list of the row (top_k.cpp, above.cpp).
 //
 // In:  S [kRows][kColumns] of one tile, the bounds and lists of its rows.
 // Out: the lists, each in the order of the columns.
-// Cost: two comparisons per vector of S; a row's list is written where one of its vectors has an element, which in a
+// Cost: two or three comparisons per vector of S; a row's list is written where one of its vectors has an element, which in a
 //       long search is rare.
 // Internal linkage, see types.h.
 #pragma once
@@ -13,8 +13,8 @@
 namespace goal_kernels {
 namespace {
 
-// P is a product (product_*.h).
-template <typename P, bool kMasked>
+// P is a product (product_*.h). kColumnFloors: whether columns have floors too.
+template <typename P, bool kMasked, bool kColumnFloors>
 bool list(const ListTile<typename P::Scalar>& tile, const typename P::Scalar* similarity) {
   using T = typename P::Scalar;
   constexpr int kLanes = Lanes<T>::count;
@@ -26,7 +26,9 @@ bool list(const ListTile<typename P::Scalar>& tile, const typename P::Scalar* si
     for (int v = 0; v < P::kVectors; ++v) {
       const Vec<T> s = load<Vec<T>>(line + v * kLanes);
       // In this form NaN is found.
-      const Mask<T> outside = less(s, floor) | less(ceiling, s);
+      Mask<T> below = less(s, floor);
+      if constexpr (kColumnFloors) below &= less(s, load<Vec<T>>(tile.column_floor + v * kLanes));
+      const Mask<T> outside = below | less(ceiling, s);
       found[v] = allowed_lanes<kMasked>(tile.place, tile.exclusions, r, v) & static_cast<Mask<T>>(~outside);
       any_found |= found[v];
     }

@@ -92,8 +92,9 @@ template <typename T>
 struct ListTile {
   TilePlace<T> place;
   Exclusions<T> exclusions;
-  const T* floor;    // along rows; NaN: none
-  const T* ceiling;  // likewise
+  const T* floor;         // along rows; NaN: none
+  const T* column_floor;  // along columns: an element needs to reach one of the two; null: that of its row
+  const T* ceiling;       // along rows
   Integer<T>* count;
   T* value;
   Integer<T>* column;

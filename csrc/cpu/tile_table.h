@@ -32,8 +32,10 @@ template <typename P>
 bool list_tile(const ListTile<typename P::Scalar>& tile) {
   alignas(64) typename P::Scalar similarity[P::kRows * P::kColumns];
   P::multiply(tile.place, similarity);
-  if (has_exclusions<P>(tile.place, tile.exclusions)) return list<P, true>(tile, similarity);
-  return list<P, false>(tile, similarity);
+  const bool masked = has_exclusions<P>(tile.place, tile.exclusions);
+  if (tile.column_floor != nullptr)
+    return masked ? list<P, true, true>(tile, similarity) : list<P, false, true>(tile, similarity);
+  return masked ? list<P, true, false>(tile, similarity) : list<P, false, false>(tile, similarity);
 }
 
 template <typename P>

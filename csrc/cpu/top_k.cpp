@@ -137,6 +137,7 @@ class Finder {
     const ListTile<T> tile{place,
                            exclusions_.at(place),
                            floor_.data() + first,
+                           nullptr,
                            ceiling_.data() + first,
                            count_.data() + first,
                            value_.data() + first * room_,

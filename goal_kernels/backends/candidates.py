@@ -20,6 +20,9 @@ from goal_kernels.pairs import owned
 SEGMENT = 64
 """Candidates of a segment: the largest of an anchor is looked for in one of them."""
 
+PIECE = 1 << 16
+"""Candidates whose random keys are made at a time on a CPU."""
+
 NEGATIVE_INFINITY = float("-inf")
 
 HARDEST, SEMI_HARD, SKIP_HARDEST = "hardest", "semi_hard", "skip_hardest"
@@ -195,10 +198,15 @@ class Candidates:
         counts = candidates.shape if direction == 1 else candidates.shape[::-1]
         image = torch.arange(counts[0], device=device) + selection.first_column
         text = torch.arange(counts[1], device=device) + part.start + selection.first_row
-        image, text = (image, text[:, None]) if direction == 0 else (image[:, None], text)
-        noise = gumbel(image, text, direction, selection.seed)
-        keys = candidates.to(noise.dtype) / selection.temperature + noise
-        return keys.masked_fill_(candidates == NEGATIVE_INFINITY, NEGATIVE_INFINITY)
+        anchors = text if direction == 0 else image
+        # In pieces that stay in a processor's cache, which a dozen passes over them need.
+        step = max(1, PIECE // candidates.shape[1]) if candidates.is_cpu else len(candidates)
+        parts = []
+        for rows, own in zip(candidates.split(step), anchors.split(step), strict=True):
+            pairs = (image, own[:, None]) if direction == 0 else (own[:, None], text)
+            noise = gumbel(pairs[0], pairs[1], direction, selection.seed)
+            parts.append(rows.to(noise.dtype).div(selection.temperature).add_(noise))
+        return torch.cat(parts)
 
 
 def _of_columns(positive: Tensor, target: Tensor, columns: int, reduce: str) -> Tensor:

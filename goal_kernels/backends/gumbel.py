@@ -18,8 +18,8 @@ def gumbel(image: Tensor, text: Tensor, direction: int, seed: int) -> Tensor:
     word = _mixed(image * 2 + direction + _wrapped(seed * 0x9E3779B97F4A7C15))
     word = _mixed(word + text * _wrapped(0xD1B54A32D192ED03))
     wide, bits = (torch.float32, 23) if image.device.type == "mps" else (torch.float64, 52)
-    number = (word >> (64 - bits)) & ((1 << bits) - 1)
-    return -torch.log(-torch.log((number.to(wide) + 0.5) * 2.0**-bits))
+    number = _shifted(word, 64 - bits)
+    return number.to(wide).add_(0.5).mul_(2.0**-bits).log_().neg_().log_().neg_()
 
 
 def _wrapped(number: int) -> int:
@@ -28,7 +28,12 @@ def _wrapped(number: int) -> int:
 
 
 def _mixed(word: Tensor) -> Tensor:
-    """The finaliser of splitmix64; products wrap."""
+    """The finaliser of splitmix64; products wrap. `word` is used up."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        word = (word ^ ((word >> shift) & ((1 << (64 - shift)) - 1))) * _wrapped(factor)
-    return word ^ ((word >> 31) & ((1 << 33) - 1))
+        word.bitwise_xor_(_shifted(word, shift)).mul_(_wrapped(factor))
+    return word.bitwise_xor_(_shifted(word, 31))
+
+
+def _shifted(word: Tensor, places: int) -> Tensor:
+    """To the right, as if it had no sign."""
+    return (word >> places).bitwise_and_((1 << (64 - places)) - 1)

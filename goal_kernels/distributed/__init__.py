@@ -6,15 +6,22 @@ group is initialised, or it has one member, everything here does what a single p
 
 from goal_kernels.distributed.batch_norm import SynchronizedBatchNorm1d, synchronize_batch_norm
 from goal_kernels.distributed.gather import GatheredPairs, gather_pairs, gather_rows, rows_per_rank
-from goal_kernels.distributed.loss import DistributedGOALLoss, distributed_goal_loss
+from goal_kernels.distributed.loss import (
+    DistributedGOALLoss,
+    distributed_goal_loss,
+    distributed_loss,
+)
+from goal_kernels.whole_batch.shares import sharing
 
 __all__ = [
     "DistributedGOALLoss",
     "GatheredPairs",
     "SynchronizedBatchNorm1d",
     "distributed_goal_loss",
+    "distributed_loss",
     "gather_pairs",
     "gather_rows",
     "rows_per_rank",
+    "sharing",
     "synchronize_batch_norm",
 ]

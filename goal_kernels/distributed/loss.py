@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -16,6 +16,7 @@ from goal_kernels.functional import goal_loss
 from goal_kernels.modules import GOALLoss, Result
 from goal_kernels.objective import Objective
 from goal_kernels.statistics import MiningStatistics
+from goal_kernels.whole_batch.shares import sharing
 
 
 # fmt: off
@@ -60,8 +61,8 @@ def distributed_goal_loss(
     one process with the whole batch would have computed, whatever the reduction: "mean" divides by
     the pairs of all processes. The similarities are shared out: of W processes each multiplies
     B_total^2 / W of them, twice as many for elements with relative sums (`_ms`) and for `negatives`
-    or limits of false negatives (docs/scaling.md); all of them with negatives="all". The backward
-    needs no communication.
+    or limits of false negatives (docs/scaling.md); negatives="all" as in `distributed_loss`. The
+    backward needs no communication.
 
     Args:
         image_embeddings, text_embeddings: [B, D], this process's pairs; B may differ between
@@ -88,17 +89,68 @@ def distributed_goal_loss(
             group=group,
         )
     images, texts, image_ids, text_ids, text_to_image = pairs
-    return goal_loss(  # type: ignore[call-overload, misc]
-        images,
-        texts,
-        objective,
+    with sharing(group):
+        return goal_loss(  # type: ignore[call-overload, misc]
+            images,
+            texts,
+            objective,
+            text_to_image=text_to_image,
+            image_ids=image_ids,
+            text_ids=text_ids,
+            exempt_texts=exempt_texts,
+            _search=partial(shared_search, group=group) if world_size(group) > 1 else None,
+            **options,
+        )
+
+
+def distributed_loss(
+    function: Callable[..., Any],
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    *,
+    text_to_image: Index | None = None,
+    image_ids: Index | None = None,
+    text_ids: Index | None = None,
+    rows: Sequence[int] | None = None,
+    text_rows: Sequence[int] | None = None,
+    exempt_texts: Mask | None = None,
+    averaged_gradients: bool = True,
+    group: ProcessGroup | None = None,
+    **options: Any,
+) -> Any:
+    """A loss over all negatives of the pairs of all processes together, the same in each of them.
+
+        distributed_loss(gk.info_nce_loss, images, texts, scale=scale, reduction="mean")
+
+    Gradients are as in `distributed_goal_loss`. Of W processes each passes over an equal share of
+    the similarities; gradient rows of all pairs are summed over processes once, in the forward.
+
+    Args:
+        function: `info_nce_loss` or another one of `goal_kernels.whole_batch`.
+        options: those of the function; a scale or bias that is a parameter gets the whole gradient
+            in every process, which DistributedDataParallel's average leaves as it is.
+        Others: as in `distributed_goal_loss`.
+    Returns: as the function. Raises: as the function, and ValueError when `rows` does not fit.
+    """
+    of_texts = rows if text_to_image is None else text_rows
+    exempt_texts = _gather_mask(exempt_texts, text_embeddings, of_texts, group)
+    pairs = gather_pairs(
+        *(image_embeddings, text_embeddings, image_ids, text_ids),
         text_to_image=text_to_image,
-        image_ids=image_ids,
-        text_ids=text_ids,
-        exempt_texts=exempt_texts,
-        _search=partial(shared_search, group=group) if world_size(group) > 1 else None,
-        **options,
+        rows=rows,
+        text_rows=text_rows,
+        averaged_gradients=averaged_gradients,
+        group=group,
     )
+    with sharing(group):
+        return function(
+            *pairs[:2],
+            image_ids=pairs.image_ids,
+            text_ids=pairs.text_ids,
+            text_to_image=pairs.text_to_image,
+            exempt_texts=exempt_texts,
+            **options,
+        )
 
 
 class DistributedGOALLoss(GOALLoss[Result]):

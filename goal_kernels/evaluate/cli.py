@@ -29,7 +29,7 @@ from goal_kernels.evaluate.protocols import choose_protocols
 from goal_kernels.evaluate.results import EvaluationOptions, describe_broken, evaluate_member
 from goal_kernels.evaluate.tables import histogram_text, markdown, tables, write_histogram
 from goal_kernels.evaluate.truth_files import read_truth
-from goal_kernels.extras import require
+from goal_kernels.extras import importing, require
 from goal_kernels.terminal import show
 from goal_kernels.training.evaluation import read_oracle
 
@@ -113,7 +113,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def _encode(path: Path, args: argparse.Namespace) -> Encoded:
     """The encoded split of one model."""
-    from goal_kernels.evaluate.checkpoints import encode_checkpoint
+    with importing():
+        from goal_kernels.evaluate.checkpoints import encode_checkpoint
 
     data = {}
     for given in args.data:

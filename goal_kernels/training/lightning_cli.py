@@ -105,7 +105,7 @@ class RetrievalCLI(LightningCLI):
         path, fitting = self.options.ckpt_path, self.config.subcommand == "fit"
         if fitting:
             held = self.held if self._is_first else None
-            self.resumption = choose_run(self.resume, self.options.run, self._resolved(), held)
+            self.resumption = choose_run(self.resume, self.options.run, self._resolved, held)
         else:
             self.options.verbose = False  # the table of `print_outcome` says it better
             if not path:
@@ -315,11 +315,12 @@ class RetrievalCLI(LightningCLI):
         """Write what the run is made of into its folder; the configuration last, so that a folder
         with one has the rest too."""
         self.datamodule.write_vocabulary(run.path)
+        text = self._config_text()
         write_json(
             run.environment,
-            describe_environment(self.options.seed_everything, self.typed, self._resolved()),
+            describe_environment(self.options.seed_everything, self.typed, yaml.safe_load(text)),
         )
-        write_text(run.config, self._config_text())
+        write_text(run.config, text)
 
     def _outcome(
         self, evaluation: Evaluation, split_name: str | None = None, **training: Any

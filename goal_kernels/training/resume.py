@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,14 +147,17 @@ def _place_of(checkpoint: Path) -> tuple[int, int] | None:
 
 
 def choose_run(
-    wanted: RunFolder | None, options: Any, config: Mapping[str, Any], held: ExitStack | None
+    wanted: RunFolder | None,
+    options: Any,
+    resolved: Callable[[], Mapping[str, Any]],
+    held: ExitStack | None,
 ) -> Resumption | None:
     """The run to resume, when there is one; it stays locked.
 
     Args:
         wanted: the folder that `--resume` named, None without that option.
         options: those of the run: `resume` may be "auto" or None, `root` and `name` say where.
-        config: the resolved configuration, plain values.
+        resolved: returns the resolved configuration, plain values.
         held: keeps the lock of the folder; None in processes that another one leads.
     Returns: where to resume; None when a new run is to begin.
     Raises: RunFinished; RunInUseError; ResumeError when the configuration was changed or cannot be
@@ -178,7 +181,7 @@ def choose_run(
                 f"--resume: expected a folder that can be written and locked, got {run.path} "
                 f"({error.strerror}: {run.lock.name}); see to its permissions, or copy it elsewhere"
             ) from error
-    recorded = read_run_config(run)
+    recorded, config = read_run_config(run), resolved()
     _check_unchanged(run, recorded, config)
     before, now = recorded["trainer"], config["trainer"]
     longer = any(before.get(limit) != now.get(limit) for limit in LIMITS)

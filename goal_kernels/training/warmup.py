@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from goal_kernels import MiningStatistics, NegativeMemory, Objective, Sampled, sum_of_hinges_loss
-from goal_kernels.distributed import DistributedGOALLoss, gather_pairs
+from goal_kernels.distributed import DistributedGOALLoss, gather_pairs, sharing
 from goal_kernels.training.objectives import WholeBatchObjective
 
 HARDEST = "hardest"
@@ -220,12 +220,13 @@ class WarmedLoss(nn.Module):
         known: dict[str, Any] = {"image_ids": ids, "text_ids": of_texts, "text_to_image": owner}
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not whole):
             loss, statistics = mining(images, texts, exempt_texts=chosen, **known)
-        if isinstance(self.objective, WholeBatchObjective) and weight > 0:
-            loss = self.objective.loss(images, texts, **known)
-        if weight < 1:
-            margin = self.objective.margin
-            hinges = sum_of_hinges_loss(images, texts, margin=margin, **known)
-            loss = (1 - weight) * hinges + weight * loss
+        with sharing():
+            if isinstance(self.objective, WholeBatchObjective) and weight > 0:
+                loss = self.objective.loss(images, texts, **known)
+            if weight < 1:
+                margin = self.objective.margin
+                hinges = sum_of_hinges_loss(images, texts, margin=margin, **known)
+                loss = (1 - weight) * hinges + weight * loss
         if self.hold is not None:
             self.hold.observe(bool(statistics.collapsed), step, self.schedule)
         return loss, statistics

@@ -20,6 +20,7 @@ from goal_kernels.pairs import owned, pair_similarity
 from goal_kernels.reference import sum_rows
 from goal_kernels.weights import wide
 from goal_kernels.whole_batch.kinds import NEGATIVE_INFINITY
+from goal_kernels.whole_batch.shares import current_share
 
 BLOCK, GPU_BLOCK = 512, 4096
 """Rows of a block on a CPU and elsewhere: enough for the product to run at full speed."""
@@ -83,6 +84,8 @@ class Batch:
 
     def __init__(self, rows: Tensor, columns: Tensor, question: Question) -> None:
         self.raw_rows, self.raw_columns = rows, columns
+        self.share = current_share()
+        self.part = self.share.part(len(rows))
         self.question = question
         self.dtype = accumulate_dtype(rows.dtype)
         self.scale_of_rows = row_scale(rows) if question.normalize else None
@@ -123,16 +126,27 @@ class Batch:
         limit = limit.masked_fill(highest == NEGATIVE_INFINITY, math.inf)
         return Side(axis, pairs, positive, limit if question.limited else None)
 
-    def blocks(self, products: bool = True) -> Iterator[tuple[slice, Tensor]]:
+    @property
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns."""
+        return self.rows, self.columns
+
+    def blocks(
+        self, within: slice | None = None, products: bool = True
+    ) -> Iterator[tuple[slice, Tensor]]:
         """Rows of the matrix and their similarities [height, N]: a buffer that is used again.
 
-        Args: products: without them the buffer is zero, for what depends on the candidates alone.
+        Args:
+            within: which rows; all of this process's share unless given.
+            products: without them the buffer is zero, for what depends on the candidates alone.
         """
+        within = within or self.part
         step = BLOCK if self.rows.is_cpu else GPU_BLOCK
-        total, width = len(self.rows), len(self.columns)
-        buffer = self.rows.new_zeros(min(step, total), width, dtype=self.dtype)
-        for start in range(0, total, step):
-            part = slice(start, min(start + step, total))
+        width = len(self.columns)
+        height = min(step, within.stop - within.start)
+        buffer = self.rows.new_zeros(height, width, dtype=self.dtype)
+        for start in range(within.start, within.stop, step):
+            part = slice(start, min(start + step, within.stop))
             tile = buffer[: part.stop - start]
             if products:
                 if self.rows.dtype == self.dtype:
@@ -235,7 +249,10 @@ class Gradients:
             self.columns += wide_product(thin.T, batch.thin_rows[part], batch.dtype)
 
     def add_pairs(self, weight: Tensor) -> None:
-        """weight: [M], dL/dp of the pair of each text, whatever where it has no image."""
+        """weight: [M], dL/dp of the pair of each text, whatever where it has no image.
+
+        Of all processes together, or of this one's share.
+        """
         batch = self.batch
         weight = torch.where(batch.exists, weight, 0.0).to(batch.dtype)
         self.rows.addcmul_(batch.columns.to(batch.dtype)[batch.own], weight[:, None])

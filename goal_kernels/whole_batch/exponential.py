@@ -15,6 +15,7 @@ from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
 from goal_kernels.whole_batch.kinds import NEGATIVE_INFINITY, Exponential, Loss, Sums
 from goal_kernels.whole_batch.pointwise import of_pairs
+from goal_kernels.whole_batch.shares import Share
 
 NARROW = 40.0
 """Largest |exponent| whose exponentials are summed as they are: any sum of them is in float32."""
@@ -47,6 +48,13 @@ class _LogSums:
         self.sum[place] = self.sum[place] * torch.exp(before - wide(shift)) + more
         self.most[place] = torch.where(most == NEGATIVE_INFINITY, most, wide(shift))
 
+    def join(self, share: Share) -> None:
+        """Take in what the other processes have summed."""
+        most, sums = share.gather(self.most), share.gather(self.sum)
+        self.most = most.amax(dim=0)
+        shrink = torch.where(most == NEGATIVE_INFINITY, 0.0, (most - self.most).exp())
+        self.sum = (sums if self.narrow else sums * shrink).sum(dim=0)
+
     def log(self) -> Tensor:
         """[anchors], -inf of none."""
         return self.sum.log() if self.narrow else self.most + self.sum.log()
@@ -64,14 +72,14 @@ def _offset(derivative: Tensor, log: Tensor, dtype: torch.dtype) -> Tensor:
 def run_exponential(kind: Exponential, batch: Batch, gradients: Gradients | None) -> Tensor:
     """The value of the loss, 0-d, summed over anchors; its gradients are added to `gradients`.
 
-    Gradients of a kind with a scale are by scale S.
+    Gradients of a kind with a scale are by scale S. Both of this process's share.
     """
     plan = _Plan(kind, batch)
     plan.sum_up()
     value = plan.weigh()
     if gradients is not None:
         plan.add_gradients(gradients)
-    return value
+    return value if batch.share.first else torch.zeros_like(value)
 
 
 class _Exponents(NamedTuple):
@@ -147,6 +155,11 @@ class _Plan:
                         self.batch.count_skipped(over, rows, side)
                 if self.kind.smoothing:
                     self._add_totals(piece, found, rows)
+        share = self.batch.share
+        for sums in (*self.negatives, *self.positives):
+            sums.join(share)
+        self.totals = [share.add(x) for x in self.totals]
+        self.counts = [share.add(x) for x in self.counts]
 
     def _add(
         self, sums: list[_LogSums], exponent: Tensor, overs: list[Tensor | None], rows: slice
@@ -217,7 +230,8 @@ class _Plan:
                 piece.copy_(weight)
             gradients.add(part, tile)
         slope = kind.positive_slope(wide(batch.positive))
-        gradients.add_pairs(self.by_pair * slope)
+        if batch.share.first:
+            gradients.add_pairs(self.by_pair * slope)
 
     def _weights(
         self, exponent: Tensor, overs: list[Tensor | None], rows: slice, offsets: list[Tensor]

@@ -47,7 +47,11 @@ class Pointwise(ABC):
 
     @abstractmethod
     def terms(self, positive: Tensor, negative: Tensor) -> Terms:
-        """positive [rows, 1] or [1, N], negative [rows, N]."""
+        """positive [rows, 1] or [1, N] and negative [rows, N], or any that broadcast."""
+
+    def floor(self, positive: Tensor) -> Tensor | None:
+        """The negative below which all terms are exactly 0; None: there is none."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ class Hinges(Pointwise):
     """relu(margin + n - p)."""
 
     margin: float
+
+    def floor(self, positive: Tensor) -> Tensor:
+        return positive - self.margin
 
     def terms(self, positive: Tensor, negative: Tensor) -> Terms:
         over = negative + (self.margin - positive)
@@ -80,6 +87,12 @@ class Averaged(Pointwise):
 
     objective: Objective
     mean = True
+
+    def floor(self, positive: Tensor) -> Tensor | None:
+        # The reported value of other objectives is n - p, whatever the weight.
+        if not (self.objective.built_in and self.objective.reports_potential):
+            return None
+        return positive - self.objective.margin
 
     def terms(self, positive: Tensor, negative: Tensor) -> Terms:
         valid = (negative != NEGATIVE_INFINITY) & (positive != float("inf"))

@@ -54,11 +54,16 @@ def compute(
             value = run_pointwise(kind, batch, gradients)
         else:
             value = run_exponential(kind, batch, gradients)
+        value, bias, active, *skipped = map(
+            batch.share.add, (value, bias, batch.active, *batch.skipped)
+        )
     dtype = batch.positive.dtype
-    rest = batch.positive, *batch.skipped, batch.active
+    rest = batch.positive, *skipped, active
     nothing = batch.positive.new_empty(0)
     if gradients is None:
         return Answer(value.to(dtype), nothing, nothing, nothing, nothing, *rest)
+    for matrix in (gradients.rows, gradients.columns):
+        batch.share.add_large(matrix)
     by_scale = gradients.scale()
     if scale is not None:
         gradients.rows *= scale

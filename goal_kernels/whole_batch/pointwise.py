@@ -8,38 +8,98 @@ from torch import Tensor
 from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
 from goal_kernels.whole_batch.kinds import NEGATIVE_INFINITY, Pointwise, Siglip, Terms, softplus
+from goal_kernels.whole_batch.sparse import Listed, Lister, apply_listed
 
 
 def run_pointwise(kind: Pointwise, batch: Batch, gradients: Gradients | None) -> Tensor:
-    """The value of the loss, 0-d, summed over anchors; its gradients are added to `gradients`."""
-    shares = [1.0 / count_candidates(batch, side).clamp(min=1) for side in batch.sides * kind.mean]
-    values: list[Tensor] = []
-    pull = [torch.zeros_like(wide(side.positive)) for side in batch.sides]
-    for part, tile in batch.blocks():
-        for rows, piece in batch.pieces(part, tile):
-            batch.hide(piece, rows, batch.same(rows))
-            total = None
-            for number, side in enumerate(batch.sides):
-                negative = within_limits(batch, piece, rows, side)
-                for slot, positive in enumerate(side.positive):
-                    terms = kind.terms(side.along(positive, rows), negative)
-                    if kind.mean:
-                        share = side.along(shares[number], rows)
-                        terms = Terms(*(x * share for x in terms))
-                    values.append(wide(terms.value.sum(dim=1)).sum())
-                    pulled = wide(terms.pull.sum(dim=side.axis))
-                    pull[number][slot, side.place(rows)] += pulled
-                    total = terms.push if total is None else total.add_(terms.push)
-            assert total is not None
-            batch.count_active(total)
-            piece.copy_(total)
-        if gradients is not None:
-            gradients.add(part, tile)
+    """The value of the loss, 0-d, summed over anchors; its gradients are added to `gradients`.
+
+    Of this process's share, as the gradients are.
+    """
+    sums, lister = _Sums(kind, batch), Lister(kind, batch, exact=gradients is None)
+    for part in lister.parts():
+        found = lister.find(part)
+        if found is not None:
+            weight = sums.weigh_listed(found, part)
+            if gradients is not None:
+                own = batch.rows[part]
+                gradients.rows[part], of_columns = apply_listed(own, batch.columns, found, weight)
+                gradients.columns += of_columns
+                # The value is linear in similarities that have a weight: put the exact ones in.
+                exact = wide((own * gradients.rows[part]).sum(dim=1))
+                sums.values += [ordered_sum(exact), -ordered_sum(wide(weight * found.similarity))]
+            continue
+        for block, tile in batch.blocks(part):
+            for rows, piece in batch.pieces(block, tile):
+                sums.weigh(piece, rows)
+            if gradients is not None:
+                gradients.add(block, tile)
     if gradients is not None:
-        by_side = zip(batch.sides, pull, strict=True)
-        pulls = torch.stack([of_pairs(batch, side, x) for side, x in by_side])
-        gradients.add_pairs(-pulls.sum(dim=0))
-    return ordered_sum(torch.stack(values))
+        gradients.add_pairs(sums.of_pairs())
+    return ordered_sum(torch.stack(sums.values))
+
+
+class _Sums:
+    """What a pass over the matrix adds up: values, and the pull on every pair."""
+
+    def __init__(self, kind: Pointwise, batch: Batch) -> None:
+        self.kind, self.batch = kind, batch
+        self.shares: list[Tensor | None] = [None] * len(batch.sides)
+        if kind.mean:
+            counts = (count_candidates(batch, side) for side in batch.sides)
+            self.shares = [1.0 / count.clamp(min=1) for count in counts]
+        self.values = [torch.zeros_like(wide(batch.positive[:1])).sum()]
+        self.pull = [torch.zeros_like(wide(side.positive)) for side in batch.sides]
+
+    def of_pairs(self) -> Tensor:
+        """Derivative by the similarity of each pair, [M]."""
+        by_side = zip(self.batch.sides, self.pull, strict=True)
+        pulls = [of_pairs(self.batch, side, pull) for side, pull in by_side]
+        return -torch.stack(pulls).sum(dim=0)
+
+    def _terms(self, positive: Tensor, negative: Tensor, share: Tensor | None) -> Terms:
+        terms = self.kind.terms(positive, negative)
+        return terms if share is None else Terms(*(x * share for x in terms))
+
+    def weigh(self, piece: Tensor, rows: slice) -> None:
+        """Turn similarities [rows, N] into their weights, in place."""
+        batch = self.batch
+        batch.hide(piece, rows, batch.same(rows))
+        total = None
+        for side, share, pull in zip(batch.sides, self.shares, self.pull, strict=True):
+            negative = within_limits(batch, piece, rows, side)
+            along = None if share is None else side.along(share, rows)
+            for slot, positive in enumerate(side.positive):
+                terms = self._terms(side.along(positive, rows), negative, along)
+                self.values.append(wide(terms.value.sum(dim=1)).sum())
+                pull[slot, side.place(rows)] += wide(terms.pull.sum(dim=side.axis))
+                total = terms.push if total is None else total.add_(terms.push)
+        assert total is not None
+        batch.count_active(total)
+        piece.copy_(total)
+
+    def weigh_listed(self, found: Listed, part: slice) -> Tensor:
+        """The weights of the elements of a list, [P]."""
+        batch = self.batch
+        total = torch.zeros_like(found.similarity)
+        for side, share, pull in zip(batch.sides, self.shares, self.pull, strict=True):
+            anchor = found.row + part.start if side.axis == 1 else found.column
+            count = len(side.positive[0])
+            negative = found.similarity
+            if side.limit is not None:
+                over = negative > side.limit[anchor]
+                if side.axis == 0 and batch.question.exempt is not None:
+                    over &= ~batch.question.exempt[part][found.row]
+                batch.skipped[1 - side.axis] += torch.bincount(anchor[over], minlength=count)
+                negative = negative.masked_fill(over, NEGATIVE_INFINITY)
+            for slot, positive in enumerate(side.positive):
+                along = None if share is None else share[anchor]
+                terms = self._terms(positive[anchor], negative, along)
+                self.values.append(ordered_sum(wide(terms.value)))
+                pull[slot] += torch.bincount(anchor, wide(terms.pull), minlength=count)
+                total += terms.push
+        batch.count_active(total)
+        return total
 
 
 def within_limits(batch: Batch, piece: Tensor, rows: slice, side: Side) -> Tensor:
@@ -62,7 +122,7 @@ def count_candidates(batch: Batch, side: Side) -> Tensor:
             if over is not None:
                 left &= ~over
             count[side.place(rows)] += left.sum(dim=side.axis)
-    return count
+    return batch.share.add(count)
 
 
 def of_pairs(batch: Batch, side: Side, values: Tensor) -> Tensor:
@@ -74,11 +134,12 @@ def of_pairs(batch: Batch, side: Side, values: Tensor) -> Tensor:
 
 
 def run_siglip(kind: Siglip, batch: Batch, gradients: Gradients | None) -> tuple[Tensor, Tensor]:
-    """The value of the loss and its derivative by the bias, 0-d.
+    """The value of the loss and its derivative by the bias, 0-d, of this process's share.
 
     `gradients` are those by scale S.
     """
-    values, biases = [], []
+    zero = torch.zeros_like(wide(batch.positive[:1])).sum()
+    values, biases = [zero], [zero]
     for part, tile in batch.blocks():
         for rows, piece in batch.pieces(part, tile):
             same = batch.same(rows)
@@ -102,5 +163,4 @@ def run_siglip(kind: Siglip, batch: Batch, gradients: Gradients | None) -> tuple
             biases.append(wide(weight.sum(dim=1)).sum())
         if gradients is not None:
             gradients.add(part, tile)
-    total = ordered_sum(torch.stack(values))
-    return total, ordered_sum(torch.stack(biases)) if biases else torch.zeros_like(total)
+    return ordered_sum(torch.stack(values)), ordered_sum(torch.stack(biases))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -13,12 +14,25 @@ from tasks import own_rows
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
+import goal_kernels as gk
 from goal_kernels import Objective, ops, selection_ops
 from goal_kernels.backends.base import SearchQuery
-from goal_kernels.distributed import DistributedGOALLoss, gather, shares
+from goal_kernels.distributed import DistributedGOALLoss, distributed_loss, gather, shares
 from goal_kernels.distributed.gather import rank, world_size
 
 WIDTH = 8
+
+
+WHOLE: dict[str, Callable[..., Any]] = {
+    "sum_of_hinges": gk.sum_of_hinges_loss,
+    "soft_margin": gk.soft_margin_loss,
+    "info_nce": partial(gk.info_nce_loss, label_smoothing=0.1),
+    "wide_info_nce": partial(gk.info_nce_loss, scale=300.0),
+    "siglip": gk.siglip_loss,
+    "multi_similarity": gk.multi_similarity_loss,
+    "circle": gk.circle_loss,
+}
+"""Losses over all negatives, whose passes over the matrix the processes share out."""
 
 
 class Case(NamedTuple):
@@ -73,12 +87,13 @@ def answer(case: Case, before_backward: Callable[[], object] | None = None) -> A
     own, of_texts = own_rows(case.images), own_rows(case.texts)
     x, y = image[own].clone().requires_grad_(), text[of_texts].clone().requires_grad_()
     objective = case.objective
-    loss_of = DistributedGOALLoss(
-        objective if isinstance(objective, str) else Objective(*objective),
-        averaged_gradients=False,
-        return_stats=True,
-        **case.options,
-    )
+    options = {"averaged_gradients": False, "return_stats": True, **case.options}
+    loss_of: Callable[..., Any]
+    if objective in WHOLE:
+        loss_of = partial(distributed_loss, WHOLE[objective], **options)
+    else:
+        own_objective = objective if isinstance(objective, str) else Objective(*objective)
+        loss_of = DistributedGOALLoss(own_objective, **options)
     ids = torch.arange(len(image)) // 2 if case.ids else None
     exempt = torch.arange(len(text)) % 3 == 0 if case.exempt else None
     first = sum(case.images[: rank()]) if world_size() > 1 else 0
@@ -86,7 +101,7 @@ def answer(case: Case, before_backward: Callable[[], object] | None = None) -> A
     loss, statistics = loss_of(
         x,
         y,
-        None if ids is None else ids[own],
+        image_ids=None if ids is None else ids[own],
         text_to_image=None if case.square else torch.where(owner >= 0, owner - first, -1),
         exempt_texts=None if exempt is None else exempt[of_texts],
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import Processes
-from share_tasks import WIDTH, Case, answers, slanted, steep, work
+from share_tasks import WHOLE, WIDTH, Case, answers, slanted, steep, work
 from torch.testing import assert_close
 
 from goal_kernels import Sampled, SkipHardest, TopK
@@ -54,6 +54,14 @@ def _cases() -> list[Case]:
     for backend, objective in product(("reference", "chunked", "cpu"), OBJECTIVES[:3]):
         for shape in (*SQUARE[1:], CAPTIONED[2]):
             cases.append(Case(objective, *shape, {"backend": backend}, exact=True, broken=True))
+    for number, loss in enumerate((*WHOLE, "nca/sigmoid")):
+        all_of_them = {} if loss in WHOLE else {"negatives": "all"}
+        directed = {} if loss == "siglip" else OTHERS[1]
+        for shape in (SQUARE[number % 3], CAPTIONED[number % 4], CAPTIONED[(number + 1) % 4]):
+            ids = number % 2 == 0
+            cases.append(Case(loss, *shape, all_of_them, ids=ids))
+            options = {**all_of_them, **directed, "false_negative_margin": 0.1, "normalize": True}
+            cases.append(Case(loss, *shape, options, ids=not ids, exempt=True))
     return cases
 
 

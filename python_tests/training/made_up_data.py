@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import DataLoader
 
 from goal_kernels.data import write_split
 
@@ -30,3 +31,16 @@ def write_made_up_split(folder: Path, name: str, images: int) -> list[str]:
         ]
     write_split(folder, name, features, captions, image_ids=range(100, 100 + images))
     return captions
+
+
+def read_through(loader: DataLoader) -> list:
+    """All batches, with the loader's processes ended.
+
+    Left to the garbage collector, torch may wait five seconds for each of them.
+    """
+    batches = iter(loader)
+    try:
+        return list(batches)
+    finally:
+        if loader.num_workers:
+            batches._shutdown_workers()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_up_data import read_through
 from strangers import put_picture
 from torch.utils.data import DataLoader
 
@@ -135,7 +136,7 @@ def loaded(split: PictureSplit, workers: int, epoch: int, position: int = 0, see
     pairs = PairDataset(images, TextDataset(split, WholeCaption()))
     sampler = ShuffledSampler(len(pairs), seed, batch_size=4, with_epoch=True)
     sampler.start_at(epoch, position)
-    return list(
+    return read_through(
         DataLoader(pairs, 4, sampler=sampler, collate_fn=collate_pairs, num_workers=workers)
     )
 
@@ -158,10 +159,8 @@ def test_views_depend_on_seed_epoch_and_caption_alone(split: PictureSplit) -> No
 
 
 def test_an_error_in_a_loader_process_is_the_sentence_of_one_without(
-    split: PictureSplit, monkeypatch: pytest.MonkeyPatch
+    split: PictureSplit,
 ) -> None:
-    # What torch waits for a process that will not end, before it ends it.
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     for content, kind in ((b"<html>", PictureError), (None, FileNotFoundError)):
         split.file(3).unlink()
         if content is not None:

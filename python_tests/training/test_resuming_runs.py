@@ -62,7 +62,7 @@ def make_run(root: Path, name: str = "a") -> RunFolder:
 
 def choose(wanted: RunFolder | None, given: Namespace, config: dict[str, Any]) -> Resumption | None:
     with ExitStack() as held:
-        return choose_run(wanted, given, config, held)
+        return choose_run(wanted, given, lambda: config, held)
 
 
 def save_point(run: RunFolder, step: int, **parts: Any) -> None:

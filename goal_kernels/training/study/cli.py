@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from goal_kernels.extras import importing
 from goal_kernels.recipes import STUDIES, recipe_names
 from goal_kernels.terminal import duration
 
@@ -104,9 +105,10 @@ def _chosen(recipe: StudyRecipe, cells: list[Cell], seeds: list[int] | None) -> 
 
 def _train(recipe: StudyRecipe, cells: list[Cell], folder: Path, jobs: int) -> None:
     """Make the data set where the study makes its own, then run what is left."""
-    from goal_kernels.data.goalworld import generate_goalworld
-    from goal_kernels.training.study.jobs import plan
-    from goal_kernels.training.study.workers import run_stages
+    with importing():
+        from goal_kernels.data.goalworld import generate_goalworld
+        from goal_kernels.training.study.jobs import plan
+        from goal_kernels.training.study.workers import run_stages
 
     if recipe.dataset:
         for place in sorted({cell.config["data"]["folder"] for cell in cells}):

@@ -8,6 +8,8 @@ import pytest
 import torch
 import yaml
 
+from goal_kernels.cli import main
+
 pytest.importorskip("pytorch_lightning")
 
 
@@ -21,6 +23,20 @@ def _one_thread():
 
 @pytest.fixture
 def study_file(folder: Path, tmp_path: Path) -> Path:
+    """A study file of one's own."""
+    return write_study(folder, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the study as one uninterrupted command leaves it. Tests take copies."""
+    place = tmp_path_factory.mktemp("finished")
+    study = write_study(folder, place)
+    assert main(["study", "--config", str(study), "--folder", str(place / "whole")]) == 0
+    return place / "whole"
+
+
+def write_study(folder: Path, place: Path) -> Path:
     """4 steps an epoch, 3 epochs, the first of them warm-up; one cell that is warm-up only."""
     base = {
         "run": {"threads": 1},
@@ -28,17 +44,17 @@ def study_file(folder: Path, tmp_path: Path) -> Path:
         "model": {"embed_dim": 16, "text": {"word_dim": 8}, "lr": 0.01, "warmup_steps": 4},
         "trainer": {"accelerator": "cpu", "max_epochs": 3, "log_every_n_steps": 1},
     }
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    (place / "base.yaml").write_text(yaml.safe_dump(base))
     study = {
         "name": "small",
         "title": "A small study",
-        "base": str(tmp_path / "base.yaml"),
+        "base": str(place / "base.yaml"),
         "seeds": [0, 1],
         "groups": [
             {"name": "warmed", "objectives": ["hinge/constant", "nca/sigmoid_ms"]},
             {"name": "sum of hinges", "set": {"model": {"warmup_steps": 12}}},
         ],
     }
-    path = tmp_path / "small.yaml"
+    path = place / "small.yaml"
     path.write_text(yaml.safe_dump(study))
     return path

@@ -47,13 +47,14 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_killed_study_goes_on_where_it_was(
-    study_file: Path, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+    finished: Path,
+    study_file: Path,
+    tmp_path: Path,
+    trained: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert main(["study", "--config", str(study_file), "--folder", str(whole)]) == 0
-    assert len(trained) == CELLS
-    trained.clear()
-
+    assert len(contents(finished / "results")) == CELLS
+    parts = tmp_path / "parts"
     really = jobs.write_result
 
     def killed(path: Path, *rest) -> None:
@@ -72,7 +73,7 @@ def test_a_killed_study_goes_on_where_it_was(
     assert main(["study", "--config", str(study_file), "--folder", str(parts)]) == 0
     assert len(trained) == CELLS - 2
     assert interrupted in trained
-    assert contents(parts / "results") == contents(whole / "results")
+    assert contents(parts / "results") == contents(finished / "results")
 
     trained.clear()
     shutil.rmtree(parts / "work")
@@ -81,8 +82,16 @@ def test_a_killed_study_goes_on_where_it_was(
     assert not (parts / "work").exists()  # nothing was left that needs a warm-up
 
 
-def test_the_page_is_made_of_the_results(study_file: Path, tmp_path: Path) -> None:
-    folder, page = tmp_path / "out", tmp_path / "docs" / "study.md"
+def results_of_seed_0(finished: Path, folder: Path) -> Path:
+    """A folder where the command with `--seeds 0` has been."""
+    (folder / "results").mkdir(parents=True)
+    for path in (finished / "results").glob("*-seed0.jsonl"):
+        shutil.copy(path, folder / "results")
+    return folder
+
+
+def test_the_page_is_made_of_the_results(finished: Path, study_file: Path, tmp_path: Path) -> None:
+    folder, page = results_of_seed_0(finished, tmp_path / "out"), tmp_path / "docs" / "study.md"
     page.parent.mkdir()
     page.write_text(f"# Mine\n\nBefore.\n{BEGIN}\nstale\n{END}\nAfter.\n")
     command = ["study", "--config", str(study_file), "--folder", str(folder), "--page", str(page)]
@@ -101,11 +110,14 @@ def test_the_page_is_made_of_the_results(study_file: Path, tmp_path: Path) -> No
 
 
 def test_results_of_another_configuration_are_refused(
-    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], trained: list[str]
+    finished: Path,
+    study_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    trained: list[str],
 ) -> None:
-    command = ["study", "--config", str(study_file), "--folder", str(tmp_path / "out")]
-    assert main([*command, "--seeds", "0"]) == 0
-    trained.clear()
+    folder = results_of_seed_0(finished, tmp_path / "out")
+    command = ["study", "--config", str(study_file), "--folder", str(folder)]
     study = yaml.safe_load(study_file.read_text())
     study["set"] = {"model": {"lr": 0.02}}
     study_file.write_text(yaml.safe_dump(study))

@@ -1,0 +1,249 @@
+"""Losses over all negatives, forward and backward: the library, eager, compiled, a product.
+
+    python -m bench.whole_batch                    B = 4096 and 8192, D = 512 and 1024, two threads
+    python -m bench.whole_batch --batch 1024 --width 64 --output FILE      smaller
+
+Every method is checked first: its value and gradients against float64. Then the methods of a case
+take turns. Peak memory is that of a step in a process of its own, beyond inputs and gradients. The
+figures are kept in bench/results/<processor>/whole_batch.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import goal_kernels as gk
+from bench.cases import FORWARD, MINE, NO_OBJECTIVE, Case, Effort, make_inputs
+from bench.contest import ContestResult, Lane, Tell, make_clock, quiet, take_turns
+from bench.lineup import GEMM
+from bench.machine import describe_machine, keep_records, slug
+from bench.memory import ENVIRONMENT, TIME_LIMIT_SECONDS, peak_cpu
+
+EAGER, COMPILED, OURS = "eager", "compiled", "goal_kernels"
+METHODS = (GEMM, EAGER, COMPILED, OURS)
+BATCHES, WIDTHS, DTYPES = (4096, 8192), (512, 1024), ("float32", "bfloat16")
+EFFORT = Effort(10.0, 3, 7)
+SCALE = 20.0
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+"""Of values, and of gradients over their largest element; bfloat16 rounds similarities in eager."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class WholeBatchCase(NamedTuple):
+    """A loss of B pairs of width D, unit rows of a half-trained model."""
+
+    loss: str
+    batch: int
+    width: int
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.loss}-{self.batch}x{self.width}-{self.dtype}"
+
+
+def eager_hinges(image: Tensor, text: Tensor) -> Tensor:
+    score = image @ text.T
+    positive = score.diagonal()
+    both = (0.2 + score - positive[:, None]).relu() + (0.2 + score - positive).relu()
+    return both.fill_diagonal_(0).sum(dtype=wide(image))
+
+
+def eager_info_nce(image: Tensor, text: Tensor) -> Tensor:
+    logits = SCALE * (image @ text.T).to(wide(image))
+    places = torch.arange(len(image))
+    return F.cross_entropy(logits, places, reduction="sum") + F.cross_entropy(
+        logits.T, places, reduction="sum"
+    )
+
+
+def eager_siglip(image: Tensor, text: Tensor) -> Tensor:
+    logits = (10 * (image @ text.T) - 10).to(wide(image))
+    labels = 2 * torch.eye(len(image), dtype=logits.dtype) - 1
+    return -F.logsigmoid(labels * logits).sum()
+
+
+def wide(matrix: Tensor) -> torch.dtype:
+    """What losses are computed in, as under autocast."""
+    return torch.float64 if matrix.dtype == torch.float64 else torch.float32
+
+
+LOSSES: dict[str, tuple[Loss, Loss]] = {
+    "sum_of_hinges": (eager_hinges, gk.sum_of_hinges_loss),
+    "info_nce": (eager_info_nce, lambda x, y: gk.info_nce_loss(x, y, scale=SCALE)),
+    "siglip": (eager_siglip, gk.siglip_loss),
+}
+"""By name: as a good user writes it in torch, and the library's."""
+
+
+@dataclass
+class Step:
+    """One method, ready to run: forward and backward of fresh leaves, or a product."""
+
+    loss: Loss | None
+    image: Tensor
+    text: Tensor
+
+    def run(self) -> tuple[Tensor, ...]:
+        """Value and gradients."""
+        if self.loss is None:
+            return (self.image @ self.text.T,)
+        image, text = (x.detach().requires_grad_() for x in (self.image, self.text))
+        loss = self.loss(image, text)
+        loss.backward()
+        assert image.grad is not None
+        assert text.grad is not None
+        return loss.detach(), image.grad, text.grad
+
+    def reset(self) -> None:
+        """It leaves nothing behind."""
+
+    @property
+    def step(self) -> Callable[[], object]:
+        return self.run
+
+
+def make_step(name: str, case: WholeBatchCase) -> Step:
+    """A method of a case with its inputs."""
+    inputs = make_inputs(Case(MINE, FORWARD, NO_OBJECTIVE, case.batch, case.width, case.dtype))
+    eager, ours = LOSSES[case.loss]
+    losses = {GEMM: None, EAGER: eager, OURS: ours}
+    loss = torch.compile(eager) if name == COMPILED else losses[name]
+    return Step(loss, inputs.image.detach(), inputs.text.detach())
+
+
+def check(case: WholeBatchCase, answer: tuple[Tensor, ...], truth: tuple[Tensor, ...]) -> None:
+    """Raises AssertionError unless value and gradients are those of float64."""
+    for name, found, right in zip(("value", "images", "texts"), answer, truth, strict=True):
+        error = (found.double() - right).abs().max() / right.abs().max()
+        assert error <= TOLERANCE[case.dtype], f"{name}: {error:.2g} from float64, relatively"
+
+
+def hold_contest(
+    case: WholeBatchCase, effort: Effort, names: Sequence[str], tell: Tell = quiet
+) -> ContestResult:
+    """All methods of a case in turns, after their answers were checked."""
+    exact = make_step(EAGER, case)
+    truth = Step(exact.loss, exact.image.double(), exact.text.double()).run()
+    result = ContestResult()
+    for name in names:
+        tell(name)
+        with result.attempt(name):
+            step = make_step(name, case)
+            answer = step.run()
+            if name != GEMM:
+                check(case, answer, truth)
+            result.lanes[name] = Lane(name, [step])
+    del truth, exact
+    take_turns(result, effort, make_clock("cpu"), tell)
+    return result
+
+
+def peak_mib(name: str, case: WholeBatchCase) -> float:
+    """Peak MiB of the first step beyond inputs and gradients, in a process of its own."""
+    command = [sys.executable, "-m", "bench.whole_batch", "--peak", name, json.dumps(case)]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT_SECONDS,
+        check=True,
+    )
+    return float(done.stdout.splitlines()[-1])
+
+
+def print_peak(name: str, case: WholeBatchCase) -> None:
+    """What `peak_mib` reads."""
+    make_step(name, case._replace(batch=64)).run()
+    step = make_step(name, case)
+    gradients = 0 if step.loss is None else 2 * step.image.numel() * step.image.element_size()
+    print(max(0, peak_cpu(step) - gradients) / 2**20)
+
+
+def as_record(
+    case: WholeBatchCase, result: ContestResult, names: Sequence[str]
+) -> dict[str, object]:
+    """Seconds, ratios of medians and memory of a contest, for a file."""
+    return {
+        **case._asdict(),
+        "methods": {
+            name: {
+                "median_seconds": lane.median,
+                "rounds": len(lane.wall),
+                "to_gemm": result.ratio(name, GEMM),
+                "to_eager": result.ratio(name, EAGER),
+                "peak_mib": peak_mib(name, case) if name != COMPILED else None,
+            }
+            for name, lane in result.lanes.items()
+            if name in names
+        },
+        "failures": {**result.failures, **result.refused, **result.oom},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, keep; 0, or 1 when a method was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.whole_batch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--loss", choices=LOSSES, action="append", default=[])
+    parser.add_argument("--batch", type=int, action="append", default=[])
+    parser.add_argument("--width", type=int, action="append", default=[])
+    parser.add_argument("--dtype", choices=DTYPES, action="append", default=[])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--output", type=Path, help="default: by processor, of a complete run")
+    parser.add_argument("--peak", nargs=2, metavar=("METHOD", "CASE"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.peak is not None:
+        print_peak(options.peak[0], WholeBatchCase(*json.loads(options.peak[1])))
+        return 0
+    torch.set_num_threads(options.threads)
+    cases = [
+        WholeBatchCase(loss, batch, width, dtype)
+        for loss in options.loss or LOSSES
+        for batch in options.batch or BATCHES
+        for width in options.width or WIDTHS
+        for dtype in options.dtype or DTYPES
+    ]
+    records, failed = [], False
+    for case in cases:
+        result = hold_contest(case, EFFORT, options.methods)
+        records.append(as_record(case, result, options.methods))
+        print(case)
+        for name, lane in result.lanes.items():
+            ratios = [result.ratio(name, to) for to in (GEMM, EAGER)]
+            shown = [f"{x:6.2f}" if x else " " * 6 for x in ratios]
+            print(f"  {name:12} {lane.median:8.3f} s  to gemm {shown[0]}  to eager {shown[1]}")
+        for name, message in {**result.failures, **result.refused, **result.oom}.items():
+            failed = True
+            print(f"  {name:12} no time: {message}")
+    chosen = (options.loss, options.batch, options.width, options.dtype)
+    complete = not any(chosen) and options.methods == list(METHODS) and not failed
+    folder = Path(__file__).parent / "results" / slug(str(describe_machine("cpu")["device"]))
+    output = options.output or (folder / "whole_batch.json" if complete else None)
+    if output is not None:
+        keep_records(output, "bench.whole_batch", arguments, records)
+        print(output)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

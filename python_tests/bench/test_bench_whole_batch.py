@@ -1,0 +1,39 @@
+"""The contest of losses over all negatives on a size that takes seconds, and its judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import whole_batch
+
+
+def test_a_run_checks_times_and_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(whole_batch, "EFFORT", whole_batch.Effort(0.01, 2, 2))
+    monkeypatch.setattr(whole_batch, "peak_mib", lambda name, case: 1.5)
+    file = tmp_path / "whole_batch.json"
+    size = ["--batch", "300", "--width", "32", "--threads", str(torch.get_num_threads())]
+    methods = ["--methods", "gemm", "eager", "goal_kernels"]
+    assert whole_batch.main([*size, *methods, "--output", str(file)]) == 0
+    cases = json.loads(file.read_text())["cases"]
+    assert len(cases) == len(whole_batch.LOSSES) * len(whole_batch.DTYPES)
+    for case in cases:
+        assert set(case["methods"]) == {"gemm", "eager", "goal_kernels"}
+        assert case["methods"]["gemm"]["to_gemm"] == 1.0
+        assert case["failures"] == {}
+    assert "to eager" in capsys.readouterr().out
+
+
+def test_a_wrong_loss_reports_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    eager, ours = whole_batch.LOSSES["siglip"]
+    monkeypatch.setitem(whole_batch.LOSSES, "siglip", (eager, lambda x, y: 1.01 * ours(x, y)))
+    case = whole_batch.WholeBatchCase("siglip", 64, 16, "float32")
+    names = [whole_batch.OURS, whole_batch.GEMM]
+    result = whole_batch.hold_contest(case, whole_batch.Effort(0.01, 2, 2), names)
+    assert "value: 0.01 from float64" in result.failures[whole_batch.OURS]
+    assert set(result.lanes) == {whole_batch.GEMM}
