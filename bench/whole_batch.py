@@ -1,5 +1,6 @@
 """Losses over all negatives, forward and backward: the library, eager, compiled, a product.
 
+    export PYTHONPATH=python_tests                 the judge of the contest is that of the tests
     python -m bench.whole_batch                    B = 4096 and 8192, D = 512 and 1024, two threads
     python -m bench.whole_batch --batch 1024 --width 64 --output FILE      smaller
 

@@ -148,8 +148,9 @@ def check_batch(rows: int, columns: int, name: str = "text_embeddings") -> None:
     if rows == 1:
         warn_once(
             "lone pair",
-            "goal_loss: got a batch of one pair, which has no negative: its loss and gradients are "
-            "0. Use drop_last=True in the data loader if it is the rest of an epoch.",
+            "goal_loss: got a batch of one pair, which has no negative: what negatives add to "
+            "its loss and gradients is 0. Use drop_last=True in the data loader if it is the rest "
+            "of an epoch.",
         )
 
 

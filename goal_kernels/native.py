@@ -17,12 +17,19 @@ REMEDY = (
     "compiler and neither torch nor CUDA."
 )
 
+NEWEST = ("above", "apply_listed")
+"""Functions that an extension of older sources lacks."""
+
 
 @cache
 def _attempt() -> tuple[ModuleType | None, str]:
     """The module, or None and why it cannot be loaded. Tried once per process."""
     try:
-        return importlib.import_module(MODULE), ""
+        module = importlib.import_module(MODULE)
+        missing = [name for name in NEWEST if not hasattr(module, name)]
+        if missing:
+            return None, f"the native extension is older than this source tree: no {missing[0]}."
+        return module, ""
     except ImportError as error:
         return None, f"the native extension {MODULE} cannot be loaded ({error})."
 

@@ -21,7 +21,7 @@ import goal_kernels as gk
 from bench.memory import peak_cpu
 from goal_kernels import native
 from goal_kernels.backends import BackendUnavailableError
-from goal_kernels.whole_batch import blocks, exponential, sparse
+from goal_kernels.whole_batch import blocks, exponential, kinds, sparse
 
 SCALE, BIAS = 9.0, -3.0
 
@@ -199,6 +199,42 @@ def test_a_custom_element_averaged_over_all_negatives() -> None:
     (found,) = torch.autograd.grad(loss, image)
     (expected,) = torch.autograd.grad(whole(image, text), image)
     torch.testing.assert_close(found, 0.5 * expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("limits", [{}, {"false_negative_margin": 0.3}])
+def test_averages_over_several_blocks(limits, monkeypatch) -> None:
+    """Of how many negatives is counted block by block, with ids and captions."""
+    image, text, owner = captioned_batch(30, 6, dtype=torch.float64)
+    ids = torch.arange(30) % 7
+
+    def step() -> tuple[Tensor, ...]:
+        x, y = image.clone().requires_grad_(), text.clone().requires_grad_()
+        options = {"negatives": "all", "text_to_image": owner, "image_ids": ids, **limits}
+        loss = gk.goal_loss(x, y, "constant/linear", **options)
+        return loss.detach(), *torch.autograd.grad(loss, [x, y])
+
+    whole = step()
+    monkeypatch.setattr(blocks, "BLOCK", 16)
+    for left, right in zip(step(), whole, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
+
+
+def test_one_image_of_many_texts_costs_little_more(monkeypatch) -> None:
+    """Weights of the texts beyond the first are those of few columns."""
+    seen = []
+    terms = kinds.SoftMargin.terms
+
+    def watch(self, positive, negative):
+        seen.append(negative.numel())
+        return terms(self, positive, negative)
+
+    monkeypatch.setattr(kinds.SoftMargin, "terms", watch)
+    image, text = rows(20, 7, 1), rows(60, 7, 2)
+    owner = [0] * 41 + list(range(1, 20))
+    loss = gk.soft_margin_loss(image, text, text_to_image=owner)
+    expected = literal.soft_margin(10.0)(image @ text.T, Truth(owner))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    assert sum(seen) == 2 * 20 * 60 + 40 * 60
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -455,6 +491,17 @@ def test_modules_learn_their_factors() -> None:
         torch.testing.assert_close(module()(image, text, caption_ids(12)), expected)
 
 
+def test_a_learned_scale_comes_back_from_its_limit() -> None:
+    image, text = rows(20, 8, 1).float(), rows(20, 8, 2).float()
+    criterion = gk.InfoNCELoss(100.0, learned=True)
+    with torch.no_grad():
+        criterion.log_scale.add_(1.0)
+    criterion(image, text).backward()
+    assert criterion.log_scale.item() == pytest.approx(math.log(100))
+    assert criterion.log_scale.grad > 0
+    assert "log_scale=4.605, learned" in repr(criterion)
+
+
 X, Y = paired_batch(4, 4)
 WRONG = {
     "margin": (lambda: gk.sum_of_hinges_loss(X, Y, margin=-1), ValueError, "margin: .* >= 0, got"),
@@ -470,6 +517,15 @@ WRONG = {
         ValueError,
         r"scale: expected one floating-point number, got torch.float32 of shape \[2\]",
     ),
+    "no scale": (lambda: gk.info_nce_loss(X, Y, scale=None), TypeError, "scale: expected a number"),
+    "no bias": (lambda: gk.siglip_loss(X, Y, bias=None), TypeError, "bias: .* got None"),
+    "finite": (
+        lambda: gk.multi_similarity_loss(X, Y, lam=math.nan),
+        ValueError,
+        "lam: expected a finite number, got nan",
+    ),
+    "beyond": (lambda: gk.InfoNCELoss(500.0, learned=True), ValueError, "scale: .* at most 100"),
+    "late": (lambda: gk.CircleLoss(image_ids=[1, 2]), TypeError, "image_ids: give them with each"),
     "learned": (lambda: gk.InfoNCELoss(0.0, learned=True), ValueError, "scale: .* > 0"),
     "direction": (lambda: gk.siglip_loss(X, Y, direction="i2t"), TypeError, "direction: siglip"),
     "reduction": (

@@ -138,7 +138,7 @@ class Batch:
 
         Args:
             within: which rows; all of this process's share unless given.
-            products: without them the buffer is zero, for what depends on the candidates alone.
+            products: without them the block is zero, for what depends on the candidates alone.
         """
         within = within or self.part
         step = BLOCK if self.rows.is_cpu else GPU_BLOCK
@@ -148,11 +148,12 @@ class Batch:
         for start in range(within.start, within.stop, step):
             part = slice(start, min(start + step, within.stop))
             tile = buffer[: part.stop - start]
-            if products:
-                if self.rows.dtype == self.dtype:
-                    torch.mm(self.rows[part], self.columns.T, out=tile)
-                else:
-                    tile.copy_(wide_product(self.rows[part], self.columns.T, self.dtype))
+            if not products:
+                tile.zero_()
+            elif self.rows.dtype == self.dtype:
+                torch.mm(self.rows[part], self.columns.T, out=tile)
+            else:
+                tile.copy_(wide_product(self.rows[part], self.columns.T, self.dtype))
             yield part, tile
 
     def pieces(self, part: slice, tile: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple, TypedDict
 
 import torch
@@ -47,8 +48,9 @@ class WholeBatchStatistics(NamedTuple):
 
     value: 0-d, the sum over anchors, whatever the reduction. positive: [M], similarity of each
     pair, -inf for a text of no image. active_fraction: 0-d, share of the N M similarities whose
-    weight as negatives is not 0, NaN when no gradient was asked for. skipped_texts [N],
-    skipped_images [M]: candidates of each image and text that were left out as false negatives.
+    weight is not 0, leaving out that of pairs but in SigLIP; NaN when no gradient was asked for.
+    skipped_texts [N], skipped_images [M]: candidates of each image and text that were left out as
+    false negatives.
     """
 
     value: Tensor
@@ -71,10 +73,12 @@ def run_loss(
     embeddings: tuple[Tensor, Tensor],
     parameters: Sequence[float],
     options: dict[str, Any],
-    scale: Tensor | float | None = None,
-    bias: Tensor | float | None = None,
+    **factors: Tensor | float,
 ) -> Any:
-    """Check, compute, reduce. Args: options: those of `Options`, and return_stats."""
+    """Check, compute, reduce.
+
+    Args: options: those of `Options`, and return_stats. factors: scale and bias, if there are any.
+    """
     image, text = checks.check_embeddings(*embeddings)
     owner, (image_ids, text_ids) = check_pairing(
         image, text, *(options.pop(x, None) for x in ("text_to_image", "image_ids", "text_ids"))
@@ -97,8 +101,9 @@ def run_loss(
             f"{', '.join(options)}: expected options of a loss over all negatives, "
             f"{', '.join(Options.__annotations__)} or return_stats."
         )
-    factors = _factor("scale", scale, text), _factor("bias", bias, text)
-    inputs = [x for x in (text, image, *factors) if x is not None]
+    given = {name: _factor(name, value, text) for name, value in factors.items()}
+    scale, bias = given.get("scale"), given.get("bias")
+    inputs = text, image, *given.values()
     # A transform of torch.func hides from the one inside whether gradients are wanted outside.
     asked = transformed() or any(x.requires_grad for x in inputs)
     wanted = torch.is_grad_enabled() and asked
@@ -108,7 +113,7 @@ def run_loss(
     )
     precision = settled_precision(precision)
     if isinstance(kind, str):
-        inner = [None if x is None else x.detach() for x in (text, image, *factors)]
+        inner = [None if x is None else x.detach() for x in (text, image, scale, bias)]
         answer = Answer(
             *torch.ops.goal_kernels.whole_batch(
                 *inner[:2],
@@ -126,7 +131,7 @@ def run_loss(
             answer = compute(
                 Averaged(kind), text.detach(), image.detach(), question, precision, wanted
             )
-    loss = differentiable(text, image, *factors, answer)
+    loss = differentiable(text, image, scale, bias, answer)
     if reduction == "mean":
         loss = loss / (len(image) if owner is None else owned(owner, len(image)).sum())
     if not counting:
@@ -138,10 +143,8 @@ def run_loss(
     return loss, WholeBatchStatistics(*found)
 
 
-def _factor(name: str, value: object, like: Tensor) -> Tensor | None:
+def _factor(name: str, value: object, like: Tensor) -> Tensor:
     """A number, or a tensor of one, that may have a gradient. Raises: TypeError, ValueError."""
-    if value is None:
-        return None
     if isinstance(value, Tensor):
         if not value.is_floating_point() or value.numel() != 1:
             raise ValueError(
@@ -156,9 +159,10 @@ def _factor(name: str, value: object, like: Tensor) -> Tensor | None:
 
 def check_number(name: str, value: object, least: float, *, open_end: bool = True) -> float:
     """Require a finite number > least, or >= least. Raises: TypeError, ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number, got {value!r}.")
-    if not (least < value < math.inf or (value == least and not open_end)):
-        sign = ">" if open_end else ">="
-        raise ValueError(f"{name}: expected a finite number {sign} {least:g}, got {value!r}.")
-    return float(value)
+    number = float(value)
+    if not (least < number < math.inf or (number == least and not open_end)):
+        bound = "" if least == -math.inf else f" {'>' if open_end else '>='} {least:g}"
+        raise ValueError(f"{name}: expected a finite number{bound}, got {value!r}.")
+    return number

@@ -137,7 +137,7 @@ def info_nce_loss(
     if label_smoothing >= 1:
         raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing!r}.")
     given = {**options, "return_stats": return_stats}
-    return run_loss("info_nce", (image_embeddings, text_embeddings), parameters, given, scale)
+    return run_loss("info_nce", (image_embeddings, text_embeddings), parameters, given, scale=scale)
 
 
 # fmt: off
@@ -176,7 +176,9 @@ def siglip_loss(
     if "direction" in options:
         raise TypeError("direction: siglip_loss has none, each image and text counts once.")
     given = {**options, "return_stats": return_stats}
-    return run_loss("siglip", (image_embeddings, text_embeddings), [], given, scale, bias)
+    return run_loss(
+        "siglip", (image_embeddings, text_embeddings), [], given, scale=scale, bias=bias
+    )
 
 
 # fmt: off

@@ -16,6 +16,8 @@ from goal_kernels.whole_batch import functional
 LARGEST_SCALE = 100.0
 """Where CLIP stops its learned scale, 1 / similarity."""
 
+PER_BATCH = {"image_ids", "text_ids", "text_to_image", "exempt_texts"}
+
 
 class WholeBatchLoss(nn.Module):
     """A function of `whole_batch.functional` with its options; the base of the losses below.
@@ -40,13 +42,13 @@ class WholeBatchLoss(nn.Module):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
+        late = PER_BATCH & options.keys()
+        if late:
+            raise TypeError(f"{', '.join(sorted(late))}: give them with each batch, to the module.")
         self.options = options
-        self._check()
-
-    def _check(self) -> None:
-        """Look at numbers and words before the first batch comes. Raises: as the function."""
+        # Numbers and words are looked at before the first batch comes.
         pair = torch.zeros(2, 1, dtype=torch.float32, device="cpu")
-        type(self).function(pair, pair, **self.options, **self.factors())
+        type(self).function(pair, pair, **options)
 
     def factors(self) -> dict[str, Any]:
         """Options that are parameters, as they are now."""
@@ -79,7 +81,11 @@ class WholeBatchLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """What print() shows."""
-        return ", ".join(f"{name}={value}" for name, value in self.options.items())
+        known = {
+            **{n: f"{p.item():.4g}, learned" for n, p in self.named_parameters()},
+            **self.options,
+        }
+        return ", ".join(f"{name}={value}" for name, value in known.items())
 
 
 class SumOfHingesLoss(WholeBatchLoss):
@@ -110,9 +116,9 @@ class InfoNCELoss(WholeBatchLoss):
     """`info_nce_loss` as a module.
 
     Args:
-        scale: > 0; learned: where it starts.
-        learned: whether the logarithm of the scale is a parameter, as in CLIP; the scale then stays
-            at most 100.
+        scale: > 0; learned: where it starts, <= 100.
+        learned: whether the logarithm of the scale is a parameter, as in CLIP, which is put back to
+            log(100) when a step has taken it beyond.
         options: as in `WholeBatchLoss`.
     """
 
@@ -124,12 +130,18 @@ class InfoNCELoss(WholeBatchLoss):
         super().__init__(scale=scale, **options)
         if learned:
             del self.options["scale"]
+            if scale > LARGEST_SCALE:
+                raise ValueError(
+                    f"scale: expected at most {LARGEST_SCALE:g} to learn, got {scale!r}."
+                )
             self.log_scale = nn.Parameter(_logarithm(scale))
 
     def factors(self) -> dict[str, Any]:
         if "scale" in self.options:
             return {}
-        return {"scale": self.log_scale.exp().clamp(max=LARGEST_SCALE)}
+        with torch.no_grad():  # a clamp with a gradient would have none beyond
+            self.log_scale.clamp_(max=math.log(LARGEST_SCALE))
+        return {"scale": self.log_scale.exp()}
 
 
 class SigLIPLoss(WholeBatchLoss):

@@ -70,10 +70,19 @@ class _Sums:
             negative = within_limits(batch, piece, rows, side)
             along = None if share is None else side.along(share, rows)
             for slot, positive in enumerate(side.positive):
-                terms = self._terms(side.along(positive, rows), negative, along)
+                if slot and piece.is_cpu:  # few images have so many texts
+                    few = (side.pairs[slot] >= 0).nonzero()[:, 0]
+                    terms = self._terms(
+                        positive[few], negative[:, few], None if along is None else along[:, few]
+                    )
+                    pull[slot, few] += wide(terms.pull.sum(dim=0))
+                    assert total is not None
+                    total.index_add_(1, few, terms.push)
+                else:
+                    terms = self._terms(side.along(positive, rows), negative, along)
+                    pull[slot, side.place(rows)] += wide(terms.pull.sum(dim=side.axis))
+                    total = terms.push if total is None else total.add_(terms.push)
                 self.values.append(wide(terms.value.sum(dim=1)).sum())
-                pull[slot, side.place(rows)] += wide(terms.pull.sum(dim=side.axis))
-                total = terms.push if total is None else total.add_(terms.push)
         assert total is not None
         batch.count_active(total)
         piece.copy_(total)

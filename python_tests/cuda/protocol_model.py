@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import getitem, or_
 from typing import Any, NamedTuple
 
 PRODUCER = 0
@@ -137,6 +138,20 @@ class Product(NamedTuple):
     uses: tuple[tuple[int, int], ...]
 
 
+class Reader(NamedTuple):
+    """A product of `role` that reads a slot, from begin until end; loaded: where its content is."""
+
+    role: int
+    begin: int
+    end: int
+    loaded: int
+
+
+def lowest(bits: int) -> int:
+    """The number of the lowest bit that is set."""
+    return (bits & -bits).bit_length() - 1
+
+
 def loads_of(producer: Program) -> list[Load]:
     phases: Counter[int] = Counter()
     loads = []
@@ -202,12 +217,20 @@ class Model:
             for barrier in self.needed
         }
         self.holding = [turns_held(program, block.names) for program in self.programs]
-        self.content = {load.content: load for load in self.loads}
+        content = {load.content: load.position for load in self.loads}
         self.by_slot: dict[int, list[int]] = {}
-        self.by_barrier: dict[int, list[int]] = {}
+        self.on_barrier: dict[int, int] = {}
         for k, load in enumerate(self.loads):
             self.by_slot.setdefault(load.slot, []).append(k)
-            self.by_barrier.setdefault(load.barrier, []).append(k)
+            self.on_barrier[load.barrier] = self.on_barrier.get(load.barrier, 0) | 1 << k
+        self.readers: dict[int, list[Reader]] = {slot: [] for slot in self.by_slot}
+        for role, products in enumerate(self.products):
+            for product in products:
+                for slot, wanted in product.uses:
+                    reader = Reader(role, product.position, product.end, content[wanted])
+                    self.readers[slot].append(reader)
+        issued = (1 << self.load_at[p] if p in self.load_at else 0 for p in range(len(producer)))
+        self.issued = list(accumulate(issued, or_, initial=0))
 
     def consumer(self, role: int) -> int:
         return (role - 1) // self.warps
@@ -218,11 +241,10 @@ class Model:
     def phases_over(self, barrier: int, state: State) -> int:
         """How many phases of a barrier are over."""
         places, landed = state
-        arrivals = zip(self.arrivals[barrier], places, strict=True)
-        over = sum(by_place[place] for by_place, place in arrivals) // self.needed[barrier]
-        for k in self.by_barrier.get(barrier, ()):
-            if self.loads[k].position < places[PRODUCER] and not landed >> k & 1:
-                over = min(over, self.loads[k].phase)
+        over = sum(map(getitem, self.arrivals[barrier], places)) // self.needed[barrier]
+        under_way = self.issued[places[PRODUCER]] & ~landed & self.on_barrier.get(barrier, 0)
+        if under_way:  # the first of them completes the earliest phase
+            over = min(over, self.loads[lowest(under_way)].phase)
         return over
 
     def passes(self, step: Step, state: State) -> bool:
@@ -243,14 +265,11 @@ class Model:
             earlier = self.loads[k]
             if earlier.position < load.position and not landed >> k & 1:
                 raise Violation(f"slot {load.slot} is loaded while a load into it is under way")
-        for role, products in enumerate(self.products):
-            for product in products:
-                begun, over = product.position < places[role], product.end < places[role]
-                if begun and not over and any(slot == load.slot for slot, _ in product.uses):
-                    raise Violation(f"slot {load.slot} is loaded while {self.name(role)} reads it")
-                unread = [c for slot, c in product.uses if slot == load.slot and not begun]
-                if any(self.content[c].position < load.position for c in unread):
-                    raise Violation(f"slot {load.slot} is loaded before {self.name(role)} read it")
+        for role, begin, end, loaded in self.readers[load.slot]:
+            if begin < places[role] <= end:
+                raise Violation(f"slot {load.slot} is loaded while {self.name(role)} reads it")
+            if places[role] <= begin and loaded < load.position:
+                raise Violation(f"slot {load.slot} is loaded before {self.name(role)} read it")
 
     def check_multiply(self, step: Step, state: State) -> None:
         for slot, content in step.uses:
@@ -260,11 +279,11 @@ class Model:
     def next_states(self, state: State) -> list[State]:
         """Every state one step away. Raises: Violation."""
         places, landed = state
-        found = [
-            (places, landed | 1 << k)
-            for k, load in enumerate(self.loads)
-            if load.position < places[PRODUCER] and not landed >> k & 1
-        ]
+        found = []
+        under_way = self.issued[places[PRODUCER]] & ~landed
+        while under_way:
+            found.append((places, landed | 1 << lowest(under_way)))
+            under_way &= under_way - 1
         for role, program in enumerate(self.programs):
             if places[role] == len(program):
                 continue
@@ -275,7 +294,7 @@ class Model:
                 self.check_load(self.loads[self.load_at[places[role]]], state)
             elif step.kind == "multiply":
                 self.check_multiply(step, state)
-            moved = tuple(p + (r == role) for r, p in enumerate(places))
+            moved = (*places[:role], places[role] + 1, *places[role + 1 :])
             found.append((moved, landed))
         return found
 

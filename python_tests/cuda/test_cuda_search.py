@@ -15,6 +15,8 @@ from goal_kernels.reference import mine_similarity
 INF, NAN = float("inf"), float("nan")
 KINDS = ("none", "linear", "exponential")
 SHAPES = [(1, 1, 1), (1, 3, 1), (2, 1, 7), (130, 33, 33), (64, 129, 16), (257, 300, 8)]
+PAIRED = [(False, False), (True, False), (False, True), (True, True)]
+"""Whether there are targets, and ids."""
 
 
 def pairing(rows: int, columns: int, targets: bool, ids: bool) -> Pairing:
@@ -54,14 +56,16 @@ def search(device, image, text, pairs, query) -> Found:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("device", ENGINES)
 def test_rectangles_with_targets_and_ids(device, shape, kind) -> None:
+    """Every kind, shape and pairing meets every other one, no three of them all the others."""
     rows, columns, width = shape
+    image = exact_rows(rows, width, torch.bfloat16, 1)
+    text = exact_rows(columns, width, torch.bfloat16, 2)
+    first = SHAPES.index(shape) + KINDS.index(kind)
     # A threshold that similarities tie with; slopes that start at it, and that cannot.
-    for beta in (2.0, 300.0):
+    for beta in (2.0, 300.0) if kind == "exponential" else (2.0,):
         query = SearchQuery(kind, 0.25, beta, False, "high")
-        for targets, ids in ((False, False), (True, False), (False, True), (True, True)):
-            image = exact_rows(rows, width, torch.bfloat16, 1)
-            text = exact_rows(columns, width, torch.bfloat16, 2)
-            pairs = pairing(rows, columns, targets, ids)
+        for number in (first, first + 2):
+            pairs = pairing(rows, columns, *PAIRED[number % len(PAIRED)])
             expected = ReferenceBackend().search(image.double(), text.double(), pairs, query)
             check_found(search(device, image, text, pairs, query), expected, 2e-5)
 

@@ -1,7 +1,4 @@
-"""Ahead-of-time compilation: a few cases in processes without the interpreter, and the verdicts.
-
-All of them are `python -m tools.aot`.
-"""
+"""Ahead-of-time compilation: a few cases in processes without the interpreter, and the verdicts."""
 
 from __future__ import annotations
 
@@ -28,18 +25,70 @@ from goal_kernels.backends.gpu.configs import (
     TRIPLET_CODES,
     mine_tile,
 )
-from tools.aot import cases
+from tools.aot import cases, sass
 from tools.aot.compile import Outcome
-from tools.aot.sass import Counts
 from tools.aot.variant import Limits, Variant
 
 pytest.importorskip("triton")
 
-ROOT = Path(__file__).parent.parent.parent
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+COMMANDS = """
+import contextlib, io, json, os, runpy, sys
+from dataclasses import replace
+
+import torch
+
+answers = {}
+
+
+def command(name, *arguments):
+    sys.argv = ["aot", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            try:
+                runpy.run_module("tools.aot", run_name="__main__")
+            except SystemExit as end:
+                answers[name] = end.code, out.getvalue() + err.getvalue()
+
+
+os.environ["TRITON_INTERPRET"] = "1"
+command("interpreted", "--quick")
+del os.environ["TRITON_INTERPRET"]
+command("quick", "--quick", "--jobs", "2", "--arch", "90")
+"""
+"""`python -m tools.aot`, in a process that has imported nothing of it."""
+
+READ_BACK = """
+from sample_kernels import walk_kernel
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from tools.aot import compile, sass
+from tools.aot.record import DEVICE, Launch
+from tools.aot.variant import Limits, Variant
+
+block = TensorDescriptor.from_tensor(
+    torch.empty(64, 64, dtype=torch.bfloat16, device=DEVICE), [64, 64]
+)
+arguments = block, block, torch.empty(64, dtype=torch.int32, device=DEVICE), 16, 64
+answers["read back"] = []
+for arch, matrix in ((80, "mma"), (90, "wgmma"), (100, "tcgen05")):
+    for inside in (True, False):
+        options = dict(INSIDE=inside, BLOCK=64, BLOCK_WIDTH=64, num_warps=4, num_stages=3)
+        launch = Launch("walk_kernel", (1,), walk_kernel, arguments, options)
+        variant = Variant.of_launch(launch, arch)
+        outcome = compile.compile_variant(
+            replace(variant, matrix=matrix, limits=Limits(shuffles=4))
+        )
+        cubin = compile.triton_compile(variant).asm["cubin"]
+        whole = compile.machine_code(cubin).instructions
+        found = [arch, inside, outcome.problems(), outcome.loop, sass.count(whole, matrix)]
+        answers["read back"].append(found)
+"""
+"""A kernel whose loops are known."""
 
 CHANGED = """
-import contextlib, io, json, os
-from dataclasses import replace
 from tools.aot import __main__ as aot, cases, compile
 
 
@@ -51,7 +100,6 @@ def check(name, changed=None, arguments=("--quick", "--arch", "90", "--jobs", "1
     answers[name] = status, printed.getvalue()
 
 
-answers = {}
 mine = cases.Case((), "1000x512", "bf16", "mine")
 variant = next(v for v in cases.variants(90, [mine]) if v.matrix)
 disassembler, compile_all = compile.disassembler, aot.compile_all
@@ -72,37 +120,33 @@ for arch in (80, 90):
         strip = next(v for v in cases.variants(arch, [case]) if v.kernel == "strip_kernel")
         names, known = list(strip.signature), strip.attributes | strip.constants
         answers[f"{arch} {batch}"] = {names[place]: x for (place,), x in known.items() if x}
-print(json.dumps(answers))
 """
 """What the check says after changes, most of them of a variant; what is known of some launches."""
 
 
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def answers() -> dict[str, Any]:
+    """By name what the scripts find, in one process: exit status and output of the checks."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env={**environment, **variables},
+    path = os.pathsep.join([str(HERE), str(ROOT), environment.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", f"{COMMANDS}{READ_BACK}{CHANGED}print(json.dumps(answers))"],
+        env={**environment, "PYTHONPATH": path},
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-@pytest.fixture(scope="module")
-def answers() -> dict[str, Any]:
-    """By name what CHANGED finds, in one process: exit status and output of the checks."""
-    done = run("-c", CHANGED)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_quick_cases_compile_in_several_processes() -> None:
+def test_quick_cases_compile_in_several_processes(answers) -> None:
     """On one architecture; `make aot` compiles for all of them."""
-    done = run("-m", "tools.aot", "--quick", "--jobs", "2", "--arch", "90")
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = re.findall("^sm_90 .*", done.stdout, re.M)
-    assert f"{len(lines)} compiled, 0 failed" in done.stdout
+    status, output = answers["quick"]
+    assert status == 0, output
+    lines = re.findall("^sm_90 .*", output, re.M)
+    assert f"{len(lines)} compiled, 0 failed" in output
     # Tensor cores at work, in a loop over tiles.
     for kernel in ("strip", "resum", "tile", "rank"):
         pattern = rf"sm_90 +{kernel}_kernel .* bf16 .* wgmma +(\d+) "
@@ -154,16 +198,34 @@ def test_without_cuobjdump_it_compiles_and_says_what_it_cannot_check(answers) ->
     assert re.search(r"mine +\? +\? +\d+ +wgmma ", output)
 
 
-def test_interpreted_kernels_are_refused() -> None:
-    done = run("-m", "tools.aot", "--quick", TRITON_INTERPRET="1")
-    assert done.returncode == 2
-    assert "unset it" in done.stderr
+def test_interpreted_kernels_are_refused(answers) -> None:
+    status, output = answers["interpreted"]
+    assert status == 2
+    assert "unset it" in output
+
+
+def test_a_compiled_kernel_is_read_back(answers) -> None:
+    """Shuffles that the source has in the loop over tiles are found there, and only those."""
+    results = answers["read back"]
+    assert len(results) == 6
+    for arch, inside, problems, loop, everything in results:
+        where = f"sm_{arch}, reduced {'in' if inside else 'after'} the loop"
+        assert loop is not None, f"{where}: cuobjdump is missing; Triton's packages hold it"
+        loop, everything = sass.Counts(*loop), sass.Counts(*everything)
+        assert loop.matrix > 0, where
+        assert loop.total < everything.total, where
+        assert (loop.atomics, everything.atomics > 0) == (0, True), where
+        assert everything.shuffles >= 25, where
+        # 10.0 broadcasts the number of a warp by one more.
+        assert abs(loop.shuffles - (everything.shuffles if inside else 0)) <= 1, where
+        limited = [p for p in problems if "shuffles in the tile loop, at most 4" in p]
+        assert len(limited) == (1 if inside else 0), problems
 
 
 def test_limits_are_enforced() -> None:
     limits = Limits(registers=128, stack=8, shared=4096, shuffles=24, local=0)
     variant = Variant("mine_kernel", "", 90, {}, {}, {}, {}, "wgmma", limits)
-    loop = Counts(total=1000, shuffles=24, local=0, barriers=9, atomics=0, matrix=4)
+    loop = sass.Counts(total=1000, shuffles=24, local=0, barriers=9, atomics=0, matrix=4)
     met = Outcome(variant, 1.0, 128, 8, 4096, "wgmma", loop)
     assert met.problems() == []
     for change, reason in (

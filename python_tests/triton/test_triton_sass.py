@@ -1,19 +1,10 @@
-"""Reading machine code: loops and counts, on listings by hand and on a kernel that was compiled."""
+"""Reading machine code: loops and counts, on listings by hand."""
 
 from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tools.aot import sass
-
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
 
 NESTED = """
         code for sm_90a
@@ -42,36 +33,6 @@ NESTED = """
         /*0140*/                   BRA 0x140;                       /* where the code ends */
         /*0150*/                   STL [R1], R2 ;
         /*0160*/                   RET.REL.NODEC R2 0x0 ;
-"""
-
-COMPILED = """
-import json
-from dataclasses import replace
-
-import torch
-from sample_kernels import walk_kernel
-from triton.tools.tensor_descriptor import TensorDescriptor
-
-from tools.aot import compile as compiling
-from tools.aot.record import DEVICE, Launch
-from tools.aot.variant import Limits, Variant
-
-block = TensorDescriptor.from_tensor(
-    torch.empty(64, 64, dtype=torch.bfloat16, device=DEVICE), [64, 64]
-)
-arguments = block, block, torch.empty(64, dtype=torch.int32, device=DEVICE), 16, 64
-for arch, matrix in ((80, "mma"), (90, "wgmma"), (100, "tcgen05")):
-    for inside in (True, False):
-        options = dict(INSIDE=inside, BLOCK=64, BLOCK_WIDTH=64, num_warps=4, num_stages=3)
-        launch = Launch("walk_kernel", (1,), walk_kernel, arguments, options)
-        variant = Variant.of_launch(launch, arch)
-        outcome = compiling.compile_variant(
-            replace(variant, matrix=matrix, limits=Limits(shuffles=4))
-        )
-        cubin = compiling.triton_compile(variant).asm["cubin"]
-        whole = compiling.machine_code(cubin).instructions
-        everything = compiling.sass.count(whole, matrix)
-        print(json.dumps([arch, inside, outcome.problems(), outcome.loop, everything]))
 """
 
 
@@ -161,32 +122,3 @@ def test_the_matrix_instruction_is_recognised(lines: str, expected: str) -> None
     instructions = sass.parse(lines)
     assert sass.used_matrix_instruction(instructions) == expected
     assert sass.count(instructions, "fma").atomics == 0  # REDUX is none
-
-
-def test_a_compiled_kernel_is_read_back() -> None:
-    """Shuffles that the source has in the loop over tiles are found there, and only those."""
-    pytest.importorskip("triton")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    path = os.pathsep.join([str(HERE), str(ROOT), environment.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED],
-        env={**environment, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(results) == 6
-    for arch, inside, problems, loop, everything in results:
-        where = f"sm_{arch}, reduced {'in' if inside else 'after'} the loop"
-        assert loop is not None, f"{where}: cuobjdump is missing; Triton's packages hold it"
-        loop, everything = sass.Counts(*loop), sass.Counts(*everything)
-        assert loop.matrix > 0, where
-        assert loop.total < everything.total, where
-        assert (loop.atomics, everything.atomics > 0) == (0, True), where
-        assert everything.shuffles >= 25, where
-        # 10.0 broadcasts the number of a warp by one more.
-        assert abs(loop.shuffles - (everything.shuffles if inside else 0)) <= 1, where
-        limited = [p for p in problems if "shuffles in the tile loop, at most 4" in p]
-        assert len(limited) == (1 if inside else 0), problems

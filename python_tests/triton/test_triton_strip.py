@@ -65,9 +65,10 @@ def batch(case: Case, device, dtype=torch.float32, seed: int = 1):
 
 @pytest.mark.parametrize("kind", RELATIVE_KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("paired", [False, True], ids=["implicit", "target+ids"])
-def test_exact_data(device, shape: Case, kind: str, paired: bool) -> None:
+def test_exact_data(device, shape: Case, kind: str) -> None:
+    """Every shape and every kind with a pairing and without one, by turns."""
     image, text = batch(shape, device)
+    paired = (SHAPES.index(shape) + RELATIVE_KINDS.index(kind)) % 2
     pairing = Pairing(*full_pairing(shape)) if paired else DIAGONAL
     check(run(image, text, pairing, Query(kind, -3.0, HALF_LIFE)), image, text, pairing)
 
