@@ -206,5 +206,8 @@ def _gather_mask(
     group: ProcessGroup | None,
 ) -> Tensor | None:
     """`exempt_texts` of all processes, given in every process or in none."""
+    if exempt_texts is None:
+        return None
     own = check_mask("exempt_texts", exempt_texts, len(text_embeddings), text_embeddings.device)
-    return None if own is None else gather_rows(own.long(), rows=text_rows, group=group).bool()
+    assert own is not None
+    return gather_rows(own.long(), rows=text_rows, group=group).bool()
