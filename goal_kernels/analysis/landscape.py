@@ -50,6 +50,8 @@ class Analysis:
         equation: of the loss, with the values of its parameters; empty for a callable.
         factored: whether the loss is an objective, whose factors `triplet`, `positive` and
             `negative` are its own. For others T is the mean of pull and push, so P+ + P- = 2.
+        direction: name of the objective's direction; "dot", the derivative of similarities that are
+            products, for others.
         notes: what else has to be known to read the numbers.
     """
 
@@ -62,8 +64,10 @@ class Analysis:
         factors: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None,
         value: Function | None = None,
         notes: tuple[str, ...] = (),
+        direction: str = "dot",
     ) -> None:
         self.name, self.equation, self.notes = name, equation, notes
+        self.direction = direction
         self.factored = factors is not None
         self._field, self._factors, self._value = field, factors or self._mean_factors, value
 
@@ -246,11 +250,20 @@ def _of_objective(objective: Objective, relative: tuple[float, float]) -> Analys
         return weight * plus, weight * minus
 
     field(*lattice(3))
-    values = {**objective.values_for(triplet), **objective.values_for(pair)}
-    equation = _with_values("; ".join(filter(None, (triplet.equation, pair.equation))), values)
+    elements = [triplet, pair]
+    if objective.direction_element != "dot":
+        elements.append(objective.kappa_element)
+    values = {name: x for e in elements for name, x in objective.values_for(e).items()}
+    equation = _with_values("; ".join(e.equation for e in elements if e.equation), values)
     known = objective.potential
     return Analysis(
-        objective.name, field, equation=equation, factors=factors, value=known, notes=notes
+        objective.name,
+        field,
+        equation=equation,
+        factors=factors,
+        value=known,
+        notes=notes,
+        direction=objective.kappa_element.name,
     )
 
 
