@@ -31,6 +31,7 @@ LOSSES = {
     "captions": lambda x, y: gk.goal_loss(
         x, y, "nca/sigmoid", text_to_image=torch.arange(len(y)) % 5
     ),
+    "direction": lambda x, y: gk.goal_loss(x, y, "nca/sigmoid/tangent"),
     "whole_batch": lambda x, y: gk.info_nce_loss(x, y, label_smoothing=0.1),
 }
 
