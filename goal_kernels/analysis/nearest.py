@@ -29,11 +29,11 @@ Misfit = Callable[[Objective], "tuple[float, float]"]
 class Nearest(NamedTuple):
     """The objective that comes closest to a loss.
 
-    objective: with fitted parameters, along `direction`. scale: what its weights are multiplied by. error: length of
-    the difference of the weights over that of the loss's weights, 0 for the same up to scale, 1 for
-    nothing in common. direction: of a batch's gradient, see `Dissection`, or of a landscape.
-    direction_error: see `Dissection`; 0 for a landscape. ranking: the error of every combination,
-    smallest first.
+    objective: with fitted parameters, along `direction`. scale: what its weights are multiplied by.
+    error: length of the difference of the weights over that of the loss's weights, 0 for the same
+    up to scale, 1 for nothing in common. direction: of a batch's gradient, see `Dissection`, or of
+    a landscape. direction_error: see `Dissection`; 0 for a landscape. ranking: the error of every
+    combination, smallest first.
     """
 
     objective: Objective
