@@ -27,6 +27,7 @@ from goal_kernels.analysis.functions import (
 from goal_kernels.analysis.numerics import Field, axis, derivative, lattice, work, zero_lines
 from goal_kernels.objective import Objective
 
+PLATEAU_STEPS = 2000  # places of [-1, 1] at which the drift is looked at
 PATH_STEPS = 9  # a side of the lattice on which two paths are compared
 
 
@@ -178,6 +179,30 @@ class Analysis:
         """bool: no gradient, |pull| and |push| are at most `tolerance`."""
         pull, push = self.weights(p, n)
         return (pull.abs() <= tolerance) & (push.abs() <= tolerance)
+
+    def drift(self, p: Any, n: Any) -> Tensor:
+        """pull (1 - p^2) - push (1 - p n): how fast the common similarity of a collapsed batch rises.
+
+        Rows of unit length in two tight clusters, images and texts, whose encoders cannot tell the
+        items apart: p is the cosine of the clusters, n that of the hardest negatives
+        (docs/collapse.md).
+        """
+        p, n, shape = points(p, n)
+        pull, push = self._field(p, n)
+        return (pull * (1 - p * p) - push * (1 - p * n)).view(shape)
+
+    def plateaus(self, gap: float = 1e-3) -> tuple[float, ...]:
+        """Similarities at which a collapsed batch comes to rest, where the drift falls through 0.
+
+        Args: gap: by how much the hardest negatives exceed the positives, n = p + gap.
+        """
+        p = torch.linspace(-1, 1 - gap, PLATEAU_STEPS, dtype=torch.float64, device="cpu")
+        drift = self.drift(p, p + gap)
+        found = [-1.0] if drift[1] < 0 else []  # at the very end there is nowhere to go
+        for k in ((drift[1:-2] > 0) & (drift[2:-1] <= 0)).nonzero()[:, 0].add(1).tolist():
+            share = drift[k] / (drift[k] - drift[k + 1])
+            found.append(p[k].lerp(p[k + 1], share).item())
+        return (*found, 1.0) if drift[-2] > 0 else tuple(found)
 
     def limits(self) -> tuple[Corner, ...]:
         """The weights as p, n -> -1 and 1 from inside, four corners; infinite where they grow."""
