@@ -181,7 +181,7 @@ class Analysis:
         return (pull.abs() <= tolerance) & (push.abs() <= tolerance)
 
     def drift(self, p: Any, n: Any) -> Tensor:
-        """pull (1 - p^2) - push (1 - p n): how fast the common similarity of a collapsed batch rises.
+        """pull (1 - p^2) - push (1 - p n): how fast a collapsed batch's similarities rise.
 
         Rows of unit length in two tight clusters, images and texts, whose encoders cannot tell the
         items apart: p is the cosine of the clusters, n that of the hardest negatives
