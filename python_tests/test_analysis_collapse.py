@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 import goal_kernels as gk
 from goal_kernels.analysis import analyze
+from tools import collapse
 
 BATCH, WIDTH, STEP = 64, 64, 1e-4
 AT_REST = {"constant": (-1.0, 1.0), "linear": (0.5,), "sigmoid": (0.5,)}
@@ -89,3 +90,11 @@ def test_plateaus_of_other_losses() -> None:
     assert analyze("contrastive").plateaus() == pytest.approx((0.875,), abs=1e-3)
     assert analyze("epshn").plateaus() == ()  # no gradient where the negative is the harder one
     assert analyze("siglip").plateaus() == (1.0,)
+
+
+def test_the_page_is_what_the_result_files_say() -> None:
+    page = collapse.PAGE.read_text(encoding="utf-8")
+    runs = collapse.cold_starts()
+    assert len({run.cell.path for run in runs}) == len(runs) >= 20
+    for name, part in collapse.generated(runs).items():
+        assert f"<!-- {name}:begin -->\n{part}\n<!-- {name}:end -->" in page
