@@ -209,6 +209,8 @@ class Objective:
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    if name == "direction_element":
+        return "; name it in the objective, 'triplet/pair/direction', or give an Objective."
     found = get_close_matches(name, [n for n in (*known, *OPTIONS) if n != name], 1)
     return f"; did you mean {found[0]!r}?" if found else "."
 

@@ -19,6 +19,8 @@ from goal_kernels.backends import BACKENDS
 from goal_kernels.compat import metric_learning
 from goal_kernels.registry import unregister_element
 
+pytestmark = pytest.mark.filterwarnings("ignore:goal_loss. got a similarity")
+
 DIRECTIONS = ("dot", "euclidean", "tangent")
 ALL_KINDS = {"hardest": (oracle.Kind(), {}), **KINDS}
 INTEGRABLE = [o for o in OBJECTIVES if o.potential is not None]
@@ -228,6 +230,11 @@ X, Y = paired_batch(4, 3)
 TANGENT = "nca/linear/tangent"
 WRONG = (
     (lambda: gk.goal_loss(X, Y, "nca/linear/up"), ValueError, "direction: unknown .*'up'.*tangent"),
+    (
+        lambda: gk.goal_loss(X, Y, "nca/linear", direction_element="dot"),
+        TypeError,
+        "direction_element: .*; name it in the objective, 'triplet/pair/direction'",
+    ),
     (lambda: gk.goal_loss(X, Y, "nca/linear/dot/dot"), ValueError, "or 'triplet/pair/direction'"),
     (lambda: gk.Objective("nca", "linear", direction_element=3), TypeError, "direction: expected"),
     (
