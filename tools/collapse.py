@@ -20,14 +20,17 @@ from torch.nn.functional import normalize
 
 from goal_kernels import Objective, builtin_objectives, ops
 from goal_kernels.analysis import Analysis, analyze
+from goal_kernels.analysis.numerics import axis
 from goal_kernels.data.files import read_json, write_text
 from goal_kernels.training.compare.picture import COLOURS, INK, drawing
+from goal_kernels.training.density import read_density
 from goal_kernels.training.objectives import make_objective
 from goal_kernels.training.study.results import CellResult, read_result
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS = DOCS / "study" / "results", DOCS / "collapse" / "results"
 PAGE, PICTURE = DOCS / "collapse.md", DOCS / "collapse" / "plateaus.png"
+DENSITY = DOCS / "collapse" / "pairs.json"  # of a warm-up, as `goal-kernels fit` records it
 ANCHORS, SCATTER = DOCS / "collapse" / "anchors.json", DOCS / "collapse" / "anchors.png"
 BATCH, BATCHES = 64, 40  # of images with one caption each
 NAMES = "mining/mean_positive", "mining/mean_hardest_negative"
@@ -207,6 +210,27 @@ def rsums() -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in sorted(found.items())}
 
 
+def from_histograms() -> str:
+    """Correlation with the rsums of shares from landscapes and recorded (p, n), by epoch."""
+    found, correlations = rsums(), []
+    plain = [o for o in builtin_objectives() if o.pair_element.relative == "none"]
+    for counts in read_density(DENSITY).values():
+        places = axis(len(counts))
+        p, n = torch.meshgrid(places, places, indexing="ij")
+        shares = []
+        for objective in plain:
+            w = sum(analyze(objective).weights(p, n)) / 2
+            total = (counts * w).sum().square()
+            shares.append((total / (counts * w.square()).sum() / counts.sum()).item())
+        correlations.append(np.corrcoef(shares, [found[o.name] for o in plain])[0, 1])
+    return (
+        f"From landscapes and the recorded (p, n) alone, of the {len(plain)} objectives without "
+        "relative similarity, by epoch of the warm-up: "
+        + ", ".join(f"{value:.2f}" for value in correlations)
+        + "."
+    )
+
+
 def anchors_table() -> str:
     """Shares of the anchors that count beside the rsums, and their correlation."""
     shares, found = read_json(ANCHORS)["shares"], rsums()
@@ -216,6 +240,7 @@ def anchors_table() -> str:
     ranked = np.corrcoef(pairs.argsort(axis=0).argsort(axis=0).T)[0, 1]
     lines = [
         f"Correlation over the {len(names)} objectives: {linear:.2f}, of ranks {ranked:.2f}.",
+        from_histograms(),
         "",
     ]
     lines += ["| objective | share of the anchors | rsum |", "|---|--:|--:|"]
