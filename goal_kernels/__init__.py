@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run t
         Element,
         Parameter,
         list_elements,
+        register_direction,
         register_pair,
         register_triplet,
     )
@@ -99,6 +100,7 @@ __all__ = [
     "multi_similarity_loss",
     "rank_histogram",
     "recall_at_k",
+    "register_direction",
     "register_pair",
     "register_triplet",
     "relevance_metrics",

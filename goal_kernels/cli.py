@@ -312,14 +312,17 @@ def _training_help(command: str) -> str:
 
 def run_objectives(_: argparse.Namespace) -> int:
     """Print the registered elements: name, alias, equation, hyper-parameters."""
-    from goal_kernels.registry import PARAMETERS, list_elements
+    from goal_kernels.registry import KINDS, PARAMETERS, list_elements
 
     print("An objective is TRIPLET/PAIR, for instance nca/sigmoid_ms. It pulls an anchor to its")
     print("positive with weight T P+ and pushes it from its hardest negative with weight T P-.")
     print("p, n: similarity to the positive, to the hardest negative.")
     print("R+, R-: relative similarity of p and n among the other pairs of the batch.")
-    for kind in ("triplet", "pair"):
-        print(f"\n{kind} weights")
+    print("TRIPLET/PAIR/DIRECTION, for instance nca/sigmoid/tangent, moves a row x by a row y")
+    print("along y - kappa x; without a DIRECTION along y. Where rows are normalised, all do the")
+    print("same.")
+    for kind in KINDS:
+        print(f"\n{kind}s" if kind == "direction" else f"\n{kind} weights")
         for element in list_elements(kind):
             alias = f" (or {element.alias})" if element.alias else ""
             taken = ", ".join(element.hyper_parameters) or "none"

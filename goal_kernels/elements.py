@@ -2,7 +2,8 @@
 
 `positive` (p) and `negative` (n) are similarities [B]; every formula returns [B] vectors. Source:
 arXiv 2210.13188, sections 3.2 and 3.3; the hinge is VSE++ / VSE-infinity. To add an element of the
-library's own, add its formula and its row here; users call `register_triplet` or `register_pair`.
+library's own, add its formula and its row here; users call `register_triplet`, `register_pair` or
+`register_direction`.
 """
 
 from __future__ import annotations
@@ -115,6 +116,18 @@ def _potential_sigmoid(
     return softplus(-alpha * (positive - lam)) / alpha + softplus(beta * (negative - lam)) / beta
 
 
+def _direction_dot(similarity: Tensor) -> Tensor:
+    return similarity.new_zeros(similarity.shape)
+
+
+def _direction_euclidean(similarity: Tensor) -> Tensor:
+    return similarity.new_ones(similarity.shape)
+
+
+def _direction_tangent(similarity: Tensor) -> Tensor:
+    return similarity
+
+
 BUILTIN_ELEMENTS = (
     Element(
         "constant",
@@ -200,6 +213,27 @@ BUILTIN_ELEMENTS = (
         relative="exponential",
         equation="P+ = 1 / (exp(alpha (p - lam)) + R+); P- = 1 / (exp(-beta (n - lam)) + R-)",
         weight_range=(0.0, INFINITY),
+    ),
+    Element(
+        "dot",
+        "direction",
+        _direction_dot,
+        equation="kappa = 0: along y, the derivative of x y",
+        weight_range=(0.0, 0.0),
+    ),
+    Element(
+        "euclidean",
+        "direction",
+        _direction_euclidean,
+        equation="kappa = 1: along y - x, the derivative of -|x - y|^2 / 2",
+        weight_range=(1.0, 1.0),
+    ),
+    Element(
+        "tangent",
+        "direction",
+        _direction_tangent,
+        equation="kappa = x y / x x: along the part of y at right angles to x",
+        weight_range=(-1.0, 1.0),
     ),
 )
 

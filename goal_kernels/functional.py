@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from goal_kernels import checks, ops, rectangular
+from goal_kernels import checks, directions, ops, rectangular
 from goal_kernels.backends import resolve
 from goal_kernels.backends.answers import Forward, Found, Mined, unpack_terms
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
@@ -51,26 +51,6 @@ class _Options(NamedTuple):
         checks.check_flag("return_stats", self.return_stats)
 
 
-def _statistics(
-    objective: Objective, value: Tensor, forward: Forward, skipped: tuple[Tensor, ...]
-) -> MiningStatistics:
-    """value: 0-d, without gradient."""
-    positive, row_value, column_value, _, row_weight, column_weight = forward.vectors.unbind()[:6]
-    hardest_text, hardest_image = forward.hardest[:2].unbind()
-    return MiningStatistics(
-        positive,
-        row_value,
-        column_value,
-        hardest_text,
-        hardest_image,
-        row_weight != 0,
-        column_weight != 0,
-        value,
-        objective.margin,
-        *skipped,
-    )
-
-
 def _finish(
     objective: Objective,
     forward: Forward,
@@ -89,7 +69,7 @@ def _finish(
     if options.reduction == "mean":
         loss = loss / (images if owner is None else owned(owner, images).sum())
     if options.return_stats:
-        return loss, _statistics(objective, forward.value.detach(), forward, skipped)
+        return loss, MiningStatistics.of(forward, objective.margin, skipped)
     return loss
 
 
@@ -166,7 +146,7 @@ def goal_loss(  # type: ignore[misc]  # _search is for `distributed`, no overloa
             length (see `normalize`): a similarity far beyond 1 is warned about, once per process
             and without waiting for a GPU. A pair alone has no negative: its loss and gradients are
             0, with a warning, once per process.
-        objective: an `Objective`, or "triplet/pair" such as "nca/sigmoid_ms".
+        objective: an `Objective`, or its name such as "nca/sigmoid" or "nca/sigmoid/tangent".
         text_to_image: [M] integers, tensor, array or list: the image that each text belongs to,
             -1 for none. Every text with an image is a pair; the texts of an image are never its
             negatives; a text of no image and an image of no text are negatives only. None: text i
@@ -176,8 +156,8 @@ def goal_loss(  # type: ignore[misc]  # _search is for `distributed`, no overloa
             may stand alone, for the texts of each image.
         negatives: which candidates become an anchor's negatives: "hardest"; "semi_hard", the
             hardest that scores below the positive; `SkipHardest`, `TopK` or `Sampled`; or "all",
-            whose terms are averaged (not for pair elements of relative similarities; statistics
-            are `WholeBatchStatistics`). An anchor without one contributes nothing.
+            whose terms are averaged (not with relative similarities or another direction than
+            "dot"; statistics are `WholeBatchStatistics`). An anchor without one adds nothing.
         false_negative_margin, false_negative_ratio: leave out candidates with S > p + margin, or
             S > ratio p, as probable false negatives. An image with several texts has the highest
             of its positives for p here, and the lowest in "semi_hard".
@@ -239,6 +219,8 @@ def goal_loss(  # type: ignore[misc]  # _search is for `distributed`, no overloa
         objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
     )
     skipped: tuple[Tensor, ...] = ()
+    turned = directions.makes_a_difference(objective, normalize)
+    leaves = directions.accumulated(embeddings) if turned else embeddings
     if owner is None and (selection != PLAIN or _search is not None):
         owner = torch.arange(len(text), device=text.device)
     if owner is not None:  # texts as rows, as in `rectangular`
@@ -247,17 +229,27 @@ def goal_loss(  # type: ignore[misc]  # _search is for `distributed`, no overloa
         found = search(name, *embeddings, pairing, query, selection, exempt)
         with torch.no_grad():
             forward, terms = rectangular.weigh_pairs(objective, found, owner, direction)
+        sides = leaves[1], leaves[0]
         value = torch.ops.goal_kernels.attach_terms(
-            text, image, forward.value, *terms, found.scales_of_rows, name
+            *sides, forward.value, *terms, found.scales_of_rows, name
         )
+        if turned:
+            of_terms = found.rows.value, found.positive, found.columns.value
+            value = directions.directed(objective, value, sides, terms, of_terms)
         forward, skipped = forward._replace(value=value), found.skipped
-    elif objective.built_in:
-        forward = ops.forward(name, *embeddings, ids, objective, (direction, normalize, precision))
     else:
-        mined = ops.search(name, *embeddings, Pairing(None, *ids), query)
-        forward = _weigh(objective, mined, direction)
-        value = torch.ops.goal_kernels.attach(*embeddings, *forward, name)
-        forward = forward._replace(value=value)
+        if objective.built_in:
+            sides = (image.detach(), text.detach()) if turned else embeddings
+            forward = ops.forward(name, *sides, ids, objective, (direction, normalize, precision))
+        else:
+            mined = ops.search(name, *embeddings, Pairing(None, *ids), query)
+            forward = _weigh(objective, mined, direction)
+        if turned or not objective.built_in:
+            value = torch.ops.goal_kernels.attach(*leaves, *forward, name)
+            if turned:
+                of_square = directions.of_square(forward)
+                value = directions.directed(objective, value, leaves, *of_square)
+            forward = forward._replace(value=value)
     if not normalize:
         similarity_watch.look(forward.vectors)
     return _finish(objective, forward, options, owner, len(image), skipped)
@@ -311,6 +303,7 @@ def goal_loss_from_similarity(
         similarity: [B, B] float16, bfloat16, float32 or float64, image i against text j, B >= 1;
             the diagonal holds the positives. With `text_to_image` [N, M]. Made for cosines,
             whatever the model: hyper-parameters are similarities.
+        objective: along "dot": scores have no rows from which another direction could take part.
         Others: as in `goal_loss`.
 
     Returns: as `goal_loss`. The gradient of `similarity` has its shape and at most 3 B entries that
@@ -319,6 +312,11 @@ def goal_loss_from_similarity(
     Raises: TypeError, ValueError naming the argument.
     """
     objective = as_objective(objective, parameters)
+    if objective.direction_element != "dot":
+        raise ValueError(
+            f"objective: expected the direction 'dot' of scores, which have no rows, got "
+            f"{objective.name!r}; leave the direction out, or give embeddings to goal_loss."
+        )
     checks.check_similarity(similarity)
     options = _Options(reduction, direction, return_stats)
     options.check()

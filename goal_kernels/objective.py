@@ -14,7 +14,7 @@ from torch import Tensor
 from goal_kernels import constants
 from goal_kernels.backends.base import Scalars
 from goal_kernels.elements import BUILTIN_ELEMENTS
-from goal_kernels.registry import PARAMETERS, Element, Parameter, find_element
+from goal_kernels.registry import KINDS, PARAMETERS, Element, Parameter, find_element
 
 OPTIONS = (
     *("image_ids", "text_ids", "normalize", "reduction", "direction"),
@@ -39,15 +39,17 @@ def _require_number(name: str, value: object, declared: Parameter) -> float:
 
 def _callable_element(kind: str, formula: Callable[..., object]) -> Element:
     """An anonymous element around a callable on [B] vectors, without parameters of its own."""
+    vectors = KINDS[kind]
     try:
-        inspect.signature(formula).bind("positive", "negative")
+        inspect.signature(formula).bind(*vectors)
     except (TypeError, ValueError) as error:
+        count = "two arguments" if len(vectors) == 2 else "one argument"
         raise TypeError(
-            f"{kind}: a callable must accept two arguments (positive [B], negative [B]): {error}. "
-            f"Register it with goal_kernels.register_{kind} to give it hyper-parameters."
+            f"{kind}: a callable must accept {count} ({', '.join(f'{v} [B]' for v in vectors)}): "
+            f"{error}. Register it with goal_kernels.register_{kind} to give it hyper-parameters."
         ) from None
     name = getattr(formula, "__name__", type(formula).__name__)
-    return Element(name, kind, lambda positive, negative: formula(positive, negative))
+    return Element(name, kind, lambda **given: formula(*(given[vector] for vector in vectors)))
 
 
 def _resolve(kind: str, spec: object) -> Element:
@@ -73,6 +75,10 @@ class Objective:
         epsilon: slack of relative similarity (`_ms` elements), >= 0, a similarity.
         margin: margin of the hinge, >= 0, a similarity.
         parameters: values of hyper-parameters that registered elements declare beyond these six.
+        direction_element: name of a registered direction, or f(similarity) -> kappa: what a row y
+            adds to the gradient of a row x is along y - kappa x. "dot" (0), "euclidean" (1) or
+            "tangent" (the similarity). It makes no difference where rows are normalised, by
+            `normalize=True` or before: what is along a row does not turn it.
 
     Raises: ValueError for unknown names and values out of range, TypeError for wrong types.
     """
@@ -86,24 +92,29 @@ class Objective:
     epsilon: float = constants.EPSILON
     margin: float = constants.MARGIN
     parameters: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+    direction_element: str | Callable[[Tensor], Tensor] = "dot"
     triplet_element: Element = field(init=False, repr=False, compare=False)
     pair_element: Element = field(init=False, repr=False, compare=False)
+    kappa_element: Element = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        for kind in ("triplet", "pair"):
-            element = _resolve(kind, getattr(self, kind))
-            put(self, f"{kind}_element", element)
-            if isinstance(getattr(self, kind), str):
-                put(self, kind, element.name)  # aliases compare equal to the full name
+        for kind, given, found in (
+            ("triplet", "triplet", "triplet_element"),
+            ("pair", "pair", "pair_element"),
+            ("direction", "direction_element", "kappa_element"),
+        ):
+            element = _resolve(kind, getattr(self, given))
+            put(self, found, element)
+            if isinstance(getattr(self, given), str):
+                put(self, given, element.name)  # aliases compare equal to the full name
         for name, declared in PARAMETERS.items():
             put(self, name, _require_number(name, getattr(self, name), declared))
         put(self, "parameters", self._own_values(dict(self.parameters)))
 
     def _own_values(self, given: dict[str, float]) -> tuple[tuple[str, float], ...]:
-        declared = {
-            p.name: p for e in (self.triplet_element, self.pair_element) for p in e.own_parameters
-        }
+        elements = self.triplet_element, self.pair_element, self.kappa_element
+        declared = {p.name: p for e in elements for p in e.own_parameters}
         unknown = sorted(set(given) - set(declared))
         if unknown:
             raise ValueError(
@@ -117,12 +128,22 @@ class Objective:
 
     @property
     def name(self) -> str:
-        """`"triplet/pair"`."""
-        return f"{self.triplet_element.name}/{self.pair_element.name}"
+        """`"triplet/pair"`, or `"triplet/pair/direction"` with another direction than "dot"."""
+        weights = f"{self.triplet_element.name}/{self.pair_element.name}"
+        if self.direction_element == "dot":
+            return weights
+        return f"{weights}/{self.kappa_element.name}"
+
+    @property
+    def along_products(self) -> Objective:
+        """The same weights along "dot"."""
+        own = {p.name for e in (self.triplet_element, self.pair_element) for p in e.own_parameters}
+        kept = {name: value for name, value in dict(self.parameters).items() if name in own}
+        return replace(self, direction_element="dot", parameters=kept)
 
     @property
     def built_in(self) -> bool:
-        """Whether both elements ship with the library: then a backend may weigh natively."""
+        """Whether both weights ship with the library: then a backend may weigh natively."""
         return self.triplet_element.built_in and self.pair_element.built_in
 
     @property
@@ -173,19 +194,23 @@ class Objective:
 
     @classmethod
     def parse(cls, text: str) -> Objective:
-        """An objective with default hyper-parameters from `"triplet/pair"`, e.g. "nca/sigmoid_ms".
+        """An objective with default hyper-parameters from its name, e.g. "nca/sigmoid_ms".
 
+        Args: text: "triplet/pair" or "triplet/pair/direction".
         Raises: ValueError when the text is not of that form or names something unknown.
         """
-        parts = text.split("/")
-        if len(parts) != 2:
+        triplet, *parts = text.split("/")
+        if len(parts) not in (1, 2):
             raise ValueError(
-                f"objective: expected 'triplet/pair' such as 'nca/sigmoid_ms', got {text!r}."
+                "objective: expected 'triplet/pair' such as 'nca/sigmoid_ms', or "
+                f"'triplet/pair/direction', got {text!r}."
             )
-        return cls(parts[0], parts[1])
+        return cls(triplet, parts[0], direction_element=parts[1] if len(parts) == 2 else "dot")
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    if name == "direction_element":
+        return "; name it in the objective, 'triplet/pair/direction', or give an Objective."
     found = get_close_matches(name, [n for n in (*known, *OPTIONS) if n != name], 1)
     return f"; did you mean {found[0]!r}?" if found else "."
 
@@ -208,8 +233,8 @@ def as_objective(
 
 
 def builtin_objectives() -> tuple[Objective, ...]:
-    """Every built-in triplet element with every built-in pair element, default parameters."""
-    names: dict[str, list[str]] = {"triplet": [], "pair": []}
+    """Every built-in triplet element with every built-in pair element, along "dot"."""
+    names: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for element in BUILTIN_ELEMENTS:
         names[element.kind].append(element.name)
     return tuple(Objective(t, p) for t in names["triplet"] for p in names["pair"])

@@ -118,7 +118,7 @@ def mine_similarity(
     return Mined(row_value, row_index, *column[:2], row_sum, row_count, *column[2:])
 
 
-def _weighted_pairs(
+def weighted_pairs(
     terms: GradientTerms, rows: int, columns: int, device: torch.device
 ) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     """The entries of the gradient of S: rows i, columns j and their weights, list by list.
@@ -146,7 +146,7 @@ def apply_similarity(grad_loss: Tensor, shape: Sequence[int], terms: GradientTer
     rows, columns = shape
     device = terms.row_weight.device
     grad = terms.row_weight.new_zeros(rows * columns)
-    for i, j, weight in _weighted_pairs(terms, rows, columns, device):
+    for i, j, weight in weighted_pairs(terms, rows, columns, device):
         present = owned(i, rows) & owned(j, columns)
         flat = (i.clamp(0, rows - 1) * columns) + j.clamp(0, columns - 1)
         # No place twice within one list, so the order of this scatter does not matter.
@@ -184,7 +184,7 @@ def apply_terms(
     Args: grad_loss 0-d; image [N, D], text [M, D], already in the accumulate dtype.
     """
     rows, columns = image.shape[0], text.shape[0]
-    pairs = _weighted_pairs(terms, rows, columns, image.device)
+    pairs = weighted_pairs(terms, rows, columns, image.device)
     i, j, weight = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return (
         sum_rows(text, j, i, weight, rows).mul_(grad_loss) if need[0] else None,

@@ -3,7 +3,8 @@
 An element is one factor of the gradient (docs/derivation.md, section 2). A *triplet* element maps
 (positive, negative) to the triplet weight T; a *pair* element maps them to the pair weights P+ and
 P-. `positive` and `negative` are the similarities of each anchor to its positive and to its hardest
-negative, [B]. The built-in elements are in `elements.py`.
+negative, [B]. A *direction* element maps the similarity of two rows to kappa: what the row y adds
+to the gradient of the row x is along y - kappa x. The built-in elements are in `elements.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,15 @@ if TYPE_CHECKING:  # the registry can be listed without torch
     from torch import Tensor
 
 INFINITY = math.inf
+
+KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "triplet": ("positive", "negative"),
+        "pair": ("positive", "negative"),
+        "direction": ("similarity",),
+    }
+)
+"""The kinds of elements, and the vectors that their formulas take."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +85,15 @@ RELATIVE_PARAMETERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 class Element:
     """One row of the registry.
 
-    kind: "triplet" or "pair".
+    kind: one of KINDS.
     formula: called with `positive` and `negative` [B] (a pair element with relative similarity also
         gets `relative_positive` and `relative_negative` [B]) and the element's parameters by name.
-        Returns T [B], or (P+, P-) each [B]. The vectors are float64 (float32 on Apple devices).
+        Returns T [B], or (P+, P-) each [B]. That of a direction is called with `similarity` [K] and
+        returns kappa [K]. The vectors are float64 (float32 on Apple devices).
     parameters: names of the hyper-parameters the formula takes.
     relative: one of RELATIVE_KINDS; which relative similarity the formula needs.
     equation: the formula as text, for tables and help.
-    weight_range: closed range of every weight returned, for similarities in [-1, 1].
+    weight_range: closed range of every weight (kappa) returned, for similarities in [-1, 1].
     potentials: partner element -> scalar function F(positive, negative, **parameters) [B] with
         dF/d positive = -T P+ and dF/d negative = T P-, where such a function exists.
     reports_potential: the value of the objective is that potential, not the violation.
@@ -119,11 +130,11 @@ def register_element(element: Element) -> Element:
     Raises: ValueError when the kind, the relative kind, a parameter or the name is unusable; a
     registered element is never replaced.
     """
-    if element.kind not in ("triplet", "pair"):
-        raise ValueError(f"kind: expected 'triplet' or 'pair', got {element.kind!r}.")
+    if element.kind not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {element.kind!r}.")
     if element.relative not in RELATIVE_KINDS:
         raise ValueError(f"relative: expected one of {RELATIVE_KINDS}, got {element.relative!r}.")
-    if element.kind == "triplet" and element.relative != "none":
+    if element.kind != "pair" and element.relative != "none":
         raise ValueError("relative: only a pair element can use relative similarity.")
     declared = {p.name for p in element.own_parameters}
     for name in element.parameters:
@@ -197,6 +208,26 @@ def register_pair(
     Returns: the `Element`. Raises: ValueError, see `register_element`.
     """
     return _register("pair", name, formula, parameters, fields)
+
+
+def register_direction(
+    name: str,
+    formula: Callable[..., Tensor],
+    *,
+    parameters: Iterable[str | Parameter] = (),
+    **fields: Any,
+) -> Element:
+    """Register a direction; it works with every backend at once.
+
+    Args:
+        formula: f(similarity [K], **parameters) -> kappa [K]. A contribution w y to the gradient of
+            a row x becomes w (y - kappa x). similarity: of x and y where x has unit length, else
+            <x, y> / <x, x>.
+        parameters: built-in names (`"lam"`) or `Parameter` declarations of new ones.
+        fields: any of `alias`, `equation`, `weight_range`; see `Element`.
+    Returns: the `Element`. Raises: ValueError, see `register_element`.
+    """
+    return _register("direction", name, formula, parameters, fields)
 
 
 def unregister_element(kind: str, name: str) -> None:

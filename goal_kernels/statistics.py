@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from goal_kernels.backends.answers import Forward
 from goal_kernels.constants import COLLAPSE_GAP
 
 
@@ -43,6 +44,25 @@ class MiningStatistics(NamedTuple):
     margin: float
     skipped_text: Tensor | None = None
     skipped_image: Tensor | None = None
+
+    @classmethod
+    def of(cls, forward: Forward, margin: float, skipped: tuple[Tensor, ...]) -> MiningStatistics:
+        """skipped: `skipped_text` and `skipped_image`, or empty."""
+        vectors = forward.vectors.unbind()
+        positive, row_value, column_value, _, row_weight, column_weight = vectors[:6]
+        hardest_text, hardest_image = forward.hardest[:2].unbind()
+        return cls(
+            positive,
+            row_value,
+            column_value,
+            hardest_text,
+            hardest_image,
+            row_weight != 0,
+            column_weight != 0,
+            forward.value.detach(),
+            margin,
+            *skipped,
+        )
 
     @property
     def _pairs(self) -> Tensor:

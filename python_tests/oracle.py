@@ -109,6 +109,16 @@ def pair_weight(
     )
 
 
+def along(name: str, x: Matrix, y: Matrix) -> Matrix:
+    """What y adds to the gradient of x, without its weight."""
+    if name == "dot":
+        return y
+    if name == "euclidean":
+        return y - x
+    assert name == "tangent"
+    return y - math.fsum(x * y) / math.fsum(x * x) * x
+
+
 def _mean(values: list[float]) -> float:
     return math.fsum(values) / len(values) if values else 0.0
 
@@ -143,10 +153,12 @@ def run(
     direction: str = "both",
     text_to_image: Sequence[int] | None = None,
     kind: Kind = Kind(),  # noqa: B008
+    towards: str = "dot",
 ) -> Outcome:
     """The whole objective for one batch, square unless `text_to_image` says otherwise.
 
-    Where an anchor has several negatives, `Outcome` names the first.
+    Where an anchor has several negatives, `Outcome` names the first. towards: "dot", "euclidean" or
+    "tangent".
     """
     owner = range(len(image)) if text_to_image is None else text_to_image
     similarity = [[math.fsum(x * y) for y in text] for x in image]
@@ -205,7 +217,9 @@ def run(
                 plus, minus = pair_weight(pair, p, n, r_pos, r_neg, h)
                 true_hinge = (triplet, pair) == ("hinge", "constant")
                 value += share * (max(0.0, h.margin + n - p) if true_hinge else n - p)
-                grads[anchor][own] += weight * (minus * others[hard] - plus * others[partner])
-                grads[other][hard] += weight * minus * rows[anchor][own]
-                grads[other][partner] -= weight * plus * rows[anchor][own]
+                x, y, z = rows[anchor][own], others[hard], others[partner]
+                grads[anchor][own] += weight * minus * along(towards, x, y)
+                grads[anchor][own] -= weight * plus * along(towards, x, z)
+                grads[other][hard] += weight * minus * along(towards, y, x)
+                grads[other][partner] -= weight * plus * along(towards, z, x)
     return Outcome(value, grads["i"], grads["t"], found["i"], found["t"], lost["i"], lost["t"])

@@ -10,7 +10,7 @@ import torch
 from test_elements import INTEGRABLE, evaluate, grid
 
 import goal_kernels as gk
-from goal_kernels.analysis import analyze, find_loss
+from goal_kernels.analysis import analyze, find_loss, nearest_objective
 from goal_kernels.analysis.numerics import axis, derivative, lattice, work, zero_lines
 
 PLAIN = [o for o in gk.builtin_objectives() if o.pair_element.relative == "none"]
@@ -201,6 +201,16 @@ def test_what_is_no_function_of_p_and_n_is_refused(case) -> None:
     loss, error, message = BAD[case]
     with pytest.raises(error, match=message):
         analyze(loss)
+
+
+def test_a_direction_is_named_and_changes_no_weight() -> None:
+    plain, tangent = analyze("nca/sigmoid"), analyze("nca/sigmoid/tangent")
+    assert (plain.direction, tangent.direction) == ("dot", "tangent")
+    assert tangent.name == "nca/sigmoid/tangent"
+    assert "kappa" in tangent.equation
+    assert "kappa" not in plain.equation
+    assert torch.equal(plain.pull(0.6, 0.3), tangent.pull(0.6, 0.3))
+    assert nearest_objective(tangent, among=["nca/sigmoid"]).objective.name == tangent.name
 
 
 def test_relative_is_for_objectives() -> None:

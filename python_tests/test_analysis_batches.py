@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 import goal_kernels as gk
 from goal_kernels.analysis import analyze, dissect, find_loss, list_losses, nearest_objective
+from goal_kernels.registry import unregister_element
 
 IDS = torch.arange(12) // 2
 IMAGE, TEXT = paired_batch(12, 6)
@@ -87,6 +88,25 @@ def test_direction_of_products_distances_and_unit_rows() -> None:
     balanced = dissect(lambda s: s.roll(1, 0).trace() - s.trace(), IMAGE, TEXT, on="similarities")
     assert math.isnan(balanced.kappa)  # pulls and pushes cancel in every row
     assert balanced.direction == "dot"
+
+
+@pytest.mark.parametrize("direction", ["euclidean", "tangent", "half"])
+def test_the_direction_of_an_objective(direction) -> None:
+    image, text = 1.1 * IMAGE, 0.9 * TEXT
+    gk.register_direction("half", lambda similarity: 0.5 + 0 * similarity)
+    try:
+        found = dissect(f"nca/sigmoid/{direction}", image, text, ids=IDS)
+        plain = dissect("nca/sigmoid", image, text, ids=IDS)
+        nearest = nearest_objective(found, among=["nca/sigmoid", "nca/linear/euclidean"])
+        assert nearest.objective == gk.Objective("nca", "sigmoid", direction_element=direction)
+    finally:
+        unregister_element("direction", "half")
+    torch.testing.assert_close(found.slope, plain.slope, rtol=0, atol=1e-7)
+    assert found.direction == nearest.direction == direction
+    assert max(found.direction_error, found.outside, nearest.error) < 1e-6
+    if direction != "tangent":
+        assert found.kappa == pytest.approx({"euclidean": 1, "half": 0.5}[direction])
+    assert plain.direction == "dot"
 
 
 def test_what_weights_cannot_express_is_measured() -> None:

@@ -16,6 +16,7 @@ import torch
 
 from goal_kernels import __version__, cli, extras, list_elements
 from goal_kernels.backends import backend_names
+from goal_kernels.registry import KINDS
 
 
 def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
@@ -58,7 +59,7 @@ def test_version(capsys: pytest.CaptureFixture) -> None:
 def test_objectives_lists_every_registered_element(capsys: pytest.CaptureFixture) -> None:
     status, out, _ = run(capsys, "objectives")
     assert status == 0
-    for kind in ("triplet", "pair"):
+    for kind in KINDS:
         for element in list_elements(kind):
             assert element.name in out
             assert element.equation in out

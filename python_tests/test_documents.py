@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from goal_kernels import cli, list_elements
-from goal_kernels.registry import unregister_element
+from goal_kernels.registry import KINDS, unregister_element
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,7 +36,7 @@ def _one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    for kind in ("triplet", "pair"):
+    for kind in KINDS:
         for element in list_elements(kind):
             if not element.built_in:
                 unregister_element(kind, element.name)

@@ -108,6 +108,11 @@ def test_replay_equals_the_loss(emulated, options: dict[str, Any], need: tuple[b
     check_replays(criterion, pair(need), [pair(need) for _ in range(3)])
 
 
+def test_directions_are_replayed(emulated) -> None:
+    criterion = gk.GOALLoss("nca/sigmoid/tangent", backend="reference")
+    check_replays(criterion, pair(), [pair() for _ in range(3)])
+
+
 def test_ids_are_replayed(emulated) -> None:
     criterion = gk.GOALLoss(OBJECTIVE, backend="reference")
 

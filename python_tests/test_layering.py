@@ -19,7 +19,7 @@ LAYERS = (
     {"backends.chunked", "backends.gpu*"},
     {"backends", "weights", "statistics", "checks"},
     {"ops", "selection_ops", "negatives", "pairing_checks", "backends.explain", "retrieval.scores"},
-    {"rectangular", "whole_batch.kinds", "whole_batch.shares"},
+    {"rectangular", "whole_batch.kinds", "whole_batch.shares", "directions"},
     {"whole_batch.blocks"},
     {"whole_batch.sparse"},
     {"whole_batch.pointwise"},

@@ -5,27 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from goal_kernels.analysis.catalogue import CatalogueLoss, as_loss
-from goal_kernels.functional import goal_loss_from_similarity
+from goal_kernels.functional import goal_loss, goal_loss_from_similarity
 from goal_kernels.objective import Objective
+from goal_kernels.registry import PARAMETERS, list_elements
 
 BLOCK = 256
 """Columns by which embeddings are widened at once."""
 
 WIDENING = 1e-4
 """Length of the added part of a row of unit length. It changes norms by half its square."""
-
-DIRECTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "dot": lambda similarity, square: torch.zeros_like(similarity),
-    "euclidean": lambda similarity, square: torch.ones_like(similarity),
-    "tangent": lambda similarity, square: similarity / square[:, None],
-}
-"""kappa of a contribution w (y - kappa x) to the gradient of row x by row y, from x y and x x."""
 
 
 class Anchors(NamedTuple):
@@ -57,7 +52,8 @@ class Dissection:
         kappa: the coefficient of one direction for all contributions, w (y - kappa x), that fits
             the gradients best: 0 for products, 1 for squared distances; NaN where pulls and pushes
             cancel in every row and nothing can be told.
-        direction: the one of `DIRECTIONS` that fits best, "dot" among equal ones.
+        direction: the registered one that fits best, at its default parameters; "dot" among equal
+            ones.
         direction_error: length of what it misses along the rows themselves, over that of the
             gradient.
         outside: share of the length of both gradients that is outside, see `Anchors`.
@@ -173,6 +169,8 @@ def _callable(loss: Any, ids: Tensor, on: str) -> tuple[Callable[..., Tensor], s
     loss = as_loss(loss)
     if isinstance(loss, Objective):
         objective = loss
+        if objective.direction_element != "dot":
+            return lambda x, y: goal_loss(x, y, objective, image_ids=ids), "embeddings"
         return lambda s: goal_loss_from_similarity(s, objective, image_ids=ids), "similarities"
     if isinstance(loss, CatalogueLoss):
         entry = loss
@@ -238,7 +236,8 @@ def _side(
     square = x.square().sum(dim=1).clamp(min=torch.finfo(x.dtype).tiny)
     along = (rest * x).sum(dim=1) / square
     outside = (rest - along[:, None] * x).norm(dim=1)
-    expected = [-(slope * kappa(similarity, square)).sum(dim=1) for kappa in DIRECTIONS.values()]
+    share = similarity / square[:, None]
+    expected = [-(slope * kappa(share)).sum(dim=1) for kappa in _directions().values()]
     push = slope.masked_fill(same, 0.0).abs()
     total, squares = push.sum(dim=1), push.square().sum(dim=1)
     hardest = similarity.masked_fill(same, -math.inf).argmax(dim=1, keepdim=True)
@@ -249,6 +248,20 @@ def _side(
     )
     own = torch.stack([along, *expected]) * square.sqrt()
     return anchors, outside, gradient.norm(dim=1), own
+
+
+def _directions() -> dict[str, Callable[[Tensor], Tensor]]:
+    """kappa of every registered direction, from <x, y> / <x, x>."""
+    found: dict[str, Callable[[Tensor], Tensor]] = {}
+    for element in list_elements("direction"):
+        defaults = {p.name: p.default for p in (*PARAMETERS.values(), *element.own_parameters)}
+        values = {name: defaults[name] for name in element.parameters}
+        found[element.name] = partial(_kappa, element.formula, values)
+    return found
+
+
+def _kappa(formula: Callable[..., Tensor], values: dict[str, float], share: Tensor) -> Tensor:
+    return formula(similarity=share, **values)
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
@@ -262,7 +275,7 @@ def _direction(own: Tensor, length: Tensor) -> tuple[float, str, float]:
     Args: own: [1 + kinds, 2 B], parts of the gradients along the rows, times the rows' lengths:
         found, and expected of each direction.
     """
-    found, expected = own[0], dict(zip(DIRECTIONS, own[1:], strict=True))
+    found, expected = own[0], dict(zip(_directions(), own[1:], strict=True))
     whole = expected["euclidean"]  # what kappa = 1 would give
     told = whole.norm() > 1e-6 * length
     kappa = (found @ whole / whole.square().sum()).item() if told else math.nan

@@ -27,6 +27,7 @@ from goal_kernels.analysis.functions import (
 from goal_kernels.analysis.numerics import Field, axis, derivative, lattice, work, zero_lines
 from goal_kernels.objective import Objective
 
+PLATEAU_STEPS = 2000  # places of [-1, 1] at which the drift is looked at
 PATH_STEPS = 9  # a side of the lattice on which two paths are compared
 
 
@@ -50,6 +51,8 @@ class Analysis:
         equation: of the loss, with the values of its parameters; empty for a callable.
         factored: whether the loss is an objective, whose factors `triplet`, `positive` and
             `negative` are its own. For others T is the mean of pull and push, so P+ + P- = 2.
+        direction: name of the objective's direction; "dot", the derivative of similarities that are
+            products, for others.
         notes: what else has to be known to read the numbers.
     """
 
@@ -62,8 +65,10 @@ class Analysis:
         factors: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None,
         value: Function | None = None,
         notes: tuple[str, ...] = (),
+        direction: str = "dot",
     ) -> None:
         self.name, self.equation, self.notes = name, equation, notes
+        self.direction = direction
         self.factored = factors is not None
         self._field, self._factors, self._value = field, factors or self._mean_factors, value
 
@@ -175,6 +180,30 @@ class Analysis:
         pull, push = self.weights(p, n)
         return (pull.abs() <= tolerance) & (push.abs() <= tolerance)
 
+    def drift(self, p: Any, n: Any) -> Tensor:
+        """pull (1 - p^2) - push (1 - p n): how fast a collapsed batch's similarities rise.
+
+        Rows of unit length in two tight clusters, images and texts, whose encoders cannot tell the
+        items apart: p is the cosine of the clusters, n that of the hardest negatives
+        (docs/collapse.md).
+        """
+        p, n, shape = points(p, n)
+        pull, push = self._field(p, n)
+        return (pull * (1 - p * p) - push * (1 - p * n)).view(shape)
+
+    def plateaus(self, gap: float = 1e-3) -> tuple[float, ...]:
+        """Similarities at which a collapsed batch comes to rest, where the drift falls through 0.
+
+        Args: gap: by how much the hardest negatives exceed the positives, n = p + gap.
+        """
+        p = torch.linspace(-1, 1 - gap, PLATEAU_STEPS, dtype=torch.float64, device="cpu")
+        drift = self.drift(p, p + gap)
+        found = [-1.0] if drift[1] < 0 else []  # at the very end there is nowhere to go
+        for k in ((drift[1:-2] > 0) & (drift[2:-1] <= 0)).nonzero()[:, 0].add(1).tolist():
+            share = drift[k] / (drift[k] - drift[k + 1])
+            found.append(p[k].lerp(p[k + 1], share).item())
+        return (*found, 1.0) if drift[-2] > 0 else tuple(found)
+
     def limits(self) -> tuple[Corner, ...]:
         """The weights as p, n -> -1 and 1 from inside, four corners; infinite where they grow."""
         corners = []
@@ -246,11 +275,20 @@ def _of_objective(objective: Objective, relative: tuple[float, float]) -> Analys
         return weight * plus, weight * minus
 
     field(*lattice(3))
-    values = {**objective.values_for(triplet), **objective.values_for(pair)}
-    equation = _with_values("; ".join(filter(None, (triplet.equation, pair.equation))), values)
+    elements = [triplet, pair]
+    if objective.direction_element != "dot":
+        elements.append(objective.kappa_element)
+    values = {name: x for e in elements for name, x in objective.values_for(e).items()}
+    equation = _with_values("; ".join(e.equation for e in elements if e.equation), values)
     known = objective.potential
     return Analysis(
-        objective.name, field, equation=equation, factors=factors, value=known, notes=notes
+        objective.name,
+        field,
+        equation=equation,
+        factors=factors,
+        value=known,
+        notes=notes,
+        direction=objective.kappa_element.name,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -28,10 +29,11 @@ Misfit = Callable[[Objective], "tuple[float, float]"]
 class Nearest(NamedTuple):
     """The objective that comes closest to a loss.
 
-    objective: with fitted parameters. scale: what its weights are multiplied by. error: length of
-    the difference of the weights over that of the loss's weights, 0 for the same up to scale, 1 for
-    nothing in common. direction: of a batch's gradient, see `Dissection`; "dot" for functions of
-    (p, n). direction_error: see there. ranking: the error of every combination, smallest first.
+    objective: with fitted parameters, along `direction`. scale: what its weights are multiplied by.
+    error: length of the difference of the weights over that of the loss's weights, 0 for the same
+    up to scale, 1 for nothing in common. direction: of a batch's gradient, see `Dissection`, or of
+    a landscape. direction_error: see `Dissection`; 0 for a landscape. ranking: the error of every
+    combination, smallest first.
     """
 
     objective: Objective
@@ -52,7 +54,7 @@ def nearest_objective(
             similarity, which a single (p, n) does not have; or a dissected batch, whose dL/dS is
             compared with that of each objective, all pairs included.
         among: "triplet/pair" of those to try; None: all that are registered, which takes a second
-            for a landscape and some for a batch.
+            for a landscape and some for a batch. The direction is found apart from them.
         mining: of a batch, the anchors of the objective: "both", "i2t" or "t2i".
     Returns: the closest objective with its parameters, from a pattern search that starts at the
         defaults: a local optimum.
@@ -67,14 +69,15 @@ def nearest_objective(
     if among is None:
         pairs = [e.name for e in list_elements("pair") if batch or e.relative == "none"]
         among = [f"{triplet.name}/{pair}" for triplet in list_elements("triplet") for pair in pairs]
-    results = [_search(wanted, Objective.parse(name)) for name in among]
+    results = [_search(wanted, Objective.parse(name).along_products) for name in among]
     # Of equally good ones that with the fewest parameters.
     results.sort(key=lambda found: (round(found[1], 4), len(declared(found[0]))))
     objective, error, scale = results[0]
     ranking = tuple((found.name, miss) for found, miss, _ in results)
-    direction, own_error = "dot", 0.0
-    if isinstance(target, Dissection):
-        direction, own_error = target.direction, target.direction_error
+    direction = target.direction
+    own_error = target.direction_error if isinstance(target, Dissection) else 0.0
+    if direction in [element.name for element in list_elements("direction")]:
+        objective = replace(objective, direction_element=direction)
     return Nearest(objective, scale, error, direction, own_error, ranking)
 
 

@@ -48,8 +48,8 @@ CAPTION = (
 
 
 def summary_table(losses: Sequence[Analysis]) -> Table:
-    """What the landscapes say, in numbers: pull and push at `POINTS`, whether L exists."""
-    columns = ["loss", "potential", "pull = push"]
+    """In numbers: whether L exists, where a collapsed batch rests, pull and push at `POINTS`."""
+    columns = ["loss", "potential", "pull = push", "collapses to"]
     columns += [f"{name} ({p:g}, {n:g})" for name, (p, n) in POINTS.items()]
     rows = []
     for loss in losses:
@@ -57,7 +57,9 @@ def summary_table(losses: Sequence[Analysis]) -> Table:
             "{:.3g} / {:.3g}".format(*(w.item() for w in loss.weights(p, n)))
             for p, n in POINTS.values()
         ]
-        rows.append([loss.name, "yes" if loss.integrable else "none", _balance(loss), *cells])
+        rests = " or ".join(f"{place:.2f}" for place in loss.plateaus()) or "nowhere"
+        known = "yes" if loss.integrable else "none"
+        rows.append([loss.name, known, _balance(loss), rests, *cells])
     return Table("pull / push at (p, n)", columns, rows)
 
 

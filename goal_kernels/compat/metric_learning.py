@@ -18,6 +18,7 @@ from goal_kernels.backends.answers import Found
 from goal_kernels.backends.base import Pairing, SearchQuery, accumulate_dtype
 from goal_kernels.checks import check_embeddings, check_index_vector
 from goal_kernels.constants import BETA, EPSILON, RESCORE_ELEMENTS
+from goal_kernels.directions import makes_a_difference
 from goal_kernels.functional import choose_backend
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.weights import Anchors, weigh_anchors
@@ -183,6 +184,11 @@ class GOALLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.objective = as_objective(objective, parameters)
+        if makes_a_difference(self.objective, normalize):
+            raise ValueError(
+                f"objective: expected the direction 'dot' with normalize=False, got "
+                f"{self.objective.name!r}; leave the direction out."
+            )
         self.reducer = _mean if reducer is None else reducer
         self.normalize = normalize
         self.precision = precision

@@ -47,7 +47,8 @@ class RetrievalModule(pl.LightningModule):
         image: the image encoder.
         text: the text encoder.
         embed_dim: width of the joint space.
-        objective: "triplet/pair", see `goal-kernels objectives`; or a baseline over all negatives,
+        objective: "triplet/pair", see `goal-kernels objectives` ("triplet/pair/direction" makes a
+            difference to embeddings that are not normalised); or a baseline over all negatives,
             "sum_of_hinges" or "info_nce" (whose similarities are multiplied by tau).
         objective_parameters: hyper-parameters of the objective, e.g. {"margin": 0.2}.
         warmup_steps: optimiser steps of `sum_of_hinges` before the objective.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
@@ -49,7 +49,7 @@ def make_objective(name: str, parameters: dict[str, float] | None = None) -> Obj
     """The objective that `model.objective` and `model.objective_parameters` name.
 
     Args:
-        name: "triplet/pair", or a name in `WHOLE_BATCH_LOSSES`.
+        name: "triplet/pair", "triplet/pair/direction", or a name in `WHOLE_BATCH_LOSSES`.
         parameters: hyper-parameters by name; defaults for the others.
     Raises: ValueError when the name or a parameter is unknown, TypeError when one is no number.
     """
@@ -58,12 +58,11 @@ def make_objective(name: str, parameters: dict[str, float] | None = None) -> Obj
         if name in WHOLE_BATCH_LOSSES:
             # The mining statistics are those of the hinge: they follow from embeddings and margin.
             return WholeBatchObjective("hinge", "constant", whole_batch=name, **options)  # type: ignore[arg-type]
-        triplet, slash, pair = name.partition("/")
-        if not slash:
+        if "/" not in name:
             raise ValueError(
                 f"objective: expected 'triplet/pair' such as 'nca/sigmoid_ms' (`goal-kernels "
                 f"objectives` lists them), or one of {', '.join(WHOLE_BATCH_LOSSES)}; got {name!r}"
             )
-        return Objective(triplet, pair, **options)  # type: ignore[arg-type]
+        return replace(Objective.parse(name), **options)  # type: ignore[arg-type]
     except TypeError as error:
         raise TypeError(f"objective_parameters: {error}") from error

@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from goal_kernels import constants
 from goal_kernels.backends import BackendUnavailableError
+from goal_kernels.directions import makes_a_difference
 from goal_kernels.objective import Objective
 from goal_kernels.whole_batch.call import Options, check_number, run_loss
 
@@ -279,7 +280,8 @@ def averaged_goal_loss(
 ) -> Any:
     """`goal_loss` with negatives="all". options: those of `Options`, and return_stats.
 
-    Raises: as `goal_loss`, and ValueError for pair elements of relative similarities.
+    Raises: as `goal_loss`, and ValueError for pair elements of relative similarities, and for
+    directions other than "dot" of rows that are not normalised.
     """
     if backend not in ("auto", "chunked"):
         raise BackendUnavailableError(
@@ -291,6 +293,13 @@ def averaged_goal_loss(
             f"{objective.pair_element.name!r}, whose relative similarities compare one negative "
             "with the others; take 'constant', 'linear' or 'sigmoid'."
         )
+    if makes_a_difference(objective, options["normalize"]):
+        raise ValueError(
+            f"negatives: expected another kind than 'all' with {objective.name!r}, whose direction "
+            "is built for one negative at a time; leave the direction out, or give "
+            "normalize=True, with which all directions are the same."
+        )
+    objective = objective.along_products
     embeddings = image_embeddings, text_embeddings
     if not objective.built_in:
         return run_loss(objective, embeddings, [], options)

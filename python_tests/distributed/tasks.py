@@ -53,7 +53,12 @@ def wrong_rows() -> str:
     return ""
 
 
-def loss_and_gradients(rows: list[int], options: dict[str, Any], averaged: bool = True) -> Any:
+def loss_and_gradients(
+    rows: list[int],
+    options: dict[str, Any],
+    averaged: bool = True,
+    objective: str = "nca/sigmoid_ms",
+) -> Any:
     """Loss, gradient of the own rows [2, b, D], hardest texts, of `distributed_goal_loss`."""
     torch.manual_seed(3)
     pairs = F.normalize(torch.randn(2, sum(rows), 8, dtype=torch.float64), dim=2)
@@ -61,7 +66,7 @@ def loss_and_gradients(rows: list[int], options: dict[str, Any], averaged: bool 
     ids = (torch.arange(sum(rows)) // 2)[own_rows(rows)]
     loss, statistics = distributed_goal_loss(
         *own,
-        "nca/sigmoid_ms",
+        objective,
         image_ids=ids,
         averaged_gradients=averaged,
         return_stats=True,

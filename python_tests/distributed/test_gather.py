@@ -49,6 +49,14 @@ def test_loss_and_gradients_are_those_of_one_process(
         assert torch.equal(indices, hardest)
 
 
+def test_directions_are_those_of_one_process(processes: Processes) -> None:
+    options, objective = {"backend": "reference"}, "nca/sigmoid/tangent"
+    _, expected, _ = tasks.loss_and_gradients([9], options, False, objective)
+    answers = processes.run(2, tasks.loss_and_gradients, [5, 4], options, False, objective)
+    together = torch.cat([part for _, part, _ in answers], dim=1)
+    torch.testing.assert_close(together, expected, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize(
     "rows", [([5, 3], [9, 7]), ([2, 4, 1], [6, 3, 5]), ([0, 5], [2, 9])], ids=str

@@ -42,6 +42,9 @@ def test_one_text_an_image_is_a_batch_of_pairs(name: str) -> None:
 
 def test_objectives_by_name() -> None:
     assert make_objective("nca/sigmoid_ms", {"tau": 5}) == Objective("nca", "sigmoid_ms", tau=5)
+    assert make_objective("nca/sigmoid/tangent", {"tau": 5}) == Objective(
+        "nca", "sigmoid", tau=5, direction_element="tangent"
+    )
     baseline = make_objective("info_nce", {"tau": 20.0})
     assert (baseline.name, baseline.tau) == ("info_nce", 20.0)
     assert make_objective("sum_of_hinges") != make_objective("hinge/constant")

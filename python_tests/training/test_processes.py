@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
 import sys
+import types
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,21 @@ def fit_arguments(folder: Path, root: Path, name: str) -> list[str]:
     ]
 
 
+def command(arguments: list[str], printed: Path) -> None:
+    """Be `python -m goal_kernels`, whose launcher starts the other process anew."""
+    sys.stdout = sys.stderr = stream = printed.open("w", buffering=1)
+    os.dup2(stream.fileno(), 1)
+    os.dup2(stream.fileno(), 2)
+    # pytest keeps warnings to itself; here they are part of what is printed.
+    warnings.simplefilter("always")
+    warnings.showwarning = lambda message, *_, **__: print(message)
+    sys.modules["__main__"] = module = types.ModuleType("__main__")
+    module.__spec__ = find_spec("goal_kernels.__main__")
+    sys.argv = ["goal-kernels", *arguments]
+    os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    sys.exit(main(arguments))
+
+
 @pytest.fixture(scope="module")
 def runs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders of the run in one process and of the run in two."""
@@ -46,17 +64,18 @@ def runs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     assert main(fit_arguments(folder, root, "one")) == 0
     torch.set_num_threads(threads)
     several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    finished = subprocess.run(
-        [sys.executable, "-m", "goal_kernels", *fit_arguments(folder, root, "two"), *several],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert finished.stdout.count("metrics  ") == 1
-    assert "sync_dist" not in finished.stderr
+    printed = tmp_path_factory.mktemp("printed") / "output.txt"
+    # A fork has imported everything; after a use of CUDA it could not train.
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+    arguments = [*fit_arguments(folder, root, "two"), *several]
+    first = context.Process(target=command, args=(arguments, printed))
+    first.start()
+    first.join(240)
+    first.kill()  # where it has not ended
+    output = printed.read_text()
+    assert first.exitcode == 0, output
+    assert output.count("metrics  ") == 1
+    assert "sync_dist" not in output
     return root / "one", root / "two"
 
 

@@ -148,6 +148,15 @@ def test_an_element_of_ones_own_and_statistics_can_be_captured(monkeypatch) -> N
         assert stats.hardest_text.shape == (64,)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_a_direction_can_be_captured(monkeypatch, dtype: torch.dtype) -> None:
+    objective = gk.Objective("nca", "sigmoid_ms", direction_element="tangent")
+    with recording(monkeypatch) as recorder:
+        check_step(recorder, *embeddings(64, dtype), objective=objective)
+        kernels = [launch.kernel for launch in recorder.kernels]
+    assert kernels == SMALL_STEP
+
+
 def test_mining_with_targets_can_be_captured(monkeypatch) -> None:
     with recording(monkeypatch) as recorder:
         image, text = embeddings(64)[0], embeddings(300)[1]
