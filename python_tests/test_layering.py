@@ -86,6 +86,7 @@ LAYERS = (
     {"training.backbones", "training.data"},
     {"training.augmentation", "training.encoders.base", "training.data_module"},
     {"training.finite", "training.encoders.recurrent", "training.encoders.bert"},
+    {"training.encoders.convolution"},
     {"training.best_checkpoint", "training.encoders.region"},
     {"training.resume_points", "training.encoders.grid"},
     {"training.encoders"},

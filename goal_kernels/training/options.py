@@ -43,6 +43,7 @@ class ImageOptions:
         drop_probability: in [0, 1); training drops regions with it, "grid" at most so many cells.
         normalize: embeddings have unit length; False leaves them as they are (VSE0).
         mlp: an MLP with BatchNorm beside the linear projection; null: for regions only.
+        mlp_width: of its hidden layer; null: half of embed_dim, as in VSE-infinity.
         padding_in_batch_norm: let padding into the MLP's batch statistics, as VSE-infinity does.
         initialisation: "torch" or "published" (Xavier for the linear projection).
         backbone: of raw images: "torchvision:NAME", "timm:NAME", "detector:NAME",
@@ -57,6 +58,7 @@ class ImageOptions:
     drop_probability: float = DROP_PROBABILITY
     normalize: bool = True
     mlp: bool | None = None
+    mlp_width: int | None = None
     padding_in_batch_norm: bool = False
     initialisation: str = "torch"
     backbone: str | None = None
@@ -68,6 +70,8 @@ class ImageOptions:
         """Raises: ValueError naming the option that is out of range."""
         _check_shared("model.image", self.drop_probability, self.initialisation, self.lr_scale)
         check_fixed_blocks("model.image.fixed_blocks", self.fixed_blocks)
+        if self.mlp_width is not None and self.mlp_width < 1:
+            raise ValueError(f"model.image.mlp_width: expected at least 1, got {self.mlp_width}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +79,10 @@ class TextOptions:
     """The text encoder; docs/models.md says which papers the choices come from.
 
     Attributes:
-        kind: "bigru", "gru" (one direction, VSE++) or "bert".
+        kind: "bigru", "gru" (one direction, VSE++), "bert", or "conv" (a convolution and a layer of
+            self-attention, small).
         pooling: "gpo", "mean", "max", "first" ([CLS]) or "last" (state of the last token, VSE++).
-        word_dim: width of the word vectors of a GRU.
+        word_dim: width of the word vectors of a GRU or a convolution.
         drop_probability: word dropout in training, in [0, 1).
         normalize: embeddings have unit length.
         initialisation: "torch" or "published" (word vectors uniform in [-0.1, 0.1]).

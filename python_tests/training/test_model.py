@@ -118,7 +118,11 @@ def test_norms_and_biases_can_go_without_decay() -> None:
     ("image", "text", "words"),
     [
         ({"kind": "regions"}, {}, "model.image.kind: expected 'region', 'grid' or 'global', got"),
-        ({}, {"kind": "lstm"}, "model.text.kind: expected 'bigru', 'gru' or 'bert', got 'lstm'"),
+        (
+            {},
+            {"kind": "lstm"},
+            "model.text.kind: expected 'bigru', 'gru', 'bert' or 'conv', got 'lstm'",
+        ),
         ({"pooling": "last"}, {}, "model.image.pooling: expected 'gpo', 'mean' or 'max', got"),
         ({}, {"pooling": "avg"}, "model.text.pooling: expected 'gpo', 'mean', 'max', 'first' or"),
         ({"drop_probability": 1.0}, {}, "model.image.drop_probability: expected a number in [0"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from goal_kernels.training.encoders.base import ImageEncoder, TextEncoder
 from goal_kernels.training.encoders.bert import BertEncoder
+from goal_kernels.training.encoders.convolution import ConvolutionEncoder
 from goal_kernels.training.encoders.grid import GlobalEncoder, GridEncoder
 from goal_kernels.training.encoders.recurrent import OneWayEncoder, RecurrentEncoder
 from goal_kernels.training.encoders.region import RegionEncoder
@@ -20,5 +21,6 @@ TEXT_ENCODERS: dict[str, Callable[[TextOptions, DataSizes, int, bool], TextEncod
     "bigru": RecurrentEncoder,
     "gru": OneWayEncoder,
     "bert": BertEncoder,
+    "conv": ConvolutionEncoder,
 }
 """By name: from options, sizes of the data, width of the joint space, whether to read weights."""

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from goal_kernels.training.data import ImageBatch, TextBatch
+from goal_kernels.training.data import ImageBatch
 from goal_kernels.training.pooling import widened
 
 MOST_PADDING = 3  # length of the longest caption encoded with others, over their mean length
 
 
+class Rows(NamedTuple):
+    """What an encoder pools: values [B, K, embed_dim] of regions or words, mask [B, K] bool."""
+
+    values: Tensor
+    mask: Tensor
+
+
 class Encoder(nn.Module):
-    """An encoder of either side.
+    """An encoder of either side: `rows`, then `pooled`.
 
     Attributes:
         lr_scales: learning rates of submodules, by name, relative to that of all the rest.
@@ -24,6 +33,24 @@ class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.lr_scales = {}
+
+    def rows(self, batch: Any) -> Rows:
+        """Encode regions or words; K is that of the batch.
+
+        Raises: ValueError when the encoder has one vector of a sample and no more.
+        """
+        raise ValueError(
+            f"model.scores: expected encoders of regions and words, got {type(self).__name__}, "
+            "which has one vector an image; use --model.image.kind grid"
+        )
+
+    def pooled(self, rows: Rows) -> Tensor:
+        """[B, K, embed_dim] rows to [B, embed_dim] float32."""
+        raise NotImplementedError
+
+    def forward(self, batch: Any) -> Tensor:
+        """Encode a batch: [B, embed_dim] float32."""
+        return self.pooled(self.rows(batch))
 
 
 class ImageEncoder(Encoder):
@@ -51,17 +78,9 @@ class ImageEncoder(Encoder):
             "which has none; use --model.image.kind grid"
         )
 
-    def forward(self, batch: ImageBatch) -> Tensor:
-        """Encode images: [B, embed_dim] float32."""
-        raise NotImplementedError
-
 
 class TextEncoder(Encoder):
     """From a `TextBatch` to [B, embed_dim] float32."""
-
-    def forward(self, batch: TextBatch) -> Tensor:
-        """Encode captions: [B, embed_dim] float32."""
-        raise NotImplementedError
 
 
 def rows_by_length(lengths: Tensor) -> list[Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from goal_kernels.training.data import TextBatch
-from goal_kernels.training.encoders.base import TextEncoder, finished
+from goal_kernels.training.encoders.base import Rows, TextEncoder, finished
 from goal_kernels.training.options import DataSizes, TextOptions, choose
 from goal_kernels.training.pooling import make_pooling
 from goal_kernels.training.transformers_models import (
@@ -61,8 +61,8 @@ class BertEncoder(TextEncoder):
                 "use them with --model.text.kind bigru"
             )
 
-    def forward(self, batch: TextBatch) -> Tensor:
-        """Encode [B, L] tokens: [B, embed_dim] float32.
+    def rows(self, batch: TextBatch) -> Rows:
+        """Encode [B, L] tokens: [B, L, embed_dim].
 
         Raises: ValueError when captions are longer than the BERT can read.
         """
@@ -74,7 +74,11 @@ class BertEncoder(TextEncoder):
             )
         mask = batch.tokens != 0
         states = self.bert(input_ids=batch.tokens, attention_mask=mask.long()).last_hidden_state
-        return finished(self.pool(self.linear(states), mask), self.normalize)
+        return Rows(self.linear(states), mask)
+
+    def pooled(self, rows: Rows) -> Tensor:
+        """[B, L, embed_dim] rows to [B, embed_dim] float32."""
+        return finished(self.pool(*rows), self.normalize)
 
 
 def make_bert(name: str | None, vocabulary_size: int, pretrained: bool) -> Any:

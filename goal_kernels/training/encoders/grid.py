@@ -9,7 +9,12 @@ from torch.nn import functional as F
 from goal_kernels.training.augmentation import size_augmentation
 from goal_kernels.training.backbones import make_backbone
 from goal_kernels.training.data import ImageBatch
-from goal_kernels.training.encoders.base import ImageEncoder, finished, start_as_published
+from goal_kernels.training.encoders.base import (
+    ImageEncoder,
+    Rows,
+    finished,
+    start_as_published,
+)
 from goal_kernels.training.encoders.region import SetEncoder
 from goal_kernels.training.options import DataSizes, ImageOptions
 from goal_kernels.training.pooling import make_pooling
@@ -75,13 +80,17 @@ class GridEncoder(BackboneEncoder):
         mask = size_augmentation(whole, self.drop_probability, generator)
         return batch._replace(image_mask=mask)
 
-    def forward(self, batch: ImageBatch) -> Tensor:
-        """Encode [B, 3, H, W] images: [B, embed_dim] float32; all cells count without a mask."""
+    def rows(self, batch: ImageBatch) -> Rows:
+        """Encode [B, 3, H, W] images: [B, cells, embed_dim]; all cells count without a mask."""
         cells = self.cells(batch)
         mask = batch.image_mask
         if mask is None:
             mask = torch.ones(cells.shape[:2], dtype=torch.bool, device=cells.device)
-        return self.head.encode(cells, mask)
+        return self.head.project(cells, mask)
+
+    def pooled(self, rows: Rows) -> Tensor:
+        """[B, cells, embed_dim] rows to [B, embed_dim] float32."""
+        return self.head.pooled(rows)
 
 
 class GlobalEncoder(BackboneEncoder):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from goal_kernels.data.vocabulary import SPECIAL_WORDS
 from goal_kernels.training.data import TextBatch
-from goal_kernels.training.encoders.base import TextEncoder, finished
+from goal_kernels.training.encoders.base import Rows, TextEncoder, finished
 from goal_kernels.training.options import DataSizes, TextOptions
 from goal_kernels.training.pooling import gru_states, make_pooling
 
@@ -68,8 +68,8 @@ class RecurrentEncoder(TextEncoder):
         self.word_vectors = None
         return found.coverage
 
-    def forward(self, batch: TextBatch) -> Tensor:
-        """Encode [B, L] tokens: [B, embed_dim] float32.
+    def rows(self, batch: TextBatch) -> Rows:
+        """Encode [B, L] tokens: [B, L, embed_dim].
 
         Positions at and beyond a caption's length are never read.
         Raises: RuntimeError when the file of word vectors was never read.
@@ -82,7 +82,11 @@ class RecurrentEncoder(TextEncoder):
         tokens, lengths = batch.tokens, batch.lengths
         states = gru_states(self.gru, self.embedding(tokens), lengths.cpu())
         mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        return finished(self.pool(states, mask), self.normalize)
+        return Rows(states, mask)
+
+    def pooled(self, rows: Rows) -> Tensor:
+        """[B, L, embed_dim] rows to [B, embed_dim] float32."""
+        return finished(self.pool(*rows), self.normalize)
 
 
 class OneWayEncoder(RecurrentEncoder):

@@ -7,7 +7,12 @@ from torch import Tensor, nn
 
 from goal_kernels.training.augmentation import region_dropout
 from goal_kernels.training.data import ImageBatch
-from goal_kernels.training.encoders.base import ImageEncoder, finished, start_as_published
+from goal_kernels.training.encoders.base import (
+    ImageEncoder,
+    Rows,
+    finished,
+    start_as_published,
+)
 from goal_kernels.training.options import DataSizes, ImageOptions
 from goal_kernels.training.pooling import make_pooling
 
@@ -16,7 +21,7 @@ class SetEncoder(ImageEncoder):
     """Encodes a set of vectors as one.
 
     Equals: normalize(pool(linear(x) + mlp(x))), the MLP being Linear, BatchNorm, ReLU, Linear
-    with half of `embed_dim` hidden units, or no MLP at all. Only valid rows are ever computed, so
+    with `mlp_width` hidden units, or no MLP at all. Only valid rows are ever computed, so
     the batch statistics hold no padding, unless `padding_in_batch_norm` asks for it.
     Source: VSE-infinity's image encoders; without MLP and with one row, VSE++'s.
 
@@ -29,7 +34,7 @@ class SetEncoder(ImageEncoder):
 
     def __init__(self, options: ImageOptions, width: int, embed_dim: int, mlp: bool) -> None:
         super().__init__()
-        hidden = max(1, embed_dim // 2)
+        hidden = options.mlp_width or max(1, embed_dim // 2)
         self.linear = nn.Linear(width, embed_dim)
         self.mlp = (
             nn.Sequential(
@@ -47,18 +52,22 @@ class SetEncoder(ImageEncoder):
         if options.initialisation == "published":
             start_as_published(self.linear)
 
-    def encode(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Encode a batch of sets.
+    def project(self, vectors: Tensor, mask: Tensor) -> Rows:
+        """Project a batch of sets.
 
         Args:
             vectors: [B, K, width] float; masked-out rows are never read.
             mask: [B, K] bool, True for valid rows, at least one a set.
-        Returns: [B, embed_dim] float32.
+        Returns: [B, K, embed_dim], zeros where masked out, and the mask.
         """
         rows = self._project(vectors[mask], mask)  # [R, embed_dim]
-        padded = rows.new_zeros(*mask.shape, rows.shape[1])  # [B, K, embed_dim]
+        padded = rows.new_zeros(*mask.shape, rows.shape[1])
         padded[mask] = rows
-        return finished(self.pool(padded, mask), self.normalize)
+        return Rows(padded, mask)
+
+    def pooled(self, rows: Rows) -> Tensor:
+        """[B, K, embed_dim] rows to [B, embed_dim] float32."""
+        return finished(self.pool(*rows), self.normalize)
 
     def _project(self, valid: Tensor, mask: Tensor) -> Tensor:
         """[R, width] valid rows to [R, embed_dim]."""
@@ -102,8 +111,8 @@ class RegionEncoder(SetEncoder):
         mask = region_dropout(_given_mask(batch, rows), self.drop_probability, generator)
         return batch._replace(image_mask=mask)
 
-    def forward(self, batch: ImageBatch) -> Tensor:
-        """Encode [B, K, region_dim] regions: [B, embed_dim] float32.
+    def rows(self, batch: ImageBatch) -> Rows:
+        """Encode [B, K, region_dim] regions: [B, K, embed_dim].
 
         Raises: ValueError when the images are not regions of that width.
         """
@@ -112,7 +121,7 @@ class RegionEncoder(SetEncoder):
                 f"images: expected region features [B, K, {self.linear.in_features}], got "
                 f"{list(batch.images.shape)}; the model was built for other data"
             )
-        return self.encode(batch.images, _given_mask(batch, len(batch.images)))
+        return self.project(batch.images, _given_mask(batch, len(batch.images)))
 
 
 def _given_mask(batch: ImageBatch, rows: int) -> Tensor:
