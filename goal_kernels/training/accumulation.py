@@ -73,9 +73,9 @@ class ChunkedEncoding(Generic[Chunk]):
 
     Args:
         encode: from a chunk to image and text embeddings [b, D], one of each at least, as many of
-            either as there are in it. It is called twice for each chunk and has to compute the same
-            both times. Dropout from torch's global generators does, their state is restored; a
-            generator of one's own does not.
+            either as there are in it, or to any tensors of such rows. It is called twice for each
+            chunk and has to compute the same both times. Dropout from torch's global generators
+            does, their state is restored; a generator of one's own does not.
         chunks: the batch, cut along its rows, no chunk empty.
         module: holds the BatchNorm modules that `encode` uses. Each chunk is normalised by its own
             statistics, as a batch of that size would be, and enters the running ones once. Without
@@ -84,7 +84,7 @@ class ChunkedEncoding(Generic[Chunk]):
 
     def __init__(
         self,
-        encode: Callable[[Chunk], tuple[Tensor, Tensor]],
+        encode: Callable[[Chunk], tuple[Tensor, ...]],
         chunks: Sequence[Chunk],
         module: nn.Module | None = None,
     ) -> None:
@@ -94,20 +94,19 @@ class ChunkedEncoding(Generic[Chunk]):
         self.chunks = chunks
         self.module = module
         self._states: list[RandomState] = []
-        self._sizes: list[list[int]] = []  # rows of each chunk, of images and of texts
-        self._leaves: tuple[Tensor, Tensor] | None = None
+        self._sizes: list[list[int]] = []  # rows of each chunk, of each tensor
+        self._leaves: tuple[Tensor, ...] | None = None
 
-    def embed(self) -> tuple[Tensor, Tensor]:
-        """First pass: image and text embeddings, [N, D] and [M, D], two leaves of a graph."""
-        parts: list[tuple[Tensor, Tensor]] = []
+    def embed(self) -> tuple[Tensor, ...]:
+        """First pass: image and text embeddings, [N, D] and [M, D], leaves of a graph."""
+        parts: list[tuple[Tensor, ...]] = []
         with torch.no_grad(), _running_statistics_kept(self.module):
             for chunk in self.chunks:
                 self._states.append(_random_state())
                 parts.append(self.encode(chunk))
         self._sizes = [[len(rows) for rows in side] for side in zip(*parts, strict=True)]
-        images, texts = (torch.cat(side).requires_grad_() for side in zip(*parts, strict=True))
-        self._leaves = images, texts
-        return images, texts
+        self._leaves = tuple(torch.cat(side).requires_grad_() for side in zip(*parts, strict=True))
+        return self._leaves
 
     def backward(
         self,
@@ -146,7 +145,7 @@ class ChunkedEncoding(Generic[Chunk]):
 
 
 def backward_in_chunks(
-    encode: Callable[[Chunk], tuple[Tensor, Tensor]],
+    encode: Callable[[Chunk], tuple[Tensor, ...]],
     chunks: Sequence[Chunk],
     loss: Callable[[Tensor, Tensor], Tensor],
     *,

@@ -90,7 +90,7 @@ class Batch(NamedTuple):
     image_ids: Tensor
     text_to_image: Tensor | None = None
 
-    def relation(self, mask_same_image: bool) -> dict[str, Tensor | None]:
+    def relation(self, mask_same_image: bool) -> dict[str, Any]:
         """Which belong together, by the arguments of `WarmedLoss`.
 
         Args: mask_same_image: whether pairs of one image are no negatives of each other.

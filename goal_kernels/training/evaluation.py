@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import goal_kernels as gk
+from goal_kernels.retrieval import EmbeddingScores, MatrixScores
+from goal_kernels.training.rankings import PairScores, make_rankings
+from goal_kernels.training.scoring import Scorer, TokenSet, lengthened
 
 RECALLS = ("R@1", "R@5", "R@10")  # the ones that rsum adds up
 
@@ -24,6 +28,10 @@ class Evaluation:
         image_of_caption: [M] int64, row of each caption's image.
         metrics: `gk.retrieval_metrics`: "i2t", "t2i" (percent and ranks) and "rsum".
         chance: the same record for a random ranking.
+        rankings: of a model that scores pairs, the metrics of each of its rankings, "dual",
+            "reranked" and "full"; `metrics` are one of these.
+        scoring: "pairs", "seconds" that scoring took, and "rerank", k; empty for a dual encoder.
+        similarity: [N, M] scores of all pairs where the metrics are theirs, else None.
     """
 
     image_embeddings: Tensor
@@ -31,35 +39,93 @@ class Evaluation:
     image_of_caption: Tensor
     metrics: dict[str, Any]
     chance: dict[str, Any]
+    rankings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scoring: dict[str, float] = field(default_factory=dict)
+    similarity: Tensor | None = None
 
-    def logged(self, stage: str) -> dict[str, float]:
-        """The metrics of both directions by the names they are logged under."""
-        return {
-            f"{stage}/{direction}_{name}": float(value)
-            for direction in ("i2t", "t2i")
-            for name, value in self.metrics[direction].items()
-        }
+    def scores_of_caption(self, caption: int) -> Tensor:
+        """[N] scores of all images."""
+        if self.similarity is not None:
+            return self.similarity[:, caption]
+        return self.image_embeddings @ self.text_embeddings[caption]
+
+    def scores_of_image(self, image: int) -> Tensor:
+        """[M] scores of all captions."""
+        if self.similarity is not None:
+            return self.similarity[image]
+        return self.text_embeddings @ self.image_embeddings[image]
 
 
 def evaluate(
-    image_embeddings: Tensor, text_embeddings: Tensor, image_of_caption: Tensor
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    image_of_caption: Tensor,
+    tokens: tuple[TokenSet, TokenSet] | None = None,
+    scorer: Scorer | None = None,
 ) -> Evaluation:
     """Rank all captions for each image and all images for each caption.
 
     Args: see `Evaluation`. Captions of images that were not encoded, and images without a caption
         at the end, are left out, so that a truncated evaluation (a dry run) is still a sound one.
+        tokens: of all images and captions, for a model with a scorer.
     """
     encoded = image_of_caption < len(image_embeddings)
     text_embeddings, image_of_caption = text_embeddings[encoded], image_of_caption[encoded]
     image_embeddings = image_embeddings[: int(image_of_caption.max()) + 1]
-    ranks = gk.retrieval_ranks(image_embeddings, text_embeddings, image_of_caption)
-    return Evaluation(
-        image_embeddings,
-        text_embeddings,
-        image_of_caption,
-        metrics=gk.retrieval_metrics(ranks),
-        chance=gk.chance_metrics(image_of_caption, len(image_embeddings)),
+    facts = image_embeddings, text_embeddings, image_of_caption
+    chance = gk.chance_metrics(image_of_caption, len(image_embeddings))
+    if scorer is None or tokens is None:
+        metrics = gk.retrieval_metrics(gk.retrieval_ranks(*facts))
+        return Evaluation(*facts, metrics, chance)
+    images, texts = tokens
+    pairs = PairScores(
+        scorer,
+        images.at(slice(len(image_embeddings))),
+        texts.at(encoded.to(texts.values.device)),
     )
+    options = scorer.options
+    found = make_rankings(EmbeddingScores(*facts[:2]), pairs, options)
+    rankings = {
+        name: gk.retrieval_metrics(gk.similarity_ranks(scores, image_of_caption))
+        for name, scores in found.items()
+    }
+    full = found.get("full")
+    return Evaluation(
+        *facts,
+        rankings[options.ranking],
+        chance,
+        rankings=rankings,
+        scoring=pairs.cost(options.rerank),
+        similarity=torch.from_numpy(full.matrix) if isinstance(full, MatrixScores) else None,
+    )
+
+
+class EncodedParts:
+    """What a model makes of a split, batch by batch, and its evaluation.
+
+    Every process encodes everything, so that nothing is counted twice.
+    """
+
+    def __init__(self) -> None:
+        self.images: list[tuple[Tensor, ...]] = []
+        self.texts: list[tuple[Tensor, ...]] = []
+        self.image_ids: list[Tensor] = []
+
+    def evaluate(self, scorer: Scorer | None) -> Evaluation:
+        """Rank what was encoded; embeddings on the CPU, scores where the model is."""
+        images, texts = joined(self.images), joined(self.texts)
+        tokens = None if scorer is None else (TokenSet(*images[1:]), TokenSet(*texts[1:]))
+        embeddings = images[0].float().cpu(), texts[0].float().cpu()
+        return evaluate(*embeddings, torch.cat(self.image_ids).cpu(), tokens, scorer)
+
+
+def joined(parts: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    """The tensors of all batches, token by token padded to the longest."""
+    joined = []
+    for side in zip(*parts, strict=True):
+        longest = max(part.shape[1] for part in side)
+        joined.append(torch.cat([lengthened(part, longest) for part in side]))
+    return joined
 
 
 def read_oracle(folder: Path, split: str) -> dict[str, Any] | None:
@@ -68,3 +134,34 @@ def read_oracle(folder: Path, split: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     return json.loads(path.read_text(encoding="utf-8")).get(split)
+
+
+def by_name(stage: str, metrics: dict[str, Any]) -> dict[str, float]:
+    """What is logged of the record of `gk.retrieval_metrics`."""
+    return {
+        f"{stage}/{direction}_{name}": float(value)
+        for direction in ("i2t", "t2i")
+        for name, value in metrics[direction].items()
+    }
+
+
+def worse_than_dual(rankings: dict[str, dict[str, Any]]) -> str | None:
+    """What to say where re-ranking has a lower R@1 than the ranking it started from, else None.
+
+    Args: rankings: `gk.retrieval_metrics` by the names of `make_rankings`.
+    """
+    if "reranked" not in rankings:
+        return None
+    dual, reranked = rankings["dual"], rankings["reranked"]
+    worse = [
+        f"{direction} R@1 {reranked[direction]['R@1']:.1f} after {dual[direction]['R@1']:.1f}"
+        for direction in ("i2t", "t2i")
+        if reranked[direction]["R@1"] < dual[direction]["R@1"]
+    ]
+    if not worse:
+        return None
+    return (
+        f"re-ranking is worse than the dual encoder alone: {', '.join(worse)}. The scores have "
+        "learnt less than the embeddings: train longer or on more data, or lower "
+        "--model.scores.embedding_weight; until then rank with the dual encoder (ranking dual)"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from goal_kernels.data.files import write_text
 from goal_kernels.training.best_checkpoint import MONITORED
-from goal_kernels.training.evaluation import RECALLS, Evaluation
+from goal_kernels.training.evaluation import RECALLS, Evaluation, worse_than_dual
 from goal_kernels.training.history import read_history
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.outcome import CheckpointResult, Outcome
@@ -24,7 +25,7 @@ def print_outcome(outcome: Outcome) -> None:
     table = Table(title=f"{outcome.where}: recall in percent")
     columns = {
         "": None,
-        outcome.objective.name: outcome.evaluation.metrics,
+        **(outcome.evaluation.rankings or {outcome.objective.name: outcome.evaluation.metrics}),
         "chance": outcome.evaluation.chance,
         "oracle": outcome.oracle,
     }
@@ -38,6 +39,14 @@ def print_outcome(outcome: Outcome) -> None:
             table.add_row(f"{direction} {recall}", *cells)
     table.add_row("rsum", *(f"{metrics['rsum']:.1f}" for metrics in shown))
     Console().print(table)
+    scoring = outcome.evaluation.scoring
+    if scoring:
+        print(
+            f"{scoring['pairs']:,} pairs scored in {scoring['seconds']:.1f} s; re-ranked: the "
+            f"first {scoring['rerank']} of the dual encoder"
+        )
+        if message := worse_than_dual(outcome.evaluation.rankings):
+            print(f"WARNING: {message}", file=sys.stderr)
 
 
 def finish_run(outcome: Outcome, run: RunFolder) -> None:

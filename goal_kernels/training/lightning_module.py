@@ -1,4 +1,4 @@
-"""The Lightning shell around the dual encoder: optimiser, schedules, logging, evaluation."""
+"""The Lightning shell around the model: optimiser, schedules, logging, evaluation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import goal_kernels as gk
 from goal_kernels.distributed import synchronize_batch_norm
 from goal_kernels.negatives import named_negatives
 from goal_kernels.training.accumulation import seeded
+from goal_kernels.training.collapse import CollapsedSteps
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
-from goal_kernels.training.evaluation import Evaluation, evaluate
+from goal_kernels.training.evaluation import EncodedParts, Evaluation, by_name
 from goal_kernels.training.local_weights import is_checkpoint_loading
 from goal_kernels.training.model import build_model
 from goal_kernels.training.objectives import make_objective
@@ -28,7 +29,14 @@ from goal_kernels.training.optimisation import (
     check_rates,
     make_optimizer,
 )
-from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, as_options, plain
+from goal_kernels.training.options import (
+    DataSizes,
+    ImageOptions,
+    ScoreOptions,
+    TextOptions,
+    as_options,
+    plain,
+)
 from goal_kernels.training.parallel_steps import (
     BatchShare,
     augment_share,
@@ -36,6 +44,7 @@ from goal_kernels.training.parallel_steps import (
     require_unused_parameters,
 )
 from goal_kernels.training.pooling import widened
+from goal_kernels.training.score_loss import ScoreLoss
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule, check_memory
 
 
@@ -46,10 +55,11 @@ class RetrievalModule(pl.LightningModule):
         sizes: what the model must know of the data; the command line takes it from there.
         image: the image encoder.
         text: the text encoder.
+        scores: of pairs, from regions and words, trained beside the embeddings; off by default.
         embed_dim: width of the joint space.
-        objective: "triplet/pair", see `goal-kernels objectives` ("triplet/pair/direction" makes a
-            difference to embeddings that are not normalised); or a baseline over all negatives,
-            "sum_of_hinges" or "info_nce" (whose similarities are multiplied by tau).
+        objective: of the embeddings: "triplet/pair" or, for those that are not normalised,
+            "triplet/pair/direction", see `goal-kernels objectives`; or a baseline over all
+            negatives, "sum_of_hinges" or "info_nce" (similarities are multiplied by tau).
         objective_parameters: hyper-parameters of the objective, e.g. {"margin": 0.2}.
         warmup_steps: optimiser steps of `sum_of_hinges` before the objective.
         warmup_epochs: the same in epochs, which may be fractions; give one of the two.
@@ -84,6 +94,7 @@ class RetrievalModule(pl.LightningModule):
         sizes: DataSizes | dict[str, int],
         image: ImageOptions | None = None,
         text: TextOptions | None = None,
+        scores: ScoreOptions | None = None,
         embed_dim: int = 1024,
         objective: str = "hinge/constant",
         objective_parameters: dict[str, float] | None = None,
@@ -110,18 +121,17 @@ class RetrievalModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         image, text = as_options(ImageOptions, image), as_options(TextOptions, text)
-        sizes = as_options(DataSizes, sizes)
+        sizes, scores = as_options(DataSizes, sizes), as_options(ScoreOptions, scores)
         self.save_hyperparameters(plain(type(self), locals()))
         check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
         check_rates(lr=lr, weight_decay=weight_decay)
         check_memory(negative_memory, mask_same_image)
         self.objective = make_objective(objective, objective_parameters)
-        self.model = build_model(
-            image, text, sizes, embed_dim, pretrained=not is_checkpoint_loading()
-        )
+        self.model = build_model(image, text, sizes, embed_dim, not is_checkpoint_loading(), scores)
+        schedule = WarmupSchedule(warmup_steps, blend_steps)
         self.loss = WarmedLoss(
             self.objective,
-            WarmupSchedule(warmup_steps, blend_steps),
+            schedule,
             backend,
             CollapseHold() if hold_on_collapse else None,
             negative_memory,
@@ -129,6 +139,8 @@ class RetrievalModule(pl.LightningModule):
             false_negative_margin=false_negative_margin,
             false_negative_ratio=false_negative_ratio,
         )
+        scorer = self.model.scorer
+        self.score_loss = ScoreLoss(scorer, scores, schedule, backend) if scorer else None
         self.lr_drops = DropSchedule(lr_drop_at, lr_drop_epochs, lr_drop_steps)
         self.unfreezing = Unfreezing(frozen_epochs, unfreezing_epochs)
         self.mask_same_image = mask_same_image
@@ -136,11 +148,8 @@ class RetrievalModule(pl.LightningModule):
         self.seed = seed
         self.evaluation: Evaluation | None = None
         self.statistics: gk.MiningStatistics | None = None
-        self._images: list[Tensor] = []
-        self._texts: list[Tensor] = []
-        self._image_ids: list[Tensor] = []
-        self._steps = 0
-        self._collapsed_steps = torch.zeros((), dtype=torch.int64, device="cpu")
+        self._parts = EncodedParts()
+        self._collapse = CollapsedSteps()
         self._second_pass: Callable[[], None] | None = None
 
     def configure_model(self) -> None:
@@ -184,7 +193,9 @@ class RetrievalModule(pl.LightningModule):
         steps_per_epoch = self._steps_per_epoch()
         if options["warmup_epochs"]:
             warmup_steps = round(options["warmup_epochs"] * steps_per_epoch)
-            self.loss.schedule = WarmupSchedule(warmup_steps, options["blend_steps"])
+            schedule = WarmupSchedule(warmup_steps, options["blend_steps"])
+            for loss in filter(None, (self.loss, self.score_loss)):
+                loss.schedule = schedule
         rate = DroppedRate(self.lr_drops.drop_steps(total_steps, steps_per_epoch))
         return {
             "optimizer": optimizer,
@@ -203,13 +214,12 @@ class RetrievalModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze what does not train now, also when the run resumes within an epoch."""
-        self._collapsed_steps = self._collapsed_steps.to(self.device)
+        self._collapse.move(self.device)
         self._freeze()
 
     def on_train_epoch_start(self) -> None:
         """Start counting collapsed steps."""
-        self._collapsed_steps = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._steps = 0
+        self._collapse.start(self.device)
         self._freeze()
 
     def _freeze(self) -> None:
@@ -227,10 +237,11 @@ class RetrievalModule(pl.LightningModule):
         share = BatchShare.of(batch)
         batch = augment_share(self.model, batch, share, generator)
         with seeded(self.device, self.seed, self.global_step, micro_batch, share.rank):
-            images, texts = self._encode(batch)
+            images, texts, *tokens = self._encode(batch)
         self._log_warmup()
         # Half precision would blur which negative is the hardest.
         with torch.autocast(self.device.type, enabled=False):
+            relation = batch.relation(self.mask_same_image)
             loss, statistics = self.loss(
                 widened(images),
                 widened(texts),
@@ -238,16 +249,23 @@ class RetrievalModule(pl.LightningModule):
                 rows=share.rows,
                 seed=seed,
                 text_rows=share.text_rows,
-                **batch.relation(self.mask_same_image),
+                **relation,
             )
+            if self.score_loss is not None:
+                self.log("train/embedding_loss", loss.detach())
+                of_scores, found = self.score_loss.of_tokens(
+                    tokens, share, self.global_step, seed, **relation
+                )
+                self.log("mining/active_fraction_of_scores", found.active_fraction)
+                loss = of_scores + self.score_loss.embedding_weight * loss
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.statistics = statistics
         self._log_statistics(statistics)
         done = batch_idx / self.trainer.num_training_batches
         return loss * self.unfreezing.loss_factor(self.current_epoch, done)
 
-    def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Image and text embeddings; in chunks, a second pass is left for `backward`."""
+    def _encode(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the model makes of a batch; in chunks, a second pass is left for `backward`."""
         if self.accumulate_negatives == 1:
             return self.model(batch)
         embeddings, self._second_pass = first_pass(
@@ -279,31 +297,19 @@ class RetrievalModule(pl.LightningModule):
         )
         if statistics.skipped_text is not None:
             self.log("mining/skipped_negatives", statistics.skipped_negatives.float())
-        self._collapsed_steps += statistics.collapsed
-        self._steps += 1
+        self._collapse.count(statistics)
 
     def on_train_epoch_end(self) -> None:
-        """Warn when most steps of the epoch ran on collapsed embeddings.
-
-        Most, since the first steps of a healthy run may start from embeddings that are all alike.
-        """
-        collapsed = int(self._collapsed_steps)
-        if 2 * collapsed > self._steps:
-            rank_zero_warn(
-                f"COLLAPSED: in {collapsed} of {self._steps} steps of epoch "
-                f"{self.current_epoch + 1} all similarities were nearly equal, so nothing is "
-                "learnt. Warm up longer (--model.warmup_steps), blend in (--model.blend_steps), "
-                "hold the warm-up meanwhile (--model.hold_on_collapse true) or lower the learning "
-                "rate (--model.lr)."
-            )
+        """Warn when most steps of the epoch ran on collapsed embeddings."""
+        if warning := self._collapse.warning(self.current_epoch + 1):
+            rank_zero_warn(warning)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of the loss and the collapsed steps of this epoch."""
         resumable = "optimizer_states" in checkpoint  # else it is a file of weights
         checkpoint["warmup"] = {
             **self.loss.resume_state(with_memory=resumable),
-            "steps": self._steps,
-            "collapsed_steps": int(self._collapsed_steps),
+            **self._collapse.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -312,18 +318,17 @@ class RetrievalModule(pl.LightningModule):
         if state is None:
             return
         self.loss.load_resume_state(state)
-        self._steps = state["steps"]
-        self._collapsed_steps = torch.tensor(state["collapsed_steps"], device=self.device)
+        self._collapse.load_state_dict(state)
 
     def validation_step(
         self, batch: ImageBatch | TextBatch, _: int, dataloader_idx: int = 0
     ) -> None:
         """Encode images (first loader) or captions (second), each exactly once."""
         if isinstance(batch, ImageBatch):
-            self._images.append(self.model.encode_images(batch).float())
+            self._parts.images.append(self.model.image_side(batch))
         else:
-            self._texts.append(self.model.encode_texts(batch).float())
-            self._image_ids.append(batch.image_ids)
+            self._parts.texts.append(self.model.text_side(batch))
+            self._parts.image_ids.append(batch.image_ids)
 
     test_step = validation_step
 
@@ -336,13 +341,15 @@ class RetrievalModule(pl.LightningModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, stage: str) -> None:
-        """Rank and log. Every process has encoded everything, so that nothing is counted twice."""
-        parts = (self._images, self._texts, self._image_ids)
-        self.evaluation = evaluate(*(torch.cat(part).cpu() for part in parts))
-        for part in parts:
-            part.clear()
+        """Rank and log."""
+        parts, self._parts = self._parts, EncodedParts()
+        with torch.autocast(self.device.type, enabled=False):
+            scorer = self.score_loss.scorer if self.score_loss is not None else None
+            self.evaluation = parts.evaluate(scorer)
+        metrics = self.evaluation.metrics
         # Every process has found the same; the largest of equal numbers is that number.
         options: Any = {"sync_dist": self.trainer.world_size > 1, "reduce_fx": "max"}
-        self.log_dict(self.evaluation.logged(stage), **options)
-        rsum = float(self.evaluation.metrics["rsum"])
-        self.log(f"{stage}/rsum", rsum, prog_bar=True, **options)
+        self.log_dict(by_name(stage, metrics), **options)
+        self.log(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True, **options)
+        for name, ranking in self.evaluation.rankings.items():
+            self.log_dict(by_name(f"{stage}_{name}", ranking), **options)

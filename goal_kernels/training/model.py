@@ -1,4 +1,4 @@
-"""The dual encoder: one image encoder, one text encoder, one embedding space."""
+"""The dual encoder: one image encoder, one text encoder, one embedding space; scores beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from goal_kernels.training.encoders.base import rows_by_length
 from goal_kernels.training.encoders.recurrent import Coverage, RecurrentEncoder
-from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions, choose
+from goal_kernels.training.options import (
+    DataSizes,
+    ImageOptions,
+    ScoreOptions,
+    TextOptions,
+    choose,
+)
+from goal_kernels.training.scoring import Scorer, TokenHead, lengthened
 
 
 class VSE(nn.Module):
@@ -26,7 +33,11 @@ class VSE(nn.Module):
         sizes: what must be known of the data.
         embed_dim: width of the joint space.
         pretrained: read the weights that the options name; False when a checkpoint's follow.
+        scores: scores of regions and words beside the embeddings; None: there are none.
     Raises: ValueError naming the option, such as `model.image.kind`, that cannot be had.
+
+    Attributes:
+        scorer: None without scores.
     """
 
     def __init__(
@@ -36,6 +47,7 @@ class VSE(nn.Module):
         sizes: DataSizes,
         embed_dim: int,
         pretrained: bool = True,
+        scores: ScoreOptions | None = None,
     ) -> None:
         super().__init__()
         if embed_dim < 1:
@@ -45,6 +57,11 @@ class VSE(nn.Module):
         make_text = choose("model.text.kind", text.kind, TEXT_ENCODERS)
         self.image_encoder = make_image(image, sizes, embed_dim, pretrained)
         self.text_encoder = make_text(text, sizes, embed_dim, pretrained)
+        self.scorer: Scorer | None = None
+        if scores is not None and scores.kind is not None:
+            self.scorer = Scorer(scores)
+            self.image_head = TokenHead(embed_dim, scores, "regions")
+            self.text_head = TokenHead(embed_dim, scores, "words")
 
     def augment(self, batch: Batch, generator: torch.Generator, images: int | None = None) -> Batch:
         """The batch with parts of images and words dropped at random; images and ids untouched.
@@ -63,26 +80,49 @@ class VSE(nn.Module):
 
     def encode_images(self, batch: ImageBatch) -> Tensor:
         """Embed images: [B, embed_dim] float32, unit rows unless `normalize` is off."""
-        return self.image_encoder(batch)
+        return self.image_side(batch)[0]
 
     def encode_texts(self, batch: TextBatch) -> Tensor:
-        """Embed captions: [B, embed_dim] float32, unit rows unless `normalize` is off.
+        """Embed captions: [B, embed_dim] float32, unit rows unless `normalize` is off."""
+        return self.text_side(batch)[0]
+
+    def image_side(self, batch: ImageBatch) -> tuple[Tensor, ...]:
+        """Embeddings [B, embed_dim] of images; with scores, values and weights of a `TokenSet`."""
+        if self.scorer is None:
+            return (self.image_encoder(batch),)
+        rows = self.image_encoder.rows(batch)
+        return self.image_encoder.pooled(rows), *self.image_head(rows)
+
+    def text_side(self, batch: TextBatch) -> tuple[Tensor, ...]:
+        """Embeddings [B, embed_dim] of captions; with scores, values and weights of a `TokenSet`.
 
         Captions of very different lengths pass through the encoder in groups.
         """
         groups = rows_by_length(batch.lengths)
         if len(groups) == 1:
-            return self.text_encoder(batch)
-        parts = [self.text_encoder(batch.rows(rows)) for rows in groups]
-        return torch.cat(parts)[torch.cat(groups).argsort()]
+            return self._text_group(batch)
+        parts = [self._text_group(batch.rows(rows)) for rows in groups]
+        order, longest = torch.cat(groups).argsort(), batch.tokens.shape[1]
+        embeddings, *tokens = zip(*parts, strict=True)
+        padded = [torch.cat([lengthened(part, longest) for part in side]) for side in tokens]
+        return tuple(side[order] for side in (torch.cat(embeddings), *padded))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _text_group(self, batch: TextBatch) -> tuple[Tensor, ...]:
+        if self.scorer is None:
+            return (self.text_encoder(batch),)
+        rows = self.text_encoder.rows(batch)
+        return self.text_encoder.pooled(rows), *self.text_head(rows)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """Embed a batch.
 
-        Returns: image_embeddings and text_embeddings, [N, embed_dim] and [M, embed_dim] float32;
-            unit rows unless `normalize` is off.
+        Returns: image_embeddings and text_embeddings, [N, embed_dim] and [M, embed_dim] float32,
+            unit rows unless `normalize` is off; with scores, values and weights of the images'
+            `TokenSet` and of the captions' behind them.
         """
-        return self.encode_images(batch.image_part), self.encode_texts(batch.text_part)
+        images, *image_tokens = self.image_side(batch.image_part)
+        texts, *text_tokens = self.text_side(batch.text_part)
+        return images, texts, *image_tokens, *text_tokens
 
     def set_trainable(self, fixed_blocks: int) -> None:
         """Freeze the first blocks of the image backbone, and let all others train.
@@ -150,8 +190,10 @@ def build_model(
     sizes: DataSizes,
     embed_dim: int,
     pretrained: bool = True,
+    scores: ScoreOptions | None = None,
 ) -> VSE:
     """The model that the options describe; arguments and errors are those of `VSE`."""
-    if not (image.normalize and text.normalize):
-        notices.expect("length")  # as in VSE0
-    return VSE(image, text, sizes, embed_dim, pretrained)
+    model = VSE(image, text, sizes, embed_dim, pretrained, scores)
+    if model.scorer is not None or not (image.normalize and text.normalize):
+        notices.expect("length")  # as in VSE0; scores are no cosines
+    return model

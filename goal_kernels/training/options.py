@@ -13,6 +13,11 @@ BACKBONE_LR_SCALE = 0.01  # of a convolutional backbone, VSE-infinity
 BERT_LR_SCALE = 0.1  # VSE-infinity
 BLOCKS = 4  # stages of a backbone that can be frozen one after another, as in a ResNet
 INITIALISATIONS = ("torch", "published")
+SCORERS = ("late", "attention")
+ANCHORS = ("words", "regions", "both")
+BEST_MATCHES = ("lse", "max")
+TOKEN_POOLINGS = ("sum", "mean", "learned", "lse")
+RANKINGS = ("full", "reranked", "dual")
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,76 @@ class TextOptions:
             raise ValueError(f"model.text.word_dim: expected at least 1, got {self.word_dim}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """Scores of an image and a caption from all of their regions and words; docs/models.md.
+
+    Attributes:
+        kind: null, a dual encoder and nothing else; "late", late interaction: the best match of
+            each word among the regions; "attention", SCAN's: each word against the mean of the
+            regions that it attends to.
+        anchors: which are matched with those of the other side: "words", "regions", or "both",
+            whose two scores are averaged.
+        width: T, of the tokens that words and regions are projected to.
+        normalize: tokens have unit length, so that their products are cosines; else products are
+            divided by the root of the width, and training from random weights is slow to start.
+        match: of late interaction: "lse", a smooth maximum, temperature * logsumexp(x /
+            temperature); or "max", MaxSim.
+        temperature: of the smooth maximum, or of attention; SCAN's lambda 9 is 1/9.
+        pooling: from the matches of anchors to a score: "sum", "mean", "learned" (a mean whose
+            weights are learnt) or "lse" (the smooth maximum again, SCAN's LSE).
+        pooling_temperature: of "lse"; SCAN's lambda 6 is 1/6.
+        objective: of the scores, a name as `model.objective`.
+        objective_parameters: its hyper-parameters; scores that are means of cosines are in units of
+            similarities, sums are not.
+        negatives: of a GOAL objective of the scores, as `model.negatives`.
+        embedding_weight: of the loss of the embeddings, which choose what is re-ranked, beside
+            that of the scores; more than 0.
+        block: scores computed at a time, twice where there are several blocks; null: as many as
+            make 2^24 products of tokens.
+        ranking: what validation and test report first, and all that they compute: "full", every
+            pair, with the other two beside it; "reranked"; or "dual".
+        rerank: the first so many of the dual encoder's ranking, re-ranked in both directions.
+    """
+
+    kind: str | None = None
+    anchors: str = "words"
+    width: int = 64
+    normalize: bool = True
+    match: str = "lse"
+    temperature: float = 0.1
+    pooling: str = "learned"
+    pooling_temperature: float = 1 / 6
+    objective: str = "info_nce"
+    objective_parameters: dict[str, float] | None = None
+    negatives: str = "hardest"
+    embedding_weight: float = 0.5
+    block: int | None = None
+    ranking: str = "full"
+    rerank: int = 16
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError naming the option that is out of range."""
+        if self.kind is not None:
+            choose("model.scores.kind", self.kind, dict.fromkeys(SCORERS))
+        for name, offered in (
+            ("anchors", ANCHORS),
+            ("match", BEST_MATCHES),
+            ("pooling", TOKEN_POOLINGS),
+            ("ranking", RANKINGS),
+        ):
+            choose(f"model.scores.{name}", getattr(self, name), dict.fromkeys(offered))
+        for name in ("temperature", "pooling_temperature", "embedding_weight"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"model.scores.{name}: expected more than 0, got {getattr(self, name)}"
+                )
+        for name in ("width", "rerank", "block"):
+            given = getattr(self, name)
+            if given is not None and given < 1:
+                raise ValueError(f"model.scores.{name}: expected at least 1, got {given}")
+
+
 def _check_shared(part: str, drop_probability: float, initialisation: str, lr_scale: float) -> None:
     """Check what both encoders have."""
     if not 0 <= drop_probability < 1:
@@ -133,7 +208,7 @@ def check_fixed_blocks(argument: str, fixed_blocks: int) -> None:
         )
 
 
-Options = TypeVar("Options", DataSizes, ImageOptions, TextOptions)
+Options = TypeVar("Options", DataSizes, ImageOptions, TextOptions, ScoreOptions)
 
 
 def as_options(kind: type[Options], given: Options | Mapping[str, Any] | None) -> Options:

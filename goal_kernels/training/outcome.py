@@ -84,6 +84,11 @@ class Outcome:
             **self.evaluation.metrics,
             "oracle": self.oracle,
             "chance": self.evaluation.chance,
+            **(
+                {"rankings": self.evaluation.rankings, "scoring": self.evaluation.scoring}
+                if self.evaluation.rankings
+                else {}
+            ),
             "selected": self.selected,
             **{name: result.record() for name, result in self.checkpoints.items()},
             "objective": {

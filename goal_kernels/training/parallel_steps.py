@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -18,9 +18,10 @@ from goal_kernels.distributed.gather import rank, world_size
 from goal_kernels.training.accumulation import ChunkedEncoding
 from goal_kernels.training.data import Batch
 from goal_kernels.training.model import VSE
+from goal_kernels.training.scoring import TokenSet, lengthened
 from goal_kernels.training.tokenizers import NO_WORD
 
-Embeddings = tuple[Tensor, Tensor]
+Embeddings = tuple[Tensor, ...]
 
 
 def first_pass(
@@ -28,8 +29,9 @@ def first_pass(
 ) -> tuple[Embeddings, Callable[[], None]]:
     """Embed a batch in chunks, inside `training_step`.
 
-    Returns: image and text embeddings [B, D], leaves of a graph; and the second pass, to be run in
-        the module's `backward` after that of the loss, once gradients have been cleared.
+    Returns: what the model returns, image and text embeddings [B, D] first, leaves of a graph; and
+        the second pass, to be run in the module's `backward` after that of the loss, once gradients
+        have been cleared.
     """
 
     def encode(chunk: Batch) -> Embeddings:
@@ -90,6 +92,23 @@ class BatchShare(NamedTuple):
         own = batch.tokens.new_tensor([[images, texts, width]])
         sizes = gather_rows(own, rows=[1] * world_size()).T.tolist()
         return cls(sizes[0], sizes[1], max(sizes[2]), rank())
+
+
+def gather_tokens(tokens: Sequence[Tensor], share: BatchShare) -> tuple[TokenSet, TokenSet]:
+    """Tokens of the images and the captions of all processes, in order of their ranks.
+
+    Every process scores all pairs, and hands back the gradient of its own tokens.
+    Args: tokens: values and weights of the images, then of the captions, of this process.
+    """
+
+    def together(side: Sequence[Tensor], rows: list[int], longest: int) -> TokenSet:
+        values, weights = (lengthened(part, longest) for part in side)
+        return TokenSet(gather_rows(values, rows=rows), gather_rows(weights, rows=rows))
+
+    return (
+        together(tokens[:2], share.rows, tokens[0].shape[1]),
+        together(tokens[2:], share.text_rows, share.longest),
+    )
 
 
 def augment_share(model: VSE, batch: Batch, share: BatchShare, generator: torch.Generator) -> Batch:

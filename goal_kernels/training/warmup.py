@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from goal_kernels import MiningStatistics, NegativeMemory, Objective, Sampled, sum_of_hinges_loss
-from goal_kernels.distributed import DistributedGOALLoss, gather_pairs, sharing
+from goal_kernels.distributed import DistributedGOALLoss, GatheredPairs, gather_pairs, sharing
 from goal_kernels.training.objectives import WholeBatchObjective
 
 HARDEST = "hardest"
@@ -119,6 +119,7 @@ class WarmedLoss(nn.Module):
         hold: stops the schedule while training is collapsed; None never does.
         memory: rows of earlier batches, of each side, that are further negatives of the objective;
             they fill up in the warm-up. All processes hold the same. 0: none.
+        precision: of float32 products, as in `goal_loss`; scores need "highest".
         selection: `negatives` and limits of false negatives of `GOALLoss`, for the objective alone:
             the warm-up is on all negatives.
     """
@@ -130,13 +131,20 @@ class WarmedLoss(nn.Module):
         backend: str,
         hold: CollapseHold | None = None,
         memory: int = 0,
+        precision: str | None = None,
         **selection: Any,
     ) -> None:
         super().__init__()
         self.objective = objective
         self.objective_loss = DistributedGOALLoss(
-            objective, backend=backend, return_stats=True, gathered=True, **selection
+            objective,
+            backend=backend,
+            return_stats=True,
+            gathered=True,
+            precision=precision,
+            **selection,
         )
+        self.precision = precision
         self.schedule = schedule
         self.hold = hold
         self.memory: NegativeMemory | None
@@ -208,6 +216,25 @@ class WarmedLoss(nn.Module):
             rows=rows,
             text_rows=text_rows,
         )
+        return self.of_pairs(pairs, step, seed)
+
+    def of_scores(
+        self, scores: Tensor, pairs: GatheredPairs, step: int, seed: int = 0
+    ) -> tuple[Tensor, MiningStatistics]:
+        """`forward` for scores [N, M] of the pairs of all processes instead of their embeddings.
+
+        Scores are their own products with unit vectors, so every loss takes them; the gradient is
+        that of `goal_loss_from_similarity`.
+        """
+        unit = torch.eye(scores.shape[1], dtype=scores.dtype, device=scores.device)
+        return self.of_pairs(
+            pairs._replace(image_embeddings=scores, text_embeddings=unit), step, seed
+        )
+
+    def of_pairs(
+        self, pairs: GatheredPairs, step: int, seed: int = 0
+    ) -> tuple[Tensor, MiningStatistics]:
+        """`forward` for the pairs of all processes."""
         images, texts, ids, of_texts, owner = pairs
         chosen = None if owner is None else owner < 0
         weight = self.weight(step)
@@ -222,10 +249,15 @@ class WarmedLoss(nn.Module):
             loss, statistics = mining(images, texts, exempt_texts=chosen, **known)
         with sharing():
             if isinstance(self.objective, WholeBatchObjective) and weight > 0:
-                loss = self.objective.loss(images, texts, **known)
+                loss = self.objective.loss(images, texts, precision=self.precision, **known)
             if weight < 1:
-                margin = self.objective.margin
-                hinges = sum_of_hinges_loss(images, texts, margin=margin, **known)
+                hinges = sum_of_hinges_loss(
+                    images,
+                    texts,
+                    margin=self.objective.margin,
+                    precision=self.precision,
+                    **known,
+                )
                 loss = (1 - weight) * hinges + weight * loss
         if self.hold is not None:
             self.hold.observe(bool(statistics.collapsed), step, self.schedule)

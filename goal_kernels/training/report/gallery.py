@@ -73,7 +73,7 @@ class Gallery:
         return "also" if image in self.split.truth.images_of(caption) else "wrong"
 
     def _text_query(self, caption: int) -> str:
-        scores = self.evaluation.image_embeddings @ self.evaluation.text_embeddings[caption]  # [N]
+        scores = self.evaluation.scores_of_caption(caption)  # [N]
         owner = int(self.evaluation.image_of_caption[caption])
         best = _best(scores)
         hits = [self._hit(image, score, self._verdict(caption, image)) for image, score in best]
@@ -93,7 +93,7 @@ class Gallery:
         )
 
     def _image_query(self, image: int) -> str:
-        scores = self.evaluation.text_embeddings @ self.evaluation.image_embeddings[image]  # [M]
+        scores = self.evaluation.scores_of_image(image)  # [M]
         own = (self.evaluation.image_of_caption == image).nonzero().flatten()
         hits = "".join(
             f'<li class="{(verdict := self._verdict(caption, image))}">'

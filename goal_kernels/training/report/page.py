@@ -95,6 +95,7 @@ def _metrics_table(outcome: Outcome) -> str:
     rankers = {
         "this run" if last is None else "best": metrics,
         "last": None if last is None else last.metrics,
+        **{n: found for n, found in outcome.evaluation.rankings.items() if found is not metrics},
         "chance": chance,
         "oracle": oracle,
     }

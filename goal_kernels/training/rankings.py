@@ -1,0 +1,177 @@
+"""Rankings of a model that scores pairs: all of them, or the first of the dual encoder's alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import goal_kernels as gk
+from goal_kernels.backends.scores import LOWEST_SCORE, RankCounts, comparable
+from goal_kernels.data.progress import Progress, no_progress
+from goal_kernels.retrieval import EmbeddingScores, MatrixScores, Scores
+from goal_kernels.retrieval.scores import Rows
+from goal_kernels.training.options import ScoreOptions
+from goal_kernels.training.scoring import BLOCK_PRODUCTS, Scorer, TokenSet, slices
+
+IMAGE_BLOCK = 512
+"""Images scored at a time in evaluation, with as many captions as make a block."""
+
+
+class PairScores:
+    """Scores of an evaluated set, computed when asked for, and what that took.
+
+    Args:
+        scorer: of the model.
+        images, texts: tokens of N images and M captions, on the device that scores them.
+        progress: told of every block.
+
+    Attributes:
+        pairs: scores computed so far. seconds: wall time that they took.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        images: TokenSet,
+        texts: TokenSet,
+        progress: Progress = no_progress,
+    ) -> None:
+        self.scorer, self.images, self.texts, self.progress = scorer, images, texts, progress
+        self.pairs, self.seconds = 0, 0.0
+
+    @torch.no_grad()
+    def matrix(self) -> Tensor:
+        """[N, M] float32 scores of all pairs, on the CPU."""
+        started = time.perf_counter()
+        count, total = len(self.images.values), len(self.texts.values)
+        longest, done = self.texts.values.shape[1], 0
+        scores = torch.empty(count, total, dtype=torch.float32, device="cpu")
+        for rows in slices(count, IMAGE_BLOCK):
+            images = self.images.at(rows)
+            for columns in slices(total, self.scorer.texts_a_block(images, longest)):
+                block = self.scorer.block(images, self.texts.at(columns))
+                scores[rows, columns] = block.float().cpu()
+                done += block.numel()
+                self.progress("scores", done, count * total)
+        return self._counted(scores, started)
+
+    @torch.no_grad()
+    def of(self, images: Tensor, texts: Tensor) -> Tensor:
+        """[P] float32 scores of image and caption number by number, [P] int64 each."""
+        started = time.perf_counter()
+        width = self.images.values.shape[1] * self.texts.values.shape[1]
+        device = self.images.values.device
+        parts = []
+        for part in slices(len(images), max(1, BLOCK_PRODUCTS // width)):
+            sides = self.images.at(images[part].to(device)), self.texts.at(texts[part].to(device))
+            parts.append(self.scorer.pairs(*sides).float().cpu())
+            self.progress("re-ranked", part.stop, len(images))
+        return self._counted(torch.cat(parts), started)
+
+    def cost(self, k: int) -> dict[str, float]:
+        """What scoring took so far: "pairs", "seconds", and "rerank", k."""
+        return {"pairs": self.pairs, "seconds": round(self.seconds, 2), "rerank": k}
+
+    def _counted(self, scores: Tensor, started: float) -> Tensor:
+        self.pairs += scores.numel()
+        self.seconds += time.perf_counter() - started
+        return scores
+
+
+class RerankedScores(Scores):
+    """The ranking of a dual encoder whose first k a scorer puts into another order.
+
+    For each image its first k captions, for each caption its first k images; what comes after them
+    stays as it was. Nothing of size N x M is stored. It has ranks only, no blocks of scores: the
+    two directions order the same pair differently.
+
+    Args:
+        dual: scores of the embeddings.
+        pair_scores: [P] float32 from [P] numbers of images and of captions.
+        k: at least 1.
+    """
+
+    def __init__(
+        self, dual: EmbeddingScores, pair_scores: Callable[[Tensor, Tensor], Tensor], k: int
+    ) -> None:
+        self.dual, self.pair_scores, self.k = dual, pair_scores, k
+        self.shape = dual.shape
+
+    def block(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Raises: ValueError."""
+        raise ValueError(
+            "a re-ranked ranking has ranks only, and this needs scores of all pairs: rank all "
+            "pairs (--ranking full), or leave --truth and --ties argsort out"
+        )
+
+    def select(self, images: slice, texts: Rows) -> RerankedScores:
+        rows = torch.arange(self.shape[0])[images]
+        columns = torch.arange(self.shape[1])[
+            texts if isinstance(texts, slice) else torch.from_numpy(texts)
+        ]
+        dual = self.dual.select(images, texts)
+        assert isinstance(dual, EmbeddingScores)
+        return RerankedScores(dual, lambda i, j: self.pair_scores(rows[i], columns[j]), self.k)
+
+    def broken(self) -> dict[str, int]:
+        """Rows of either side that hold NaN or infinity."""
+        return self.dual.broken()
+
+    def count(self, text_to_image: Tensor, backend: str) -> RankCounts:
+        """See `Scores.count`."""
+        found = RankCounts(*(part.cpu() for part in self.dual.count(text_to_image, backend)))
+        owner = text_to_image.cpu()
+        images, texts = self.shape
+        near = gk.mine_top_k(self.dual.image, self.dual.text, min(self.k, texts)).indices.cpu()
+        far = gk.mine_top_k(self.dual.text, self.dual.image, min(self.k, images)).indices.cpu()
+        of_images = self._scores(torch.arange(images)[:, None].expand_as(near), near)
+        of_texts = self._scores(far, torch.arange(texts)[:, None].expand_as(far))
+        own = owner[near] == torch.arange(images)[:, None]
+        image_better, image_ties = _standing(of_images, own, found.image_better, found.image_ties)
+        text_better, text_ties = _standing(
+            of_texts, far == owner[:, None], found.text_better, found.text_ties
+        )
+        # Of an image with captions among its first k only these can be its best.
+        positive = found.positive.masked_fill(own.any(dim=1)[owner], -torch.inf)
+        positive[near[own]] = of_images[own].to(positive.dtype)
+        return RankCounts(positive, image_better, image_ties, text_better, text_ties)
+
+    def _scores(self, images: Tensor, texts: Tensor) -> Tensor:
+        """[Q, k] scores of [Q, k] pairs."""
+        return self.pair_scores(images.flatten(), texts.flatten()).view_as(texts)
+
+
+def _standing(scores: Tensor, own: Tensor, better: Tensor, ties: Tensor) -> tuple[Tensor, Tensor]:
+    """Candidates better than the best positive, and tied with it, after re-ranking: [Q] each.
+
+    Args:
+        scores, own: [Q, k], of the candidates, and which of them are positives.
+        better, ties: [Q], before. They stay, behind all k, where no positive is among these.
+    """
+    compared = comparable(scores)
+    best = compared.masked_fill(~own, LOWEST_SCORE).amax(dim=1, keepdim=True)
+    among = own.any(dim=1)
+    behind = better.clamp_min(scores.shape[1])
+    return (
+        torch.where(among, ((compared > best) & ~own).sum(dim=1), behind),
+        torch.where(
+            among, ((compared == best) & ~own).sum(dim=1), (better + ties - behind).clamp_min(0)
+        ),
+    )
+
+
+def make_rankings(
+    dual: EmbeddingScores, pairs: PairScores, options: ScoreOptions
+) -> dict[str, Scores]:
+    """The rankings that `ranking` asks for: "dual", with it "reranked", with both "full"."""
+    rankings: dict[str, Scores] = {"dual": dual}
+    if options.ranking != "dual":
+        rankings["reranked"] = RerankedScores(dual, pairs.of, options.rerank)
+    if options.ranking == "full":
+        rankings["full"] = MatrixScores(pairs.matrix())
+    return rankings

@@ -1,0 +1,143 @@
+"""Models that score pairs under Lightning: resuming, chunks, mixed precision, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+pl = pytest.importorskip("pytorch_lightning")
+
+from lightning_cases import make_module, make_trainer, parameters  # noqa: E402
+
+from goal_kernels.training.data_module import RetrievalDataModule  # noqa: E402
+from goal_kernels.training.finish import print_outcome  # noqa: E402
+from goal_kernels.training.options import ImageOptions, ScoreOptions, TextOptions  # noqa: E402
+
+LATE = ScoreOptions(kind="late", width=4, rerank=3)
+
+
+@pytest.fixture
+def data(folder: Path) -> RetrievalDataModule:
+    return RetrievalDataModule(str(folder), batch_size=12)
+
+
+def without_batch_norm(module) -> None:
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, nn.BatchNorm1d):
+                setattr(part, name, nn.Identity())
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    data: RetrievalDataModule, tmp_path: Path
+) -> None:
+    class Interruption(pl.Callback):
+        def on_train_epoch_end(self, trainer, _) -> None:
+            trainer.save_checkpoint(tmp_path / "half.ckpt")
+            trainer.should_stop = True
+
+    options = {"scores": LATE, "warmup_steps": 3}
+    whole = make_module(data, **options)
+    make_trainer(2).fit(whole, datamodule=data)
+    first = make_module(data, **options)
+    make_trainer(2, callbacks=[Interruption()]).fit(first, datamodule=data)
+    second = make_module(data, **options)
+    make_trainer(2).fit(second, datamodule=data, ckpt_path=str(tmp_path / "half.ckpt"))
+    assert torch.equal(parameters(whole), parameters(second))
+    assert not torch.equal(parameters(whole), parameters(first))
+
+
+@pytest.mark.parametrize("captions", [None, 2])
+@pytest.mark.parametrize("scores", [LATE, ScoreOptions(kind="attention", anchors="both", width=4)])
+def test_chunks_and_blocks_train_as_one_pass(
+    folder: Path, captions: int | None, scores: ScoreOptions
+) -> None:
+    data = RetrievalDataModule(str(folder), batch_size=12, captions_per_image=captions)
+    results = []
+    for chunks, block in ((1, None), (3, 24)):
+        module = make_module(
+            data,
+            scores=ScoreOptions(
+                **{**vars(scores), "block": block, "objective": "nca/sigmoid_ms", "pooling": "mean"}
+            ),
+            accumulate_negatives=chunks,
+            image=ImageOptions(drop_probability=0.1),
+        )
+        without_batch_norm(module)
+        few = {"limit_train_batches": 2, "limit_val_batches": 0, "precision": "64-true"}
+        make_trainer(1, **few).fit(module, data)
+        results.append(parameters(module))
+    assert results[0].dtype == torch.float64
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-10)
+
+
+def test_scores_are_float32_in_mixed_precision(data: RetrievalDataModule) -> None:
+    module = make_module(data, scores=LATE)
+    seen: list[torch.dtype] = []
+    assert module.score_loss is not None
+    kept = module.score_loss.of_scores
+
+    def watched(scores, *rest):
+        seen.append(scores.dtype)
+        return kept(scores, *rest)
+
+    module.score_loss.of_scores = watched
+    trainer = make_trainer(1, precision="bf16-mixed")
+    trainer.fit(module, datamodule=data)
+    assert set(seen) == {torch.float32}
+    assert module.evaluation is not None
+    assert module.evaluation.similarity.dtype == torch.float32
+    assert trainer.callback_metrics["val/rsum"] == pytest.approx(
+        module.evaluation.rankings["full"]["rsum"]
+    )
+    logged = set(trainer.callback_metrics)
+    assert {"train/embedding_loss", "val_dual/t2i_R@1", "val_reranked/i2t_R@1"} <= logged
+
+
+def test_the_outcome_shows_every_ranking_and_warns(
+    data: RetrievalDataModule, capsys: pytest.CaptureFixture
+) -> None:
+    module = make_module(data, scores=LATE)
+    make_trainer(1).validate(module, datamodule=data, verbose=False)
+    found = module.evaluation
+    assert found is not None
+    found.rankings["dual"]["t2i"]["R@1"] = 99.0
+    outcome = SimpleNamespace(evaluation=found, oracle=None, where="here", objective=None)
+    capsys.readouterr()
+    print_outcome(outcome)  # type: ignore[arg-type]
+    said = capsys.readouterr()
+    assert all(name in said.out for name in ("dual", "reranked", "full", "chance"))
+    assert f"{12 * 24 + 3 * (12 + 24)} pairs scored in" in said.out
+    assert "WARNING: re-ranking is worse than the dual encoder alone" in said.err
+
+
+def test_scores_learn_what_embeddings_are_not_asked_for(data: RetrievalDataModule) -> None:
+    """A loss of embeddings that is next to nothing leaves the scores to do the work."""
+    torch.manual_seed(0)
+    module = make_module(
+        data,
+        scores=ScoreOptions(kind="late", width=8, embedding_weight=1e-9, pooling="mean"),
+        text=TextOptions(word_dim=8, drop_probability=0.0),
+        image=ImageOptions(drop_probability=0.0),
+    )
+    make_trainer(12, limit_val_batches=0).fit(module, datamodule=data)
+    make_trainer(1).validate(module, datamodule=data, verbose=False)
+    assert module.evaluation is not None
+    full, dual = (module.evaluation.rankings[name]["rsum"] for name in ("full", "dual"))
+    assert full > dual + 40
+
+
+def test_an_encoder_of_one_vector_is_refused(data: RetrievalDataModule) -> None:
+    from goal_kernels.training.encoders.base import ImageEncoder
+
+    with pytest.raises(ValueError, match=r"model\.scores: expected encoders of regions"):
+        ImageEncoder().rows(next(iter(data.train_dataloader())).image_part)
+
+
+def test_an_objective_of_rows_is_refused(data: RetrievalDataModule) -> None:
+    with pytest.raises(ValueError, match=r"model\.scores\.objective: expected the direction 'dot'"):
+        make_module(data, scores=ScoreOptions(kind="late", objective="hinge/constant/euclidean"))
