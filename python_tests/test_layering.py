@@ -119,7 +119,7 @@ LAYERS = (
     {"evaluate", "evaluate.protocols", "evaluate.alignment", "evaluate.truth_files"},
     {"evaluate.arguments", "evaluate.inputs"},
     {"evaluate.checkpoints"},
-    {"evaluate.results"},
+    {"evaluate.results", "evaluate.pair_rankings"},
     {"evaluate.tables"},
     {"evaluate.cli"},
     {"dataset_mining", "dataset_mining.arguments", "dataset_mining.inputs"},

@@ -128,3 +128,18 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         help="another option of the run's data, such as vocabulary=my/vocab.json",
     )
     group.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    group.add_argument(
+        "--ranking",
+        choices=["full", "reranked", "dual"],
+        help="of a model that scores pairs: all of them, the first of its dual encoder, or none; "
+        "what is cheaper stands beside it (default: as it was trained)",
+    )
+    group.add_argument(
+        "--rerank", type=int, metavar="K", help="re-rank the first K (default: as it was trained)"
+    )
+    group.add_argument(
+        "--save-scores",
+        type=Path,
+        metavar="FILE.npy",
+        help="write the scores of all pairs; later calls need neither model nor data",
+    )

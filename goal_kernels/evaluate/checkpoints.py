@@ -17,9 +17,11 @@ from goal_kernels.data.truth_relation import TruthRelation
 from goal_kernels.evaluate.inputs import choose_device
 from goal_kernels.training.checkpoints import CheckpointError, check_tokenizer, load_checkpoint
 from goal_kernels.training.data_module import RetrievalDataModule
-from goal_kernels.training.evaluation import read_oracle
+from goal_kernels.training.evaluation import joined, read_oracle
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.local_weights import checkpoint_loading
+from goal_kernels.training.rankings import PairScores
+from goal_kernels.training.scoring import TokenSet
 
 RUN_CHECKPOINT = Path("checkpoints") / "best.ckpt"
 
@@ -33,6 +35,7 @@ class Encoded:
         image_of_caption: [M] int64.
         split: its name.
         truth, oracle: what is known of the split, or None.
+        pairs: scores of the pairs, of a model that has them, else None.
     """
 
     image_embeddings: Tensor
@@ -41,6 +44,7 @@ class Encoded:
     split: str
     truth: TruthRelation | None
     oracle: dict[str, Any] | None
+    pairs: PairScores | None = None
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -87,16 +91,20 @@ def encode_checkpoint(path: Path, options: Mapping[str, str], device: str = "aut
     images, texts = data.test_dataloader()
     where = choose_device(device)
     model.to(where).eval()
-    image = _encode(model.model.encode_images, images, where, "images")
-    text = _encode(model.model.encode_texts, texts, where, "captions")
+    image, *image_tokens = _encode(model.model.image_side, images, where, "images")
+    text, *text_tokens = _encode(model.model.text_side, texts, where, "captions")
+    scorer = model.model.scorer
     split = data.split(data.test_split)
     return Encoded(
-        image_embeddings=image,
-        text_embeddings=text,
+        image_embeddings=image.float().cpu(),
+        text_embeddings=text.float().cpu(),
         image_of_caption=torch.from_numpy(split.image_of_caption),
         split=data.test_split,
         truth=split.truth,
         oracle=read_oracle(split.folder, data.test_split),
+        pairs=PairScores(scorer, TokenSet(*image_tokens), TokenSet(*text_tokens))
+        if scorer is not None
+        else None,
     )
 
 
@@ -146,18 +154,21 @@ def build_data(recorded: Mapping[str, Any], options: Mapping[str, str]) -> Retri
         raise ValueError(f"--data: {' '.join(str(error).split())}") from error
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _encode(
-    encode: Callable[[Any], Tensor], batches: Iterable[Any], device: torch.device, what: str
-) -> Tensor:
-    """Embeddings of all batches in order, [rows, D] float32 on the CPU."""
+    encode: Callable[[Any], tuple[Tensor, ...]],
+    batches: Iterable[Any],
+    device: torch.device,
+    what: str,
+) -> list[Tensor]:
+    """What a model makes of all batches in order, on its device: embeddings, tokens if any."""
     parts, done, watched = [], 0, sys.stderr.isatty()
     for batch in batches:
         moved = type(batch)(*(None if part is None else part.to(device) for part in batch))
-        parts.append(encode(moved).float().cpu())
-        done += len(parts[-1])
+        parts.append(encode(moved))
+        done += len(parts[-1][0])
         if watched:
             print(f"\r{what}: {done:,}", end="", file=sys.stderr, flush=True)
     if watched:
         print(file=sys.stderr)
-    return torch.cat(parts)
+    return joined(parts)

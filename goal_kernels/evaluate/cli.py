@@ -26,15 +26,21 @@ from goal_kernels.evaluate.inputs import (
     read_member,
 )
 from goal_kernels.evaluate.protocols import choose_protocols
-from goal_kernels.evaluate.results import EvaluationOptions, describe_broken, evaluate_member
+from goal_kernels.evaluate.results import (
+    EvaluationOptions,
+    compare_rankings,
+    describe_broken,
+    evaluate_member,
+)
 from goal_kernels.evaluate.tables import histogram_text, markdown, tables, write_histogram
 from goal_kernels.evaluate.truth_files import read_truth
 from goal_kernels.extras import importing, require
 from goal_kernels.terminal import show
-from goal_kernels.training.evaluation import read_oracle
+from goal_kernels.training.evaluation import read_oracle, worse_than_dual
 
 if TYPE_CHECKING:
     from goal_kernels.evaluate.checkpoints import Encoded
+    from goal_kernels.evaluate.pair_rankings import PairRankings
 
 ARRAY_FILES = (".npy", ".npz")
 
@@ -68,11 +74,14 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         normalize=args.normalize,
     )
     encoded = {path: _encode(path, args) for path in models}
-    members = _read_members(args, alignment, encoded)
+    rankings = _rankings(args, encoded)
+    members = _read_members(args, alignment, encoded, rankings)
     member = combine(members)
     images, texts = member.scores.shape
     if encoded:
         truth, oracle = encoded[models[0]].truth, encoded[models[0]].oracle
+        if any(made.asked == "reranked" for made in rankings.values()):
+            truth = None  # which needs scores of all pairs
     if args.truth is not None:
         truth = read_truth(args.truth, texts, images)
     options = EvaluationOptions(
@@ -84,8 +93,25 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         oracle=oracle,
     )
     record = {"inputs": [part.name for part in members], **evaluate_member(member, options)}
+    if len(members) == 1 and rankings:
+        [made] = rankings.values()
+        same = {name: replace(member, scores=scores) for name, scores in made.scores.items()}
+        record["rankings"] = compare_rankings(same, record, made.asked, options)
+        record["scoring"] = made.pairs.cost(made.k)
     _write(record, args, encoded)
     return record
+
+
+def _rankings(
+    args: argparse.Namespace, encoded: Mapping[Path, Encoded]
+) -> dict[Path, PairRankings]:
+    """Of the models that score pairs."""
+    made = {}
+    if encoded:  # else torch alone is enough
+        from goal_kernels.evaluate.pair_rankings import rank_pairs
+
+        made = {path: rank_pairs(str(path), found, args) for path, found in encoded.items()}
+    return {path: rankings for path, rankings in made.items() if rankings is not None}
 
 
 def _models(args: argparse.Namespace) -> list[Path]:
@@ -97,7 +123,7 @@ def _check(args: argparse.Namespace) -> None:
     models = _models(args)
     if not args.inputs and not args.embeddings:
         raise ValueError("INPUT: expected a run, a checkpoint, or saved arrays; see --help")
-    for name in ("captions_per_image", "folds"):
+    for name in ("captions_per_image", "folds", "rerank"):
         given = getattr(args, name)
         if given is not None and given < 1:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {given}")
@@ -130,7 +156,10 @@ def _encode(path: Path, args: argparse.Namespace) -> Encoded:
 
 
 def _read_members(
-    args: argparse.Namespace, alignment: Alignment, encoded: Mapping[Path, Encoded]
+    args: argparse.Namespace,
+    alignment: Alignment,
+    encoded: Mapping[Path, Encoded],
+    rankings: Mapping[Path, PairRankings],
 ) -> list[Member]:
     """All inputs, in the order of the command line, `--embeddings` last."""
     members = []
@@ -141,7 +170,11 @@ def _read_members(
             straight = replace(alignment, transpose=False)
             name = f"{path}, split {found.split}"
             index = found.image_of_caption.numpy()
-            members.append(embeddings_member(name, *sides, straight, index))
+            member = embeddings_member(name, *sides, straight, index)
+            if path in rankings:
+                scores = rankings[path].scores[rankings[path].asked]
+                member = replace(member, scores=scores)
+            members.append(member)
         else:
             members.append(read_member(path, alignment))
     for image, text in args.embeddings:
@@ -180,6 +213,9 @@ def _show(record: dict[str, Any], as_markdown: bool) -> None:
             "can be trusted; find out where it comes from (--strict makes it an error).",
             file=sys.stderr,
         )
+    for name, rankings in record["rankings"].items():
+        if message := worse_than_dual(rankings):
+            print(f"WARNING: {name}: {message}", file=sys.stderr)
     if as_markdown:
         print(markdown(tables(record)), end="")
         return
@@ -195,4 +231,9 @@ def _show(record: dict[str, Any], as_markdown: bool) -> None:
     show(tables(record))
     for name, part in record["protocols"].items():
         print(f"\n{histogram_text(name, part['histogram'])}")
+    if record["scoring"]:
+        print(
+            "\n{pairs:,} pairs scored in {seconds:.1f} s; re-ranked: the first {rerank} of the "
+            "dual encoder".format(**record["scoring"])
+        )
     print(f"\nties: {record['ties']}; ranked in {record['seconds']:.1f} s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +67,32 @@ def evaluate_member(member: Member, options: EvaluationOptions) -> dict[str, Any
         "protocols": {p.name: _run(member, index, p, options) for p in options.protocols},
         "oracle": options.oracle,
         "truth": None,
+        "rankings": {},
+        "scoring": {},
     }
     if options.truth is not None:
         record["truth"] = gk.relevance_metrics(member.scores, options.truth, index)
     record["seconds"] = round(time.perf_counter() - started, 2)
     return record
+
+
+def compare_rankings(
+    members: Mapping[str, Member], record: dict[str, Any], asked: str, options: EvaluationOptions
+) -> dict[str, dict[str, Any]]:
+    """Mean metrics of several rankings of one set: by protocol, then by name of the ranking.
+
+    Args: members: by name. record: of the one called `asked`, whose figures are taken from there.
+    """
+    index = torch.from_numpy(members[asked].image_of_caption)
+    return {
+        protocol.name: {
+            name: record["protocols"][protocol.name]["mean"]
+            if name == asked
+            else _run(member, index, protocol, options)["mean"]
+            for name, member in members.items()
+        }
+        for protocol in options.protocols
+    }
 
 
 def describe_broken(broken: dict[str, int]) -> str:

@@ -35,6 +35,8 @@ def recall_table(record: dict[str, Any]) -> Table:
         rows.append(_recall_row(name if folds == 1 else f"{name}, mean", part["mean"]))
         if folds > 1:
             rows.append(_recall_row(f"  std of {folds} folds", part["std"]))
+        rankings = record["rankings"].get(name, {})
+        rows += [_recall_row(f"  {own}", metrics) for own, metrics in rankings.items()]
         rows.append(_recall_row("  chance", part["chance"]))
     if record["oracle"] is not None:
         rows.append(_recall_row("oracle", record["oracle"]))

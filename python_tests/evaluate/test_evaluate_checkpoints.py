@@ -115,3 +115,57 @@ def test_a_missing_extra_names_the_remedy(
     assert f"a model needs pytorch_lightning, jsonargparse: {extras.install('train')}" in refused(
         capsys, run
     )
+
+
+@pytest.fixture(scope="module")
+def scored(run: Path) -> Path:
+    """The run folder of a model that scores pairs, on the data of `run`."""
+    root = run.parents[1]
+    arguments = ["fit", "--config", "goalworld_tiny", "--trainer.max_epochs", "1"]
+    arguments += ["--data.folder", str(root / "world"), "--run.root", str(root / "runs")]
+    arguments += ["--model.embed_dim", "16", "--run.name", "late"]
+    arguments += ["--model.scores.kind", "late", "--model.scores.rerank", "3"]
+    assert cli.main(arguments) == 0
+    return root / "runs" / "late"
+
+
+def test_a_model_that_scores_pairs_shows_its_rankings(scored: Path, tmp_path: Path) -> None:
+    import json
+
+    wanted = json.loads((scored / "metrics.json").read_text())
+    matrix = tmp_path / "scores.npy"
+    record = evaluated(tmp_path, scored, "--save-scores", matrix)
+    found = record["rankings"]["plain"]
+    assert list(found) == list(wanted["rankings"]) == ["dual", "reranked", "full"]
+    for name, metrics in found.items():
+        assert metrics["t2i"] == pytest.approx(wanted["rankings"][name]["t2i"])
+    assert wanted["t2i"] == wanted["rankings"]["full"]["t2i"]
+    assert record["scoring"]["pairs"] == 16 * 80 + 3 * (16 + 80)
+    assert record["protocols"]["plain"]["mean"] == found["full"]
+    saved = evaluated(tmp_path, matrix, "--captions-per-image", "5")
+    assert saved["protocols"] == record["protocols"], "saved scores are the model's"
+    assert record["truth"]["t2i"]["queries"] == 80
+
+
+def test_rankings_that_are_cheaper_score_less(scored: Path, tmp_path: Path) -> None:
+    full = evaluated(tmp_path, scored)["rankings"]["plain"]
+    reranked = evaluated(tmp_path, scored, "--ranking", "reranked")
+    assert reranked["protocols"]["plain"]["mean"] == full["reranked"]
+    assert reranked["scoring"]["pairs"] == 3 * (16 + 80)
+    dual = evaluated(tmp_path, scored, "--ranking", "dual")
+    assert dual["protocols"]["plain"]["mean"] == full["dual"]
+    assert dual["scoring"]["pairs"] == 0
+    every = evaluated(tmp_path, scored, "--ranking", "reranked", "--rerank", "100")
+    assert every["protocols"]["plain"]["mean"]["t2i"] == pytest.approx(full["full"]["t2i"])
+    sorted_ties = evaluated(tmp_path, scored, "--ties", "argsort")
+    assert list(sorted_ties["rankings"]["plain"]) == ["dual", "full"]
+
+
+def test_scores_are_refused_where_there_are_none(
+    run: Path, scored: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert "embeddings alone" in refused(capsys, run, "--ranking", "full")
+    assert "--save-scores: expected" in refused(
+        capsys, scored, "--ranking", "dual", "--save-scores", "x.npy"
+    )
+    assert "--rerank" in refused(capsys, scored, "--rerank", "0")
