@@ -1,9 +1,10 @@
-"""The demo's table in the README, from the run folder that `make demo` left.
+"""Tables of GoalWorld in README and docs, from the run folders that made them.
 
 python -m bench.demo runs/goalworld --update-readme README.md
+python -m bench.demo runs/goalworld_late --update-readme docs/goalworld.md --command COMMAND
 
-Keeps the figures, the machine and the versions in bench/results/goalworld.json and writes the table
-of the README from that file. Run it on the machine that ran the demo.
+Keeps the figures, the machine and the versions in bench/results/NAME.json, NAME being that of the
+run folder, and writes the table from that file. Run it on the machine that ran the training.
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ from bench.machine import device_name
 from bench.report import DEMO_PART, update_readme
 from goal_kernels.data.files import write_text
 
-RESULT = Path(__file__).parent / "results" / "goalworld.json"
+RESULTS = Path(__file__).parent / "results"
 COLUMNS = [(side, f"R@{k}") for side in ("i2t", "t2i") for k in (1, 5, 10)]
 PACKAGES = ("torch", "pytorch-lightning", "numpy")
 
 
-def read_run_folder(folder: Path) -> dict[str, Any]:
+def read_run_folder(folder: Path, command: str) -> dict[str, Any]:
     """What is kept of a run: metrics.json, and machine, versions and date of environment.json.
+
+    Args: command: what made it.
 
     Raises: OSError when a file is missing, KeyError when one is of another kind of run.
     """
     metrics = json.loads((folder / "metrics.json").read_text())
     environment = json.loads((folder / "environment.json").read_text())
     return {
-        "command": "make demo",
+        "command": command,
         "date": environment["started"][:10],
         "device": device_name("cpu"),
         "processors": environment["processors"],
@@ -47,6 +50,14 @@ def _row(name: str, metrics: dict[str, Any]) -> str:
     return f"| {name} | {' | '.join(cells)} | {metrics['rsum']:.1f} |"
 
 
+def _own_rows(metrics: dict[str, Any]) -> list[str]:
+    """One row; of a model that scores pairs one for each ranking, the dual encoder's first."""
+    rankings = metrics.get("rankings")
+    if not rankings:
+        return [_row(f"this run (`{metrics['objective']['name']}`)", metrics)]
+    return [_row(name, ranking) for name, ranking in rankings.items()]
+
+
 def render(result: dict[str, Any]) -> str:
     """The Markdown part: a table in percent, and what gave it."""
     metrics = result["metrics"]
@@ -57,13 +68,14 @@ def render(result: dict[str, Any]) -> str:
             f"| GoalWorld {metrics['split']}, % | {head} | rsum |",
             "|---|" + "--:|" * (len(COLUMNS) + 1),
             _row("chance", metrics["chance"]),
-            _row(f"this run (`{metrics['objective']['name']}`)", metrics),
+            *_own_rows(metrics),
             _row("oracle", metrics["oracle"]),
             "",
             f"One run, seed {metrics['seed']}, {metrics['epochs']} epochs, "
-            f"{metrics['seconds'] / 60:.1f} minutes of training and evaluation: "
-            f"`{result['command']}` on {result['device']} with {result['processors']} processors, "
-            f"Python {result['python']}, {versions}, {result['date']}.",
+            f"{metrics['seconds'] / 60:.1f} minutes of training and evaluation"
+            f"{result.get('note', '')}: `{result['command']}` on {result['device']} with "
+            f"{result['processors']} processors, Python {result['python']}, {versions}, "
+            f"{result['date']}.",
         ]
     )
 
@@ -77,12 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="the run folder, such as runs/goalworld")
     parser.add_argument("--update-readme", type=Path, metavar="FILE", help="the file to update")
+    parser.add_argument("--command", default="make demo", help="what made the run")
+    parser.add_argument("--note", help="what else is to be known of its time")
     options = parser.parse_args(arguments)
     try:
-        result = read_run_folder(options.run)
-        text = json.dumps(result, indent=2) + "\n"
-        write_text(RESULT, text)
-        print(RESULT)
+        result = read_run_folder(options.run, options.command)
+        if options.note:
+            result["note"] = f" ({options.note})"
+        file = RESULTS / f"{options.run.name}.json"
+        write_text(file, json.dumps(result, indent=2) + "\n")
+        print(file)
         if options.update_readme is not None:
             update_readme(options.update_readme, render(result), DEMO_PART)
     except (OSError, ValueError, KeyError) as error:

@@ -14,7 +14,9 @@ def metrics(base: float) -> dict:
     return {"i2t": side, "t2i": side, "rsum": 6 * base + 6}
 
 
-def run_folder(path: Path) -> Path:
+def run_folder(root: Path) -> Path:
+    path = root / "goalworld"
+    path.mkdir()
     record = {"split": "test", **metrics(20.04), "oracle": metrics(80), "chance": metrics(0.1)}
     record |= {"objective": {"name": "nca/linear"}, "epochs": 7, "seconds": 90.0, "seed": 5}
     (path / "metrics.json").write_text(json.dumps(record))
@@ -25,7 +27,7 @@ def run_folder(path: Path) -> Path:
 
 
 def test_table_states_figures_and_what_gave_them(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(demo, "RESULT", tmp_path / "results" / "goalworld.json")
+    monkeypatch.setattr(demo, "RESULTS", tmp_path / "results")
     readme = tmp_path / "README.md"
     readme.write_text("before\n{}\nold\n{}\nafter\n".format(*markers(DEMO_PART)))
     assert demo.main([str(run_folder(tmp_path)), "--update-readme", str(readme)]) == 0
@@ -35,7 +37,24 @@ def test_table_states_figures_and_what_gave_them(tmp_path, monkeypatch) -> None:
     assert "seed 5, 7 epochs, 1.5 minutes" in text
     assert "2026-05-21" in text
     assert "old" not in text
-    assert json.loads(demo.RESULT.read_text())["metrics"]["epochs"] == 7
+    assert json.loads((demo.RESULTS / "goalworld.json").read_text())["metrics"]["epochs"] == 7
+
+
+def test_a_model_that_scores_pairs_has_a_row_for_each_ranking(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(demo, "RESULTS", tmp_path)
+    folder = run_folder(tmp_path)
+    record = json.loads((folder / "metrics.json").read_text())
+    record["rankings"] = {"dual": metrics(11), "reranked": metrics(30)}
+    (folder / "metrics.json").write_text(json.dumps(record))
+    page = tmp_path / "page.md"
+    page.write_text("{}\n{}\n".format(*markers(DEMO_PART)))
+    options = ["--command", "fit it", "--note", "2 of them computing"]
+    assert demo.main([str(folder), "--update-readme", str(page), *options]) == 0
+    text = page.read_text()
+    assert "| dual | 11.0 |" in text
+    assert "| reranked | 30.0 |" in text
+    assert "this run" not in text
+    assert "1.5 minutes of training and evaluation (2 of them computing): `fit it`" in text
 
 
 def test_a_missing_run_is_an_error_message(tmp_path, capsys) -> None:

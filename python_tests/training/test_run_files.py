@@ -110,6 +110,7 @@ def test_recipes_are_found_by_name_and_by_path(tmp_path: Path) -> None:
 
 def test_unknown_recipe_lists_the_packaged_ones() -> None:
     with pytest.raises(
-        FileNotFoundError, match=r"got 'nope'; there are .*goalworld, goalworld_tiny"
+        FileNotFoundError,
+        match=r"got 'nope'; there are .*goalworld, goalworld_late, goalworld_tiny",
     ):
         find_recipe("nope")
