@@ -307,18 +307,14 @@ class RetrievalModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of the loss and the collapsed steps of this epoch."""
         resumable = "optimizer_states" in checkpoint  # else it is a file of weights
-        checkpoint["warmup"] = {
-            **self.loss.resume_state(with_memory=resumable),
-            **self._collapse.state_dict(),
-        }
+        state = self.loss.resume_state(with_memory=resumable)
+        checkpoint["warmup"] = {**state, **self._collapse.state_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the state of the loss; weights alone (for evaluation) may come without."""
-        state = checkpoint.get("warmup")
-        if state is None:
-            return
-        self.loss.load_resume_state(state)
-        self._collapse.load_state_dict(state)
+        if (state := checkpoint.get("warmup")) is not None:
+            self.loss.load_resume_state(state)
+            self._collapse.load_state_dict(state)
 
     def validation_step(
         self, batch: ImageBatch | TextBatch, _: int, dataloader_idx: int = 0
@@ -346,10 +342,9 @@ class RetrievalModule(pl.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             scorer = self.score_loss.scorer if self.score_loss is not None else None
             self.evaluation = parts.evaluate(scorer)
-        metrics = self.evaluation.metrics
         # Every process has found the same; the largest of equal numbers is that number.
         options: Any = {"sync_dist": self.trainer.world_size > 1, "reduce_fx": "max"}
-        self.log_dict(by_name(stage, metrics), **options)
-        self.log(f"{stage}/rsum", float(metrics["rsum"]), prog_bar=True, **options)
+        self.log_dict(by_name(stage, self.evaluation.metrics), **options)
+        self.log(f"{stage}/rsum", self.evaluation.metrics["rsum"], prog_bar=True, **options)
         for name, ranking in self.evaluation.rankings.items():
             self.log_dict(by_name(f"{stage}_{name}", ranking), **options)
