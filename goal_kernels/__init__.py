@@ -44,20 +44,22 @@ if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run t
     )
     from goal_kernels.statistics import MiningStatistics
     from goal_kernels.top_k import MinedTopK, mine_top_k
-    from goal_kernels.whole_batch import (
-        CircleLoss,
-        InfoNCELoss,
-        MultiSimilarityLoss,
-        SigLIPLoss,
-        SoftMarginLoss,
-        SumOfHingesLoss,
-        WholeBatchStatistics,
+    from goal_kernels.whole_batch.call import WholeBatchStatistics
+    from goal_kernels.whole_batch.functional import (
         circle_loss,
         info_nce_loss,
         multi_similarity_loss,
         siglip_loss,
         soft_margin_loss,
         sum_of_hinges_loss,
+    )
+    from goal_kernels.whole_batch.modules import (
+        CircleLoss,
+        InfoNCELoss,
+        MultiSimilarityLoss,
+        SigLIPLoss,
+        SoftMarginLoss,
+        SumOfHingesLoss,
     )
 
 __version__ = "0.1.0"
@@ -126,7 +128,9 @@ _HOMES = (
     "retrieval",
     "statistics",
     "top_k",
-    "whole_batch",
+    "whole_batch.call",
+    "whole_batch.functional",
+    "whole_batch.modules",
 )
 """Modules that hold the names of `__all__`."""
 

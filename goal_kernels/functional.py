@@ -10,7 +10,7 @@ from torch import Tensor
 from goal_kernels import checks, directions, ops, rectangular
 from goal_kernels.backends import resolve
 from goal_kernels.backends.answers import Forward, Found, Mined, unpack_terms
-from goal_kernels.backends.base import Call, Pairing, SearchQuery
+from goal_kernels.backends.base import Call, Pairing, SearchQuery, settled_precision
 from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask
 from goal_kernels.negatives import ALL, Negatives, as_selection
@@ -29,12 +29,10 @@ def choose_backend(
     backend: str, device_type: str, dtype: torch.dtype, precision: str | None
 ) -> tuple[str, str]:
     """The backend and the precision of a call; a constant while the caller's arguments are."""
-    precision = precision or torch.get_float32_matmul_precision()
+    precision = settled_precision(precision)
     return resolve(backend, Call(device_type, dtype, precision)), precision
 
 
-# What torch.compiler.assume_constant_result sets; calling it would import the whole compiler, which
-# costs more than everything else here together.
 choose_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

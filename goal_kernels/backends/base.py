@@ -36,6 +36,16 @@ from goal_kernels.constants import RELATIVE_KINDS as RELATIVE_KINDS
 PRECISIONS = ("highest", "high", "medium")
 
 
+def settled_precision(precision: str | None) -> str:
+    """torch's word for float32 products that holds; a constant while the argument is."""
+    return precision or torch.get_float32_matmul_precision()
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import the whole compiler, which
+# costs more than everything else here together.
+settled_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 class Verdict(NamedTuple):
     """Whether something can be done, and if not, why not, in words for the user."""
 

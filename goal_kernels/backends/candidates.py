@@ -124,15 +124,9 @@ class Candidates:
 
     def _limits(self, highest: Tensor, lowest: Tensor) -> _Limits:
         """From the highest and lowest positive of each anchor; without one nothing is left out."""
-        free = torch.full_like(highest, math.inf)
         selection = self.selection
-        limit = free
-        if selection.margin != math.inf:
-            limit = torch.minimum(limit, highest + selection.margin)
-        if selection.ratio != math.inf:
-            limit = torch.minimum(limit, highest * selection.ratio)
-        limit = torch.where(highest == NEGATIVE_INFINITY, free, limit)
-        below = free
+        limit = false_negative_limit(highest, selection.margin, selection.ratio)
+        free = below = torch.full_like(highest, math.inf)
         if selection.kind == SEMI_HARD:
             below = torch.nextafter(lowest, torch.full_like(lowest, NEGATIVE_INFINITY))
             below = torch.where(highest == NEGATIVE_INFINITY, free, below)
@@ -207,6 +201,19 @@ class Candidates:
             noise = gumbel(pairs[0], pairs[1], direction, selection.seed)
             parts.append(rows.to(noise.dtype).div(selection.temperature).add_(noise))
         return torch.cat(parts)
+
+
+def false_negative_limit(highest: Tensor, margin: float, ratio: float) -> Tensor:
+    """Largest similarity of a candidate that is no false negative, [A]; see `Selection`.
+
+    Args: highest: [A], of each anchor's positives; -inf where it has none: nothing is left out.
+    """
+    limit = free = torch.full_like(highest, math.inf)
+    if margin != math.inf:
+        limit = torch.minimum(limit, highest + margin)
+    if ratio != math.inf:
+        limit = torch.minimum(limit, highest * ratio)
+    return torch.where(highest == NEGATIVE_INFINITY, free, limit)
 
 
 def _of_columns(positive: Tensor, target: Tensor, columns: int, reduce: str) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from goal_kernels.backends import AUTO, resolve, verdicts
-from goal_kernels.backends.base import Call
+from goal_kernels.backends.base import Call, settled_precision
 from goal_kernels.checks import check_precision
 
 
@@ -27,7 +27,7 @@ def explain_backend(
     Raises: ValueError for an unknown precision or device.
     """
     check_precision(precision)
-    precision = precision or torch.get_float32_matmul_precision()
+    precision = settled_precision(precision)
     try:
         device_type = torch.device(device).type
     except RuntimeError as error:

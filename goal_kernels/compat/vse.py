@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from goal_kernels.checks import Index
 from goal_kernels.functional import goal_loss
 from goal_kernels.objective import Objective, as_objective
-from goal_kernels.whole_batch import sum_of_hinges_loss
+from goal_kernels.whole_batch.functional import sum_of_hinges_loss
 
 
 class ContrastiveLoss(nn.Module):

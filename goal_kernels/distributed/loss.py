@@ -76,31 +76,23 @@ def distributed_goal_loss(
             are those of all pairs; indices count from the first of rank 0.
     Returns: as `goal_loss`. Raises: as `goal_loss`, and ValueError when `rows` does not fit.
     """
-    pairs = image_embeddings, text_embeddings, image_ids, text_ids, text_to_image
-    if not gathered:
-        of_texts = rows if text_to_image is None else text_rows
-        exempt_texts = _gather_mask(exempt_texts, text_embeddings, of_texts, group)
-        pairs = gather_pairs(
-            *pairs[:4],
-            text_to_image=text_to_image,
-            rows=rows,
-            text_rows=text_rows,
-            averaged_gradients=averaged_gradients,
-            group=group,
-        )
-    images, texts, image_ids, text_ids, text_to_image = pairs
-    with sharing(group):
-        return goal_loss(  # type: ignore[call-overload, misc]
-            images,
-            texts,
-            objective,
-            text_to_image=text_to_image,
-            image_ids=image_ids,
-            text_ids=text_ids,
-            exempt_texts=exempt_texts,
-            _search=partial(shared_search, group=group) if world_size(group) > 1 else None,
-            **options,
-        )
+    search = partial(shared_search, group=group) if world_size(group) > 1 else None
+    loss: Tensor | tuple[Tensor, MiningStatistics] = distributed_loss(
+        partial(goal_loss, objective=objective, _search=search),
+        image_embeddings,
+        text_embeddings,
+        text_to_image=text_to_image,
+        image_ids=image_ids,
+        text_ids=text_ids,
+        rows=rows,
+        text_rows=text_rows,
+        exempt_texts=exempt_texts,
+        averaged_gradients=averaged_gradients,
+        gathered=gathered,
+        group=group,
+        **options,
+    )
+    return loss
 
 
 def distributed_loss(
@@ -115,6 +107,7 @@ def distributed_loss(
     text_rows: Sequence[int] | None = None,
     exempt_texts: Mask | None = None,
     averaged_gradients: bool = True,
+    gathered: bool = False,
     group: ProcessGroup | None = None,
     **options: Any,
 ) -> Any:
@@ -126,28 +119,32 @@ def distributed_loss(
     the similarities; gradient rows of all pairs are summed over processes once, in the forward.
 
     Args:
-        function: `info_nce_loss` or another one of `goal_kernels.whole_batch`.
+        function: `info_nce_loss` or another loss over all negatives.
         options: those of the function; a scale or bias that is a parameter gets the whole gradient
             in every process, which DistributedDataParallel's average leaves as it is.
         Others: as in `distributed_goal_loss`.
     Returns: as the function. Raises: as the function, and ValueError when `rows` does not fit.
     """
-    of_texts = rows if text_to_image is None else text_rows
-    exempt_texts = _gather_mask(exempt_texts, text_embeddings, of_texts, group)
-    pairs = gather_pairs(
-        *(image_embeddings, text_embeddings, image_ids, text_ids),
-        text_to_image=text_to_image,
-        rows=rows,
-        text_rows=text_rows,
-        averaged_gradients=averaged_gradients,
-        group=group,
-    )
+    pairs = image_embeddings, text_embeddings, image_ids, text_ids, text_to_image
+    if not gathered:
+        of_texts = rows if text_to_image is None else text_rows
+        exempt_texts = _gather_mask(exempt_texts, text_embeddings, of_texts, group)
+        pairs = gather_pairs(
+            *pairs[:4],
+            text_to_image=text_to_image,
+            rows=rows,
+            text_rows=text_rows,
+            averaged_gradients=averaged_gradients,
+            group=group,
+        )
+    images, texts, image_ids, text_ids, text_to_image = pairs
     with sharing(group):
         return function(
-            *pairs[:2],
-            image_ids=pairs.image_ids,
-            text_ids=pairs.text_ids,
-            text_to_image=pairs.text_to_image,
+            images,
+            texts,
+            image_ids=image_ids,
+            text_ids=text_ids,
+            text_to_image=text_to_image,
             exempt_texts=exempt_texts,
             **options,
         )

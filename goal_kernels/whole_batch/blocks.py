@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.base import accumulate_dtype
+from goal_kernels.backends.candidates import NEGATIVE_INFINITY, false_negative_limit
 from goal_kernels.normalization import raw_gradient, row_scale, scaled_rows
 from goal_kernels.pairs import owned, pair_similarity
 from goal_kernels.reference import sum_rows
 from goal_kernels.weights import wide
-from goal_kernels.whole_batch.kinds import NEGATIVE_INFINITY
 from goal_kernels.whole_batch.shares import current_share
 
 BLOCK, GPU_BLOCK = 512, 4096
@@ -117,19 +117,11 @@ class Batch:
         missing = pairs < 0
         positive = self.positive[pairs.clamp(min=0)].masked_fill(missing, math.inf)
         highest = positive.masked_fill(missing, NEGATIVE_INFINITY).amax(dim=0)
-        limit = torch.full_like(highest, math.inf)
         question = self.question
-        if question.margin != math.inf:
-            limit = torch.minimum(limit, highest + question.margin)
-        if question.ratio != math.inf:
-            limit = torch.minimum(limit, highest * question.ratio)
-        limit = limit.masked_fill(highest == NEGATIVE_INFINITY, math.inf)
-        return Side(axis, pairs, positive, limit if question.limited else None)
-
-    @property
-    def matrices(self) -> tuple[Tensor, Tensor]:
-        """Rows and columns."""
-        return self.rows, self.columns
+        limit = None
+        if question.limited:
+            limit = false_negative_limit(highest, question.margin, question.ratio)
+        return Side(axis, pairs, positive, limit)
 
     def blocks(
         self, within: slice | None = None, products: bool = True

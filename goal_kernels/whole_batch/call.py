@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels import checks
+from goal_kernels.backends.base import settled_precision
 from goal_kernels.checks import Index, Mask
 from goal_kernels.negatives import as_selection
 from goal_kernels.objective import Objective
@@ -58,14 +59,6 @@ class WholeBatchStatistics(NamedTuple):
     active_fraction: Tensor
     skipped_texts: Tensor
     skipped_images: Tensor
-
-
-def settled_precision(precision: str | None) -> str:
-    """torch's word for float32 products that holds; a constant while the argument is."""
-    return precision or torch.get_float32_matmul_precision()
-
-
-settled_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def run_loss(

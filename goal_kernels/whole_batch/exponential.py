@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from goal_kernels.backends.candidates import NEGATIVE_INFINITY
 from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
-from goal_kernels.whole_batch.kinds import NEGATIVE_INFINITY, Exponential, Loss, Sums
+from goal_kernels.whole_batch.kinds import Exponential, Loss, Sums
 from goal_kernels.whole_batch.pointwise import of_pairs
 from goal_kernels.whole_batch.shares import Share
 
@@ -27,9 +28,9 @@ class _LogSums:
     narrow: whether exponents are small enough to be summed without their largest.
     """
 
-    def __init__(self, side: Side, anchors: int, like: Tensor, narrow: bool) -> None:
+    def __init__(self, side: Side, narrow: bool) -> None:
         self.side, self.narrow = side, narrow
-        self.most = wide(like.new_full((anchors,), NEGATIVE_INFINITY))
+        self.most = wide(torch.full_like(side.positive[0], NEGATIVE_INFINITY))
         self.sum = torch.zeros_like(self.most)
 
     def add(self, exponent: Tensor, powers: Tensor | None, rows: slice) -> None:
@@ -105,14 +106,12 @@ class _Plan:
 
     def __init__(self, kind: Exponential, batch: Batch) -> None:
         self.kind, self.batch = kind, batch
-        self.ids = batch.question.row_ids is not None
-        narrow = self._narrow()
-        like = batch.positive
+        self.narrow = self._narrow()
+        self.no_limits: list[Tensor | None] = [None] * len(batch.sides)
 
         def sums() -> list[_LogSums]:
-            return [_LogSums(s, s.positive.shape[1], like, narrow) for s in batch.sides]
+            return [_LogSums(side, self.narrow) for side in batch.sides]
 
-        self.narrow = narrow
         self.negatives, self.positives = sums(), sums()
         self.totals = [torch.zeros_like(x.sum) for x in self.negatives]
         self.counts = [torch.zeros_like(x.sum) for x in self.negatives]
@@ -143,13 +142,12 @@ class _Plan:
 
     def sum_up(self) -> None:
         """The first pass."""
-        nothing: list[Tensor | None] = [None] * len(self.batch.sides)
         for part, tile in self.batch.blocks():
             for rows, piece in self.batch.pieces(part, tile):
                 found = self._exponents(piece, rows)
                 self._add(self.negatives, found.negative, found.overs, rows)
                 if found.positive is not None:
-                    self._add(self.positives, found.positive, nothing, rows)
+                    self._add(self.positives, found.positive, self.no_limits, rows)
                 for side, over in zip(self.batch.sides, found.overs, strict=True):
                     if over is not None:
                         self.batch.count_skipped(over, rows, side)
@@ -212,14 +210,13 @@ class _Plan:
     def add_gradients(self, gradients: Gradients) -> None:
         """The second pass."""
         batch, kind = self.batch, self.kind
-        nothing: list[Tensor | None] = [None] * len(batch.sides)
         for part, tile in batch.blocks():
             for rows, piece in batch.pieces(part, tile):
                 found = self._exponents(piece, rows)
                 weight = self._weights(found.negative, found.overs, rows, self.push)
                 weight *= kind.negative_slope(piece)
                 if found.positive is not None:
-                    more = self._weights(found.positive, nothing, rows, self.pull)
+                    more = self._weights(found.positive, self.no_limits, rows, self.pull)
                     weight += more * kind.positive_slope(piece)
                 if kind.smoothing:
                     for number, (side, value) in enumerate(

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from goal_kernels.backends.base import Scalars
+from goal_kernels.backends.candidates import NEGATIVE_INFINITY
 from goal_kernels.objective import Objective
-
-NEGATIVE_INFINITY = float("-inf")
 
 LINEAR = 40.0
 """log(1 + exp z) is z from here on, in float64 too."""

@@ -27,19 +27,6 @@ class WholeBatchLoss(nn.Module):
 
     function: Callable[..., Any]
 
-    if TYPE_CHECKING:
-
-        def __call__(
-            self,
-            image_embeddings: Tensor,
-            text_embeddings: Tensor,
-            image_ids: Index | None = None,
-            text_ids: Index | None = None,
-            *,
-            text_to_image: Index | None = None,
-            exempt_texts: Mask | None = None,
-        ) -> Any: ...
-
     def __init__(self, **options: Any) -> None:
         super().__init__()
         late = PER_BATCH & options.keys()
@@ -78,6 +65,9 @@ class WholeBatchLoss(nn.Module):
             **self.options,
             **self.factors(),
         )
+
+    if TYPE_CHECKING:  # with its arguments
+        __call__ = forward
 
     def extra_repr(self) -> str:
         """What print() shows."""

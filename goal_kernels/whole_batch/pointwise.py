@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from goal_kernels.backends.candidates import NEGATIVE_INFINITY
 from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
-from goal_kernels.whole_batch.kinds import NEGATIVE_INFINITY, Pointwise, Siglip, Terms, softplus
+from goal_kernels.whole_batch.kinds import Pointwise, Siglip, Terms, softplus
 from goal_kernels.whole_batch.sparse import Listed, Lister, apply_listed
 
 
@@ -48,7 +49,7 @@ class _Sums:
         if kind.mean:
             counts = (count_candidates(batch, side) for side in batch.sides)
             self.shares = [1.0 / count.clamp(min=1) for count in counts]
-        self.values = [torch.zeros_like(wide(batch.positive[:1])).sum()]
+        self.values = [wide(batch.positive.new_zeros(()))]
         self.pull = [torch.zeros_like(wide(side.positive)) for side in batch.sides]
 
     def of_pairs(self) -> Tensor:
@@ -147,7 +148,7 @@ def run_siglip(kind: Siglip, batch: Batch, gradients: Gradients | None) -> tuple
 
     `gradients` are those by scale S.
     """
-    zero = torch.zeros_like(wide(batch.positive[:1])).sum()
+    zero = wide(batch.positive.new_zeros(()))
     values, biases = [zero], [zero]
     for part, tile in batch.blocks():
         for rows, piece in batch.pieces(part, tile):

@@ -55,10 +55,14 @@ class Lister:
 
     def __init__(self, kind: Pointwise, batch: Batch, exact: bool) -> None:
         self.batch, self.exact = batch, exact
-        infinite = [x.new_full((len(x),), math.inf, dtype=batch.dtype) for x in batch.matrices]
-        self.bounds = {1: infinite[0], 0: infinite[1]}
         large = len(batch.rows) * len(batch.columns) >= LEAST
         self.open = large and batch.rows.is_cpu and native.status()[0]
+        if not self.open:
+            return
+        both = {1: batch.rows, 0: batch.columns}
+        self.bounds = {
+            axis: x.new_full((len(x),), math.inf, dtype=batch.dtype) for axis, x in both.items()
+        }
         for side in batch.sides:
             floor = kind.floor(side.positive)
             if floor is None:

@@ -1,4 +1,4 @@
-"""`goal-kernels mine`: files in, files out, stopped and gone on with."""
+"""`goal-kernels mine`: what it reads, what it writes, and how it resumes."""
 
 from __future__ import annotations
 
