@@ -16,7 +16,7 @@ from goal_kernels import elements  # noqa: F401, the registry is never without t
 if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run time
     from goal_kernels.backends import BackendUnavailableError
     from goal_kernels.backends.explain import available_backends, explain_backend
-    from goal_kernels.functional import goal_loss, goal_loss_from_similarity
+    from goal_kernels.functional import goal_loss
     from goal_kernels.graphs import GraphedLoss, graphed_loss
     from goal_kernels.memory import NegativeMemory
     from goal_kernels.mining import MinedPairs, mine
@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run t
         retrieval_ranks,
         similarity_ranks,
     )
+    from goal_kernels.similarity_loss import goal_loss_from_similarity
     from goal_kernels.statistics import MiningStatistics
     from goal_kernels.top_k import MinedTopK, mine_top_k
     from goal_kernels.whole_batch.call import WholeBatchStatistics
@@ -126,6 +127,7 @@ _HOMES = (
     "objective",
     "registry",
     "retrieval",
+    "similarity_loss",
     "statistics",
     "top_k",
     "whole_batch.call",

@@ -1,4 +1,4 @@
-"""The public functions of the objective."""
+"""`goal_loss`, the public function of the objective."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from goal_kernels import checks, directions, ops, rectangular
 from goal_kernels.backends import resolve
-from goal_kernels.backends.answers import Forward, Found, Mined, unpack_terms
+from goal_kernels.backends.answers import Forward, Found
 from goal_kernels.backends.base import Call, Pairing, SearchQuery, settled_precision
 from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask
@@ -18,7 +18,7 @@ from goal_kernels.notices import similarity_watch
 from goal_kernels.objective import Objective, as_objective
 from goal_kernels.pairing_checks import check_pairing
 from goal_kernels.pairs import owned
-from goal_kernels.selection_ops import select_scores
+from goal_kernels.selection_ops import Selected
 from goal_kernels.statistics import MiningStatistics
 from goal_kernels.weights import DIRECTIONS, weigh
 from goal_kernels.whole_batch.call import REDUCTIONS
@@ -36,7 +36,7 @@ def choose_backend(
 choose_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-class _Options(NamedTuple):
+class Options(NamedTuple):
     """What is done with a weighted batch, identical for embeddings and for similarities."""
 
     reduction: str
@@ -49,10 +49,10 @@ class _Options(NamedTuple):
         checks.check_flag("return_stats", self.return_stats)
 
 
-def _finish(
+def finish(
     objective: Objective,
     forward: Forward,
-    options: _Options,
+    options: Options,
     owner: Tensor | None,
     images: int,
     skipped: tuple[Tensor, ...],
@@ -71,10 +71,59 @@ def _finish(
     return loss
 
 
-def _weigh(objective: Objective, found: Found, direction: str) -> Forward:
+def weigh_mined(objective: Objective, found: Found, direction: str) -> Forward:
     """The weight stage as torch code, for elements that no backend knows."""
     with torch.no_grad():
         return Forward.pack(found, weigh(objective, found.positive, found.mined, direction))
+
+
+def _of_square(
+    backend: str,
+    objective: Objective,
+    embeddings: tuple[Tensor, Tensor],
+    ids: tuple[Tensor | None, Tensor | None],
+    query: SearchQuery,
+    direction: str,
+) -> Forward:
+    """The hardest negatives of a square batch, weighted; the value carries the gradient."""
+    turned = directions.makes_a_difference(objective, query.normalize)
+    if objective.built_in:
+        sides = (embeddings[0].detach(), embeddings[1].detach()) if turned else embeddings
+        options = direction, query.normalize, query.precision
+        forward = ops.forward(backend, *sides, ids, objective, options)
+    else:
+        mined = ops.search(backend, *embeddings, Pairing(None, *ids), query)
+        forward = weigh_mined(objective, mined, direction)
+    if objective.built_in and not turned:
+        return forward
+    leaves = directions.accumulated(embeddings) if turned else embeddings
+    value = torch.ops.goal_kernels.attach(*leaves, *forward, backend)
+    if turned:
+        value = directions.directed(objective, value, leaves, *directions.of_square(forward))
+    return forward._replace(value=value)
+
+
+def _of_pairs(
+    backend: str,
+    objective: Objective,
+    embeddings: tuple[Tensor, Tensor],
+    text_to_image: Tensor,
+    found: Selected,
+    query: SearchQuery,
+    direction: str,
+) -> Forward:
+    """What was found for texts as rows, weighted; the value carries the gradient."""
+    turned = directions.makes_a_difference(objective, query.normalize)
+    image, text = directions.accumulated(embeddings) if turned else embeddings
+    with torch.no_grad():
+        forward, terms = rectangular.weigh_pairs(objective, found, text_to_image, direction)
+    value = torch.ops.goal_kernels.attach_terms(
+        text, image, forward.value, *terms, found.scales_of_rows, backend
+    )
+    if turned:
+        of_terms = found.rows.value, found.positive, found.columns.value
+        value = directions.directed(objective, value, (text, image), terms, of_terms)
+    return forward._replace(value=value)
 
 
 # fmt: off
@@ -206,7 +255,7 @@ def goal_loss(  # type: ignore[misc]  # _search is for `distributed`, no overloa
     embeddings = checks.check_embeddings(image_embeddings, text_embeddings)
     checks.check_precision(precision)
     checks.check_flag("normalize", normalize)
-    options = _Options(reduction, direction, return_stats)
+    options = Options(reduction, direction, return_stats)
     options.check()
     image, text = embeddings
     selection = as_selection(negatives, false_negative_margin, false_negative_ratio)
@@ -217,130 +266,16 @@ def goal_loss(  # type: ignore[misc]  # _search is for `distributed`, no overloa
         objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
     )
     skipped: tuple[Tensor, ...] = ()
-    turned = directions.makes_a_difference(objective, normalize)
-    leaves = directions.accumulated(embeddings) if turned else embeddings
     if owner is None and (selection != PLAIN or _search is not None):
         owner = torch.arange(len(text), device=text.device)
-    if owner is not None:  # texts as rows, as in `rectangular`
+    if owner is None:
+        forward = _of_square(name, objective, embeddings, ids, query, direction)
+    else:  # texts as rows, as in `rectangular`
         pairing = Pairing(owner, *reversed(ids))
         search = _search or rectangular.search
         found = search(name, *embeddings, pairing, query, selection, exempt)
-        with torch.no_grad():
-            forward, terms = rectangular.weigh_pairs(objective, found, owner, direction)
-        sides = leaves[1], leaves[0]
-        value = torch.ops.goal_kernels.attach_terms(
-            *sides, forward.value, *terms, found.scales_of_rows, name
-        )
-        if turned:
-            of_terms = found.rows.value, found.positive, found.columns.value
-            value = directions.directed(objective, value, sides, terms, of_terms)
-        forward, skipped = forward._replace(value=value), found.skipped
-    else:
-        if objective.built_in:
-            sides = (image.detach(), text.detach()) if turned else embeddings
-            forward = ops.forward(name, *sides, ids, objective, (direction, normalize, precision))
-        else:
-            mined = ops.search(name, *embeddings, Pairing(None, *ids), query)
-            forward = _weigh(objective, mined, direction)
-        if turned or not objective.built_in:
-            value = torch.ops.goal_kernels.attach(*leaves, *forward, name)
-            if turned:
-                of_square = directions.of_square(forward)
-                value = directions.directed(objective, value, leaves, *of_square)
-            forward = forward._replace(value=value)
+        forward = _of_pairs(name, objective, embeddings, owner, found, query, direction)
+        skipped = found.skipped
     if not normalize:
         similarity_watch.look(forward.vectors)
-    return _finish(objective, forward, options, owner, len(image), skipped)
-
-
-# fmt: off
-@overload
-def goal_loss_from_similarity(
-    similarity: Tensor, objective: Objective | str, *, text_to_image: Index | None = ...,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., negatives: Negatives = ...,
-    false_negative_margin: float | None = ..., false_negative_ratio: float | None = ...,
-    exempt_texts: Mask | None = ..., reduction: str = ..., direction: str = ...,
-    return_stats: Literal[False] = ..., **parameters: float,
-) -> Tensor: ...
-@overload
-def goal_loss_from_similarity(
-    similarity: Tensor, objective: Objective | str, *, text_to_image: Index | None = ...,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., negatives: Negatives = ...,
-    false_negative_margin: float | None = ..., false_negative_ratio: float | None = ...,
-    exempt_texts: Mask | None = ..., reduction: str = ..., direction: str = ...,
-    return_stats: Literal[True], **parameters: float,
-) -> tuple[Tensor, MiningStatistics]: ...
-@overload
-def goal_loss_from_similarity(
-    similarity: Tensor, objective: Objective | str, *, text_to_image: Index | None = ...,
-    image_ids: Index | None = ..., text_ids: Index | None = ..., negatives: Negatives = ...,
-    false_negative_margin: float | None = ..., false_negative_ratio: float | None = ...,
-    exempt_texts: Mask | None = ..., reduction: str = ..., direction: str = ...,
-    return_stats: bool, **parameters: float,
-) -> Tensor | tuple[Tensor, MiningStatistics]: ...
-# fmt: on
-def goal_loss_from_similarity(
-    similarity: Tensor,
-    objective: Objective | str,
-    *,
-    text_to_image: Index | None = None,
-    image_ids: Index | None = None,
-    text_ids: Index | None = None,
-    negatives: Negatives = "hardest",
-    false_negative_margin: float | None = None,
-    false_negative_ratio: float | None = None,
-    exempt_texts: Mask | None = None,
-    reduction: str = "sum",
-    direction: str = "both",
-    return_stats: bool = False,
-    **parameters: float,
-) -> Tensor | tuple[Tensor, MiningStatistics]:
-    """`goal_loss` for models that give scores instead of embeddings (cross-attention).
-
-    Args:
-        similarity: [B, B] float16, bfloat16, float32 or float64, image i against text j, B >= 1;
-            the diagonal holds the positives. With `text_to_image` [N, M]. Made for cosines,
-            whatever the model: hyper-parameters are similarities.
-        objective: along "dot": scores have no rows from which another direction could take part.
-        Others: as in `goal_loss`.
-
-    Returns: as `goal_loss`. The gradient of `similarity` has its shape and at most 3 B entries that
-        are not zero (N + 2 M); see `goal_loss` for what differentiates it.
-
-    Raises: TypeError, ValueError naming the argument.
-    """
-    objective = as_objective(objective, parameters)
-    if objective.direction_element != "dot":
-        raise ValueError(
-            f"objective: expected the direction 'dot' of scores, which have no rows, got "
-            f"{objective.name!r}; leave the direction out, or give embeddings to goal_loss."
-        )
-    checks.check_similarity(similarity)
-    options = _Options(reduction, direction, return_stats)
-    options.check()
-    selection = as_selection(negatives, false_negative_margin, false_negative_ratio)
-    owner, ids = check_pairing(
-        similarity, similarity.T, text_to_image, image_ids, text_ids, "similarity"
-    )
-    images, texts = similarity.shape
-    exempt = checks.check_mask("exempt_texts", exempt_texts, texts, similarity.device)
-    relative = objective.pair_element.relative, objective.epsilon, objective.beta
-    scores = similarity
-    skipped: tuple[Tensor, ...] = ()
-    if owner is None and selection != PLAIN:
-        owner = torch.arange(texts, device=similarity.device)
-    if owner is not None:  # texts as rows, as in `rectangular`
-        scores = similarity.T
-        found = select_scores(scores, Pairing(owner, *reversed(ids)), exempt, relative, selection)
-        with torch.no_grad():
-            forward, terms = rectangular.weigh_pairs(objective, found, owner, direction)
-        skipped = found.skipped
-    else:
-        positive, *mined = torch.ops.goal_kernels.mine_similarity(
-            scores.detach(), None, *ids, *relative
-        )
-        forward = _weigh(objective, Found.pack(positive, Mined(*mined)), direction)
-        terms, _ = unpack_terms(forward.vectors, forward.hardest)
-    value = torch.ops.goal_kernels.attach_similarity(scores, forward.value, *terms)
-    forward = forward._replace(value=value)
-    return _finish(objective, forward, options, owner, images, skipped)
+    return finish(objective, forward, options, owner, len(image), skipped)

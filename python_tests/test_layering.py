@@ -29,6 +29,7 @@ LAYERS = (
     {"whole_batch.functional"},
     {"whole_batch.modules"},
     {"functional", "retrieval.ranks"},
+    {"similarity_loss"},
     {"modules", "mining", "top_k", "retrieval.metrics"},
     {"graphs", "memory", "retrieval.relevance", "retrieval.folds"},
     {"retrieval"},

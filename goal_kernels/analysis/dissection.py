@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from goal_kernels.analysis.catalogue import CatalogueLoss, as_loss
-from goal_kernels.functional import goal_loss, goal_loss_from_similarity
+from goal_kernels.functional import goal_loss
 from goal_kernels.objective import Objective
 from goal_kernels.registry import PARAMETERS, list_elements
+from goal_kernels.similarity_loss import goal_loss_from_similarity
 
 BLOCK = 256
 """Columns by which embeddings are widened at once."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from goal_kernels.analysis.dissection import Dissection
 from goal_kernels.analysis.landscape import Analysis, analyze
 from goal_kernels.analysis.numerics import lattice
-from goal_kernels.functional import goal_loss_from_similarity
 from goal_kernels.objective import Objective
 from goal_kernels.registry import PARAMETERS, Parameter, list_elements
+from goal_kernels.similarity_loss import goal_loss_from_similarity
 
 STEPS = 24  # a side of the lattice on which landscapes are compared
 FIRST_STEP, LAST_STEP = 1.0, 1 / 512
