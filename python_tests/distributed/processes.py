@@ -17,6 +17,9 @@ from torch import distributed
 
 PATIENCE = timedelta(seconds=240)  # for a process that never comes; a busy machine starts it late
 
+IMPORTED_ONCE = ["goal_kernels.training.lightning_module", "torch.distributed"]
+"""What takes seconds to import. One process does it, and the others are forked from that."""
+
 
 def _serve(rank: int, tasks: Connection) -> None:
     """Run what comes, each task in a group of its own."""
@@ -39,7 +42,8 @@ class Processes:
     """`size` processes that wait for functions to run together."""
 
     def __init__(self, size: int, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED_ONCE)
         self.meetings = (folder / f"meeting-{number}" for number in count())
         self.tasks: list[Connection] = []
         self.workers = []
