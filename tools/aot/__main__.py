@@ -41,8 +41,9 @@ def compile_all(listed: list[Variant], jobs: int) -> Iterator[Outcome]:
     if jobs == 1:
         yield from map(compile_variant, listed)
         return
-    # Not forked: torch and Triton have threads.
-    context = multiprocessing.get_context("spawn")
+    # Forked from a process that has imported torch and Triton and started no thread.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tools.aot.compile"])
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         yield from pool.map(compile_variant, listed)
 
