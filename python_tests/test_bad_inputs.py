@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
 from cases import paired_batch
+from fresh_process import run_fresh
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
@@ -217,9 +216,7 @@ def test_the_first_name_costs_nothing_but_torch() -> None:
         "'goal_kernels._native') if m in sys.modules])"
     )
     # torch itself may import triton when it is installed; what matters is what we add.
-    bare = "import sys, torch; print([m for m in ('triton',) if m in sys.modules])"
-    found, before = (
-        subprocess.run([sys.executable, "-c", s], capture_output=True, text=True, check=True).stdout
-        for s in (script, bare)
-    )
-    assert found == before
+    bare = "import sys; print([m for m in ('triton',) if m in sys.modules])"
+    found, before = run_fresh(script), run_fresh(bare)
+    assert found.returncode == before.returncode == 0, found.stderr
+    assert found.stdout == before.stdout

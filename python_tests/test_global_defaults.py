@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from fresh_process import run_fresh
 
 PROGRAM = """
 import hashlib, sys
@@ -72,7 +71,5 @@ for device in ("cpu", "meta"):
 
 def test_results_do_not_follow_the_defaults() -> None:
     """A process of its own: memory of another device ends it."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM], capture_output=True, text=True, check=False
-    )
+    done = run_fresh(PROGRAM)
     assert done.returncode == 0, f"{done.returncode}\n{done.stderr[-2000:]}"

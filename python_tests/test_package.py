@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from fresh_process import run_fresh
 
 import goal_kernels as gk
 
@@ -33,7 +34,7 @@ assert GOALLoss is goal_kernels.modules.GOALLoss
 
 
 def test_a_name_first_used_inside_a_compiled_graph() -> None:
-    in_another_process("""
+    done = run_fresh("""
 import goal_kernels as gk
 import torch
 
@@ -44,6 +45,7 @@ def step(image, text):
 pairs = torch.eye(4, 8), torch.eye(4, 8).roll(1, 0)
 assert torch.equal(step(*pairs), gk.goal_loss(*pairs, "hinge/constant", backend="reference"))
 """)
+    assert done.returncode == 0, done.stderr
 
 
 def test_names_are_those_that_type_checkers_read() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from fresh_process import run_fresh
 
 PROGRAM = """
 import json, sys
@@ -45,7 +44,5 @@ def test_no_figure_follows_the_defaults(tmp_path: Path) -> None:
     text = np.repeat(image, 5, axis=0) + 0.7 * rng.normal(size=(150, 8)).astype(np.float32)
     np.savez(tmp_path / "set.npz", image_embeddings=image, text_embeddings=text)
     np.save(tmp_path / "matrix.npy", image @ text.T)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True
-    )
+    done = run_fresh(PROGRAM, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from fresh_process import run_fresh
 
 from goal_kernels import native
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
@@ -166,6 +166,7 @@ def test_extra_memory_is_linear_in_the_batch(fastest) -> None:
     """At 16384 x 64 the matrix alone would be 1 GiB."""
     batch, width = 16384, 64
     script = MEMORY_SCRIPT.format(batch=batch, width=width)
-    answer = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
-    extra = int(answer.stdout) << 10
+    done = run_fresh(script)
+    assert done.returncode == 0, done.stderr
+    extra = int(done.stdout) << 10
     assert extra < (16 << 20) + 400 * batch, f"{extra / 2**20:.1f} MiB"

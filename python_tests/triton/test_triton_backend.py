@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from fresh_process import run_fresh
 
 from goal_kernels.backends.base import Call, Pairing, SearchQuery, Verdict
 from goal_kernels.backends.gpu import CudaBackend, TritonBackend, runtime
@@ -27,15 +24,9 @@ print("triton" in sys.modules)
 
 def fresh_process(**variables: str) -> list[str]:
     """availability, supports(cpu) and whether triton got imported, in a process of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    run = subprocess.run(
-        [sys.executable, "-c", FRESH_PROCESS],
-        env={**environment, **variables},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return run.stdout.strip().split("|")
+    done = run_fresh(FRESH_PROCESS, environment={"TRITON_INTERPRET": None, **variables})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().split("|")
 
 
 def test_without_a_gpu_it_says_why_and_imports_nothing() -> None:
@@ -96,10 +87,7 @@ def test_switching_the_interpreter_too_late_is_an_error() -> None:
         "from goal_kernels.backends.gpu.runtime import load_step\n"
         "load_step()"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    run = run_fresh(code, environment={"TRITON_INTERPRET": None})
     assert run.returncode == 1
     assert "TRITON_INTERPRET changed after triton was imported" in run.stderr
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fresh_process import run_fresh
 from launches import DEVICE, CaptureError, LaunchRecorder, recording
 from torch import Tensor
 
@@ -240,14 +238,7 @@ print(len(variants(90, [Case((), f"{size}x512", "bf16", "nca/sigmoid_ms") for si
 
 def test_batches_of_many_sizes_share_their_kernels() -> None:
     """60 sizes of large batches: 40 compilations if sizes of grids were specialised."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", MANY_SIZES],
-        env=environment,
-        cwd=Path(__file__).parent.parent.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    root = Path(__file__).parent.parent.parent
+    done = run_fresh(MANY_SIZES, environment={"TRITON_INTERPRET": None}, folder=root)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= 22
