@@ -64,7 +64,7 @@ def _server() -> subprocess.Popen[str]:
 
 def run_fresh(
     program: str,
-    *arguments: str | Path,
+    *arguments: str | int | Path,
     environment: Mapping[str, str | None] | None = None,
     folder: str | Path = ".",
 ) -> Done:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
-
-import pytest
+from typing import TypeGuard
 
 PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 
@@ -135,6 +135,7 @@ FREE = "backends.gpu"
 """A family whose members may import each other."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -144,6 +145,13 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
+def parsed(module: str) -> tuple[ast.AST, ...]:
+    """Every node of a module."""
+    return tuple(ast.walk(ast.parse(modules()[module].read_text())))
+
+
+@cache
 def layer(module: str) -> int:
     for level, names in enumerate(LAYERS):
         for name in names:
@@ -160,10 +168,10 @@ def test_every_row_names_a_module() -> None:
         assert found, f"{name} is in LAYERS and not in the package"
 
 
-def imports(path: Path, known: set[str]) -> set[str]:
-    """Modules of the package that a file imports, at any depth of its code."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(module: str) -> set[str]:
+    """Modules of the package that a module imports, at any depth of its code."""
+    known, found = modules(), set()
+    for node in parsed(module):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("goal_kernels"):
             base = (node.module or "").removeprefix("goal_kernels").lstrip(".")
             for alias in node.names:
@@ -176,47 +184,60 @@ def imports(path: Path, known: set[str]) -> set[str]:
     return {name for name in found if name in known}
 
 
-@pytest.mark.parametrize("module", modules())
-def test_imports_point_down(module) -> None:
-    known = modules()
-    for imported in imports(known[module], set(known)):
-        if module.startswith(FREE) and imported.startswith(FREE):
-            continue
-        assert layer(imported) < layer(module), f"{module} must not import {imported}"
+def test_imports_point_down() -> None:
+    wrong = [
+        f"{module} must not import {imported}"
+        for module in modules()
+        for imported in imports(module)
+        if layer(imported) >= layer(module)
+        and not (module.startswith(FREE) and imported.startswith(FREE))
+    ]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("module", modules())
-def test_sizes_stay_small(module) -> None:
+def test_sizes_stay_small() -> None:
     """Files of at most 350 lines, bodies of at most 80: longer ones hide an unnamed idea.
 
     A kernel stands in one file with the functions it calls, and its launch.
     """
-    source = modules()[module].read_text()
-    most = 600 if module.startswith("backends.gpu.kernels.") else 350
-    assert source.count("\n") <= most, f"{module} has {source.count(chr(10))} lines"
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            size = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
-            assert size <= 80, f"{module}.{node.name} has {size} lines"
+    wrong = []
+    for module, path in modules().items():
+        lines = path.read_text().count("\n")
+        if lines > (600 if module.startswith("backends.gpu.kernels.") else 350):
+            wrong.append(f"{module} has {lines} lines")
+        for node in parsed(module):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                size = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+                if size > 80:
+                    wrong.append(f"{module}.{node.name} has {size} lines")
+    assert wrong == []
 
 
 FACTORIES = {"empty", "zeros", "ones", "full", "arange", "tensor", "as_tensor", "linspace", "eye"}
 INTEGERS_BY_DEFAULT = {"arange", "tensor", "as_tensor"}
 
 
-@pytest.mark.parametrize("module", [name for name in modules() if not name.startswith("training")])
-def test_no_allocation_follows_a_global_default(module) -> None:
+def is_factory(node: ast.AST) -> TypeGuard[ast.Call]:
+    """Whether a node makes a tensor, as `torch.empty(...)`."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "torch"
+        and node.func.attr in FACTORIES
+    )
+
+
+def test_no_allocation_follows_a_global_default() -> None:
     """`torch.set_default_device` and `set_default_dtype` belong to the user's own code."""
-    for node in ast.walk(ast.parse(modules()[module].read_text())):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and isinstance(node.func.value, ast.Name)
-            and node.func.value.id == "torch"
-            and node.func.attr in FACTORIES
-        ):
-            named = {keyword.arg for keyword in node.keywords}
-            assert "device" in named, f"{module}, line {node.lineno}: no device="
-            whole = node.func.attr in INTEGERS_BY_DEFAULT
-            assert whole or "dtype" in named or "out" in named, f"{module}, line {node.lineno}"
+    wrong = []
+    for module in modules():
+        if module.startswith("training"):
+            continue
+        for call in filter(is_factory, parsed(module)):
+            named = {keyword.arg for keyword in call.keywords}
+            typed = call.func.attr in INTEGERS_BY_DEFAULT or named & {"dtype", "out"}
+            if "device" not in named or not typed:
+                wrong.append(f"{module}, line {call.lineno}: no device= or no dtype=")
+    assert wrong == []

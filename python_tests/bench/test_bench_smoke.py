@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from fresh_process import run_fresh
 
 import goal_kernels as gk
 
 ROOT = Path(__file__).parent.parent.parent
+BENCH = "import runpy; runpy.run_module('bench', run_name='__main__', alter_sys=True)"
 
 
 def test_smoke_run_measures_everyone(tmp_path) -> None:
-    command = [sys.executable, "-m", "bench", "--smoke", "--threads", "1"]
-    command += ["--json", str(tmp_path / "run.json"), "--out", str(tmp_path / "out")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    options = [
+        "--smoke",
+        "--threads",
+        1,
+        "--json",
+        tmp_path / "run.json",
+        "--out",
+        tmp_path / "out",
+    ]
     # The interpreter must stay out by itself, also where tests ask for it.
-    environment["TRITON_INTERPRET"] = "1"
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False
-    )
+    done = run_fresh(BENCH, *options, environment={"TRITON_INTERPRET": "1"}, folder=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "out" / "results.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -40,8 +43,8 @@ def test_smoke_run_measures_everyone(tmp_path) -> None:
 
 
 def test_help_teaches() -> None:
-    command = [sys.executable, "-m", "bench", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_fresh(BENCH, "--help", folder=ROOT)
+    assert done.returncode == 0, done.stderr
     for word in (
         "--full",
         "--smoke",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fresh_process import run_fresh
 from top_k_literal import top_k_literally
 
 from goal_kernels import cli
@@ -195,7 +194,7 @@ def test_a_killed_search_goes_on(folder, monkeypatch, capsys) -> None:
         "n.npz",
     ]
     for done in (3, 1):
-        killed = subprocess.run([sys.executable, "-c", KILLED, f"{done}", *command], check=False)
+        killed = run_fresh(KILLED, f"{done}", *command)
         assert killed.returncode == -signal.SIGKILL
     assert not Path("n.npz").exists()
     searched = []
