@@ -115,9 +115,10 @@ def test_tuples_name_what_they_hold(folder) -> None:
     names = ("--corpus-text", "captions.txt", "-k", 2)
     assert mine("images.npy", "captions.npy", *names, "--output", "n.jsonl", "--block", 9) == 0
     found = {direction: lines(f"n.{direction}.jsonl") for direction in ("i2t", "t2i")}
+    expected = {direction: truth(direction, 2) for direction in found}
     for caption, row in enumerate(found["i2t"]):
         image = int(OWNER[caption])
-        first, second = (j for _, j in truth("i2t", 2)[image])
+        first, second = (j for _, j in expected["i2t"][image])
         assert list(row.items()) == [
             ("anchor", image),
             ("positive", captions[caption]),
@@ -125,7 +126,7 @@ def test_tuples_name_what_they_hold(folder) -> None:
             ("negative_2", captions[second]),
         ]
     for caption, row in enumerate(found["t2i"]):
-        negatives = [j for _, j in truth("t2i", 2)[caption]]
+        negatives = [j for _, j in expected["t2i"][caption]]
         assert list(row.values()) == [captions[caption], int(OWNER[caption]), *negatives]
 
 
