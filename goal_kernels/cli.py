@@ -81,10 +81,15 @@ EVALUATION_CHECKPOINTS = """\
   --ckpt_path FILE              the checkpoint to evaluate, its --model options included
 """
 
+MEMORY_OPTION = """\
+  --fits 24GB                   also tell the largest batch whose step needs no more
+"""
+
 TRAINING_COMMANDS = {
     "fit": "train or go on training, test the best and the last checkpoint, write a report",
     "validate": "evaluate a checkpoint on the dev split",
     "test": "evaluate a checkpoint on the test split, write metrics.json and report.html",
+    "memory": "what a step of `fit` needs, and which batch fits a given memory",
 }
 TRAINING_MODULES = ("pytorch_lightning", "jsonargparse", "rich", "tensorboard", "PIL")
 UNUSABLE_FILES = (
@@ -272,7 +277,7 @@ def _run(command: Command, arguments: list[str]) -> int:
 
 
 def _train(command: str, arguments: list[str]) -> int:
-    """`fit`, `validate`, `test`."""
+    """`fit`, `validate`, `test`, `memory`."""
     if {"-h", "--help"} & set(arguments):
         print(_training_help(command))
         return 0
@@ -301,12 +306,13 @@ def _training_help(command: str) -> str:
     """What `--help` of a training command prints; instant, since Lightning is not imported."""
     from goal_kernels.recipes import recipe_names
 
-    fitting = command == "fit"
+    more = {"fit": FIT_CHECKPOINTS, "memory": MEMORY_OPTION}
+    evaluating = command not in more
     return f"goal-kernels {command}: {TRAINING_COMMANDS[command]}\n\n" + FIT_EPILOG.format(
         command=command,
         recipes=fill(", ".join(recipe_names()), 96, subsequent_indent="  ", break_on_hyphens=False),
-        checkpoint="" if fitting else " --ckpt_path runs/goalworld/checkpoints/best.ckpt",
-        checkpoints=FIT_CHECKPOINTS if fitting else EVALUATION_CHECKPOINTS,
+        checkpoint=" --ckpt_path runs/goalworld/checkpoints/best.ckpt" if evaluating else "",
+        checkpoints=more.get(command, EVALUATION_CHECKPOINTS),
     )
 
 

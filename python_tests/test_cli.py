@@ -35,7 +35,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture) -> None:
         assert word in out
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "memory"])
 def test_training_help_teaches_recipes_and_overrides(
     capsys: pytest.CaptureFixture, command: str
 ) -> None:

@@ -135,6 +135,7 @@ def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> N
     from goal_kernels.training import lightning_cli
     from goal_kernels.training.lightning_options import ConfigurationError
     from goal_kernels.training.run_training import run_training
+    from goal_kernels.training.step_memory import MemoryCLI
 
     class Parsed(Exception):
         pass
@@ -142,7 +143,8 @@ def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> N
     def parse(
         self: lightning_cli.RetrievalCLI, parser: lightning_cli.LightningArgumentParser, _: object
     ) -> None:
-        running = self.typed[0]
+        [word] = self.subcommands()
+        running = "memory" if isinstance(self, MemoryCLI) else word
         for command, *options in (line for line in lines if line[0] == running):
             asking = ("--help", "--help-all", "--print_config")
             told = [option for option in options if option not in asking]
@@ -151,12 +153,13 @@ def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> N
             told = ["goalworld" if re.match(r"runs/|latest$|NAME$", o) else o for o in told]
             told = told if "--config" in told else ["--config", "goalworld", *told]
             try:
-                parser.parse_args([command, *resolve_recipes(told)])
+                parser.parse_args([word, *resolve_recipes(told)])
             except (SystemExit, ConfigurationError) as stop:
                 raise AssertionError(f"does not parse: {command} {options}") from stop
         raise Parsed
 
-    monkeypatch.setattr(lightning_cli.RetrievalCLI, "parse_arguments", parse)
+    for kind in (lightning_cli.RetrievalCLI, MemoryCLI):
+        monkeypatch.setattr(kind, "parse_arguments", parse)
     for command in {line[0] for line in lines}:
         with pytest.raises(Parsed):
             run_training(command, ["--config", "goalworld"])

@@ -104,6 +104,7 @@ LAYERS = (
     {"analysis.cli"},
     {"training.finish"},
     {"training.lightning_cli"},
+    {"training.step_memory"},
     {"training.run_training"},
     {"training.study", "training.study.recipe", "training.study.workers", "training.study.mined"},
     {"training.study.training"},

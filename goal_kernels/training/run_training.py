@@ -1,4 +1,4 @@
-"""`goal-kernels fit`, `validate` and `test` as one call."""
+"""`goal-kernels fit`, `validate`, `test` and `memory` as one call."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from goal_kernels.training.lightning_options import (
     quieten,
 )
 from goal_kernels.training.resume import resumed_arguments
+from goal_kernels.training.step_memory import MemoryCLI
 
 
 def _check_values(arguments: Sequence[str]) -> None:
@@ -35,10 +36,10 @@ def _check_values(arguments: Sequence[str]) -> None:
 def run_training(
     command: str, arguments: Sequence[str], typed: Sequence[str] | None = None
 ) -> None:
-    """Run `fit`, `validate` or `test` with Lightning-style arguments.
+    """Run `fit`, `validate`, `test` or `memory` with Lightning-style arguments.
 
     Args:
-        command: "fit", "validate" or "test".
+        command: "fit", "validate", "test", or "memory", which takes the options of "fit".
         arguments: `--config recipe.yaml` and dotted overrides, e.g. `--model.lr 0.001`.
         typed: the arguments as the user wrote them, for the record; `arguments` when None.
     Raises: FileNotFoundError when data or a checkpoint is missing; ResumeError, RunFinished, see
@@ -48,18 +49,19 @@ def run_training(
     quieten()
     _check_values(arguments)
     resume, given = resumed_arguments(command, arguments)
+    kind, word = (MemoryCLI, "fit") if command == "memory" else (RetrievalCLI, command)
     with ExitStack() as held:
-        RetrievalCLI(
+        kind(
             RetrievalModule,
             RetrievalDataModule,
             resume=resume,
             held=held,
-            typed=[command, *(arguments if typed is None else typed)],
+            typed=[word, *(arguments if typed is None else typed)],
             seed_everything_default=0,
             save_config_callback=None,  # the run folder records the configuration
             trainer_defaults=TRAINER_DEFAULTS,
             auto_configure_optimizers=False,
             parser_class=OneLineParser,
             parser_kwargs={"prog": "goal-kernels"},
-            args=[command, *given],
+            args=[word, *given],
         )
