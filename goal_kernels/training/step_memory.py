@@ -29,8 +29,9 @@ from goal_kernels.training.optimisation import Unfreezing
 from goal_kernels.training.parallel_steps import split_batch
 
 MIB = 2**20
-FEATURE_ROWS, PICTURE_ROWS = 128, 8
-"""Of the larger of the two steps, for stored features and for pictures; the other has half."""
+FEATURE_ROWS, SCORE_ROWS, PICTURE_ROWS = 128, 256, 8
+"""Of the larger of the two steps, for stored features, for these where pairs are scored (below, the
+blocks in which they are do not have their full size) and for pictures; the other has half."""
 
 UNITS = {
     "": 1,
@@ -150,7 +151,8 @@ class StepMemory(NamedTuple):
     """What a step needs, in bytes.
 
     small, large: steps that were made. fixed: parameters and buffers. gradients, optimiser: of the
-    parameters. batch: of one pair or image.
+    parameters. batch: of one pair or image. scores: of the matrix of scores and its gradient, an
+    element; 0 for a model of embeddings alone, whose similarities are never stored.
     """
 
     small: Step
@@ -159,13 +161,17 @@ class StepMemory(NamedTuple):
     gradients: int
     optimiser: int
     batch: float
+    scores: float = 0.0
 
     def at(self, name: str, rows: int) -> float:
-        """A field of `Step` for a batch of so many rows, on the line through the two."""
-        small, large = getattr(self.small, name), getattr(self.large, name)
-        return large + (large - small) / (self.large.rows - self.small.rows) * (
-            rows - self.large.rows
+        """A field of `Step` for a batch of so many rows: on the line through the two, but for the
+        scores."""
+        square = 0.0 if name == "update" else self.scores
+        small, large = (
+            getattr(step, name) - square * step.rows**2 for step in (self.small, self.large)
         )
+        slope = (large - small) / (self.large.rows - self.small.rows)
+        return large + slope * (rows - self.large.rows) + square * rows**2
 
     def peak(self, rows: int) -> float:
         """Of a whole step with a batch of so many rows."""
@@ -230,7 +236,10 @@ class MemoryCLI(RetrievalCLI):
         The second of each counts: the optimiser has its state, gradients of the last step are left.
         """
         rows = len(batch.images)
-        most = PICTURE_ROWS if batch.images[0].ndim == 3 else FEATURE_ROWS
+        scored = self.model.score_loss is not None
+        most = SCORE_ROWS if scored else FEATURE_ROWS
+        if batch.images[0].ndim == 3:
+            most = PICTURE_ROWS
         least = 4 * self.model.accumulate_negatives  # two rows a chunk, for BatchNorm
         large = split_batch(batch, max(1, rows // max(most, least)))[0]
         small = split_batch(large, 2)[0]
@@ -254,6 +263,7 @@ class MemoryCLI(RetrievalCLI):
             bytes_of(p for p in parameters if p.requires_grad),
             bytes_of(v for state in optimizer.state.values() for v in state.values()),
             bytes_of(batch) / rows,
+            scored * 8 * len(batch.tokens) / rows,
         )
 
     def _remarks(self, memory: StepMemory) -> list[str]:
@@ -263,7 +273,9 @@ class MemoryCLI(RetrievalCLI):
             f"Measured on {memory.small.rows} and {memory.large.rows} {noun}; each more takes "
             f"{slope / MIB:.3g} MiB. Python and its libraries come on top.",
             f"Similarities are never stored: {rows:,} x {rows:,} would take "
-            f"{4 * rows**2 / MIB:,.1f} MiB.",
+            f"{4 * rows**2 / MIB:,.1f} MiB."
+            if not memory.scores
+            else f"With them the scores of all pairs, {memory.scores * rows**2 / MIB:,.1f} MiB.",
         ]
         if self.options.fits is not None:
             most = memory.most(bytes_said(self.options.fits))
