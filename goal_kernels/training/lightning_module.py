@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -63,6 +64,7 @@ class RetrievalModule(pl.LightningModule):
         objective_parameters: hyper-parameters of the objective, e.g. {"margin": 0.2}.
         warmup_steps: optimiser steps of `sum_of_hinges` before the objective.
         warmup_epochs: the same in epochs, which may be fractions; give one of the two.
+        warmup_margin: of those hinges, a similarity; null: that of the objective.
         blend_steps: optimiser steps over which the objective then takes over.
         hold_on_collapse: stay in the warm-up, or go back to it, while training is collapsed.
         mask_same_image: captions of one image are never each other's negatives; false for the
@@ -100,6 +102,7 @@ class RetrievalModule(pl.LightningModule):
         objective_parameters: dict[str, float] | None = None,
         warmup_steps: int = 0,
         warmup_epochs: float = 0.0,
+        warmup_margin: float | None = None,
         blend_steps: int = 0,
         hold_on_collapse: bool = False,
         mask_same_image: bool = True,
@@ -128,7 +131,7 @@ class RetrievalModule(pl.LightningModule):
         check_memory(negative_memory, mask_same_image)
         self.objective = make_objective(objective, objective_parameters)
         self.model = build_model(image, text, sizes, embed_dim, not is_checkpoint_loading(), scores)
-        schedule = WarmupSchedule(warmup_steps, blend_steps)
+        schedule = WarmupSchedule(warmup_steps, blend_steps, warmup_margin)
         self.loss = WarmedLoss(
             self.objective,
             schedule,
@@ -185,17 +188,14 @@ class RetrievalModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser, with drops of the learning rate counted in steps."""
         options = self.hparams
-        optimizer = make_optimizer(
-            options["optimizer"],
-            self.model.parameter_groups(options["lr"], options["weight_decay"]),
-        )
+        groups = self.model.parameter_groups(options["lr"], options["weight_decay"])
+        optimizer = make_optimizer(options["optimizer"], groups)
         total_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = self._steps_per_epoch()
         if options["warmup_epochs"]:
             warmup_steps = round(options["warmup_epochs"] * steps_per_epoch)
-            schedule = WarmupSchedule(warmup_steps, options["blend_steps"])
             for loss in filter(None, (self.loss, self.score_loss)):
-                loss.schedule = schedule
+                loss.schedule = replace(loss.schedule, warmup_steps=warmup_steps)
         rate = DroppedRate(self.lr_drops.drop_steps(total_steps, steps_per_epoch))
         return {
             "optimizer": optimizer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -38,7 +39,7 @@ class ScoreLoss(WarmedLoss):
             )
         super().__init__(
             objective,
-            schedule,
+            replace(schedule, margin=None),  # which is one of the embeddings' similarities
             backend,
             precision="highest",
             negatives=named_negatives(options.negatives),

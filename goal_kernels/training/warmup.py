@@ -31,16 +31,20 @@ class WarmupSchedule:
         blend_steps: steps after them over which the objective takes over linearly; 0 switches
             at once. The two losses are blended as they are: the sum of hinges is larger by up to
             a factor of B - 1, so that the objective is felt late in the blend.
+        margin: of that loss, >= 0, a similarity; the objective's when None.
     """
 
     warmup_steps: int = 0
     blend_steps: int = 0
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("warmup_steps", "blend_steps"):
             value = getattr(self, name)
             if value < 0:
                 raise ValueError(f"{name}: expected a number of steps >= 0, got {value}")
+        if self.margin is not None and not self.margin >= 0:
+            raise ValueError(f"warmup_margin: expected a number >= 0, got {self.margin}")
 
     def weight(self, step: int) -> float:
         """Share of the objective at `step` (0 is the first), in [0, 1]."""
@@ -251,10 +255,11 @@ class WarmedLoss(nn.Module):
             if isinstance(self.objective, WholeBatchObjective) and weight > 0:
                 loss = self.objective.loss(images, texts, precision=self.precision, **known)
             if weight < 1:
+                margin = self.schedule.margin
                 hinges = sum_of_hinges_loss(
                     images,
                     texts,
-                    margin=self.objective.margin,
+                    margin=self.objective.margin if margin is None else margin,
                     precision=self.precision,
                     **known,
                 )

@@ -18,7 +18,7 @@ from pytorch_lightning.strategies import DDPStrategy  # noqa: E402
 
 from goal_kernels.training.data_module import RetrievalDataModule  # noqa: E402
 from goal_kernels.training.parallel_steps import require_unused_parameters  # noqa: E402
-from goal_kernels.training.warmup import CollapseHold  # noqa: E402
+from goal_kernels.training.warmup import CollapseHold, WarmupSchedule  # noqa: E402
 
 
 @pytest.fixture
@@ -169,11 +169,11 @@ def test_a_gradient_scaler_changes_nothing_but_skips_overflows(
 def test_warm_up_in_epochs_is_counted_in_steps_of_the_optimiser(
     data: RetrievalDataModule,
 ) -> None:
-    module = make_module(data, warmup_epochs=1.5, blend_steps=1)
+    module = make_module(data, warmup_epochs=1.5, blend_steps=1, warmup_margin=0.3)
     seen = train(
         data, module, 4, accumulate_grad_batches=2, look=lambda m: m.loss.weight(m.global_step)
     ).seen
-    assert module.loss.schedule.warmup_steps == 3
+    assert module.loss.schedule == WarmupSchedule(3, 1, 0.3)
     assert seen == [0, 0, 0, 0.5, 1, 1, 1, 1]
 
 

@@ -58,6 +58,18 @@ def test_warmed_loss_switches_loss_and_gradient_by_step() -> None:
         torch.testing.assert_close(got, wanted)
 
 
+def test_the_warm_up_can_have_a_margin_of_its_own() -> None:
+    images, texts = unit_rows(8, 5, 1), unit_rows(8, 5, 2)
+    objective = Objective("hinge", "constant", margin=0.5)
+    loss = WarmedLoss(objective, WarmupSchedule(1, margin=MARGIN), backend="reference")
+    hinges = sum_of_hinges_loss(images, texts, margin=MARGIN)
+    torch.testing.assert_close(loss(images, texts, None, 0)[0], hinges)
+    goal = GOALLoss(objective, backend="reference")(images, texts)
+    torch.testing.assert_close(loss(images, texts, None, 1)[0], goal)
+    with pytest.raises(ValueError, match=r"warmup_margin: expected a number >= 0, got -0\.1"):
+        WarmupSchedule(margin=-0.1)
+
+
 def test_mining_is_reported_during_the_warm_up() -> None:
     images, texts = unit_rows(8, 5, 1), unit_rows(8, 5, 2)
     loss = WarmedLoss(Objective("hinge", "constant"), WarmupSchedule(10), backend="reference")
