@@ -72,22 +72,29 @@ def run_study(args: argparse.Namespace) -> int:
 
     Raises: ValueError, FileNotFoundError, MissingExtraError for what cannot be run; WorkFailed.
     """
-    from goal_kernels.training.study.gathered import gather
+    from goal_kernels.training.study.gathered import Trials, choose, gather, read_trials
     from goal_kernels.training.study.page import write_page
     from goal_kernels.training.study.recipe import read_study
 
     recipe = read_study(args.config)
     folder = args.folder or Path("studies") / recipe.name
+    results = folder / "results"
     overrides = {"data": {"folder": args.data_folder}} if args.data_folder else {}
-    cells = recipe.cells(overrides)
+    trials: Trials = {}
     try:
+        if recipe.tuning is not None:
+            if not args.page_only:
+                _train(recipe, recipe.trial_cells(overrides), folder, args.jobs)
+            trials = read_trials(recipe, results, overrides)
+            recipe = recipe.finals(choose(recipe, trials))
+        cells = recipe.cells(overrides)
         if not args.page_only:
             _train(recipe, _chosen(recipe, cells, args.seeds), folder, args.jobs)
     except KeyboardInterrupt:
         print("goal-kernels study: stopped; the same command goes on", file=sys.stderr)
         return 130
     page = args.page or folder / "page.md"
-    write_page(gather(recipe, cells, folder / "results"), folder, page)
+    write_page(gather(recipe, cells, results, trials), folder, page)
     print(f"page  {page}")
     return 0
 
@@ -116,6 +123,8 @@ def _train(recipe: StudyRecipe, cells: list[Cell], folder: Path, jobs: int) -> N
                 generate_goalworld(place, **recipe.dataset)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"dataset: {error}") from error
+    # Seed by seed, so that what an interrupted study has is paired.
+    cells = sorted(cells, key=lambda cell: cell.seed)
     stages = plan(recipe.name, cells, folder / "results", folder / "work")
     left = len(stages[-1])
     print(f"{recipe.name}: {len(cells)} cells, {len(cells) - left} finished", flush=True)

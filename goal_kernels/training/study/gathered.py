@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from goal_kernels import list_elements
 from goal_kernels.training.compare.contestants import Contestant, find_baseline, group_runs
 from goal_kernels.training.compare.runs import run_of_cell
 from goal_kernels.training.study.recipe import Cell, StudyRecipe
 from goal_kernels.training.study.results import CellResult, is_finished, read_result, result_path
+from goal_kernels.training.study.tuning import Parameters
+
+Trials = Mapping[str, Sequence[float]]
+"""Mean rsum on dev of an objective's trials, in the order of `Tuning.of`."""
 
 
 @dataclass(frozen=True)
@@ -21,28 +28,37 @@ class Gathered:
         recipe: of the study.
         cells: all it has, finished or not.
         results: of the finished ones, in the order of `cells`.
+        trials: of a tuned study, as `read_trials` gives them; its cells are those of `finals`.
     """
 
     recipe: StudyRecipe
     cells: Sequence[Cell]
     results: Sequence[CellResult]
+    trials: Trials = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> dict[str, Parameters]:
+        """By objective, of a tuned study."""
+        return choose(self.recipe, self.trials)
 
     @property
     def main(self) -> list[Contestant]:
         """Contestants of the groups that run on all seeds of the study, best first."""
         names = [group.name for group in self.recipe.groups if not group.seeds]
-        return self._contestants(names)
+        return self.of_groups(names)
 
     @property
     def others(self) -> dict[str, list[Contestant]]:
         """Contestants of each group with seeds of its own, by the group's name.
 
-        They come in the order of their partners in `main`, then those without a partner.
+        They come in the order of their partners in `main`, then those without a partner. None of a
+        tuned study, whose settings are shown with what was chosen.
         """
         rank = {contestant.label: place for place, contestant in enumerate(self.main)}
         found = {}
         for group in self.recipe.groups:
-            contestants = self._contestants([group.name]) if group.seeds else []
+            own = group.seeds and self.recipe.tuning is None
+            contestants = self.of_groups([group.name]) if own else []
             if contestants:
                 places = [
                     rank.get(plain_label(c.label, group.name), len(rank)) for c in contestants
@@ -58,7 +74,8 @@ class Gathered:
         wanted = self.recipe.baseline
         return find_baseline(self.main, wanted if wanted in known else None)
 
-    def _contestants(self, groups: Sequence[str]) -> list[Contestant]:
+    def of_groups(self, groups: Sequence[str]) -> list[Contestant]:
+        """Contestants of the groups of these names, best first."""
         results = [result for result in self.results if result.header["group"] in groups]
         return group_runs([run_of_cell(result) for result in results])[0]
 
@@ -68,8 +85,38 @@ def plain_label(label: str, group: str) -> str:
     return label.removesuffix(f", {group}")
 
 
-def gather(recipe: StudyRecipe, cells: Sequence[Cell], results: Path) -> Gathered:
-    """Read the finished cells of a study.
+def read_trials(
+    recipe: StudyRecipe, results: Path, overrides: Mapping[str, Any] | None = None
+) -> Trials:
+    """The trials of the objectives that have run all of theirs.
+
+    Raises: ValueError when a result is damaged or from another configuration.
+    """
+    assert recipe.tuning is not None
+    rsums: dict[str, list[float]] = {}  # trial by trial, and in each seed by seed
+    for cell in recipe.trial_cells(overrides):
+        rsum = math.nan
+        if is_finished(results, cell):
+            rsum = read_result(result_path(results, cell)).result["metrics"]["rsum"]
+        rsums.setdefault(cell.config["model"]["objective"], []).append(rsum)
+    size = len(recipe.tuning.seeds)
+    return {
+        objective: [fmean(values[i : i + size]) for i in range(0, len(values), size)]
+        for objective, values in rsums.items()
+        if not any(map(math.isnan, values))
+    }
+
+
+def choose(recipe: StudyRecipe, trials: Trials) -> dict[str, Parameters]:
+    """The hyper-parameters of each objective's best trial on dev, the first one of equals."""
+    assert recipe.tuning is not None
+    return {name: recipe.tuning.of(name)[of.index(max(of))] for name, of in trials.items()}
+
+
+def gather(
+    recipe: StudyRecipe, cells: Sequence[Cell], results: Path, trials: Trials | None = None
+) -> Gathered:
+    """Read the finished cells of a study, whose trials are given where it is a tuned one.
 
     Raises: ValueError when there is none, or one is damaged or from another configuration.
     """
@@ -78,7 +125,8 @@ def gather(recipe: StudyRecipe, cells: Sequence[Cell], results: Path) -> Gathere
         raise ValueError(
             f"{results}: expected results of finished cells, got none; run the study first"
         )
-    return Gathered(recipe, cells, [read_result(result_path(results, cell)) for cell in finished])
+    read = [read_result(result_path(results, cell)) for cell in finished]
+    return Gathered(recipe, cells, read, trials or {})
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from goal_kernels.training.study.findings import findings
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, Grid, grid_of, plain_label
 from goal_kernels.training.study.plots import draw_all
 from goal_kernels.training.study.results import CellResult
+from goal_kernels.training.study.tuned import tuned_sections
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 
@@ -58,6 +59,7 @@ def page_text(gathered: Gathered, pictures: Mapping[str, str]) -> str:
         _mined_section(gathered),
         "### What the numbers say\n\n" + "".join(f"- {s}\n" for s in findings(gathered)),
         *(_other_section(gathered, name) for name in gathered.others),
+        *tuned_sections(gathered),
         "### Pictures\n\n" + "\n".join(f"![{text}]({link})\n" for link, text in pictures.items()),
     ]
     return "\n".join(section for section in sections if section)

@@ -13,6 +13,7 @@ import numpy as np
 from goal_kernels.training.compare.contestants import Contestant
 from goal_kernels.training.compare.picture import COLOURS, INK, SOFT, draw_comparison, drawing
 from goal_kernels.training.study.gathered import Gathered, plain_label, registry_order
+from goal_kernels.training.study.tuned import draw_trials
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,6 +88,11 @@ def draw_all(gathered: Gathered, folder: Path) -> dict[str, str]:
         file = "-".join(name.split()) + ".png"
         _draw_pairs(gathered, folder / file, name, contestants)
         drawn[file] = f"{name} beside {gathered.recipe.groups[0].name}, same seeds"
+    if gathered.trials:
+        draw_trials(gathered, folder / "trials.png")
+        drawn["trials.png"] = (
+            "trials on dev by the value of each hyper-parameter; ringed: chosen; dashed: default"
+        )
     return drawn
 
 

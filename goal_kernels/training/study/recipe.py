@@ -6,11 +6,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import goal_kernels as gk
 from goal_kernels.recipes import STUDIES, find_recipe, merged, overlaid, read_config
+from goal_kernels.training.study.tuning import Parameters, Tuning, read_tuning
 
 SECTIONS = ("data", "model", "trainer", "run")  # of a configuration that a study may change
 SELECTION = ("negatives", "false_negative_margin", "false_negative_ratio")
@@ -20,6 +21,8 @@ KINDS = (
     ("groups", list, "a list of groups"),
     ("set", dict, "names with values"),
     ("dataset", dict, "names with values"),
+    ("parameters", dict, "names with values"),
+    ("tuning", dict, "names with values"),
     ("title", str, "a text"),
     ("baseline", str, "a text"),
 )
@@ -35,12 +38,14 @@ class Group:
         objectives: "triplet/pair" names; empty for a contestant whose objective never counts.
         seeds: of everything random in a run; those of the study when empty.
         set: what the group changes in the configuration.
+        parameters: hyper-parameters by objective, beside those that `set` may give to all.
     """
 
     name: str
     objectives: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     set: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Parameters] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class StudyRecipe:
         set: what all cells change in the base.
         baseline: label of the contestant that the page tests the others against; the best if "".
         dataset: arguments of `generate_goalworld` for the data folder; empty when it is there.
+        tuning: how the hyper-parameters of the objectives of the one group are chosen first.
     """
 
     name: str
@@ -66,6 +72,7 @@ class StudyRecipe:
     baseline: str = ""
     set: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
     def cells(self, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
         """Every run of the study, seed by seed within a group.
@@ -87,13 +94,50 @@ class StudyRecipe:
                     cells.append(_cell(group, number == 0, objective, seed, config))
         return cells
 
+    def trial_cells(self, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
+        """The runs of all trials, tested on the dev split; none without `tuning`."""
+        if self.tuning is None:
+            return []
+        group = self.groups[0]
+        drawn = {objective: self.tuning.of(objective) for objective in group.objectives}
+        cells = []
+        for number in range(self.tuning.trials):
+            given = {o: trials[number] for o, trials in drawn.items() if number < len(trials)}
+            seeds, name = self.tuning.seeds, f"trial {number}"
+            trial = replace(group, name=name, objectives=(*given,), seeds=seeds, parameters=given)
+            for cell in replace(self, groups=(trial,)).cells(overrides) if given else ():
+                dev = {"test_split": cell.config["data"].get("dev_split", "dev")}
+                config = overlaid(cell.config, {"data": dev})
+                cells.append(replace(cell, label=f"{cell.label}, {name}", config=config))
+        return cells
+
+    def finals(self, chosen: Mapping[str, Parameters]) -> StudyRecipe:
+        """The study with chosen hyper-parameters by objective, and a group for each setting.
+
+        An objective whose setting was chosen has no second run of it.
+        """
+        assert self.tuning is not None
+        tuned = replace(self.groups[0], objectives=(*chosen,), parameters=chosen)
+        groups = [tuned]
+        for name, setting in self.tuning.settings.items():
+            others = [o for o in chosen if name in self.tuning.given(o) and chosen[o] != setting]
+            given, seeds = dict.fromkeys(others, setting), self.seeds
+            if others:
+                groups.append(
+                    replace(tuned, name=name, objectives=(*given,), seeds=seeds, parameters=given)
+                )
+        return replace(self, groups=(*groups,))
+
 
 def _cell(group: Group, first: bool, objective: str | None, seed: int, config: dict) -> Cell:
     """One cell of a group; the first group's cells are named by the objective alone."""
     if objective is None:
         return Cell(group.name, group.name, seed, config)
     label = objective if first else f"{objective}, {group.name}"
-    return Cell(group.name, label, seed, overlaid(config, {"model": {"objective": objective}}))
+    model: dict[str, Any] = {"objective": objective}
+    if given := group.parameters.get(objective):
+        model["objective_parameters"] = given
+    return Cell(group.name, label, seed, overlaid(config, {"model": model}))
 
 
 def read_study(name: str) -> StudyRecipe:
@@ -104,7 +148,10 @@ def read_study(name: str) -> StudyRecipe:
     given = read_config(find_recipe(name, folder=STUDIES), "study")
     _check_names(given, StudyRecipe, "")
     groups = tuple(_group(entry, number) for number, entry in enumerate(given.get("groups", [])))
-    recipe = StudyRecipe(**{**given, "groups": groups, "seeds": _seeds(given, "seeds")})
+    seeds, tuning = _seeds(given, "seeds"), given.get("tuning")
+    if tuning is not None:
+        tuning = read_tuning({**tuning, "seeds": _seeds(tuning, "tuning.seeds")}, seeds)
+    recipe = StudyRecipe(**{**given, "groups": groups, "seeds": seeds, "tuning": tuning})
     _check_complete(recipe)
     return recipe
 
@@ -166,6 +213,11 @@ def _check_complete(recipe: StudyRecipe) -> None:
     """Raise ValueError when nothing would run or two cells would share a name."""
     if not recipe.groups:
         raise ValueError("groups: expected at least one group of cells, got none; add one")
+    if recipe.tuning is not None and (len(recipe.groups) > 1 or not recipe.groups[0].objectives):
+        raise ValueError(
+            f"groups: expected one group with objectives, which are tuned, got "
+            f"{[group.name for group in recipe.groups]}; the settings of `tuning` are its others"
+        )
     for where, changes in [
         ("set", recipe.set),
         *((f"groups[{i}].set", group.set) for i, group in enumerate(recipe.groups)),
@@ -213,13 +265,14 @@ class Cell:
         """Equal for cells whose training is the same, bit for bit, until the warm-up ends.
 
         The warm-up is the sum of hinges over all negatives, which takes nothing from the objective
-        but the margin.
+        but the margin, and not even that when it has its own.
         """
         given = self.config["model"]
         free = ("objective",) if given.get("hold_on_collapse") else ("objective", *SELECTION)
         model = {k: v for k, v in given.items() if k not in free}
         parameters = model.pop("objective_parameters", None) or {}
-        model["margin"] = parameters.get("margin")
+        if model.get("warmup_margin") is None:
+            model["margin"] = parameters.get("margin")
         text = canonical({**self.config, "model": model, "seed": self.seed})
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

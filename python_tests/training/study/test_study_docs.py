@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from goal_kernels.training.study.gathered import gather
+from goal_kernels.training.study.gathered import choose, gather, read_trials
 from goal_kernels.training.study.page import BEGIN, END, page_text
 from goal_kernels.training.study.recipe import read_study
 
@@ -24,8 +24,11 @@ def test_the_page_is_the_one_that_its_results_give(study: str, name: str) -> Non
     assert len(pictures) >= 3
     for link in pictures:
         assert (DOCS / link).read_bytes().startswith(b"\x89PNG")
-    recipe = read_study(study)
-    gathered = gather(recipe, recipe.cells(), DOCS / name / "results")
+    recipe, results, trials = read_study(study), DOCS / name / "results", None
+    if recipe.tuning is not None:
+        trials = read_trials(recipe, results)
+        recipe = recipe.finals(choose(recipe, trials))
+    gathered = gather(recipe, recipe.cells(), results, trials)
     # If this fails after a change of the page: goal-kernels study --config STUDY
     # --folder docs/NAME --page docs/NAME.md --page-only
     assert page_text(gathered, pictures) == published

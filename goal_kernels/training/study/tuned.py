@@ -1,0 +1,140 @@
+"""What the page of a tuned study shows beside the ranking: choices, and what they brought."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from goal_kernels.registry import PARAMETERS
+from goal_kernels.training.compare.picture import COLOURS, INK, SOFT, drawing
+from goal_kernels.training.compare.statistics import holm, paired_test
+from goal_kernels.training.study.gathered import Gathered, plain_label, registry_order
+from goal_kernels.training.study.tuning import Parameters, Tuning
+
+COLUMNS = 3
+Seeds = Mapping[int, float]
+"""rsum on the test split by seed."""
+
+
+def tuned_sections(gathered: Gathered) -> Iterator[str]:
+    """The parts of the page that only a tuned study has."""
+    tuning = gathered.recipe.tuning
+    if tuning is None:
+        return
+    yield "### How it was tuned\n\n" + _drawn(tuning)
+    yield "### What was chosen\n\n" + _choices(gathered, tuning)
+    yield "### What it brought\n\n" + _brought(gathered, tuning)
+
+
+def _drawn(tuning: Tuning) -> str:
+    settings = ", ".join(f"{name} ({_said(s)})" for name, s in tuning.settings.items())
+    return (
+        f"{tuning.trials} trials of each objective with hyper-parameters, judged by the mean rsum "
+        f"on the dev split of {len(tuning.seeds)} runs, seeds "
+        f"{', '.join(map(str, tuning.seeds))}. First the settings that it has the hyper-parameters "
+        f"for: {settings}; then a Latin hypercube of the ranges, drawn with seed {tuning.seed}.\n\n"
+        "| | from | to | scale | default |\n|---|--:|--:|---|--:|\n"
+    ) + "".join(
+        f"| {name} | {r.low:g} | {r.high:g} | {r.scale} | {PARAMETERS[name].default:g} |\n"
+        for name, r in tuning.ranges.items()
+    )
+
+
+def _said(parameters: Parameters) -> str:
+    return ", ".join(f"{name} {v:g}" for name, v in parameters.items()) or "nothing changed"
+
+
+def _choices(gathered: Gathered, tuning: Tuning) -> str:
+    """The best trial of each objective on dev, where its values are marked that lie at an end."""
+    lines = [
+        "The rsum is that on dev, where the choice was made. ↓, ↑: the lowest, the highest value "
+        "that was tried; a better one may lie beyond.\n",
+        "| | trials | chosen | rsum | worst trial | first trial |\n|---|--:|---|--:|--:|--:|",
+    ]
+    for objective, rsums in gathered.trials.items():
+        chosen, trials = gathered.chosen[objective], tuning.of(objective)
+        values = []
+        for name in tuning.names(objective):
+            own, tried = _value(chosen, name), [_value(trial, name) for trial in trials]
+            end = "↓" * (own == min(tried)) + "↑" * (own == max(tried))
+            values.append(f"{name} {own:g}{end}")
+        cells = [objective, str(len(rsums)), ", ".join(values)]
+        cells += [f"{rsum:.1f}" for rsum in (max(rsums), min(rsums), rsums[0])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _value(parameters: Parameters, name: str) -> float:
+    return parameters.get(name, PARAMETERS[name].default)
+
+
+def _brought(gathered: Gathered, tuning: Tuning) -> str:
+    """Chosen values against each setting, and the settings against the first of them."""
+    tuned = {contestant.label: contestant.values("rsum") for contestant in gathered.main}
+    settings: dict[str, dict[str, Seeds]] = {}
+    for name, setting in tuning.settings.items():
+        beside = {plain_label(c.label, name): c.values("rsum") for c in gathered.of_groups([name])}
+        same = {o: rsums for o, rsums in tuned.items() if gathered.chosen[o] == setting}
+        settings[name] = beside | same
+    first, *others = tuning.settings
+    lines = [
+        "Δ rsum on the test split, within seeds, with the 95 % interval and the p of the t-test, "
+        "corrected by Holm in each table. An objective that chose a setting is left out of its "
+        "table.\n"
+    ]
+    lines += [_table("tuned", tuned, name, settings[name]) for name in settings]
+    lines += [_table(name, settings[name], first, settings[first]) for name in others]
+    return "\n".join(lines)
+
+
+def _table(name: str, own: Mapping[str, Seeds], other: str, theirs: Mapping[str, Seeds]) -> str:
+    """Objectives whose runs differ, one against the other; the last line is their mean."""
+    pairs = {
+        objective: [(rsums[seed], theirs[objective][seed]) for seed in sorted(rsums.keys() & known)]
+        for objective, rsums in own.items()
+        if (known := theirs.get(objective, {}).keys()) and theirs[objective] is not rsums
+    }
+    pairs = {objective: values for objective, values in pairs.items() if values}
+    tests = [paired_test([a - b for a, b in values]) for values in pairs.values()]
+    corrected = holm([1.0 if test.p_student is None else test.p_student for test in tests])
+    lines = [f"| | seeds | {name} | {other} | Δ | 95 % interval | p |", "|---|" + "--:|" * 6]
+    for (objective, values), test, p in zip(pairs.items(), tests, corrected, strict=True):
+        means = [f"{math.fsum(column) / len(values):.1f}" for column in zip(*values, strict=True)]
+        interval = "" if test.interval is None else "{:+.1f} to {:+.1f}".format(*test.interval)
+        cells = [objective, str(len(values)), *means, f"{test.difference:+.1f}", interval]
+        cells.append("" if test.p_student is None else f"{p:.3f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    if tests:
+        mean = math.fsum(test.difference for test in tests) / len(tests)
+        lines.append(f"| mean | | | | {mean:+.1f} | | |")
+    return "\n".join(lines) + "\n"
+
+
+def draw_trials(gathered: Gathered, path: Path) -> None:
+    """A panel for each hyper-parameter, a dot for each trial of each objective that has it."""
+    tuning = gathered.recipe.tuning
+    assert tuning is not None
+    triplets = {objective: objective.partition("/")[0] for objective in gathered.trials}
+    order = sorted(set(triplets.values()), key=registry_order("triplet"))
+    colours = dict(zip(order, COLOURS, strict=False))
+    rows = math.ceil((len(tuning.ranges) + 1) / COLUMNS)  # one place is for the legend
+    with drawing(path, rows, COLUMNS, 10.5, 2.9 * rows) as grid:
+        places = list(grid.flat)
+        for axes, (name, known) in zip(places, tuning.ranges.items(), strict=False):
+            for objective, rsums in gathered.trials.items():
+                if name not in tuning.names(objective):
+                    continue
+                for parameters, rsum in zip(tuning.of(objective), rsums, strict=True):
+                    point, colour = (_value(parameters, name), rsum), colours[triplets[objective]]
+                    axes.plot(*point, "o", color=colour, alpha=0.6, markersize=5)
+                    if parameters == gathered.chosen[objective]:
+                        axes.plot(*point, "o", mfc="none", mec=INK, markersize=9)
+            axes.axvline(PARAMETERS[name].default, color=SOFT, linestyle="--", linewidth=1)
+            axes.set(xscale=known.scale, xlabel=name, ylabel="rsum on dev")
+            axes.grid()
+        for axes in places[len(tuning.ranges) :]:
+            axes.axis("off")
+        for triplet, colour in colours.items():
+            places[-1].plot([], [], "o", color=colour, label=f"triplet weight {triplet}")
+        places[-1].legend(loc="center left", alignment="left")
