@@ -85,7 +85,11 @@ def _settings(gathered: Gathered) -> str:
         "cells": f"{len(results)}, seeds {_numbers(result.header['seed'] for result in results)}",
         "budget": f"{_each(str(result.result['steps']) for result in results)} steps of "
         f"{batch_said(config['data'])}; {_warmups(gathered)}",
-        "model": _entries(config["model"], {"objective", "warmup_steps", "lr", "lr_drop_at"}),
+        "model": _entries(
+            config["model"],
+            {"objective", "warmup_steps", "lr", "lr_drop_at"}
+            | ({"objective_parameters"} if gathered.recipe.tuning else set()),
+        ),
         "optimiser": f"AdamW, learning rate {config['model'].get('lr')}, a tenth of it from "
         f"{100 * config['model'].get('lr_drop_at', 0.6):.0f} % of the steps on, gradients clipped",
         "machine": _each(environment["processor"] for environment in environments)

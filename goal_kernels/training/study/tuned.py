@@ -118,8 +118,8 @@ def draw_trials(gathered: Gathered, path: Path) -> None:
     triplets = {objective: objective.partition("/")[0] for objective in gathered.trials}
     order = sorted(set(triplets.values()), key=registry_order("triplet"))
     colours = dict(zip(order, COLOURS, strict=False))
-    rows = math.ceil((len(tuning.ranges) + 1) / COLUMNS)  # one place is for the legend
-    with drawing(path, rows, COLUMNS, 10.5, 2.9 * rows) as grid:
+    rows = math.ceil(len(tuning.ranges) / COLUMNS)
+    with drawing(path, rows, COLUMNS, 10.5, 0.4 + 2.9 * rows) as grid:
         places = list(grid.flat)
         for axes, (name, known) in zip(places, tuning.ranges.items(), strict=False):
             for objective, rsums in gathered.trials.items():
@@ -136,5 +136,5 @@ def draw_trials(gathered: Gathered, path: Path) -> None:
         for axes in places[len(tuning.ranges) :]:
             axes.axis("off")
         for triplet, colour in colours.items():
-            places[-1].plot([], [], "o", color=colour, label=f"triplet weight {triplet}")
-        places[-1].legend(loc="center left", alignment="left")
+            places[0].plot([], [], "o", color=colour, label=f"triplet weight {triplet}")
+        places[0].figure.legend(loc="outside upper right", ncols=len(colours))

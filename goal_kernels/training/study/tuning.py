@@ -91,7 +91,7 @@ def read_tuning(given: Mapping[str, Any], seeds: tuple[int, ...]) -> Tuning:
             f"tuning.seeds: expected none of the study's, got {sorted(shared)} in both; a choice "
             "must not be tested by its own runs"
         )
-    settings, ranges = given.get("settings", {"defaults": {}}), given.get("ranges")
+    settings, ranges = given.get("settings", {"defaults": {}}), given.get("ranges", {})
     for name, entry in {"settings": settings, "ranges": ranges}.items():
         if not isinstance(entry, Mapping) or not entry:
             raise ValueError(f"tuning.{name}: expected names with values, got {entry!r:.60}")
