@@ -13,7 +13,7 @@ from goal_kernels.training.study.gathered import Gathered, plain_label, registry
 from goal_kernels.training.study.tuning import Parameters, Tuning
 
 COLUMNS = 3
-Seeds = Mapping[int, float]
+Seeds = dict[int, float]
 """rsum on the test split by seed."""
 
 

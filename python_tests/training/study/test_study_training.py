@@ -34,17 +34,27 @@ def warmup(tmp_path: Path) -> Warmup:
 
 
 @pytest.mark.parametrize(
-    "trainer",
-    [{}, {"val_check_interval": 2}, {"limit_train_batches": 2, "max_epochs": 6}],
-    ids=["epochs", "validation inside them", "short epochs"],
+    "options",
+    [
+        {},
+        {"trainer": {"val_check_interval": 2}, "model": {"warmup_margin": 0.3}},
+        {"trainer": {"limit_train_batches": 2, "max_epochs": 6}},
+    ],
+    ids=["epochs", "validation inside them, another margin", "short epochs"],
 )
 def test_a_branch_from_the_warmup_of_another_objective_equals_training_from_scratch(
-    cell: Cell, warmup: Warmup, trainer: dict
+    cell: Cell, warmup: Warmup, options: dict
 ) -> None:
-    cell = Cell("", "", cell.seed, overlaid(cell.config, {"trainer": trainer}))
+    cell = Cell("", "", cell.seed, overlaid(cell.config, options))
     assert can_branch(cell)
     assert cell.warmup_steps % steps_per_epoch(cell) == 0
-    changed = {"objective": "hinge/linear", "negatives": "skip:2", "false_negative_margin": 0.1}
+    changed: dict = {
+        "objective": "hinge/linear",
+        "negatives": "skip:2",
+        "false_negative_margin": 0.1,
+    }
+    if "model" in options:
+        changed["objective_parameters"] = {"margin": 0.6}
     other = Cell("", "", cell.seed, overlaid(cell.config, {"model": changed}))
     assert other.warmup_key == cell.warmup_key
     train_warmup(other, warmup)
