@@ -130,9 +130,10 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu or cuda")
     group.add_argument(
         "--ranking",
-        choices=["full", "reranked", "dual"],
-        help="of a model that scores pairs: all of them, the first of its dual encoder, or none; "
-        "what is cheaper stands beside it (default: as it was trained)",
+        choices=["matched", "full", "reranked", "dual"],
+        help="of a model that scores pairs: the first re-ranked by its matching head, all of them, "
+        "the first of its dual encoder, or none; what is cheaper stands beside it (default: as it "
+        "was trained)",
     )
     group.add_argument(
         "--rerank", type=int, metavar="K", help="re-rank the first K (default: as it was trained)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from goal_kernels.training.evaluation import joined, read_oracle
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.local_weights import checkpoint_loading
 from goal_kernels.training.rankings import PairScores
-from goal_kernels.training.scoring import TokenSet
 
 RUN_CHECKPOINT = Path("checkpoints") / "best.ckpt"
 
@@ -35,7 +34,7 @@ class Encoded:
         image_of_caption: [M] int64.
         split: its name.
         truth, oracle: what is known of the split, or None.
-        pairs: scores of the pairs, of a model that has them, else None.
+        pairs: what ranks pairs, as `VSE.pair_scores` gives it.
     """
 
     image_embeddings: Tensor
@@ -44,7 +43,7 @@ class Encoded:
     split: str
     truth: TruthRelation | None
     oracle: dict[str, Any] | None
-    pairs: PairScores | None = None
+    pairs: dict[str, PairScores] = field(default_factory=dict)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -91,20 +90,17 @@ def encode_checkpoint(path: Path, options: Mapping[str, str], device: str = "aut
     images, texts = data.test_dataloader()
     where = choose_device(device)
     model.to(where).eval()
-    image, *image_tokens = _encode(model.model.image_side, images, where, "images")
-    text, *text_tokens = _encode(model.model.text_side, texts, where, "captions")
-    scorer = model.model.scorer
+    image = _encode(model.model.image_side, images, where, "images")
+    text = _encode(model.model.text_side, texts, where, "captions")
     split = data.split(data.test_split)
     return Encoded(
-        image_embeddings=image.float().cpu(),
-        text_embeddings=text.float().cpu(),
+        image_embeddings=image[0].float().cpu(),
+        text_embeddings=text[0].float().cpu(),
         image_of_caption=torch.from_numpy(split.image_of_caption),
         split=data.test_split,
         truth=split.truth,
         oracle=read_oracle(split.folder, data.test_split),
-        pairs=PairScores(scorer, TokenSet(*image_tokens), TokenSet(*text_tokens))
-        if scorer is not None
-        else None,
+        pairs=model.model.pair_scores(image, text),
     )
 
 

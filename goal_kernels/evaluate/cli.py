@@ -36,7 +36,8 @@ from goal_kernels.evaluate.tables import histogram_text, markdown, tables, write
 from goal_kernels.evaluate.truth_files import read_truth
 from goal_kernels.extras import importing, require
 from goal_kernels.terminal import show
-from goal_kernels.training.evaluation import read_oracle, worse_than_dual
+from goal_kernels.training.evaluation import describe_scoring, read_oracle, worse_reranked
+from goal_kernels.training.rankings import RANKS_ONLY
 
 if TYPE_CHECKING:
     from goal_kernels.evaluate.checkpoints import Encoded
@@ -80,7 +81,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     images, texts = member.scores.shape
     if encoded:
         truth, oracle = encoded[models[0]].truth, encoded[models[0]].oracle
-        if any(made.asked == "reranked" for made in rankings.values()):
+        if any(made.asked in RANKS_ONLY for made in rankings.values()):
             truth = None  # which needs scores of all pairs
     if args.truth is not None:
         truth = read_truth(args.truth, texts, images)
@@ -97,7 +98,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         [made] = rankings.values()
         same = {name: replace(member, scores=scores) for name, scores in made.scores.items()}
         record["rankings"] = compare_rankings(same, record, made.asked, options)
-        record["scoring"] = made.pairs.cost(made.k)
+        record["scoring"] = made.costs
     _write(record, args, encoded)
     return record
 
@@ -214,7 +215,7 @@ def _show(record: dict[str, Any], as_markdown: bool) -> None:
             file=sys.stderr,
         )
     for name, rankings in record["rankings"].items():
-        if message := worse_than_dual(rankings):
+        if message := worse_reranked(rankings):
             print(f"WARNING: {name}: {message}", file=sys.stderr)
     if as_markdown:
         print(markdown(tables(record)), end="")
@@ -232,8 +233,5 @@ def _show(record: dict[str, Any], as_markdown: bool) -> None:
     for name, part in record["protocols"].items():
         print(f"\n{histogram_text(name, part['histogram'])}")
     if record["scoring"]:
-        print(
-            "\n{pairs:,} pairs scored in {seconds:.1f} s; re-ranked: the first {rerank} of the "
-            "dual encoder".format(**record["scoring"])
-        )
+        print(f"\n{describe_scoring(record['scoring'])}")
     print(f"\nties: {record['ties']}; ranked in {record['seconds']:.1f} s")

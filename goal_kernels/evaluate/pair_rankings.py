@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from goal_kernels.constants import ARGSORT
 from goal_kernels.data.files import replacing
 from goal_kernels.data.progress import no_progress, progress_line
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, Scores
-from goal_kernels.training.rankings import PairScores, make_rankings
+from goal_kernels.training.rankings import RANKS_ONLY, PairScores, make_rankings
 
 if TYPE_CHECKING:
     from goal_kernels.evaluate.checkpoints import Encoded
@@ -25,19 +26,24 @@ class PairRankings:
     """What was asked of one model.
 
     Attributes:
-        scores: by name, "dual", "reranked" and "full"; the last is the one that was asked for.
-        pairs: of the set, and what they have cost so far.
-        k: how many are re-ranked.
+        scores: by name, as `make_rankings` gives them; the last is the one that was asked for.
+        pairs: what ranks the pairs, and what that has cost so far.
+        rerank: how many are re-ranked; None: as the model says.
     """
 
     scores: dict[str, Scores]
-    pairs: PairScores
-    k: int
+    pairs: Mapping[str, PairScores]
+    rerank: int | None
 
     @property
     def asked(self) -> str:
         """Name of the ranking that was asked for."""
         return list(self.scores)[-1]
+
+    @property
+    def costs(self) -> dict[str, dict[str, float]]:
+        """`PairScores.cost` by name."""
+        return {name: pairs.cost(self.rerank) for name, pairs in self.pairs.items()}
 
 
 def rank_pairs(name: str, found: Encoded, args: argparse.Namespace) -> PairRankings | None:
@@ -47,28 +53,31 @@ def rank_pairs(name: str, found: Encoded, args: argparse.Namespace) -> PairRanki
 
     Raises: ValueError when an option asks for scores that the model does not have.
     """
-    if found.pairs is None:
-        given = [option for option in OPTIONS if getattr(args, option) is not None]
+    given = [option for option in OPTIONS if getattr(args, option) is not None]
+    if not found.pairs:
         if given:
             raise ValueError(
                 f"--{given[0].replace('_', '-')}: expected a model that scores pairs "
                 f"(model.scores.kind), and {name} has embeddings alone; leave it out"
             )
         return None
-    asked = {option: getattr(args, option) for option in OPTIONS[:2]}
-    given_options = {option: value for option, value in asked.items() if value is not None}
-    options = replace(found.pairs.scorer.options, **given_options)
-    if args.save_scores is not None and options.ranking != "full":
-        raise ValueError(f"--save-scores: expected --ranking full, got {options.ranking}")
     dual = EmbeddingScores(found.image_embeddings, found.text_embeddings)
     with progress_line() as progress:
-        found.pairs.progress = progress
-        scores = make_rankings(dual, found.pairs, options)
-        found.pairs.progress = no_progress
-    if args.ties == ARGSORT and options.ranking == "full":
-        del scores["reranked"]  # ranks without scores that could be sorted
+        for pairs in found.pairs.values():
+            pairs.progress = progress
+        scores = make_rankings(dual, found.pairs, args.ranking, args.rerank)
+        for pairs in found.pairs.values():
+            pairs.progress = no_progress
+    if args.ranking not in (None, *scores):
+        raise ValueError(
+            f"--ranking: expected {', '.join(scores)}, which {name} has, got {args.ranking}"
+        )
+    if args.save_scores is not None and "full" not in scores:
+        raise ValueError(f"--save-scores: expected --ranking full, got {list(scores)[-1]}")
+    if args.ties == ARGSORT and "full" in scores:  # of ranks alone nothing can be sorted
+        scores = {name: own for name, own in scores.items() if name not in RANKS_ONLY}
     full = scores.get("full")
     if args.save_scores is not None and isinstance(full, MatrixScores):
         with replacing(args.save_scores) as temporary, temporary.open("wb") as stream:
             np.save(stream, full.matrix)
-    return PairRankings(scores, found.pairs, options.rerank)
+    return PairRankings(scores, found.pairs, args.rerank)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 import goal_kernels as gk
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores
-from goal_kernels.training.rankings import PairScores, make_rankings
-from goal_kernels.training.scoring import Scorer, TokenSet, lengthened
+from goal_kernels.training.rankings import MATCHED, PairScores, make_rankings
+from goal_kernels.training.scoring import lengthened
+
+if TYPE_CHECKING:
+    from goal_kernels.training.model import VSE
 
 RECALLS = ("R@1", "R@5", "R@10")  # the ones that rsum adds up
 
@@ -28,10 +32,10 @@ class Evaluation:
         image_of_caption: [M] int64, row of each caption's image.
         metrics: `gk.retrieval_metrics`: "i2t", "t2i" (percent and ranks) and "rsum".
         chance: the same record for a random ranking.
-        rankings: of a model that scores pairs, the metrics of each of its rankings, "dual",
-            "reranked" and "full"; `metrics` are one of these.
-        scoring: "pairs", "seconds" that scoring took, and "rerank", k; empty for a dual encoder.
-        similarity: [N, M] scores of all pairs where the metrics are theirs, else None.
+        rankings: of a model that scores pairs, the metrics of each of its rankings, those of
+            `make_rankings`; `metrics` are the last of these.
+        scoring: `PairScores.cost` of "scores" and of "matching"; empty for a dual encoder.
+        similarity: [N, M] scores of all pairs where they were computed, else None.
     """
 
     image_embeddings: Tensor
@@ -40,7 +44,7 @@ class Evaluation:
     metrics: dict[str, Any]
     chance: dict[str, Any]
     rankings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    scoring: dict[str, float] = field(default_factory=dict)
+    scoring: dict[str, dict[str, float]] = field(default_factory=dict)
     similarity: Tensor | None = None
 
     def scores_of_caption(self, caption: int) -> Tensor:
@@ -60,31 +64,25 @@ def evaluate(
     image_embeddings: Tensor,
     text_embeddings: Tensor,
     image_of_caption: Tensor,
-    tokens: tuple[TokenSet, TokenSet] | None = None,
-    scorer: Scorer | None = None,
+    pairs: Mapping[str, PairScores] | None = None,
 ) -> Evaluation:
     """Rank all captions for each image and all images for each caption.
 
     Args: see `Evaluation`. Captions of images that were not encoded, and images without a caption
         at the end, are left out, so that a truncated evaluation (a dry run) is still a sound one.
-        tokens: of all images and captions, for a model with a scorer.
+        pairs: of all images and captions, as `VSE.pair_scores` gives them.
     """
     encoded = image_of_caption < len(image_embeddings)
     text_embeddings, image_of_caption = text_embeddings[encoded], image_of_caption[encoded]
     image_embeddings = image_embeddings[: int(image_of_caption.max()) + 1]
     facts = image_embeddings, text_embeddings, image_of_caption
     chance = gk.chance_metrics(image_of_caption, len(image_embeddings))
-    if scorer is None or tokens is None:
+    if not pairs:
         metrics = gk.retrieval_metrics(gk.retrieval_ranks(*facts))
         return Evaluation(*facts, metrics, chance)
-    images, texts = tokens
-    pairs = PairScores(
-        scorer,
-        images.at(slice(len(image_embeddings))),
-        texts.at(encoded.to(texts.values.device)),
-    )
-    options = scorer.options
-    found = make_rankings(EmbeddingScores(*facts[:2]), pairs, options)
+    images = slice(len(image_embeddings))
+    pairs = {name: given.part(images, encoded) for name, given in pairs.items()}
+    found = make_rankings(EmbeddingScores(*facts[:2]), pairs)
     rankings = {
         name: gk.retrieval_metrics(gk.similarity_ranks(scores, image_of_caption))
         for name, scores in found.items()
@@ -92,10 +90,10 @@ def evaluate(
     full = found.get("full")
     return Evaluation(
         *facts,
-        rankings[options.ranking],
+        list(rankings.values())[-1],
         chance,
         rankings=rankings,
-        scoring=pairs.cost(options.rerank),
+        scoring={name: given.cost() for name, given in pairs.items()},
         similarity=torch.from_numpy(full.matrix) if isinstance(full, MatrixScores) else None,
     )
 
@@ -111,12 +109,12 @@ class EncodedParts:
         self.texts: list[tuple[Tensor, ...]] = []
         self.image_ids: list[Tensor] = []
 
-    def evaluate(self, scorer: Scorer | None) -> Evaluation:
+    def evaluate(self, model: VSE) -> Evaluation:
         """Rank what was encoded; embeddings on the CPU, scores where the model is."""
         images, texts = joined(self.images), joined(self.texts)
-        tokens = None if scorer is None else (TokenSet(*images[1:]), TokenSet(*texts[1:]))
         embeddings = images[0].float().cpu(), texts[0].float().cpu()
-        return evaluate(*embeddings, torch.cat(self.image_ids).cpu(), tokens, scorer)
+        pairs = model.pair_scores(images, texts)
+        return evaluate(*embeddings, torch.cat(self.image_ids).cpu(), pairs)
 
 
 def joined(parts: list[tuple[Tensor, ...]]) -> list[Tensor]:
@@ -145,23 +143,29 @@ def by_name(stage: str, metrics: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def worse_than_dual(rankings: dict[str, dict[str, Any]]) -> str | None:
+def describe_scoring(scoring: Mapping[str, Mapping[str, float]]) -> str:
+    """`Evaluation.scoring` in words, a line for each."""
+    line = "{name}: {pairs:,} pairs scored in {seconds:.1f} s; re-ranked: the first {rerank}"
+    return "\n".join(line.format(name=name, **cost) for name, cost in scoring.items())
+
+
+def worse_reranked(rankings: Mapping[str, dict[str, Any]]) -> str | None:
     """What to say where re-ranking has a lower R@1 than the ranking it started from, else None.
 
     Args: rankings: `gk.retrieval_metrics` by the names of `make_rankings`.
     """
-    if "reranked" not in rankings:
-        return None
-    dual, reranked = rankings["dual"], rankings["reranked"]
+    full = "full" if "full" in rankings else "dual"
     worse = [
-        f"{direction} R@1 {reranked[direction]['R@1']:.1f} after {dual[direction]['R@1']:.1f}"
+        f"{direction} R@1 {rankings[name][direction]['R@1']:.1f} ({name}) after "
+        f"{rankings[base][direction]['R@1']:.1f} ({base})"
+        for name, base in (("reranked", "dual"), (MATCHED, full))
         for direction in ("i2t", "t2i")
-        if reranked[direction]["R@1"] < dual[direction]["R@1"]
+        if name in rankings and rankings[name][direction]["R@1"] < rankings[base][direction]["R@1"]
     ]
     if not worse:
         return None
     return (
-        f"re-ranking is worse than the dual encoder alone: {', '.join(worse)}. The scores have "
-        "learnt less than the embeddings: train longer or on more data, or lower "
-        "--model.scores.embedding_weight; until then rank with the dual encoder (ranking dual)"
+        f"re-ranking is worse than the ranking it began with: {', '.join(worse)}. What re-ranks "
+        "has learnt less: train longer or on more data, lower --model.scores.embedding_weight, or "
+        "raise --model.fusion.random_share or weight; until then choose another --ranking of `eval`"
     )

@@ -12,7 +12,12 @@ from rich.table import Table
 
 from goal_kernels.data.files import write_text
 from goal_kernels.training.best_checkpoint import MONITORED
-from goal_kernels.training.evaluation import RECALLS, Evaluation, worse_than_dual
+from goal_kernels.training.evaluation import (
+    RECALLS,
+    Evaluation,
+    describe_scoring,
+    worse_reranked,
+)
 from goal_kernels.training.history import read_history
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.outcome import CheckpointResult, Outcome
@@ -41,11 +46,8 @@ def print_outcome(outcome: Outcome) -> None:
     Console().print(table)
     scoring = outcome.evaluation.scoring
     if scoring:
-        print(
-            f"{scoring['pairs']:,} pairs scored in {scoring['seconds']:.1f} s; re-ranked: the "
-            f"first {scoring['rerank']} of the dual encoder"
-        )
-        if message := worse_than_dual(outcome.evaluation.rankings):
+        print(describe_scoring(scoring))
+        if message := worse_reranked(outcome.evaluation.rankings):
             print(f"WARNING: {message}", file=sys.stderr)
 
 

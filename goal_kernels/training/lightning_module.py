@@ -19,7 +19,9 @@ from goal_kernels.training.accumulation import seeded
 from goal_kernels.training.collapse import CollapsedSteps
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.evaluation import EncodedParts, Evaluation, by_name
+from goal_kernels.training.joint_loss import joint_loss
 from goal_kernels.training.local_weights import is_checkpoint_loading
+from goal_kernels.training.matching_loss import MatchingLoss
 from goal_kernels.training.model import build_model
 from goal_kernels.training.objectives import make_objective
 from goal_kernels.training.optimisation import (
@@ -32,6 +34,7 @@ from goal_kernels.training.optimisation import (
 )
 from goal_kernels.training.options import (
     DataSizes,
+    FusionOptions,
     ImageOptions,
     ScoreOptions,
     TextOptions,
@@ -44,7 +47,6 @@ from goal_kernels.training.parallel_steps import (
     first_pass,
     require_unused_parameters,
 )
-from goal_kernels.training.pooling import widened
 from goal_kernels.training.score_loss import ScoreLoss
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule, check_memory
 
@@ -57,6 +59,7 @@ class RetrievalModule(pl.LightningModule):
         image: the image encoder.
         text: the text encoder.
         scores: of pairs, from regions and words, trained beside the embeddings; off by default.
+        fusion: cross attention with a matching head, which re-ranks; off by default.
         embed_dim: width of the joint space.
         objective: of the embeddings: "triplet/pair" or, for those that are not normalised,
             "triplet/pair/direction", see `goal-kernels objectives`; or a baseline over all
@@ -97,6 +100,7 @@ class RetrievalModule(pl.LightningModule):
         image: ImageOptions | None = None,
         text: TextOptions | None = None,
         scores: ScoreOptions | None = None,
+        fusion: FusionOptions | None = None,
         embed_dim: int = 1024,
         objective: str = "hinge/constant",
         objective_parameters: dict[str, float] | None = None,
@@ -125,25 +129,31 @@ class RetrievalModule(pl.LightningModule):
         super().__init__()
         image, text = as_options(ImageOptions, image), as_options(TextOptions, text)
         sizes, scores = as_options(DataSizes, sizes), as_options(ScoreOptions, scores)
+        fusion = as_options(FusionOptions, fusion)
         self.save_hyperparameters(plain(type(self), locals()))
         check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
         check_rates(lr=lr, weight_decay=weight_decay)
         check_memory(negative_memory, mask_same_image)
         self.objective = make_objective(objective, objective_parameters)
-        self.model = build_model(image, text, sizes, embed_dim, not is_checkpoint_loading(), scores)
+        pretrained = not is_checkpoint_loading()
+        self.model = build_model(image, text, sizes, embed_dim, pretrained, scores, fusion)
         schedule = WarmupSchedule(warmup_steps, blend_steps, warmup_margin)
+        scorer, matcher = self.model.scorer, self.model.fusion
         self.loss = WarmedLoss(
             self.objective,
             schedule,
             backend,
             CollapseHold() if hold_on_collapse else None,
             negative_memory,
+            mined_for_matching=matcher is not None and scorer is None,
             negatives=named_negatives(negatives),
             false_negative_margin=false_negative_margin,
             false_negative_ratio=false_negative_ratio,
         )
-        scorer = self.model.scorer
-        self.score_loss = ScoreLoss(scorer, scores, schedule, backend) if scorer else None
+        self.score_loss = (
+            ScoreLoss(scorer, scores, schedule, backend, matcher is not None) if scorer else None
+        )
+        self.matching_loss = MatchingLoss(matcher) if matcher else None
         self.lr_drops = DropSchedule(lr_drop_at, lr_drop_epochs, lr_drop_steps)
         self.unfreezing = Unfreezing(frozen_epochs, unfreezing_epochs)
         self.mask_same_image = mask_same_image
@@ -162,7 +172,7 @@ class RetrievalModule(pl.LightningModule):
             # Batch statistics are equal everywhere already, and buffers that grow with the batch
             # may differ in size between processes: there is nothing to broadcast.
             self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
-            if self.unfreezing.planned:
+            if self.unfreezing.planned or (self.matching_loss and self.matching_loss.starts_late):
                 require_unused_parameters(self.trainer)
 
     def setup(self, stage: str) -> None:
@@ -196,6 +206,8 @@ class RetrievalModule(pl.LightningModule):
             warmup_steps = round(options["warmup_epochs"] * steps_per_epoch)
             for loss in filter(None, (self.loss, self.score_loss)):
                 loss.schedule = replace(loss.schedule, warmup_steps=warmup_steps)
+        if self.matching_loss is not None:
+            self.matching_loss.start_after(steps_per_epoch)
         rate = DroppedRate(self.lr_drops.drop_steps(total_steps, steps_per_epoch))
         return {
             "optimizer": optimizer,
@@ -236,28 +248,13 @@ class RetrievalModule(pl.LightningModule):
         generator.manual_seed(seed)
         share = BatchShare.of(batch)
         batch = augment_share(self.model, batch, share, generator)
-        with seeded(self.device, self.seed, self.global_step, micro_batch, share.rank):
-            images, texts, *tokens = self._encode(batch)
         self._log_warmup()
-        # Half precision would blur which negative is the hardest.
-        with torch.autocast(self.device.type, enabled=False):
-            relation = batch.relation(self.mask_same_image)
-            loss, statistics = self.loss(
-                widened(images),
-                widened(texts),
-                step=self.global_step,
-                rows=share.rows,
-                seed=seed,
-                text_rows=share.text_rows,
-                **relation,
+        with seeded(self.device, self.seed, self.global_step, micro_batch, share.rank):
+            loss, statistics, found = joint_loss(
+                *(self.loss, self.score_loss, self.matching_loss, self._encode(batch), share),
+                *(self.global_step, seed, batch.relation(self.mask_same_image)),
             )
-            if self.score_loss is not None:
-                self.log("train/embedding_loss", loss.detach())
-                of_scores, found = self.score_loss.of_tokens(
-                    tokens, share, self.global_step, seed, **relation
-                )
-                self.log("mining/active_fraction_of_scores", found.active_fraction)
-                loss = of_scores + self.score_loss.embedding_weight * loss
+        self.log_dict(found)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.statistics = statistics
         self._log_statistics(statistics)
@@ -340,8 +337,7 @@ class RetrievalModule(pl.LightningModule):
         """Rank and log."""
         parts, self._parts = self._parts, EncodedParts()
         with torch.autocast(self.device.type, enabled=False):
-            scorer = self.score_loss.scorer if self.score_loss is not None else None
-            self.evaluation = parts.evaluate(scorer)
+            self.evaluation = parts.evaluate(self.model)
         # Every process has found the same; the largest of equal numbers is that number.
         options: Any = {"sync_dist": self.trainer.world_size > 1, "reduce_fx": "max"}
         self.log_dict(by_name(stage, self.evaluation.metrics), **options)

@@ -1,4 +1,4 @@
-"""The dual encoder: one image encoder, one text encoder, one embedding space; scores beside it."""
+"""The dual encoder: two encoders, one embedding space; scores and matching of pairs beside it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from goal_kernels import notices
 from goal_kernels.training.augmentation import word_dropout
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
-from goal_kernels.training.encoders.base import rows_by_length
+from goal_kernels.training.encoders.base import Encoder, rows_by_length
 from goal_kernels.training.encoders.recurrent import Coverage, RecurrentEncoder
+from goal_kernels.training.fusion import Fusion
 from goal_kernels.training.options import (
     DataSizes,
+    FusionOptions,
     ImageOptions,
     ScoreOptions,
     TextOptions,
     choose,
 )
-from goal_kernels.training.scoring import Scorer, TokenHead, lengthened
+from goal_kernels.training.rankings import PairScores
+from goal_kernels.training.scoring import Scorer, TokenHead, TokenSet, lengthened
 
 
 class VSE(nn.Module):
@@ -34,10 +37,12 @@ class VSE(nn.Module):
         embed_dim: width of the joint space.
         pretrained: read the weights that the options name; False when a checkpoint's follow.
         scores: scores of regions and words beside the embeddings; None: there are none.
+        fusion: layers and a head that match pairs; None: there are none.
     Raises: ValueError naming the option, such as `model.image.kind`, that cannot be had.
 
     Attributes:
         scorer: None without scores.
+        fusion: None without fusion.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class VSE(nn.Module):
         embed_dim: int,
         pretrained: bool = True,
         scores: ScoreOptions | None = None,
+        fusion: FusionOptions | None = None,
     ) -> None:
         super().__init__()
         if embed_dim < 1:
@@ -62,6 +68,9 @@ class VSE(nn.Module):
             self.scorer = Scorer(scores)
             self.image_head = TokenHead(embed_dim, scores, "regions")
             self.text_head = TokenHead(embed_dim, scores, "words")
+        self.fusion: Fusion | None = None
+        if fusion is not None and fusion.layers:
+            self.fusion = Fusion(embed_dim, fusion, self.scorer)
 
     def augment(self, batch: Batch, generator: torch.Generator, images: int | None = None) -> Batch:
         """The batch with parts of images and words dropped at random; images and ids untouched.
@@ -87,42 +96,62 @@ class VSE(nn.Module):
         return self.text_side(batch)[0]
 
     def image_side(self, batch: ImageBatch) -> tuple[Tensor, ...]:
-        """Embeddings [B, embed_dim] of images; with scores, values and weights of a `TokenSet`."""
-        if self.scorer is None:
-            return (self.image_encoder(batch),)
-        rows = self.image_encoder.rows(batch)
-        return self.image_encoder.pooled(rows), *self.image_head(rows)
+        """Embeddings [B, embed_dim] of images; then values and weights of the `TokenSet` that is
+        scored, if any, and of the one that is fused, if any."""
+        return self._side(self.image_encoder, batch, "regions")
 
     def text_side(self, batch: TextBatch) -> tuple[Tensor, ...]:
-        """Embeddings [B, embed_dim] of captions; with scores, values and weights of a `TokenSet`.
+        """Of captions what `image_side` gives of images.
 
         Captions of very different lengths pass through the encoder in groups.
         """
         groups = rows_by_length(batch.lengths)
         if len(groups) == 1:
-            return self._text_group(batch)
-        parts = [self._text_group(batch.rows(rows)) for rows in groups]
+            return self._side(self.text_encoder, batch, "words")
+        parts = [self._side(self.text_encoder, batch.rows(rows), "words") for rows in groups]
         order, longest = torch.cat(groups).argsort(), batch.tokens.shape[1]
         embeddings, *tokens = zip(*parts, strict=True)
         padded = [torch.cat([lengthened(part, longest) for part in side]) for side in tokens]
         return tuple(side[order] for side in (torch.cat(embeddings), *padded))
 
-    def _text_group(self, batch: TextBatch) -> tuple[Tensor, ...]:
-        if self.scorer is None:
-            return (self.text_encoder(batch),)
-        rows = self.text_encoder.rows(batch)
-        return self.text_encoder.pooled(rows), *self.text_head(rows)
+    def _side(
+        self, encoder: Encoder, batch: ImageBatch | TextBatch, side: str
+    ) -> tuple[Tensor, ...]:
+        if self.scorer is None and self.fusion is None:
+            return (encoder(batch),)
+        rows = encoder.rows(batch)
+        tokens: tuple[Tensor, ...] = ()
+        if self.scorer is not None:
+            tokens = (self.image_head if side == "regions" else self.text_head)(rows)
+        fused = () if self.fusion is None else self.fusion.tokens(side, rows, tokens)
+        return encoder.pooled(rows), *tokens, *fused
+
+    def pair_scores(
+        self, images: Sequence[Tensor], texts: Sequence[Tensor]
+    ) -> dict[str, PairScores]:
+        """What ranks pairs of an encoded set, "scores" and "matching"; empty for a dual encoder.
+
+        Args: images, texts: of all of the set, as `image_side` and `text_side` give them.
+        """
+        scorers = {"scores": self.scorer, "matching": self.fusion}
+        own = {name: scorer for name, scorer in scorers.items() if scorer is not None}
+        return {
+            name: PairScores(scorer, TokenSet(*images[at:][:2]), TokenSet(*texts[at:][:2]))
+            for at, (name, scorer) in zip((1, 3), own.items(), strict=False)
+        }
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """Embed a batch.
 
         Returns: image_embeddings and text_embeddings, [N, embed_dim] and [M, embed_dim] float32,
             unit rows unless `normalize` is off; with scores, values and weights of the images'
-            `TokenSet` and of the captions' behind them.
+            `TokenSet` and of the captions' behind them; then the same of a fusion.
         """
         images, *image_tokens = self.image_side(batch.image_part)
         texts, *text_tokens = self.text_side(batch.text_part)
-        return images, texts, *image_tokens, *text_tokens
+        kinds = (slice(0, 2), slice(2, 4))
+        tokens = [side[kind] for kind in kinds for side in (image_tokens, text_tokens)]
+        return images, texts, *(token for pair in tokens for token in pair)
 
     def set_trainable(self, fixed_blocks: int) -> None:
         """Freeze the first blocks of the image backbone, and let all others train.
@@ -191,9 +220,10 @@ def build_model(
     embed_dim: int,
     pretrained: bool = True,
     scores: ScoreOptions | None = None,
+    fusion: FusionOptions | None = None,
 ) -> VSE:
     """The model that the options describe; arguments and errors are those of `VSE`."""
-    model = VSE(image, text, sizes, embed_dim, pretrained, scores)
+    model = VSE(image, text, sizes, embed_dim, pretrained, scores, fusion)
     if model.scorer is not None or not (image.normalize and text.normalize):
         notices.expect("length")  # as in VSE0; scores are no cosines
     return model

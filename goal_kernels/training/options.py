@@ -18,6 +18,7 @@ ANCHORS = ("words", "regions", "both")
 BEST_MATCHES = ("lse", "max")
 TOKEN_POOLINGS = ("sum", "mean", "learned", "lse")
 RANKINGS = ("full", "reranked", "dual")
+MATCH_POOLINGS = ("sum", "mean", "first")
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,68 @@ class ScoreOptions:
                 raise ValueError(f"model.scores.{name}: expected at least 1, got {given}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FusionOptions:
+    """Layers in which the words of a caption look at the regions of an image, and a head that says
+    whether the two belong together; docs/models.md.
+
+    Attributes:
+        layers: of cross attention; 0: no fusion.
+        width: of the layers. heads: of their attention.
+        dropout: in the layers, in [0, 1).
+        aligned: the layers read each word with the regions that its scores (model.scores) match it
+            with, and with how well they do; else words alone.
+        pooling: of the words' logits to that of a pair: "sum", "mean", or "first", the first
+            token's alone, a BERT's [CLS].
+        weight: of the matching loss beside the others.
+        ranking_weight: in it, of positives against their negatives, beside yes or no for each pair.
+        random_share: of the negatives, drawn from all that are none of the anchor's own; the others
+            are those that mining found for the loss of the scores, or else of the embeddings.
+        pairs: of a batch, drawn anew each step, that are fused with their negatives; null: all. The
+            loss is scaled to that of all.
+        start_epochs: epochs, which may be fractions, before the matching loss.
+        blend_steps: optimiser steps over which its weight then rises to the full one, and the share
+            of random negatives falls from all to `random_share`.
+        rerank: the first so many of the ranking by scores of all pairs, where there is one, else by
+            embeddings, which the head puts into another order; both directions.
+    """
+
+    layers: int = 0
+    width: int = 64
+    heads: int = 4
+    dropout: float = 0.0
+    aligned: bool = False
+    pooling: str = "sum"
+    weight: float = 1.0
+    ranking_weight: float = 1.0
+    random_share: float = 0.3
+    pairs: int | None = None
+    start_epochs: float = 0.0
+    blend_steps: int = 0
+    rerank: int = 16
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError naming the option that is out of range."""
+        choose("model.fusion.pooling", self.pooling, dict.fromkeys(MATCH_POOLINGS))
+        for name, fits, expected in (
+            ("layers", self.layers >= 0, "at least 0"),
+            ("heads", self.heads >= 1 and self.width % self.heads == 0, "a divisor of width"),
+            ("width", self.width >= 1, "at least 1"),
+            ("rerank", self.rerank >= 1, "at least 1"),
+            ("pairs", self.pairs is None or self.pairs >= 1, "at least 1, or null"),
+            ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
+            ("random_share", 0 <= self.random_share <= 1, "a number in [0, 1]"),
+            ("weight", self.weight > 0, "more than 0"),
+            ("ranking_weight", self.ranking_weight >= 0, "at least 0"),
+            ("start_epochs", self.start_epochs >= 0, "at least 0"),
+            ("blend_steps", self.blend_steps >= 0, "at least 0"),
+        ):
+            if not fits:
+                raise ValueError(
+                    f"model.fusion.{name}: expected {expected}, got {getattr(self, name)}"
+                )
+
+
 def _check_shared(part: str, drop_probability: float, initialisation: str, lr_scale: float) -> None:
     """Check what both encoders have."""
     if not 0 <= drop_probability < 1:
@@ -208,7 +271,7 @@ def check_fixed_blocks(argument: str, fixed_blocks: int) -> None:
         )
 
 
-Options = TypeVar("Options", DataSizes, ImageOptions, TextOptions, ScoreOptions)
+Options = TypeVar("Options", DataSizes, ImageOptions, TextOptions, ScoreOptions, FusionOptions)
 
 
 def as_options(kind: type[Options], given: Options | Mapping[str, Any] | None) -> Options:

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from goal_kernels.distributed import gather_rows
+from goal_kernels.distributed import GatheredPairs, gather_pairs, gather_rows
 from goal_kernels.distributed.gather import rank, world_size
 from goal_kernels.training.accumulation import ChunkedEncoding
 from goal_kernels.training.data import Batch
 from goal_kernels.training.model import VSE
 from goal_kernels.training.scoring import TokenSet, lengthened
 from goal_kernels.training.tokenizers import NO_WORD
+from goal_kernels.whole_batch.shares import current_share
 
 Embeddings = tuple[Tensor, ...]
 
@@ -66,8 +67,8 @@ def require_unused_parameters(trainer: pl.Trainer) -> None:
     ):
         raise ValueError(
             "trainer.strategy: expected ddp_find_unused_parameters_true, since "
-            "model.frozen_epochs and model.unfreezing_epochs change what trains; got one that "
-            "waits for the gradient of every parameter"
+            "model.frozen_epochs, model.unfreezing_epochs and model.fusion.start_epochs change what "
+            "trains; got one that waits for the gradient of every parameter"
         )
 
 
@@ -94,21 +95,61 @@ class BatchShare(NamedTuple):
         return cls(sizes[0], sizes[1], max(sizes[2]), rank())
 
 
-def gather_tokens(tokens: Sequence[Tensor], share: BatchShare) -> tuple[TokenSet, TokenSet]:
+def gather_relation(tokens: Sequence[Tensor], share: BatchShare, **relation: Any) -> GatheredPairs:
+    """Which images and captions of all processes belong together; their rows mean nothing.
+
+    Args: tokens: as in `gather_tokens`. relation: ids and text_to_image of this process.
+    """
+    narrow = (weights[:, :1].detach() for weights in (tokens[1], tokens[3]))
+    return gather_pairs(*narrow, rows=share.rows, text_rows=share.text_rows, **relation)
+
+
+def gather_tokens(
+    tokens: Sequence[Tensor], share: BatchShare, averaged_gradients: bool = True
+) -> tuple[TokenSet, TokenSet]:
     """Tokens of the images and the captions of all processes, in order of their ranks.
 
     Every process scores all pairs, and hands back the gradient of its own tokens.
-    Args: tokens: values and weights of the images, then of the captions, of this process.
+    Args:
+        tokens: values and weights of the images, then of the captions, of this process.
+        averaged_gradients: as in `gather_rows`.
     """
 
     def together(side: Sequence[Tensor], rows: list[int], longest: int) -> TokenSet:
-        values, weights = (lengthened(part, longest) for part in side)
-        return TokenSet(gather_rows(values, rows=rows), gather_rows(weights, rows=rows))
+        options: Any = {"rows": rows, "averaged_gradients": averaged_gradients}
+        return TokenSet(*(gather_rows(lengthened(part, longest), **options) for part in side))
 
     return (
         together(tokens[:2], share.rows, tokens[0].shape[1]),
         together(tokens[2:], share.text_rows, share.longest),
     )
+
+
+class _AddedGradients(torch.autograd.Function):
+    """The values themselves; backward adds up what the processes know of their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.share = current_share()
+        return values.view_as(values)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        ctx.share.add_large(total)
+        return total
+
+
+def shared_tokens(tokens: Sequence[Tensor], share: BatchShare) -> tuple[TokenSet, TokenSet]:
+    """`gather_tokens` for a loss of which each process, in `sharing`, computes a part."""
+    if len(share.rows) == 1:
+        return gather_tokens(tokens, share)
+    images, texts = (
+        side._replace(values=_AddedGradients.apply(side.values))
+        for side in gather_tokens(tokens, share, averaged_gradients=False)
+    )
+    return images, texts
 
 
 def augment_share(model: VSE, batch: Batch, share: BatchShare, generator: torch.Generator) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,8 +15,19 @@ from goal_kernels.backends.scores import LOWEST_SCORE, RankCounts, comparable
 from goal_kernels.data.progress import Progress, no_progress
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, Scores
 from goal_kernels.retrieval.scores import Rows
+from goal_kernels.training.fusion import Fusion
 from goal_kernels.training.options import ScoreOptions
-from goal_kernels.training.scoring import BLOCK_PRODUCTS, Scorer, TokenSet, slices
+from goal_kernels.training.scoring import (
+    BLOCK_PRODUCTS,
+    GPU_BLOCK_PRODUCTS,
+    Scorer,
+    TokenSet,
+    slices,
+)
+
+MATCHED = "matched"
+RANKS_ONLY = ("reranked", MATCHED)
+"""Rankings without scores of all pairs, which could be sorted or averaged."""
 
 IMAGE_BLOCK = 512
 """Images scored at a time in evaluation, with as many captions as make a block."""
@@ -26,7 +37,7 @@ class PairScores:
     """Scores of an evaluated set, computed when asked for, and what that took.
 
     Args:
-        scorer: of the model.
+        scorer: of the model, or its fusion, which has no `matrix`.
         images, texts: tokens of N images and M captions, on the device that scores them.
         progress: told of every block.
 
@@ -36,7 +47,7 @@ class PairScores:
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: Scorer | Fusion,
         images: TokenSet,
         texts: TokenSet,
         progress: Progress = no_progress,
@@ -44,9 +55,15 @@ class PairScores:
         self.scorer, self.images, self.texts, self.progress = scorer, images, texts, progress
         self.pairs, self.seconds = 0, 0.0
 
+    def part(self, images: slice, texts: Tensor) -> PairScores:
+        """Of some images and captions, the latter by bool [M]."""
+        chosen = self.texts.at(texts.to(self.texts.values.device))
+        return PairScores(self.scorer, self.images.at(images), chosen, self.progress)
+
     @torch.no_grad()
     def matrix(self) -> Tensor:
         """[N, M] float32 scores of all pairs, on the CPU."""
+        assert isinstance(self.scorer, Scorer)
         started = time.perf_counter()
         count, total = len(self.images.values), len(self.texts.values)
         longest, done = self.texts.values.shape[1], 0
@@ -67,14 +84,16 @@ class PairScores:
         width = self.images.values.shape[1] * self.texts.values.shape[1]
         device = self.images.values.device
         parts = []
-        for part in slices(len(images), max(1, BLOCK_PRODUCTS // width)):
+        products = GPU_BLOCK_PRODUCTS if device.type == "cuda" else BLOCK_PRODUCTS
+        for part in slices(len(images), max(1, products // width)):
             sides = self.images.at(images[part].to(device)), self.texts.at(texts[part].to(device))
             parts.append(self.scorer.pairs(*sides).float().cpu())
             self.progress("re-ranked", part.stop, len(images))
         return self._counted(torch.cat(parts), started)
 
-    def cost(self, k: int) -> dict[str, float]:
-        """What scoring took so far: "pairs", "seconds", and "rerank", k."""
+    def cost(self, rerank: int | None = None) -> dict[str, float]:
+        """What scoring took so far: "pairs", "seconds", and "rerank", the k of `make_rankings`."""
+        k = rerank or self.scorer.options.rerank
         return {"pairs": self.pairs, "seconds": round(self.seconds, 2), "rerank": k}
 
     def _counted(self, scores: Tensor, started: float) -> Tensor:
@@ -84,23 +103,26 @@ class PairScores:
 
 
 class RerankedScores(Scores):
-    """The ranking of a dual encoder whose first k a scorer puts into another order.
+    """A ranking whose first k a scorer puts into another order.
 
     For each image its first k captions, for each caption its first k images; what comes after them
     stays as it was. Nothing of size N x M is stored. It has ranks only, no blocks of scores: the
     two directions order the same pair differently.
 
     Args:
-        dual: scores of the embeddings.
+        base: scores of the embeddings, or of all pairs.
         pair_scores: [P] float32 from [P] numbers of images and of captions.
         k: at least 1.
     """
 
     def __init__(
-        self, dual: EmbeddingScores, pair_scores: Callable[[Tensor, Tensor], Tensor], k: int
+        self,
+        base: EmbeddingScores | MatrixScores,
+        pair_scores: Callable[[Tensor, Tensor], Tensor],
+        k: int,
     ) -> None:
-        self.dual, self.pair_scores, self.k = dual, pair_scores, k
-        self.shape = dual.shape
+        self.base, self.pair_scores, self.k = base, pair_scores, k
+        self.shape = base.shape
 
     def block(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Raises: ValueError."""
@@ -114,21 +136,20 @@ class RerankedScores(Scores):
         columns = torch.arange(self.shape[1])[
             texts if isinstance(texts, slice) else torch.from_numpy(texts)
         ]
-        dual = self.dual.select(images, texts)
-        assert isinstance(dual, EmbeddingScores)
-        return RerankedScores(dual, lambda i, j: self.pair_scores(rows[i], columns[j]), self.k)
+        base = self.base.select(images, texts)
+        assert isinstance(base, EmbeddingScores | MatrixScores)
+        return RerankedScores(base, lambda i, j: self.pair_scores(rows[i], columns[j]), self.k)
 
     def broken(self) -> dict[str, int]:
-        """Rows of either side that hold NaN or infinity."""
-        return self.dual.broken()
+        """Rows of either side, or scores, that are NaN or infinite."""
+        return self.base.broken()
 
     def count(self, text_to_image: Tensor, backend: str) -> RankCounts:
         """See `Scores.count`."""
-        found = RankCounts(*(part.cpu() for part in self.dual.count(text_to_image, backend)))
+        found = RankCounts(*(part.cpu() for part in self.base.count(text_to_image, backend)))
         owner = text_to_image.cpu()
         images, texts = self.shape
-        near = gk.mine_top_k(self.dual.image, self.dual.text, min(self.k, texts)).indices.cpu()
-        far = gk.mine_top_k(self.dual.text, self.dual.image, min(self.k, images)).indices.cpu()
+        near, far = self._first()
         of_images = self._scores(torch.arange(images)[:, None].expand_as(near), near)
         of_texts = self._scores(far, torch.arange(texts)[:, None].expand_as(far))
         own = owner[near] == torch.arange(images)[:, None]
@@ -140,6 +161,19 @@ class RerankedScores(Scores):
         positive = found.positive.masked_fill(own.any(dim=1)[owner], -torch.inf)
         positive[near[own]] = of_images[own].to(positive.dtype)
         return RankCounts(positive, image_better, image_ties, text_better, text_ties)
+
+    def _first(self) -> tuple[Tensor, Tensor]:
+        """The first k captions [N, k] of each image, and the first k images [M, k] of each."""
+        sizes = [min(self.k, size) for size in reversed(self.shape)]
+        if isinstance(self.base, EmbeddingScores):
+            sides = self.base.image, self.base.text
+            orders = (sides, sides[::-1])
+            found = (gk.mine_top_k(*o, k).indices.cpu() for o, k in zip(orders, sizes, strict=True))
+        else:
+            scores = comparable(torch.from_numpy(self.base.matrix))
+            found = (s.topk(k).indices for s, k in zip((scores, scores.T), sizes, strict=True))
+        near, far = found
+        return near, far
 
     def _scores(self, images: Tensor, texts: Tensor) -> Tensor:
         """[Q, k] scores of [Q, k] pairs."""
@@ -166,12 +200,34 @@ def _standing(scores: Tensor, own: Tensor, better: Tensor, ties: Tensor) -> tupl
 
 
 def make_rankings(
-    dual: EmbeddingScores, pairs: PairScores, options: ScoreOptions
+    dual: EmbeddingScores,
+    pairs: Mapping[str, PairScores],
+    ranking: str | None = None,
+    rerank: int | None = None,
 ) -> dict[str, Scores]:
-    """The rankings that `ranking` asks for: "dual", with it "reranked", with both "full"."""
+    """The ranking that is asked for, last, and what is cheaper before it, by name.
+
+    "dual"; with scores "reranked", the first k of it, and "full", all pairs; with a matching head
+    "matched", the first k of "full", or of "dual" where scores of all pairs are not asked for.
+
+    Args:
+        pairs: as `VSE.pair_scores` gives them.
+        ranking: the one asked for; by default "matched" or else what the options of the scores say.
+        rerank: k; by default those of the options.
+    """
     rankings: dict[str, Scores] = {"dual": dual}
-    if options.ranking != "dual":
-        rankings["reranked"] = RerankedScores(dual, pairs.of, options.rerank)
-    if options.ranking == "full":
-        rankings["full"] = MatrixScores(pairs.matrix())
+    scores, matching = pairs.get("scores"), pairs.get("matching")
+    if scores is not None:
+        options = scores.scorer.options
+        assert isinstance(options, ScoreOptions)
+        asked = options.ranking if ranking in (None, MATCHED) else ranking
+        if asked != "dual":
+            rankings["reranked"] = RerankedScores(dual, scores.of, rerank or options.rerank)
+        if asked == "full":
+            rankings["full"] = MatrixScores(scores.matrix())
+    if matching is not None and ranking in (None, MATCHED):
+        full = rankings.get("full")
+        base = full if isinstance(full, MatrixScores) else dual
+        k = rerank or matching.scorer.options.rerank
+        rankings[MATCHED] = RerankedScores(base, matching.of, k)
     return rankings

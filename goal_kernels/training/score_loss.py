@@ -9,11 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from goal_kernels import MiningStatistics
-from goal_kernels.distributed import gather_pairs
 from goal_kernels.negatives import named_negatives
 from goal_kernels.training.objectives import make_objective
 from goal_kernels.training.options import ScoreOptions
-from goal_kernels.training.parallel_steps import BatchShare, gather_tokens
+from goal_kernels.training.parallel_steps import BatchShare, gather_relation, gather_tokens
 from goal_kernels.training.scoring import Scorer
 from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
 
@@ -24,12 +23,17 @@ class ScoreLoss(WarmedLoss):
     Args:
         scorer: of the model.
         options: of the scores.
-        schedule, backend: as in `WarmedLoss`.
+        schedule, backend, mined_for_matching: as in `WarmedLoss`.
     Raises: ValueError when the objective cannot be had of scores.
     """
 
     def __init__(
-        self, scorer: Scorer, options: ScoreOptions, schedule: WarmupSchedule, backend: str
+        self,
+        scorer: Scorer,
+        options: ScoreOptions,
+        schedule: WarmupSchedule,
+        backend: str,
+        mined_for_matching: bool = False,
     ) -> None:
         objective = make_objective(options.objective, options.objective_parameters)
         if objective.direction_element != "dot":
@@ -42,6 +46,7 @@ class ScoreLoss(WarmedLoss):
             replace(schedule, margin=None),  # which is one of the embeddings' similarities
             backend,
             precision="highest",
+            mined_for_matching=mined_for_matching,
             negatives=named_negatives(options.negatives),
         )
         self.scorer, self.embedding_weight = scorer, options.embedding_weight
@@ -52,7 +57,7 @@ class ScoreLoss(WarmedLoss):
         share: BatchShare,
         step: int,
         seed: int,
-        **relation: Tensor | None,
+        **relation: Any,
     ) -> tuple[Tensor, MiningStatistics]:
         """Loss of the scores of all pairs of a batch, [], and what mining found among them.
 
@@ -61,9 +66,6 @@ class ScoreLoss(WarmedLoss):
             share: of this process.
             step, seed: as in `WarmedLoss`. relation: ids and text_to_image of this process, too.
         """
-        known: dict[str, Any] = relation
-        # Of the pairs only which belong together is wanted here.
-        narrow = (weights[:, :1].detach() for weights in (tokens[1], tokens[3]))
-        pairs = gather_pairs(*narrow, rows=share.rows, text_rows=share.text_rows, **known)
+        pairs = gather_relation(tokens, share, **relation)
         scores = self.scorer.matrix(*gather_tokens(tokens, share))
         return self.of_scores(scores, pairs, step, seed)

@@ -161,6 +161,18 @@ class Scorer:
 
         return torch.vmap(one)(*images, *texts)
 
+    def alignment(self, images: TokenSet, texts: TokenSet) -> tuple[Tensor, Tensor]:
+        """How the words of P captions match the regions of P images, pair by pair.
+
+        Returns: attention [P, L, K] of words among regions, softmax_j(x_lj / t); and matches
+            [P, L], t logsumexp_j(x_lj / t), by which late interaction scores.
+        """
+        temperature = self.options.temperature
+        scale = 1.0 if self.options.normalize else texts.values.shape[2] ** -0.5
+        products = (texts.values * (scale / temperature)) @ images.values.transpose(1, 2)
+        products = products.masked_fill(images.weights[:, None] <= 0, -torch.inf)
+        return products.softmax(dim=2), temperature * products.logsumexp(dim=2)
+
     def texts_a_block(self, images: TokenSet, length: int) -> int:
         """Captions of so many tokens that are scored with all images at a time, at least 1."""
         if self.options.block is not None:

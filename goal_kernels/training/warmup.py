@@ -124,6 +124,8 @@ class WarmedLoss(nn.Module):
         memory: rows of earlier batches, of each side, that are further negatives of the objective;
             they fill up in the warm-up. All processes hold the same. 0: none.
         precision: of float32 products, as in `goal_loss`; scores need "highest".
+        mined_for_matching: a matching head takes what is mined, so that it may be chosen although
+            the objective counts all negatives.
         selection: `negatives` and limits of false negatives of `GOALLoss`, for the objective alone:
             the warm-up is on all negatives.
     """
@@ -136,6 +138,7 @@ class WarmedLoss(nn.Module):
         hold: CollapseHold | None = None,
         memory: int = 0,
         precision: str | None = None,
+        mined_for_matching: bool = False,
         **selection: Any,
     ) -> None:
         super().__init__()
@@ -154,7 +157,8 @@ class WarmedLoss(nn.Module):
         self.memory: NegativeMemory | None
         # As a submodule it would be among the weights of every checkpoint.
         self.__dict__["memory"] = NegativeMemory(memory) if memory else None
-        given = {**selection, "negative_memory": memory or None}
+        mined = {} if mined_for_matching else selection
+        given = {**mined, "negative_memory": memory or None}
         chosen = {name: value for name, value in given.items() if value not in (None, HARDEST)}
         if chosen and isinstance(objective, WholeBatchObjective):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""A step of a model that scores pairs, as the processes of the tests take it."""
+"""A step of a model that scores and matches pairs, as the processes of the tests take it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from goal_kernels.distributed.gather import world_size
 from goal_kernels.training.data import Batch
+from goal_kernels.training.joint_loss import joint_loss
+from goal_kernels.training.matching_loss import MatchingLoss
 from goal_kernels.training.model import build_model
 from goal_kernels.training.objectives import make_objective
-from goal_kernels.training.options import DataSizes, ImageOptions, ScoreOptions, TextOptions
+from goal_kernels.training.options import (
+    DataSizes,
+    FusionOptions,
+    ImageOptions,
+    ScoreOptions,
+    TextOptions,
+)
 from goal_kernels.training.parallel_steps import BatchShare, first_pass
 from goal_kernels.training.score_loss import ScoreLoss
 from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
@@ -32,20 +40,23 @@ class ScoreStep(nn.Module):
         )
         image, text = ImageOptions(mlp=False), TextOptions(word_dim=6)
         sizes = DataSizes(REGION_DIM, WORDS)
-        self.model = build_model(image, text, sizes, embed_dim=8, scores=options).double()
+        fusion = FusionOptions(layers=1, width=4, heads=2, aligned=True, pairs=9)
+        self.model = build_model(image, text, sizes, 8, scores=options, fusion=fusion).double()
         assert self.model.scorer is not None
+        assert self.model.fusion is not None
+        nn.init.normal_(self.model.fusion.head.weight)
+        self.matching = MatchingLoss(self.model.fusion)
         self.loss = WarmedLoss(make_objective("info_nce"), WarmupSchedule(), "auto")
         self.score_loss = ScoreLoss(self.model.scorer, options, WarmupSchedule(), "auto")
         self.chunks = chunks
 
     def forward(self, batch: Batch, trainer: Any) -> tuple[Tensor, Any]:
         share = BatchShare.of(batch)
-        (images, texts, *tokens), second_pass = first_pass(self.model, batch, self.chunks, trainer)
+        encoded, second_pass = first_pass(self.model, batch, self.chunks, trainer)
         relation = batch.relation(mask_same_image=True)
-        rows = {"rows": share.rows, "text_rows": share.text_rows}
-        loss, _ = self.loss(images, texts, step=0, **rows, **relation)
-        scores, _ = self.score_loss.of_tokens(tokens, share, 0, 0, **relation)
-        return scores + 0.5 * loss, second_pass
+        losses = self.loss, self.score_loss, self.matching
+        loss, *_ = joint_loss(*losses, encoded, share, 0, 0, relation)
+        return loss, second_pass
 
 
 def scored(rows: list[int], chunks: int, objective: str, captioned: bool) -> list[Tensor]:

@@ -119,12 +119,14 @@ def test_a_missing_extra_names_the_remedy(
 
 @pytest.fixture(scope="module")
 def scored(run: Path) -> Path:
-    """The run folder of a model that scores pairs, on the data of `run`."""
+    """The run folder of a model that scores pairs and matches them, on the data of `run`."""
     root = run.parents[1]
     arguments = ["fit", "--config", "goalworld_tiny", "--trainer.max_epochs", "1"]
     arguments += ["--data.folder", str(root / "world"), "--run.root", str(root / "runs")]
     arguments += ["--model.embed_dim", "16", "--run.name", "late"]
     arguments += ["--model.scores.kind", "late", "--model.scores.rerank", "3"]
+    arguments += ["--model.fusion.layers", "1", "--model.fusion.aligned", "true"]
+    arguments += ["--model.fusion.width", "8", "--model.fusion.rerank", "2"]
     assert cli.main(arguments) == 0
     return root / "runs" / "late"
 
@@ -136,25 +138,29 @@ def test_a_model_that_scores_pairs_shows_its_rankings(scored: Path, tmp_path: Pa
     matrix = tmp_path / "scores.npy"
     record = evaluated(tmp_path, scored, "--save-scores", matrix)
     found = record["rankings"]["plain"]
-    assert list(found) == list(wanted["rankings"]) == ["dual", "reranked", "full"]
+    assert list(found) == list(wanted["rankings"]) == ["dual", "reranked", "full", "matched"]
     for name, metrics in found.items():
         assert metrics["t2i"] == pytest.approx(wanted["rankings"][name]["t2i"])
-    assert wanted["t2i"] == wanted["rankings"]["full"]["t2i"]
-    assert record["scoring"]["pairs"] == 16 * 80 + 3 * (16 + 80)
-    assert record["protocols"]["plain"]["mean"] == found["full"]
+    assert wanted["t2i"] == wanted["rankings"]["matched"]["t2i"]
+    assert record["scoring"]["scores"]["pairs"] == 16 * 80 + 3 * (16 + 80)
+    assert record["scoring"]["matching"]["pairs"] == 2 * (16 + 80)
+    assert record["protocols"]["plain"]["mean"] == found["matched"]
+    assert "truth" not in record or not record["truth"]
+    full = evaluated(tmp_path, scored, "--ranking", "full")
+    assert full["protocols"]["plain"]["mean"] == found["full"]
     saved = evaluated(tmp_path, matrix, "--captions-per-image", "5")
-    assert saved["protocols"] == record["protocols"], "saved scores are the model's"
-    assert record["truth"]["t2i"]["queries"] == 80
+    assert saved["protocols"] == full["protocols"], "saved scores are the model's"
+    assert full["truth"]["t2i"]["queries"] == 80
 
 
 def test_rankings_that_are_cheaper_score_less(scored: Path, tmp_path: Path) -> None:
-    full = evaluated(tmp_path, scored)["rankings"]["plain"]
+    full = evaluated(tmp_path, scored, "--ranking", "full")["rankings"]["plain"]
     reranked = evaluated(tmp_path, scored, "--ranking", "reranked")
     assert reranked["protocols"]["plain"]["mean"] == full["reranked"]
-    assert reranked["scoring"]["pairs"] == 3 * (16 + 80)
+    assert reranked["scoring"]["scores"]["pairs"] == 3 * (16 + 80)
     dual = evaluated(tmp_path, scored, "--ranking", "dual")
     assert dual["protocols"]["plain"]["mean"] == full["dual"]
-    assert dual["scoring"]["pairs"] == 0
+    assert dual["scoring"]["scores"]["pairs"] == 0
     every = evaluated(tmp_path, scored, "--ranking", "reranked", "--rerank", "100")
     assert every["protocols"]["plain"]["mean"]["t2i"] == pytest.approx(full["full"]["t2i"])
     sorted_ties = evaluated(tmp_path, scored, "--ties", "argsort")

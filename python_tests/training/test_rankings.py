@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels.retrieval import EmbeddingScores
-from goal_kernels.training.evaluation import evaluate, worse_than_dual
+from goal_kernels.retrieval import EmbeddingScores, MatrixScores
+from goal_kernels.training.evaluation import evaluate, worse_reranked
 from goal_kernels.training.options import ScoreOptions
 from goal_kernels.training.rankings import PairScores, RerankedScores
 from goal_kernels.training.scoring import Scorer, TokenSet
@@ -69,6 +69,24 @@ def test_reranked_ranks_are_those_of_sorting(k: int, levels: int, nan: bool) -> 
     assert sum(asked) == min(k, TEXTS) * IMAGES + min(k, IMAGES) * TEXTS
 
 
+@pytest.mark.parametrize("k", [1, 4, 50])
+@pytest.mark.parametrize("nan", [False, True])
+@pytest.mark.filterwarnings("ignore:retrieval_ranks")
+def test_a_ranking_of_all_pairs_is_reranked_too(k: int, nan: bool) -> None:
+    scores, first = make_scores(), make_dual().image @ make_dual().text.T
+    if nan:
+        first[3, 3] = first[:, 5] = math.nan
+    base = first.nan_to_num(nan=-9.0)
+    ranks = gk.similarity_ranks(
+        RerankedScores(MatrixScores(first), lambda i, j: scores[i, j], k), OWNER
+    )
+    own = torch.arange(IMAGES)[:, None] == OWNER
+    for image in range(IMAGES - 1):
+        assert ranks.i2t[image] == literal_rank(base[image], scores[image], own[image], k)
+    for text in set(range(TEXTS)) - ({3, 5} if nan else set()):
+        assert ranks.t2i[text] == literal_rank(base[:, text], scores[:, text], own[:, text], k)
+
+
 def test_folds_rerank_their_own_candidates() -> None:
     dual, scores = make_dual(), make_scores()
     owner = torch.arange(TEXTS) % IMAGES
@@ -100,7 +118,7 @@ def test_evaluation_has_all_rankings_side_by_side_and_their_cost() -> None:
     owner = torch.arange(TEXTS) % IMAGES
     dual, images, texts = make_dual(), make_tokens(IMAGES, 4, 0), make_tokens(TEXTS, 6, 1)
     scorer = Scorer(ScoreOptions(kind="late", rerank=4, block=2 * IMAGES))
-    found = evaluate(dual.image, dual.text, owner, (images, texts), scorer)
+    found = evaluate(dual.image, dual.text, owner, {"scores": PairScores(scorer, images, texts)})
     full = scorer.block(images, texts)
     assert found.similarity is not None
     torch.testing.assert_close(found.similarity, full)
@@ -113,9 +131,10 @@ def test_evaluation_has_all_rankings_side_by_side_and_their_cost() -> None:
     for name, ranks in expected.items():
         assert found.rankings[name] == gk.retrieval_metrics(ranks)
     assert found.metrics == found.rankings["full"]
-    assert found.scoring["pairs"] == IMAGES * TEXTS + 4 * (IMAGES + TEXTS)
+    assert found.scoring["scores"]["pairs"] == IMAGES * TEXTS + 4 * (IMAGES + TEXTS)
     assert torch.equal(found.scores_of_caption(3), full[:, 3])
-    cut = evaluate(dual.image[:5], dual.text, owner, (images.at(slice(5)), texts), scorer)
+    pairs = {"scores": PairScores(scorer, images.at(slice(5)), texts)}
+    cut = evaluate(dual.image[:5], dual.text, owner, pairs)
     assert cut.similarity is not None
     torch.testing.assert_close(cut.similarity, full[:5][:, owner < 5])
 
@@ -124,9 +143,9 @@ def test_evaluation_has_all_rankings_side_by_side_and_their_cost() -> None:
 def test_nothing_is_scored_that_was_not_asked_for(ranking: str) -> None:
     dual, images, texts = make_dual(), make_tokens(IMAGES, 4, 0), make_tokens(TEXTS, 6, 1)
     scorer = Scorer(ScoreOptions(kind="late", rerank=4, ranking=ranking))
-    found = evaluate(dual.image, dual.text, OWNER, (images, texts), scorer)
+    found = evaluate(dual.image, dual.text, OWNER, {"scores": PairScores(scorer, images, texts)})
     rows = IMAGES - 1  # those with captions
-    assert found.scoring["pairs"] == (4 * (rows + TEXTS) if ranking == "reranked" else 0)
+    assert found.scoring["scores"]["pairs"] == (4 * (rows + TEXTS) if ranking == "reranked" else 0)
     assert found.metrics == found.rankings[ranking]
     assert found.similarity is None
 
@@ -145,9 +164,15 @@ def test_a_warning_says_where_reranking_is_worse() -> None:
     def table(i2t: float, t2i: float) -> dict:
         return {"i2t": {"R@1": i2t}, "t2i": {"R@1": t2i}}
 
-    assert worse_than_dual({"dual": table(9, 9)}) is None
-    assert worse_than_dual({"dual": table(9, 9), "reranked": table(9, 12)}) is None
-    said = worse_than_dual({"dual": table(9, 11.7), "reranked": table(10, 1.6)})
+    assert worse_reranked({"dual": table(9, 9)}) is None
+    assert worse_reranked({"dual": table(9, 9), "reranked": table(9, 12)}) is None
+    said = worse_reranked({"dual": table(9, 11.7), "reranked": table(10, 1.6)})
     assert said is not None
-    assert "t2i R@1 1.6 after 11.7" in said
-    assert "i2t" not in said.replace("t2i", "")
+    assert "t2i R@1 1.6 (reranked) after 11.7 (dual)" in said
+    assert "i2t" not in said
+    full = {"dual": table(9, 9), "reranked": table(9, 9), "full": table(30, 20)}
+    assert worse_reranked({**full, "matched": table(31, 20)}) is None
+    said = worse_reranked({**full, "matched": table(29, 21)})
+    assert said is not None
+    assert "i2t R@1 29.0 (matched) after 30.0 (full)" in said
+    assert "t2i" not in said

@@ -40,8 +40,8 @@ class Encoder(nn.Module):
         Raises: ValueError when the encoder has one vector of a sample and no more.
         """
         raise ValueError(
-            f"model.scores: expected encoders of regions and words, got {type(self).__name__}, "
-            "which has one vector an image; use --model.image.kind grid"
+            "model.scores: it and model.fusion expected encoders of regions and words, got "
+            f"{type(self).__name__}, which has one vector an image; use --model.image.kind grid"
         )
 
     def pooled(self, rows: Rows) -> Tensor:

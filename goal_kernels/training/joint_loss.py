@@ -1,0 +1,60 @@
+"""What a batch is trained with: the losses of embeddings, of scores, and of matching, added up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from goal_kernels import MiningStatistics
+from goal_kernels.training.matching_loss import MatchingLoss
+from goal_kernels.training.parallel_steps import BatchShare
+from goal_kernels.training.pooling import widened
+from goal_kernels.training.score_loss import ScoreLoss
+from goal_kernels.training.warmup import WarmedLoss
+
+
+def joint_loss(
+    of_embeddings: WarmedLoss,
+    of_scores: ScoreLoss | None,
+    of_matching: MatchingLoss | None,
+    encoded: Sequence[Tensor],
+    share: BatchShare,
+    step: int,
+    seed: int,
+    relation: dict[str, Any],
+) -> tuple[Tensor, MiningStatistics, dict[str, Tensor]]:
+    """Loss of one batch.
+
+    Args:
+        encoded: what the model returns for it.
+        share: of this process.
+        step, seed, relation: as in `WarmedLoss`.
+    Returns: the loss, [] float32; what mining found among embeddings; what else is to be logged.
+    """
+    images, texts, *tokens = encoded
+    logged = {}
+    # Half precision would blur which negative is the hardest.
+    with torch.autocast(images.device.type, enabled=False):
+        loss, statistics = of_embeddings(
+            widened(images),
+            widened(texts),
+            step=step,
+            rows=share.rows,
+            seed=seed,
+            text_rows=share.text_rows,
+            **relation,
+        )
+        mined = statistics
+        if of_scores is not None:
+            logged["train/embedding_loss"] = loss.detach()
+            scores, mined = of_scores.of_tokens(tokens[:4], share, step, seed, **relation)
+            logged["mining/active_fraction_of_scores"] = mined.active_fraction
+            loss = scores + of_scores.embedding_weight * loss
+    if of_matching is not None:
+        matching, right = of_matching(tokens[-4:], share, mined, step, seed, **relation)
+        logged |= {"train/matching_loss": matching.detach(), "matching/negatives_below": right}
+        loss = loss + matching
+    return loss, statistics, logged
