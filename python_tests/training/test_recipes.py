@@ -75,7 +75,8 @@ def test_recipes_of_all_families_are_there() -> None:
     families |= {
         f"{kind}_{data}" for kind in ("vsepp", "vsepp_raw", "goal") for data in ("f30k", "coco")
     }
-    assert names == families | {"goalworld", "goalworld_late", "goalworld_tiny"}
+    goalworld = {"goalworld", "goalworld_fusion", "goalworld_late", "goalworld_tiny"}
+    assert names == families | goalworld
 
 
 @pytest.mark.parametrize("name", recipe_names())

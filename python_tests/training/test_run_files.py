@@ -111,6 +111,6 @@ def test_recipes_are_found_by_name_and_by_path(tmp_path: Path) -> None:
 def test_unknown_recipe_lists_the_packaged_ones() -> None:
     with pytest.raises(
         FileNotFoundError,
-        match=r"got 'nope'; there are .*goalworld, goalworld_late, goalworld_tiny",
+        match=r"got 'nope'; there are .*goalworld, goalworld_fusion, goalworld_late",
     ):
         find_recipe("nope")
