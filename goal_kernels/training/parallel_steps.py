@@ -67,8 +67,8 @@ def require_unused_parameters(trainer: pl.Trainer) -> None:
     ):
         raise ValueError(
             "trainer.strategy: expected ddp_find_unused_parameters_true, since "
-            "model.frozen_epochs, model.unfreezing_epochs and model.fusion.start_epochs change what "
-            "trains; got one that waits for the gradient of every parameter"
+            "model.frozen_epochs, model.unfreezing_epochs and model.fusion.start_epochs change "
+            "what trains; got one that waits for the gradient of every parameter"
         )
 
 
