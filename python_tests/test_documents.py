@@ -14,7 +14,7 @@ from goal_kernels import cli, list_elements
 from goal_kernels.registry import KINDS, unregister_element
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text()]
 SETTINGS = {
     "gpu": torch.cuda.is_available(),
@@ -44,8 +44,11 @@ def _one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_one_process")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
-def test_python_runs_as_printed(page: Path) -> None:
-    """The blocks of a page in order, in one namespace that begins empty."""
+def test_python_runs_as_printed(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of a page in order, in one namespace and one folder that begin empty."""
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "page"}
     for info, code in FENCE.findall(page.read_text()):
         language, _, needs = info.partition(" ")
@@ -60,9 +63,11 @@ def test_few_blocks_need_something() -> None:
     infos = [(page.name, *found) for page in PAGES for found in FENCE.findall(page.read_text())]
     needing = [(name, info) for name, info, _ in infos if info.startswith("python ")]
     assert needing == [
-        ("README.md", "python gpu"),
+        ("backends.md", "python gpu"),
         ("compat.md", "python lightning"),
         ("training.md", "python torchrun"),
+        ("own-data.md", "python lightning"),
+        ("own-data.md", "python lightning"),
     ]
     untold = [
         code for _, info, code in infos if not info and re.search(r"^import |gk\.", code, re.M)

@@ -222,6 +222,6 @@ def committed_records() -> list[Record]:
 def test_committed_tables_are_what_the_committed_figures_render_to() -> None:
     records = committed_records()
     for op in ("mine", "goal_loss"):
-        assert job_table(select_short(records), op) in (ROOT / "README.md").read_text()
+        assert job_table(select_short(records), op) in (ROOT / "docs/speed.md").read_text()
     table = ROOT / "bench" / "results" / "amd-epyc" / "table.md"
     assert target_table(judge_targets(records)) in table.read_text()

@@ -1,0 +1,128 @@
+"""The README's number and picture, from the committed results of one machine.
+
+python -m bench.headline bench/results/amd-epyc
+
+Writes headline.svg beside results.csv and the sentence between the markers in README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.cases import FORWARD_BACKWARD, GOAL_LOSS
+from bench.report import update_readme
+from bench.results import PEAK_MEMORY, WALL_TIME
+from goal_kernels.data.files import write_text
+
+README = Path(__file__).parent.parent / "README.md"
+PART = "headline"
+CASE = {
+    "op": GOAL_LOSS,
+    "mode": FORWARD_BACKWARD,
+    "objective": "nca/sigmoid_ms",
+    "B": "8192",
+    "D": "1024",
+    "dtype": "float32",
+    "precision": "highest",
+}
+NAMES = {
+    "eager": "torch, eager",
+    "compiled": "torch.compile",
+    "gemm": "X @ Y.T alone",
+    "cpu": "goal_kernels",
+}
+PANELS = {WALL_TIME: "milliseconds a step", PEAK_MEMORY: "MiB beyond inputs and gradients"}
+
+STYLE = """\
+text { font: 13px system-ui, sans-serif; fill: #57606a }
+.title { font-weight: 600 }
+.bar { fill: #8c959f } .own { fill: #d9480f } text.own { font-weight: 600 }
+@media (prefers-color-scheme: dark) { text { fill: #adbac7 } .own { fill: #ff8a4c } }"""
+WIDTH, ROW, LABEL, NUMBER = 400, 24, 112, 48
+
+
+def read_case(path: Path) -> list[dict[str, str]]:
+    """Rows of results.csv that belong to the case, `p50` the figure. Raises: OSError."""
+    with path.open() as stream:
+        return [row for row in csv.DictReader(stream) if CASE.items() <= row.items()]
+
+
+def figures(rows: list[dict[str, str]], metric: str) -> dict[str, float]:
+    """Method -> median, in the order of `NAMES`."""
+    found = {row["backend"]: float(row["p50"]) for row in rows if row["metric"] == metric}
+    return {name: found[name] for name in NAMES if name in found}
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def sentence(rows: list[dict[str, str]]) -> str:
+    """The number, what it is compared with, and what gave it."""
+    time, memory = figures(rows, WALL_TIME), figures(rows, PEAK_MEMORY)
+    row = rows[0]
+    return (
+        f"`{CASE['objective']}`, B = {CASE['B']}, D = {CASE['D']}, {CASE['dtype']}, forward and "
+        f"backward on {row['threads']} cores: **{_number(time['cpu'])} ms and "
+        f"{_number(memory['cpu'])} MiB**, in eager torch {_number(time['eager'])} ms and "
+        f"{_number(memory['eager'])} MiB (`python -m bench --full --threads {row['threads']}`, "
+        f"{row['device']}, torch {row['torch']}, {row['date']}; [all sizes and methods]"
+        f"(docs/speed.md))."
+    )
+
+
+def picture(rows: list[dict[str, str]]) -> str:
+    """SVG: bars of time and of memory side by side, in the colours of the reader's scheme."""
+    parts = []
+    for place, (metric, title) in enumerate(PANELS.items()):
+        left = place * WIDTH
+        parts.append(f'<text class="title" x="{left}" y="16">{title}</text>')
+        values = figures(rows, metric)
+        for line, (method, value) in enumerate(values.items()):
+            top = 28 + line * ROW
+            length = max((WIDTH - LABEL - NUMBER - 16) * value / max(values.values()), 1)
+            own = "own" if method == "cpu" else "bar"
+            words = "own" if method == "cpu" else ""
+            parts += [
+                f'<text class="{words}" x="{left}" y="{top + 14}">{NAMES[method]}</text>',
+                f'<rect class="{own}" x="{left + LABEL}" y="{top}" '
+                f'width="{length:.1f}" height="{ROW - 6}" rx="2"/>',
+                f'<text class="{words}" x="{left + LABEL + length + 6:.1f}" y="{top + 14}">'
+                f"{_number(value)}</text>",
+            ]
+    height = 28 + ROW * len(NAMES)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * WIDTH} {height}" '
+        f'width="{2 * WIDTH}" height="{height}" role="img">\n<style>\n{STYLE}\n</style>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write both; 0, or 2 with a message when the results are not usable."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.headline",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("results", type=Path, help="the folder with results.csv")
+    folder = parser.parse_args(arguments).results
+    try:
+        rows = read_case(folder / "results.csv")
+        if not rows:
+            raise ValueError(f"{folder / 'results.csv'}: expected rows of {CASE}, found none")
+        write_text(folder / "headline.svg", picture(rows))
+        update_readme(README, sentence(rows), PART)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"python -m bench.headline: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
