@@ -207,6 +207,7 @@ COMMANDS = (
     Command("import-checkpoint", "take over a published model", "training.import_command"),
     Command("objectives", "list objective elements with their equations", "cli"),
     Command("backends", "say which backends can run here, and why not", "cli"),
+    Command("completion", "print what completes commands in a shell", "completion"),
 )
 GROUPS = {"data": "make, inspect and convert datasets"}
 
@@ -279,7 +280,7 @@ def _run(command: Command, arguments: list[str]) -> int:
 def _train(command: str, arguments: list[str]) -> int:
     """`fit`, `validate`, `test`, `memory`."""
     if {"-h", "--help"} & set(arguments):
-        print(_training_help(command))
+        print(training_help(command))
         return 0
     require(command, "train", *TRAINING_MODULES)
     from goal_kernels.recipes import resolve_recipes
@@ -302,7 +303,7 @@ def _train(command: str, arguments: list[str]) -> int:
     return 0
 
 
-def _training_help(command: str) -> str:
+def training_help(command: str) -> str:
     """What `--help` of a training command prints; instant, since Lightning is not imported."""
     from goal_kernels.recipes import recipe_names
 

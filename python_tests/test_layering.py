@@ -133,7 +133,7 @@ LAYERS = (
     {"dataset_mining.outputs"},
     {"dataset_mining.cli"},
     {"cli"},
-    {"__main__"},
+    {"completion", "__main__"},
 )
 """From the bottom up: a module imports from strictly lower layers only."""
 
