@@ -15,7 +15,7 @@ QUIET := $(shell test -t 2 || echo --quiet)
 # Dozens of tests start processes of their own: each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test coverage lint aot oldest-triton compat sanitize bench clean
+.PHONY: help setup demo test coverage lint docs wheels aot oldest-triton compat sanitize bench clean
 
 help:
 	@echo "make demo   set up, generate the embedded dataset, train, evaluate, write a report"
@@ -23,6 +23,8 @@ help:
 	@echo "make coverage  the tests again, with a table of the Python lines that none of them runs"
 	@echo "make bench  set up and run the benchmarks; results go to bench/results/"
 	@echo "make lint   check formatting, lint and types"
+	@echo "make docs   build the documentation site in build/site"
+	@echo "make wheels  source distribution and a wheel for every Python from 3.10 to 3.13, in dist/"
 	@echo "make aot    compile every Triton kernel ahead of time for sm_80 to sm_120"
 	@echo "make oldest-triton  the Triton checks with the oldest Triton that is supported"
 	@echo "make compat  the adapters for other packages against these packages"
@@ -65,6 +67,19 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Installed apart: the site is made from the sources, and none of it belongs to what runs and tests them.
+docs:
+	@$(SAY) "the documentation site, in build/site (seconds; half a minute the first time)"
+	test -x build/docs/bin/mkdocs -a ! constraints.txt -nt build/docs/bin/mkdocs || \
+	  { $(PYTHON) -m venv build/docs && build/docs/bin/python -m pip install $(QUIET) -c constraints.txt \
+	  mkdocs mkdocs-material 'mkdocstrings[python]' && touch build/docs/bin/mkdocs; }
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/python -m mkdocs --quiet build
+	@echo "open build/site/index.html"
+
+wheels:
+	@$(SAY) "source distribution and wheels, in dist/ (3 minutes a Python; with ccache the first only)"
+	tools/wheels
 
 aot: setup
 	@$(SAY) "every Triton kernel compiled for six architectures (3 minutes on two cores)"

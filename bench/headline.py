@@ -39,10 +39,10 @@ PANELS = {WALL_TIME: "milliseconds a step", PEAK_MEMORY: "MiB beyond inputs and 
 
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #57606a }
-.title { font-weight: 600 }
-.bar { fill: #8c959f } .own { fill: #d9480f } text.own { font-weight: 600 }
+.title, text.own { font-weight: 600 }
+rect { fill: #8c959f } .own { fill: #d9480f }
 @media (prefers-color-scheme: dark) { text { fill: #adbac7 } .own { fill: #ff8a4c } }"""
-WIDTH, ROW, LABEL, NUMBER = 400, 24, 112, 48
+WIDTH, ROW, LABEL, NUMBER = 480, 24, 104, 48
 
 
 def read_case(path: Path) -> list[dict[str, str]]:
@@ -76,28 +76,27 @@ def sentence(rows: list[dict[str, str]]) -> str:
 
 
 def picture(rows: list[dict[str, str]]) -> str:
-    """SVG: bars of time and of memory side by side, in the colours of the reader's scheme."""
-    parts = []
-    for place, (metric, title) in enumerate(PANELS.items()):
-        left = place * WIDTH
-        parts.append(f'<text class="title" x="{left}" y="16">{title}</text>')
+    """SVG: bars of time, below them bars of memory, in the colours of the reader's scheme."""
+    parts, top = [], 0
+    for metric, title in PANELS.items():
+        parts.append(f'<text class="title" x="0" y="{top + 16}">{title}</text>')
+        top += ROW
         values = figures(rows, metric)
-        for line, (method, value) in enumerate(values.items()):
-            top = 28 + line * ROW
-            length = max((WIDTH - LABEL - NUMBER - 16) * value / max(values.values()), 1)
-            own = "own" if method == "cpu" else "bar"
-            words = "own" if method == "cpu" else ""
+        for method, value in values.items():
+            length = max((WIDTH - LABEL - NUMBER) * value / max(values.values()), 1)
+            kind = "own" if method == "cpu" else "bar"
             parts += [
-                f'<text class="{words}" x="{left}" y="{top + 14}">{NAMES[method]}</text>',
-                f'<rect class="{own}" x="{left + LABEL}" y="{top}" '
-                f'width="{length:.1f}" height="{ROW - 6}" rx="2"/>',
-                f'<text class="{words}" x="{left + LABEL + length + 6:.1f}" y="{top + 14}">'
+                f'<text class="{kind}" x="0" y="{top + 14}">{NAMES[method]}</text>',
+                f'<rect class="{kind}" x="{LABEL}" y="{top}" width="{length:.1f}" '
+                f'height="{ROW - 6}" rx="2"/>',
+                f'<text class="{kind}" x="{LABEL + length + 6:.1f}" y="{top + 14}">'
                 f"{_number(value)}</text>",
             ]
-    height = 28 + ROW * len(NAMES)
+            top += ROW
+        top += ROW // 2
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * WIDTH} {height}" '
-        f'width="{2 * WIDTH}" height="{height}" role="img">\n<style>\n{STYLE}\n</style>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" '
+        f'width="{WIDTH}" height="{top}" role="img">\n<style>\n{STYLE}\n</style>\n'
         + "\n".join(parts)
         + "\n</svg>\n"
     )

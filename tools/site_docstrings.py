@@ -14,10 +14,18 @@ FIELD = re.compile(r"^([a-z]\w*(?:, \w+)*)(?: \[[^\]\n]*\])?: ", re.MULTILINE)
 """`name: what it is`, a line of the list of a NamedTuple's fields."""
 
 
+FORMULA = re.compile(r"^(?!Args:)(\S.*:)\n((?: +\S.*\n?)+)", re.MULTILINE)
+"""Indented lines behind a colon."""
+
+STAR = re.compile(r"^(?! {4}).*", re.MULTILINE)
+
+
 def shown(docstring: str) -> str:
     """The Markdown of a docstring; lists below `Args:` are left to the parser."""
-    text = FIELD.sub(lambda name: f"\n- `{name[1]}`: ", docstring)
-    return SECTION.sub(lambda part: f"\n**{part[1]}:** {re.sub(chr(10) + ' +', ' ', part[2])}", text)
+    text = STAR.sub(lambda line: re.sub(r"(?<!\*)\*(?!\*)", r"\\*", line[0]), docstring)
+    text = FORMULA.sub(r"\1\n\n\2\n", text)
+    text = FIELD.sub(r"\n- `\1`: ", text)
+    return SECTION.sub(lambda part: f"\n**{part[1]}:** " + re.sub(r"\n +", " ", part[2]), text)
 
 
 class Docstrings(Extension):

@@ -1,4 +1,4 @@
-"""Pages of the documentation site that lie outside docs/: README and its neighbours (mkdocs.yml)."""
+"""Pages of the site that lie outside docs/: the README and its neighbours (mkdocs.yml)."""
 
 from __future__ import annotations
 
