@@ -6,9 +6,11 @@ import csv
 import json
 from dataclasses import fields
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from bench import headline, startup
 from bench.report import BENCH_PART, main, markers, replace_between, update_readme
 from bench.results import Record, busy_warning, processor_share, read_run
 from bench.tables import (
@@ -20,6 +22,7 @@ from bench.tables import (
     target_table,
 )
 from bench.targets import judge_targets
+from tools import matrix
 
 BEGIN, END = markers(BENCH_PART)
 
@@ -225,3 +228,32 @@ def test_committed_tables_are_what_the_committed_figures_render_to() -> None:
         assert job_table(select_short(records), op) in (ROOT / "docs/speed.md").read_text()
     table = ROOT / "bench" / "results" / "amd-epyc" / "table.md"
     assert target_table(judge_targets(records)) in table.read_text()
+
+
+def test_the_readme_has_the_number_and_the_picture_of_the_committed_figures() -> None:
+    folder = ROOT / "bench" / "results" / "amd-epyc"
+    rows = headline.read_case(folder / "results.csv")
+    times = headline.figures(rows, "wall_time")
+    assert set(times) == set(headline.NAMES)
+    assert times["cpu"] == min(times.values())
+    assert headline.sentence(rows) in (ROOT / "README.md").read_text()
+    assert headline.picture(rows) == (folder / "headline.svg").read_text()
+    ElementTree.fromstring(headline.picture(rows))
+
+
+def test_committed_start_up_and_matrix_tables_come_from_their_results() -> None:
+    results = ROOT / "bench" / "results"
+    started = json.loads((results / "startup.json").read_text())
+    assert startup.render(started) in (ROOT / "docs/speed.md").read_text()
+    cells = json.loads((results / "matrix.json").read_text())
+    assert matrix.render(cells) in (ROOT / "docs/install.md").read_text()
+    assert {row["result"] for row in cells.values()} == {"passes"}
+    assert set(cells) <= {cell.name for cell in matrix.CELLS}
+
+
+def test_start_up_is_measured_in_a_process_of_its_own() -> None:
+    seconds, mib = startup.measure(["-c", "x = bytearray(50 << 20); print(len(x))"])
+    assert seconds > 0
+    assert mib > 50
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        startup.measure(["-c", "raise SystemExit(3)"])
