@@ -1,4 +1,4 @@
-"""The extension on processors that are not x86: no option and no header of theirs, NEON by itself."""
+"""The extension on processors other than x86: no option and no header of theirs."""
 
 from __future__ import annotations
 
