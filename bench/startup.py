@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "startup.json"
 PAGE = ROOT / "docs" / "speed.md"
 PART = "startup"
-ROUNDS = 7
+ROUNDS = 5
 
 ROWS = "import torch; x = torch.eye(128, 64); y = x.clone().requires_grad_(); "
 PROGRAMS = {
@@ -42,19 +43,25 @@ PROGRAMS = {
 }
 
 
+SPAWN = """
+import json, os, sys
+child = os.posix_spawn(sys.executable, [sys.executable, *sys.argv[1:]], os.environ,
+                       file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)])
+_, status, used = os.wait4(child, 0)
+print(json.dumps([status, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+"""
+"""A small process that starts the measured one: a child's peak begins with the size of its parent."""
+
+
 def measure(arguments: list[str]) -> tuple[float, float]:
     """Processor seconds and peak resident MiB of one run of Python. Raises: RuntimeError."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    told = [(os.POSIX_SPAWN_DUP2, null, 1)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    child = os.posix_spawn(
-        sys.executable, [sys.executable, *arguments], environment, file_actions=told
-    )
-    os.close(null)
-    _, status, used = os.wait4(child, 0)
+    spawn = [sys.executable, "-S", "-c", SPAWN, *arguments]
+    done = subprocess.run(spawn, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    status, seconds, mib = json.loads(done.stdout)
     if status:
         raise RuntimeError(f"{arguments}: ended with {os.waitstatus_to_exitcode(status)}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    return seconds, mib
 
 
 def run() -> dict[str, Any]:

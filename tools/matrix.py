@@ -36,7 +36,6 @@ TESTS = (
     "test_golden.py",
     "test_reference.py",
     "test_package.py",
-    "test_ops_contract.py",
     "native/test_native_forward.py",
     "native/test_native_module.py",
 )
