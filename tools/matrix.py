@@ -108,7 +108,7 @@ def run_cell(cell: Cell, wheel: Path, keep: bool) -> dict[str, Any]:
     install = [python, "-m", "pip", "install", "--quiet", str(wheel), "pytest", *versions]
     inside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     row: dict[str, Any] = {"torch": cell.torch, "numpy": cell.numpy, "wheel": wheel.name}
-    log = environment.with_suffix(".log")
+    log = WORK / f"{environment.name}.log"
     started = time.monotonic()
     with log.open("w") as stream:
         told = {"cwd": tests, "env": inside, "stdout": stream, "stderr": stream}
