@@ -105,7 +105,8 @@ def run_cell(cell: Cell, wheel: Path, keep: bool) -> dict[str, Any]:
     subprocess.run([f"python{cell.python}", "-m", "venv", str(environment)], check=True)
     python = str(environment / "bin" / "python")
     versions = [f"torch=={cell.torch}", f"numpy=={cell.numpy}"]
-    install = [python, "-m", "pip", "install", "--quiet", str(wheel), "pytest", *versions]
+    install = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
+    install += [str(wheel), "pytest", *versions]
     inside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     row: dict[str, Any] = {"torch": cell.torch, "numpy": cell.numpy, "wheel": wheel.name}
     log = WORK / f"{environment.name}.log"
