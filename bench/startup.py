@@ -50,7 +50,7 @@ child = os.posix_spawn(sys.executable, [sys.executable, *sys.argv[1:]], os.envir
 _, status, used = os.wait4(child, 0)
 print(json.dumps([status, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
 """
-"""A small process that starts the measured one: a child's peak begins with the size of its parent."""
+"""A small process that starts the measured one: the peak of a child begins at its parent's size."""
 
 
 def measure(arguments: list[str]) -> tuple[float, float]:
