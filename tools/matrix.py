@@ -123,7 +123,7 @@ def run_cell(cell: Cell, wheel: Path, keep: bool) -> dict[str, Any]:
                 row |= json.loads(asked.stdout)
                 assert row.pop("package").startswith(str(environment)), "not the wheel's package"
                 paths = [f"python_tests/{test}" for test in TESTS]
-                test = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths]
+                test = [python, "-m", "pytest", "-p", "no:cacheprovider", *paths]
                 status = subprocess.run(test, **told).returncode
                 row["result"] = "passes" if status == 0 else "fails"
     row["tests"] = log.read_text().strip().rpartition("\n")[2]
