@@ -166,14 +166,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen:
         print(f"python -m tools.matrix: expected one of {[c.name for c in CELLS]}", file=sys.stderr)
         return 2
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     lay_out_tests(WORK / "tests")
     failed = 0
     for cell in chosen:
         if subprocess.run([f"python{cell.python}", "-c", ""], stderr=subprocess.DEVNULL).returncode:
             print(f"{cell.name}: no python{cell.python} here, left out")
             continue
-        rows[cell.name] = row = run_cell(cell, wheel_for(cell.python, options.wheels), options.keep)
+        row = run_cell(cell, wheel_for(cell.python, options.wheels), options.keep)
+        rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        rows[cell.name] = row
         print(f"{cell.name}, numpy {cell.numpy}: {row['result']}, {row['tests']}", flush=True)
         failed += row["result"] != "passes"
         write_text(RESULTS, json.dumps(rows, indent=2) + "\n")
