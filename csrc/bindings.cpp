@@ -37,7 +37,7 @@ using Anchors = std::tuple<Address, Address, Address, Address>;    // value, ind
 using Indices = std::tuple<Address, Address, Address>;             // hardest text, image, target
 using Weights = std::tuple<Address, Address, Address, Address>;  // positive, row, column, grad_loss
 using SearchTerms = std::tuple<std::string, double, double, bool, std::string>;  // fields of SearchQuery
-using SearchOutput = std::tuple<Address, Address, Address, Address, Address>;  // from values to scales
+using SearchOutput = std::tuple<Address, Anchors, Anchors, Address>;  // positive, row, column, scales
 using ForwardOutput = std::tuple<Address, Address, Address>;  // value, vectors, hardest
 
 constexpr Word<Relative> kRelatives[] = {{"none", Relative::none},
@@ -95,7 +95,7 @@ void search_addresses(const std::string& dtype, const Rows& image, const Rows& t
   const Dtype type = parse("dtype", kDtypes, dtype);
   const auto [target, image_ids, text_ids] = pairing;
   const auto& [relative, epsilon, beta, normalize, precision] = query;
-  const auto [values, indices, sums, counts, scales] = output;
+  const auto [positive, row, column, scales] = output;
   const SearchJob job{matrix(image, type, width),
                       matrix(text, type, width),
                       pointer<std::int64_t>(target),
@@ -106,10 +106,9 @@ void search_addresses(const std::string& dtype, const Rows& image, const Rows& t
                       epsilon,
                       beta,
                       parse("precision", kPrecisions, precision),
-                      pointer(values),
-                      pointer<std::int64_t>(indices),
-                      pointer(sums),
-                      pointer<std::int64_t>(counts),
+                      pointer(positive),
+                      anchors(row),
+                      anchors(column),
                       pointer(scales)};
   search(job, find_isa(isa), threads);
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 from goal_kernels import checks, directions, ops, rectangular
 from goal_kernels.backends import resolve
 from goal_kernels.backends.answers import Forward, Found
-from goal_kernels.backends.base import Call, Pairing, SearchQuery, settled_precision
+from goal_kernels.backends.base import Pairing, SearchQuery, settled_precision
 from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask
 from goal_kernels.negatives import ALL, Negatives, as_selection
@@ -30,7 +30,7 @@ def choose_backend(
 ) -> tuple[str, str]:
     """The backend and the precision of a call; a constant while the caller's arguments are."""
     precision = settled_precision(precision)
-    return resolve(backend, Call(device_type, dtype, precision)), precision
+    return resolve(backend, device_type, dtype, precision), precision
 
 
 choose_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]

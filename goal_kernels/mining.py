@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from goal_kernels import checks, ops, rectangular
+from goal_kernels.backends import find_backend
 from goal_kernels.backends.base import Pairing, SearchQuery
 from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask, Rows
 from goal_kernels.constants import BETA, EPSILON
 from goal_kernels.functional import choose_backend
 from goal_kernels.negatives import Negatives, TopK, as_selection
+from goal_kernels.operators import is_unwatched
 from goal_kernels.pairing_checks import check_owned_ids, check_pairing, check_text_to_image
 
 
@@ -83,7 +85,12 @@ def mine(
         if target is not None:
             target = checks.check_index_vector("target", target, rows, image.device)
         ids = checks.check_ids(image_ids, text_ids, rows, columns, image.device)
-        return MinedPairs(*ops.search(name, image, text, Pairing(target, *ids), query).hardest)
+        pairing = Pairing(target, *ids)
+        if not is_unwatched(image, text):
+            return MinedPairs(*ops.search(name, image, text, pairing, query).hardest)
+        if image.requires_grad or text.requires_grad:
+            image, text = image.detach(), text.detach()
+        return MinedPairs(*find_backend(name).hardest(image, text, pairing, query))
     if target is not None:
         raise ValueError("target: expected None where negatives are chosen; give text_to_image.")
     if text_to_image is None:

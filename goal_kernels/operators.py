@@ -56,9 +56,9 @@ def is_unwatched(image: Tensor, text: Tensor) -> bool:
         type(image) is Tensor is type(text)
         and image.is_cpu
         and text.is_cpu
-        and not torch.compiler.is_compiling()
+        and not torch.compiler.is_dynamo_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
-        and not (transformed() or in_forward_mode())
+        and not (transformed() or forward_ad._current_level >= 0)
         and torch._C._get_tracing_state() is None
         and not torch._C._is_any_autocast_enabled()
         and not torch.autograd._profiler_enabled()

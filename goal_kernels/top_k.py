@@ -13,7 +13,7 @@ from torch import Tensor
 from goal_kernels import checks
 from goal_kernels.backends import find_backend, resolve
 from goal_kernels.backends.answers import MinedTopK as MinedTopK
-from goal_kernels.backends.base import Call, TopKQuery, accumulate_dtype, settled_precision
+from goal_kernels.backends.base import TopKQuery, accumulate_dtype, settled_precision
 from goal_kernels.checks import Index, Rows
 
 Bounds: TypeAlias = "Tensor | Sequence[float] | NDArray[np.floating[Any]]"
@@ -74,8 +74,8 @@ def mine_top_k(
         query_ids, corpus_ids, rows, columns, left.device, ("query_ids", "corpus_ids")
     )
     precision = settled_precision(precision)
-    call = Call(left.device.type, left.dtype, precision)
-    found = find_backend(resolve(backend, call, "find the top k", lambda each: each.finds_top_k))
+    call = left.device.type, left.dtype, precision
+    found = find_backend(resolve(backend, *call, "find the top k", lambda each: each.finds_top_k))
     bound = _check_bounds(max_score, left)
     return found.top_k(left, right, TopKQuery(int(k), *ids, bound, normalize, precision))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 
 import pytest
@@ -12,6 +13,7 @@ from test_backend_parity import device_or_skip
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import goal_kernels as gk
+from goal_kernels import native
 from goal_kernels.backends import BACKENDS
 from goal_kernels.backends.base import Pairing
 from goal_kernels.reference import negative_mask
@@ -190,3 +192,22 @@ def test_the_operator_is_called_where_it_is_seen(watch: str) -> None:
         assert torch.equal(got, wanted)
         assert not got.requires_grad
     assert any("goal_kernels" in name for name in seen) is (watch in ("mode", "profiler"))
+
+
+@pytest.mark.skipif(not native.status()[0], reason="counts the calls of the native backend")
+def test_a_plain_call_is_short() -> None:
+    """Of a small batch Python takes most of the time; eager torch is a dozen calls."""
+    image, text = (rows.float() for rows in paired_batch(8, 4))
+    gk.mine(image, text)
+    calls: list[str] = []
+
+    def count(frame, event, argument) -> None:
+        if event == "call":
+            calls.append(frame.f_code.co_name)
+
+    sys.setprofile(count)
+    try:
+        gk.mine(image, text)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) <= 40, calls

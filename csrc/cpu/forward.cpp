@@ -14,14 +14,13 @@ void forward_as(const ForwardJob& job, const Isa& isa, int threads) {
   const Buffer<T> sum(2 * sums);
   const Buffer<std::int64_t> number(2 * sums);
   const auto vector = [&](ForwardVector row) { return static_cast<T*>(job.vectors) + row * count; };
-  // The first three vectors lie as `values` does, the last two as `scales`.
-  search({job.image, job.text, nullptr, job.image_ids, job.text_ids, job.normalize, kind, job.rule.epsilon,
-          job.rule.beta, job.precision, vector(kPositive), job.hardest, sum.data(), number.data(),
-          vector(kImageScale)},
-         isa, threads);
   const AnchorOutput row{vector(kRowValue), job.hardest, sum.data(), number.data()};
   const AnchorOutput column{vector(kColumnValue), job.hardest + count, sum.data() + sums,
                             number.data() + sums};
+  // The last two vectors lie as `scales` does.
+  search({job.image, job.text, nullptr, job.image_ids, job.text_ids, job.normalize, kind, job.rule.epsilon,
+          job.rule.beta, job.precision, vector(kPositive), row, column, vector(kImageScale)},
+         isa, threads);
   weigh({job.rule, job.image.dtype, count, vector(kPositive), row, column, job.value,
          vector(kPositiveWeight), vector(kRowWeight), vector(kColumnWeight)},
         threads);

@@ -23,25 +23,20 @@ T relative_threshold(const T* positive, std::int64_t count, double epsilon) {
 
 template <typename T>
 void search_as(const SearchJob& job, const Isa& isa, int threads) {
-  const std::int64_t rows = job.image.rows;
   Matrix image = job.image, text = job.text;
   if (job.normalize) {
     T* const scales = static_cast<T*>(job.scales);
     row_scales(image, scales, *isa.row, threads);
-    row_scales(text, scales + rows, *isa.row, threads);
+    row_scales(text, scales + image.rows, *isa.row, threads);
     image.scale = scales;
-    text.scale = scales + rows;
+    text.scale = scales + image.rows;
   }
-  T* const positive = static_cast<T*>(job.values);
+  T* const positive = static_cast<T*>(job.positive);
   score_pairs(image, text, job.target, positive, *isa.row, threads);
   const bool summing = job.relative != Relative::none;
-  const T threshold = summing ? relative_threshold(positive, rows, job.epsilon) : T(0);
-  T* const sums = static_cast<T*>(job.sums);
-  const AnchorOutput row{positive + rows, job.indices, sums, job.counts};
-  const AnchorOutput column{positive + 2 * rows, job.indices + rows, summing ? sums + rows : nullptr,
-                            summing ? job.counts + rows : nullptr};
+  const T threshold = summing ? relative_threshold(positive, image.rows, job.epsilon) : T(0);
   mine({image, text, job.target, job.image_ids, job.text_ids, job.relative, &threshold, job.beta,
-        job.precision, row, column},
+        job.precision, job.row, job.column},
        isa, threads);
 }
 

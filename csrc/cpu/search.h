@@ -8,7 +8,7 @@
 
 namespace goal_kernels {
 
-// `values`, `sums` and `scales` are double for double embeddings, else float.
+// `positive` and `scales` are double for double embeddings, else float.
 struct SearchJob {
   Matrix image;                    // [N, D], without scales
   Matrix text;                     // [M, D], same dtype
@@ -20,11 +20,10 @@ struct SearchJob {
   double epsilon;  // the threshold of the sums is the smallest existing positive minus this
   double beta;
   Precision precision;
-  void* values;           // [N + N + M]: positives, largest of the rows, largest of the columns
-  std::int64_t* indices;  // [N + M]: hardest text of each image, hardest image of each text; -1: none
-  void* sums;             // [N + M]; not touched for Relative::none
-  std::int64_t* counts;   // [N + M] likewise
-  void* scales;           // [N + M]: of the normalised rows; not touched unless normalising
+  void* positive;       // [N]: similarity of each image and its text
+  AnchorOutput row;     // [N]: hardest text of each image; index -1: none
+  AnchorOutput column;  // [M]: hardest image of each text
+  void* scales;         // [N + M]: of the normalised rows; not touched unless normalising
 };
 
 // Throws as `mine`. Bit-equal for any `threads`.

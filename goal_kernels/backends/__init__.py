@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import torch
+
 from goal_kernels.backends.base import Backend, Call, Verdict
 from goal_kernels.backends.chunked import ChunkedBackend
 from goal_kernels.backends.cpu import CpuBackend
@@ -55,16 +57,21 @@ def verdicts(call: Call | None = None) -> Iterator[tuple[Backend, Verdict]]:
 
 
 def resolve(
-    name: str, call: Call, deed: str = "", able: Callable[[Backend], bool] = lambda _: True
+    name: str,
+    device_type: str,
+    dtype: torch.dtype,
+    precision: str,
+    deed: str = "",
+    able: Callable[[Backend], bool] = lambda _: True,
 ) -> str:
-    """The name of the backend that serves `call`.
+    """The name of the backend that serves a call, see `Call`.
 
     deed, able: what not every backend does, such as "rank", and whether one does it.
     Raises: ValueError for an unknown name, BackendUnavailableError with the reason when a backend
     named explicitly cannot serve the call.
     """
-    if name == AUTO:
-        call = Call(call.device_type, call.dtype, call.precision, automatic=True)
+    call = Call(device_type, dtype, precision, name == AUTO)
+    if call.automatic:
         for backend in BACKENDS:
             if able(backend) and backend.availability().ok and backend.supports(call).ok:
                 return backend.name

@@ -5,7 +5,7 @@ Shapes, rows and columns as in `backends.base`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -84,6 +84,11 @@ def row_scales(scales_of_rows: Tensor, sizes: tuple[int, int]) -> Scales:
     return Scales(*scales_of_rows.split(sizes)) if len(scales_of_rows) else UNSCALED
 
 
+Hardest: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Similarities of the positives [N], then row_value, row_index, column_value, column_index as in
+`Mined`."""
+
+
 class Found(NamedTuple):
     """What `Backend.search` answers, in few tensors: allocating one costs a microsecond.
 
@@ -123,7 +128,7 @@ class Found(NamedTuple):
         return self.values[: self.sizes[0]]
 
     @property
-    def hardest(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def hardest(self) -> Hardest:
         """`positive`, and the values and indices of `mined`, those of rows first."""
         rows, columns = self.sizes  # `split` would take twice as long as these two calls
         positive, row_value, column_value = self.values.split_with_sizes((rows, rows, columns))

@@ -18,36 +18,39 @@ DTYPES = {
 
 
 def as_rows(
-    matrix: Tensor,
-    name: str,
-    like: Tensor | None = None,
+    first: Tensor,
+    second: Tensor,
+    names: tuple[str, str] = ("image", "text"),
     *,
     device_type: str = "cpu",
     dtypes: Mapping[torch.dtype, str] = DTYPES,
-) -> Tensor:
-    """`matrix` [rows, width] itself, or a copy of it if the elements of a row are not adjacent.
+) -> tuple[Tensor, Tensor]:
+    """Both matrices [rows, width] themselves, or copies if the elements of a row are not adjacent.
 
     Args:
-        like: the other matrix, whose dtype, width and device it has to share.
-        device_type, dtypes: where the kernels can read it, and what. They trust these checks.
+        device_type, dtypes: where the kernels can read them, and what. They trust these checks.
     """
-    dtype, device = matrix.dtype, matrix.device
-    if matrix.dim() != 2 or device.type != device_type or dtype not in dtypes:
+    dtype, device = first.dtype, first.device
+    if first.dim() != 2 or device.type != device_type or dtype not in dtypes:
         raise ValueError(
-            f"{name}: expected a {device_type.upper()} matrix of {', '.join(dtypes.values())}, got "
-            f"{tuple(matrix.shape)} {matrix.dtype} on {matrix.device}; convert it"
+            f"{names[0]}: expected a {device_type.upper()} matrix of {', '.join(dtypes.values())}, "
+            f"got {tuple(first.shape)} {dtype} on {device}; convert it"
         )
-    if like is not None and not (
-        dtype == like.dtype and matrix.size(1) == like.size(1) and device == like.device
-    ):
+    width = first.size(1)
+    if second.dim() != 2 or (second.dtype, second.size(1), second.device) != (dtype, width, device):
         raise ValueError(
-            f"{name}: expected {like.dtype} and width {like.shape[1]} on {like.device} as the "
-            f"image embeddings, got {matrix.dtype} and {matrix.shape[1]} on {matrix.device}; "
-            "convert one of them"
+            f"{names[1]}: expected {dtype} and width {width} on {device} as {names[0]}, got "
+            f"{tuple(second.shape)} {second.dtype} on {second.device}; convert one of them"
         )
-    if matrix.is_neg():
-        matrix = matrix.resolve_neg()
-    return matrix if matrix.stride(1) == 1 or matrix.size(1) == 1 else matrix.contiguous()
+    if first.is_neg() or second.is_neg():
+        first, second = first.resolve_neg(), second.resolve_neg()
+    if width == 1 or first.stride(1) == second.stride(1) == 1:
+        return first, second
+    return _adjacent(first), _adjacent(second)
+
+
+def _adjacent(matrix: Tensor) -> Tensor:
+    return matrix if matrix.stride(1) == 1 else matrix.contiguous()
 
 
 def matrix_argument(rows: Tensor, scale: int = 0) -> tuple[int, int, int, int]:
@@ -57,11 +60,14 @@ def matrix_argument(rows: Tensor, scale: int = 0) -> tuple[int, int, int, int]:
 
 def id_addresses(pairing: Pairing, rows: int, columns: int) -> tuple[int, int]:
     """Addresses of the ids of both sides, two zeros without ids."""
-    if (pairing.image_ids is None) != (pairing.text_ids is None):
+    _, image_ids, text_ids = pairing
+    if image_ids is None and text_ids is None:
+        return 0, 0
+    if image_ids is None or text_ids is None:
         raise ValueError("image_ids, text_ids: expected both or none; pass the missing one")
     return (
-        address(pairing.image_ids, "image_ids", torch.int64, rows),
-        address(pairing.text_ids, "text_ids", torch.int64, columns),
+        address(image_ids, "image_ids", torch.int64, rows),
+        address(text_ids, "text_ids", torch.int64, columns),
     )
 
 

@@ -24,6 +24,7 @@ from goal_kernels.backends.answers import (
     Forward,
     Found,
     GradientTerms,
+    Hardest,
     Mined,
     MinedTopK,
     Scales,
@@ -183,6 +184,10 @@ class Backend(ABC):
             query: see `SearchQuery`.
         Returns: `Found`. Deterministic: bit-equal for equal inputs.
         """
+
+    def hardest(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Hardest:
+        """`Found.hardest` of what `search` finds without relative sums."""
+        return self.search(image, text, pairing, query).hardest
 
     def forward(
         self,

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
-from goal_kernels.backends.answers import VECTORS, Forward, Found, GradientTerms, MinedTopK, Scales
+from goal_kernels.backends.answers import (
+    VECTORS,
+    Forward,
+    Found,
+    GradientTerms,
+    Hardest,
+    MinedTopK,
+    Scales,
+)
 from goal_kernels.backends.arguments import (
     DTYPES,
     address,
@@ -34,6 +42,9 @@ from goal_kernels.backends.base import (
 from goal_kernels.backends.scores import RankCounts
 
 AUTO_ISA = "auto"
+
+Anchors = tuple[int, int, int, int]
+"""Addresses of the values, indices, sums and counts of one side."""
 
 
 class CpuBackend(Backend):
@@ -65,10 +76,9 @@ class CpuBackend(Backend):
         return YES
 
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
-        """See `Backend.search`. One native call (csrc/cpu/search.h)."""
-        image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
-        rows, columns = image.shape[0], text.shape[0]
-        both, value = rows + columns, accumulate_dtype(image.dtype)
+        """See `Backend.search`."""
+        rows, both = image.shape[0], image.shape[0] + text.shape[0]
+        value = accumulate_dtype(image.dtype)
         sums = 0 if query.relative == "none" else both
         found = Found(
             image.new_empty(rows + both, dtype=value),
@@ -77,6 +87,42 @@ class CpuBackend(Backend):
             image.new_empty(sums, dtype=torch.int64),
             image.new_empty(both if query.normalize else 0, dtype=value),
         )
+        values, indices, summed, counts, scales = addresses(*found)
+        step, wide = rows * value.itemsize, rows * torch.int64.itemsize
+        of_rows = (values + step, indices, summed, counts)
+        of_columns = (values + 2 * step, indices + wide, summed + step, counts + wide)
+        self._search(image, text, pairing, query, (values, of_rows, of_columns, scales))
+        return found
+
+    def hardest(
+        self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery
+    ) -> Hardest:
+        """See `Backend.hardest`. Parts of packed tensors take longer to make than five tensors."""
+        rows, columns, value = image.shape[0], text.shape[0], accumulate_dtype(image.dtype)
+        positive = image.new_empty(rows, dtype=value)
+        row_value = image.new_empty(rows, dtype=value)
+        row_index = image.new_empty(rows, dtype=torch.int64)
+        column_value = image.new_empty(columns, dtype=value)
+        column_index = image.new_empty(columns, dtype=torch.int64)
+        scales = image.new_empty(rows + columns, dtype=value) if query.normalize else None
+        of_rows = (row_value.data_ptr(), row_index.data_ptr(), 0, 0)
+        of_columns = (column_value.data_ptr(), column_index.data_ptr(), 0, 0)
+        scale = 0 if scales is None else scales.data_ptr()
+        output = (positive.data_ptr(), of_rows, of_columns, scale)
+        self._search(image, text, pairing, query, output)
+        return positive, row_value, row_index, column_value, column_index
+
+    def _search(
+        self,
+        image: Tensor,
+        text: Tensor,
+        pairing: Pairing,
+        query: SearchQuery,
+        output: tuple[int, Anchors, Anchors, int],
+    ) -> None:
+        """One native call (csrc/cpu/search.h). output: positives, both sides, scales."""
+        image, text = as_rows(image, text)
+        rows, columns = image.shape[0], text.shape[0]
         native.load().search(
             DTYPES[image.dtype],
             matrix_argument(image),
@@ -87,11 +133,10 @@ class CpuBackend(Backend):
                 *id_addresses(pairing, rows, columns),
             ),
             query,
-            addresses(*found),
+            output,
             torch.get_num_threads(),
             self.isa,
         )
-        return found
 
     def forward(
         self,
@@ -107,7 +152,7 @@ class CpuBackend(Backend):
         """
         if not native.weighs(stage.triplet, stage.pair):
             return super().forward(image, text, pairing, query, stage)
-        image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
+        image, text = as_rows(image, text)
         batch = image.shape[0]
         if text.shape[0] != batch:
             raise ValueError(f"text: expected {batch} rows as images, got {text.shape[0]}")
@@ -198,8 +243,7 @@ class CpuBackend(Backend):
         need: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
         """One native call (csrc/cpu/apply.h). indices, weights, scales: addresses, 0: none."""
-        image = as_rows(image, "image")
-        text = as_rows(text, "text", like=image)
+        image, text = as_rows(image, text)
         grad_image = image.new_empty(image.shape) if need[0] else None
         grad_text = text.new_empty(text.shape) if need[1] else None
         native.load().apply(
@@ -216,7 +260,7 @@ class CpuBackend(Backend):
         return grad_image, grad_text
 
     def rank(self, image: Tensor, text: Tensor, text_to_image: Tensor) -> RankCounts:
-        image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
+        image, text = as_rows(image, text)
         rows, columns = image.shape[0], text.shape[0]
         counts = RankCounts(
             image.new_empty(columns, dtype=torch.float32),
@@ -241,7 +285,7 @@ class CpuBackend(Backend):
 
     def top_k(self, queries: Tensor, corpus: Tensor, query: TopKQuery) -> MinedTopK:
         """See `Backend.top_k`. As exact as `highest` at any precision (csrc/cpu/top_k.h)."""
-        queries, corpus = as_rows(queries, "queries"), as_rows(corpus, "corpus", like=queries)
+        queries, corpus = as_rows(queries, corpus, ("queries", "corpus"))
         rows, columns, dtype = len(queries), len(corpus), accumulate_dtype(queries.dtype)
         found = MinedTopK(
             queries.new_empty((rows, query.k), dtype=dtype),

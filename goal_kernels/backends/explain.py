@@ -35,7 +35,7 @@ def explain_backend(
             f"device: expected a torch device such as 'cuda', got {device!r}."
         ) from error
     call = Call(device_type, dtype, precision, automatic=True)
-    chosen = resolve(AUTO, call)
+    chosen = resolve(AUTO, *call[:3])
     kind = str(dtype).removeprefix("torch.")
     lines = [f"{device_type}, {kind}, precision {precision}: auto takes {chosen!r}"]
     for backend, verdict in verdicts(call):

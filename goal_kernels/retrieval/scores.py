@@ -18,7 +18,7 @@ from torch import Tensor
 
 from goal_kernels import checks
 from goal_kernels.backends import AUTO, BackendUnavailableError, find_backend, resolve
-from goal_kernels.backends.base import Backend, Call
+from goal_kernels.backends.base import Backend
 from goal_kernels.backends.reference_rank import count_blocks
 from goal_kernels.backends.scores import RankCounts, comparable
 
@@ -261,5 +261,5 @@ def _slices(size: int, width: int) -> Iterator[slice]:
 def _choose(name: str, image: Tensor) -> Backend:
     """The backend that ranks. Raises: as `resolve`, also for one that cannot rank."""
     # Scores are exact whatever a backend multiplies, so no precision of its products is asked for.
-    call = Call(image.device.type, image.dtype, "high")
-    return find_backend(resolve(name, call, "rank", lambda backend: backend.ranks))
+    call = image.device.type, image.dtype, "high"
+    return find_backend(resolve(name, *call, "rank", lambda backend: backend.ranks))

@@ -112,7 +112,7 @@ def above(
         bounds: [R] and [N]. room: how many elements there may be, else the answer is None.
         exact: see `Lister`. isa: the instruction set.
     """
-    rows, columns = as_rows(rows, "rows"), as_rows(columns, "columns", like=rows)
+    rows, columns = as_rows(rows, columns, ("rows", "columns"))
     sizes = len(rows), len(columns)
     dtype = accumulate_dtype(rows.dtype)
     index = rows.new_empty(room, dtype=torch.int64)
@@ -140,7 +140,7 @@ def apply_listed(
     rows: Tensor, columns: Tensor, found: Listed, weight: Tensor, isa: str = "auto"
 ) -> tuple[Tensor, ...]:
     """Gradients of rows [R, D] and columns [N, D] from dL/dS of listed elements, weight [P]."""
-    rows, columns = as_rows(rows, "rows"), as_rows(columns, "columns", like=rows)
+    rows, columns = as_rows(rows, columns, ("rows", "columns"))
     gradients = torch.empty_like(rows), torch.empty_like(columns)
     native.load().apply_listed(
         DTYPES[rows.dtype],

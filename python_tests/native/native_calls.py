@@ -26,7 +26,7 @@ def mine(
     scales: Scales = UNSCALED,
 ) -> tuple[Mined, str]:
     """What is mined at a given threshold, and by which product."""
-    image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
+    image, text = as_rows(image, text)
     lengths, value = (len(image), len(text)), accumulate_dtype(image.dtype)
     kept = 0 if relative.kind == "none" else 1
     sides = [
@@ -65,7 +65,7 @@ def apply(
     need: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Both gradients of any two sides with any targets."""
-    image, text = as_rows(image, "image"), as_rows(text, "text", like=image)
+    image, text = as_rows(image, text)
     weights = [weight.contiguous() for weight in terms[3:]]
     grads = tuple(
         torch.empty(side.shape, dtype=side.dtype) if wanted else None

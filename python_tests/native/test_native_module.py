@@ -109,6 +109,17 @@ def test_concurrent_callers_get_the_same_answer(fastest) -> None:
             assert all(map(torch.equal, alone, job.result()))
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_hardest_alone_are_those_of_a_search(fastest, dtype, normalize) -> None:
+    image, text = (x.to(dtype) for x in random_pair(40, 24))
+    ids = torch.arange(40) // 2
+    pairing = Pairing(torch.arange(40) - 3, ids, ids[:31].contiguous())
+    query = SearchQuery("none", 0.1, 10.0, normalize, "highest")
+    found = fastest.search(image, text[:31], pairing, query)
+    assert all(map(torch.equal, fastest.hardest(image, text[:31], pairing, query), found.hardest))
+
+
 def _mine_in_child(connection) -> None:
     torch.set_num_threads(1)  # as data-loading workers do
     image, text = random_pair(200, 40)

@@ -267,8 +267,7 @@ def _built(emulated: bool) -> Verdict:
 def checked_rows(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     """Both matrices [rows, width] as the kernels read them, see `as_rows`."""
     kind = image.device.type
-    image = as_rows(image, "image", device_type=kind, dtypes=DTYPES)
-    text = as_rows(text, "text", like=image, device_type=kind, dtypes=DTYPES)
+    image, text = as_rows(image, text, device_type=kind, dtypes=DTYPES)
     for name, matrix in (("image", image), ("text", text)):
         if matrix.shape[0] >= LENGTH_LIMIT:
             raise ValueError(
