@@ -18,6 +18,7 @@
 #include "cpu/mine.h"
 #include "cpu/pairs.h"
 #include "cpu/rank.h"
+#include "cpu/sample.h"
 #include "cpu/search.h"
 #include "cpu/top_k.h"
 #if defined(GOAL_KERNELS_CUDA)
@@ -227,6 +228,15 @@ std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const R
   return above(job, find_isa(isa), threads);
 }
 
+void sample_addresses(const std::string& dtype, const Rows& score, std::int64_t width,
+                      const std::tuple<Address, Address>& words, double temperature,
+                      const std::tuple<Address, Address>& output, int threads) {
+  sample({matrix(score, parse("dtype", kDtypes, dtype), width), pointer<std::uint64_t>(std::get<0>(words)),
+          pointer<std::uint64_t>(std::get<1>(words)), temperature, pointer<double>(std::get<0>(output)),
+          pointer<std::int64_t>(std::get<1>(output))},
+         threads);
+}
+
 py::dict build_info() {
   py::list usable, emulated;
   for (const Isa& isa : usable_isas()) usable.append(isa.name);
@@ -304,5 +314,8 @@ PYBIND11_MODULE(_native, module) {
   module.def("apply_listed", &apply_listed_addresses, py::arg("dtype"), py::arg("rows"), py::arg("columns"),
              py::arg("width"), py::arg("count"), py::arg("elements"), py::arg("gradients"), py::arg("threads"),
              py::arg("isa"), py::call_guard<py::gil_scoped_release>());
+  module.def("sample", &sample_addresses, py::arg("dtype"), py::arg("score"), py::arg("width"),
+             py::arg("words"), py::arg("temperature"), py::arg("output"), py::arg("threads"),
+             py::call_guard<py::gil_scoped_release>());
   module.def("build_info", &build_info, "How this module was built and what it found here.");
 }

@@ -17,7 +17,7 @@ REMEDY = (
     "compiler and neither torch nor CUDA."
 )
 
-NEWEST = ("above", "apply_listed")
+NEWEST = ("sample",)
 """Functions that an extension of older sources lacks."""
 
 

@@ -48,7 +48,7 @@ def search(
         exempt: bool [M], texts that are never left out as false negatives.
     """
     if selection != PLAIN:
-        return select_rows(text, image, pairing, exempt, query, selection, backend == "reference")
+        return select_rows(text, image, pairing, exempt, query, selection, backend)
     found = ops.search(backend, text, image, pairing, query)
     mined = found.mined
     nothing = mined.row_index.new_zeros(0)

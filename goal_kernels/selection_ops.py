@@ -28,7 +28,7 @@ _CHOSEN = ", ".join(
 _PAIRING = "Tensor? target, Tensor? row_ids, Tensor? column_ids, Tensor? exempt"
 _SELECTION = (
     "str kind, int size, float temperature, int seed, float margin, float ratio, int first_row, "
-    "int first_column, bool whole"
+    "int first_column, str backend"
 )
 _SELECT_SCHEMA = (
     f"(Tensor rows, Tensor columns, {_PAIRING}, str relative, float epsilon, float beta, "
@@ -61,8 +61,8 @@ class Selected(NamedTuple):
 
 
 def _select(rows: Tensor, columns: Tensor, *question: Any) -> tuple[Tensor, ...]:
-    pairing, exempt = Pairing(*question[:3]), question[3]
-    query, selection, whole = SearchQuery(*question[4:9]), Selection(*question[9:-1]), question[-1]
+    pairing, exempt, backend = Pairing(*question[:3]), question[3], question[-1]
+    query, selection = SearchQuery(*question[4:9]), Selection(*question[9:-1])
     lossless = rows.dtype != torch.float32
     scales = Scales(row_scale(rows), row_scale(columns)) if query.normalize else UNSCALED
     rows, columns = wide_rows(rows, scales.image), wide_rows(columns, scales.text)
@@ -77,7 +77,8 @@ def _select(rows: Tensor, columns: Tensor, *question: Any) -> tuple[Tensor, ...]
             exempt,
             relative,
             selection,
-            len(rows) if whole else BLOCK,
+            len(rows) if backend == "reference" else BLOCK,
+            natively=backend == "cpu",
         )
     if not lossless and query.precision != "highest":
         chosen = (
@@ -162,14 +163,14 @@ def select_rows(
     exempt: Tensor | None,
     query: SearchQuery,
     selection: Selection,
-    whole: bool,
+    backend: str,
 ) -> Selected:
     """The negatives of embeddings [M, D] and [N, D].
 
-    Args: whole: make the matrix in one block.
+    Args: backend: "reference" makes the matrix in one block, "cpu" draws natively.
     """
     positive, *both, scales = torch.ops.goal_kernels.select(
-        rows.detach(), columns.detach(), *pairing, exempt, *query, *selection, whole
+        rows.detach(), columns.detach(), *pairing, exempt, *query, *selection, backend
     )
     return Selected(positive, Chosen(*both[:5]), Chosen(*both[5:]), scales)
 
@@ -183,6 +184,6 @@ def select_scores(
 ) -> Selected:
     """The negatives of a matrix [M, N]. relative: kind, epsilon, beta."""
     positive, *both = torch.ops.goal_kernels.select_similarity(
-        similarity.detach(), *pairing, exempt, *relative, *selection, True
+        similarity.detach(), *pairing, exempt, *relative, *selection, "reference"
     )
     return Selected(positive, Chosen(*both[:5]), Chosen(*both[5:]), positive.new_empty(0))

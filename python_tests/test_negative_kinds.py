@@ -15,8 +15,10 @@ from oracle import Kind
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels.backends import candidates
-from goal_kernels.backends.gumbel import gumbel
+from goal_kernels import native
+from goal_kernels.backends import candidates, selection
+from goal_kernels.backends.gumbel import gumbel, noise
+from goal_kernels.backends.gumbel import words as gumbel_words
 from goal_kernels.negatives import named_negatives
 
 BACKENDS = ("reference", "chunked", "cpu")
@@ -250,6 +252,28 @@ def test_draws_follow_the_probabilities() -> None:
         assert abs(drawn[candidate] - draws * p) < 5 * math.sqrt(draws * p * (1 - p))
 
 
+@pytest.mark.skipif(not native.status()[0], reason="compares the native module")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("temperature", [1e-3, 0.1, 10.0])
+def test_native_draws_are_those_of_all_keys(temperature, dtype) -> None:
+    """Few keys are computed: that no other is larger holds for every candidate, special or not."""
+    generator = torch.Generator().manual_seed(8)
+    scores = torch.randn(70, 2 * 64, generator=generator, dtype=dtype)
+    scores[::3] = 0.25  # the noise alone decides
+    lowest, infinity = torch.finfo(dtype).min, torch.inf
+    scores[1, 5:] = scores[2, :] = -infinity  # few candidates, none
+    scores[4, 3], scores[4, 90], scores[5, 70:80] = torch.nan, torch.nan, infinity
+    scores[7] = lowest
+    words = gumbel_words(torch.arange(70), torch.arange(128) + 9, 1, seed=3)
+    keys = scores.double().div(temperature).add_(noise(words[0][:, None] + words[1]))
+    expected = selection._take(keys, scores, 1)
+    found = selection._draw(scores, words, temperature)
+    assert torch.equal(found.place, expected.place)
+    assert found.place[0, 2] == -1
+    torch.testing.assert_close(found.value, expected.value, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(found.key, expected.key, rtol=1e-14, atol=0, equal_nan=True)
+
+
 def test_seeds_and_sides_draw_apart() -> None:
     image, text = torch.arange(40)[None, :], torch.arange(50)[:, None]
     first = gumbel(image, text, 0, 5)
@@ -307,11 +331,11 @@ def test_opcheck(scaled, relative) -> None:
     plan = candidates.Selection(candidates.TOP_K, 3, margin=0.2)
     torch.library.opcheck(
         torch.ops.goal_kernels.select,
-        (text, image, owner, None, None, exempt, relative, 0.1, 10.0, scaled, "high", *plan, False),
+        (text, image, owner, None, None, exempt, relative, 0.1, 10.0, scaled, "high", *plan, "cpu"),
     )
     torch.library.opcheck(
         torch.ops.goal_kernels.select_similarity,
-        (text @ image.T, owner, None, None, exempt, relative, 0.1, 10.0, *plan, True),
+        (text @ image.T, owner, None, None, exempt, relative, 0.1, 10.0, *plan, "reference"),
     )
 
 

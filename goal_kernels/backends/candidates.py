@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
-from goal_kernels.backends.gumbel import gumbel
+from goal_kernels.backends.gumbel import noise, words
 from goal_kernels.pairs import owned
 
 SEGMENT = 64
@@ -187,20 +187,26 @@ class Candidates:
         selection = self.selection
         if selection.kind != SAMPLED:
             return candidates
-        device = candidates.device
-        # Of what pads a block too, which is no candidate.
-        counts = candidates.shape if direction == 1 else candidates.shape[::-1]
-        image = torch.arange(counts[0], device=device) + selection.first_column
-        text = torch.arange(counts[1], device=device) + part.start + selection.first_row
-        anchors = text if direction == 0 else image
+        own, others = self.words(candidates, part, direction)
         # In pieces that stay in a processor's cache, which a dozen passes over them need.
         step = max(1, PIECE // candidates.shape[1]) if candidates.is_cpu else len(candidates)
         parts = []
-        for rows, own in zip(candidates.split(step), anchors.split(step), strict=True):
-            pairs = (image, own[:, None]) if direction == 0 else (own[:, None], text)
-            noise = gumbel(pairs[0], pairs[1], direction, selection.seed)
-            parts.append(rows.to(noise.dtype).div(selection.temperature).add_(noise))
+        for rows, word in zip(candidates.split(step), own.split(step), strict=True):
+            added = noise(word[:, None] + others)
+            parts.append(rows.to(added.dtype).div(selection.temperature).add_(added))
         return torch.cat(parts)
+
+    def words(self, candidates: Tensor, part: slice, direction: int) -> tuple[Tensor, Tensor]:
+        """Those of the anchors [A] and of their candidates [C], of which SAMPLED makes its noise.
+
+        Also for what pads a block, which is no candidate.
+        """
+        selection, device = self.selection, candidates.device
+        counts = candidates.shape if direction == 1 else candidates.shape[::-1]
+        image = torch.arange(counts[0], device=device) + selection.first_column
+        text = torch.arange(counts[1], device=device) + part.start + selection.first_row
+        both = words(image, text, direction, selection.seed)
+        return both if direction == 1 else both[::-1]
 
 
 def false_negative_limit(highest: Tensor, margin: float, ratio: float) -> Tensor:

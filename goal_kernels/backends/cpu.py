@@ -94,9 +94,7 @@ class CpuBackend(Backend):
         self._search(image, text, pairing, query, (values, of_rows, of_columns, scales))
         return found
 
-    def hardest(
-        self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery
-    ) -> Hardest:
+    def hardest(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Hardest:
         """See `Backend.hardest`. Parts of packed tensors take longer to make than five tensors."""
         rows, columns, value = image.shape[0], text.shape[0], accumulate_dtype(image.dtype)
         positive = image.new_empty(rows, dtype=value)

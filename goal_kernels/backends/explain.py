@@ -43,6 +43,6 @@ def explain_backend(
         lines.append(f"  {backend.name:<10} {state}")
     lines.append(
         "  negatives other than the hardest, limits of false negatives: plain torch in blocks on "
-        "every backend; reference takes the matrix whole"
+        "every backend; reference takes the matrix whole, cpu draws Sampled natively"
     )
     return "\n".join(lines)

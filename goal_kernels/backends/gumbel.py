@@ -1,4 +1,8 @@
-"""Random noise that is a function of the pair it belongs to, whoever draws it."""
+"""Random noise that is a function of the pair it belongs to, whoever draws it.
+
+The hash of a pair is two rounds of the finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014)
+over its numbers; the first needs only the image's.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,27 @@ from torch import Tensor
 
 
 def gumbel(image: Tensor, text: Tensor, direction: int, seed: int) -> Tensor:
-    """Gumbel noise of pairs of image and text, float64 (float32 on MPS, which has no other).
+    """Gumbel noise of pairs of image and text: `noise` of the sum of their words.
 
-    A function of its arguments alone, so it does not matter who draws it and in which order: two
-    rounds of the finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014) over the numbers of
-    the pair.
-
-    Args: image, text: int64, of shapes that broadcast. direction: 0 or 1, of the anchors.
+    Args: as in `words`, of shapes that broadcast.
     """
-    word = _mixed(image * 2 + direction + _wrapped(seed * 0x9E3779B97F4A7C15))
-    word = _mixed(word + text * _wrapped(0xD1B54A32D192ED03))
-    wide, bits = (torch.float32, 23) if image.device.type == "mps" else (torch.float64, 52)
+    of_image, of_text = words(image, text, direction, seed)
+    return noise(of_image + of_text)
+
+
+def words(image: Tensor, text: Tensor, direction: int, seed: int) -> tuple[Tensor, Tensor]:
+    """What of the hash each side contributes, int64: their sum modulo 2^64 makes the noise.
+
+    Args: image, text: int64, numbers in the batch. direction: 0 or 1, of the anchors.
+    """
+    of_image = _mixed(image * 2 + direction + _wrapped(seed * 0x9E3779B97F4A7C15))
+    return of_image, text * _wrapped(0xD1B54A32D192ED03)
+
+
+def noise(word: Tensor) -> Tensor:
+    """Gumbel noise, float64 (float32 on MPS, which has no other). `word` is used up."""
+    word = _mixed(word)
+    wide, bits = (torch.float32, 23) if word.device.type == "mps" else (torch.float64, 52)
     number = _shifted(word, 64 - bits)
     return number.to(wide).add_(0.5).mul_(2.0**-bits).log_().neg_().log_().neg_()
 

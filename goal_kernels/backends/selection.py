@@ -1,7 +1,8 @@
 """Negatives other than the hardest: which of the candidates are taken.
 
 Plain torch on any device, in blocks of rows of the similarity matrix, like the `chunked` backend;
-the `reference` backend takes the matrix in one block. Rows are texts and columns are images.
+the `reference` backend takes the matrix in one block, and `cpu` draws SAMPLED natively. Rows are
+texts and columns are images.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from goal_kernels import native
+from goal_kernels.backends.arguments import DTYPES, addresses, matrix_argument
 from goal_kernels.backends.base import Pairing, RelativeQuery
 from goal_kernels.backends.candidates import (
     NEGATIVE_INFINITY,
+    SAMPLED,
     SEGMENT,
     Candidates,
     Scores,
@@ -49,6 +53,7 @@ def select(
     relative: RelativeQuery,
     selection: Selection,
     block: int = BLOCK,
+    natively: bool = False,
 ) -> tuple[Chosen, Chosen]:
     """The negatives of the rows among the columns, and of the columns among the rows.
 
@@ -60,15 +65,21 @@ def select(
         exempt: bool [M], rows that are never left out as false negatives; None: none.
         relative: the relative sums that are wanted.
         block: rows of the matrix that are held at a time.
+        natively: whether the native module may draw, on a CPU that has it.
     """
     plan = Candidates(scores, positive, columns, pairing, exempt, selection, block)
     keep, slots = selection.kept, selection.slots
+    drawing = natively and selection.kind == SAMPLED and positive.is_cpu and native.status()[0]
     row_picks, row_skipped = [], []
     column_pick = _Pick.nothing(keep, columns, positive)
     column_skipped = torch.zeros(columns, dtype=torch.int64, device=positive.device)
     for part in plan.parts():
         for direction, (candidates, skipped) in enumerate(plan.of(part)):
-            pick = _take(plan.keys(candidates, part, direction), candidates, keep)
+            if drawing:
+                words = plan.words(candidates, part, direction)
+                pick = _draw(candidates, words, selection.temperature)
+            else:
+                pick = _take(plan.keys(candidates, part, direction), candidates, keep)
             if direction == 0:
                 row_picks.append(pick)
                 row_skipped.append(skipped)
@@ -100,6 +111,14 @@ class _Pick(NamedTuple):
         none = like.new_full((kept, anchors), NEGATIVE_INFINITY)
         return cls(none, none, torch.full_like(none, NO_INDEX, dtype=torch.int64))
 
+    @classmethod
+    def of(cls, key: Tensor, place: Tensor, value: Tensor) -> _Pick:
+        """From what may be none, by its key, and similarities of which the lowest is -inf."""
+        none = key == NEGATIVE_INFINITY
+        lowest = value == torch.finfo(value.dtype).min
+        value = value.masked_fill(none | lowest, NEGATIVE_INFINITY)
+        return cls(key, value, place.masked_fill(none, NO_INDEX))
+
     def moved(self, start: int) -> _Pick:
         """With places that count from `start` on."""
         return self._replace(place=torch.where(self.place >= 0, self.place + start, NO_INDEX))
@@ -126,17 +145,33 @@ def _take(key: Tensor, candidates: Tensor, keep: int) -> _Pick:
         value, segment = largest.max(dim=1, keepdim=True)
         where = segment[:, :, None].expand(-1, 1, SEGMENT)
         place = segment * SEGMENT + segments.gather(1, where)[:, 0].max(dim=1, keepdim=True).indices
-        score = candidates.gather(1, place) if key is not candidates else value
-        taken.append((value, score, place))
+        taken.append((value, place))
         if slot + 1 < keep:
             key.scatter_(1, place, NEGATIVE_INFINITY)
             rest = segments.gather(1, where)[:, 0].amax(dim=1, keepdim=True)
             largest.scatter_(1, segment, rest)
-    keys, values, places = (torch.stack(x).view(keep, anchors) for x in zip(*taken, strict=True))
-    none = keys == NEGATIVE_INFINITY
-    lowest = torch.finfo(values.dtype).min  # a similarity of -inf
-    values = torch.where(none | (values == lowest), NEGATIVE_INFINITY, values)
-    return _Pick(keys, values, places.masked_fill(none, NO_INDEX))
+    keys, places = (torch.stack(x).view(keep, anchors) for x in zip(*taken, strict=True))
+    values = keys if key is candidates else candidates.gather(1, places.T).T
+    return _Pick.of(keys, places, values)
+
+
+def _draw(candidates: Tensor, words: tuple[Tensor, Tensor], temperature: float) -> _Pick:
+    """What `_take` finds of the keys of SAMPLED, natively: csrc/cpu/sample.h makes few keys.
+
+    Args: candidates: [anchors, C]. words: of both, see `gumbel.words`.
+    """
+    key = candidates.new_empty((1, len(candidates)), dtype=torch.float64)
+    place = torch.empty_like(key, dtype=torch.int64)
+    native.load().sample(
+        DTYPES[candidates.dtype],
+        matrix_argument(candidates),
+        candidates.shape[1],
+        addresses(*words),
+        temperature,
+        addresses(key, place),
+        torch.get_num_threads(),
+    )
+    return _Pick.of(key, place, candidates.gather(1, place.clamp(min=0).T).T)
 
 
 def _relative_sums(
