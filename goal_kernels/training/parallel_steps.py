@@ -35,13 +35,19 @@ def first_pass(
         have been cleared.
     """
 
+    parallel = trainer.model
+
     def encode(chunk: Batch) -> Embeddings:
         # The trainer's autocast does not reach into `backward`, where the second pass runs.
         with trainer.precision_plugin.forward_context():
-            return model(chunk)
+            first, *others = model(chunk)
+        if isinstance(parallel, DistributedDataParallel) and model.fusion is not None:
+            # What the loss itself has trained has to be seen in the backward that is averaged.
+            parts = [part for part in model.fusion.parameters() if part.grad is not None]
+            first = first + sum(0.0 * part.sum() for part in parts)
+        return first, *others
 
     encoding = ChunkedEncoding(encode, split_batch(batch, chunks), model)
-    parallel = trainer.model
     if not isinstance(parallel, DistributedDataParallel):
         return encoding.embed(), encoding.backward
     # The reducer averages after the one backward it is prepared for. That is the last chunk's, when
