@@ -181,6 +181,12 @@ COMMANDS = (
         "evaluate.arguments",
     ),
     Command(
+        "explore",
+        "a local web page: type captions, look at images and what they are confused with",
+        "explore.cli",
+        trains=True,
+    ),
+    Command(
         "mine",
         "the hardest negatives of a whole dataset, as a file",
         "dataset_mining.cli",

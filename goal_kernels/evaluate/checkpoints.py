@@ -63,6 +63,36 @@ def find_checkpoint(path: Path) -> Path:
     return path / RUN_CHECKPOINT
 
 
+@dataclass(frozen=True)
+class OpenRun:
+    """A trained model in evaluation mode, on `device`, and the data of its run, not yet read."""
+
+    module: RetrievalModule
+    data: RetrievalDataModule
+    device: torch.device
+
+
+def open_run(path: Path, options: Mapping[str, str], device: str = "auto") -> OpenRun:
+    """The model of a checkpoint with its data; arguments and errors of `encode_checkpoint`."""
+    file = find_checkpoint(path)
+    stored = load_checkpoint(file)
+    if not {"state_dict", "hyper_parameters"} <= set(stored):
+        raise CheckpointError(
+            f"{file}: no checkpoint of `goal-kernels fit`: it has no hyper-parameters"
+        )
+    module = _build_module(file, stored)
+    data = build_data(_recorded_data(file, stored), options)
+    check_tokenizer(data.tokenizer.identity, stored)
+    if data.sizes != module.model.sizes:
+        raise ValueError(
+            f"{file}: its model was made for data of other sizes: {module.model.sizes}, the data "
+            f"here has {data.sizes}; give the vocabulary and features of its training"
+        )
+    where = choose_device(device)
+    module.to(where).eval()
+    return OpenRun(module, data, where)
+
+
 def encode_checkpoint(path: Path, options: Mapping[str, str], device: str = "auto") -> Encoded:
     """Encode every image and every caption of the test split once.
 
@@ -73,25 +103,15 @@ def encode_checkpoint(path: Path, options: Mapping[str, str], device: str = "aut
         device: "auto", "cpu", "cuda", or as torch names it.
     Raises: FileNotFoundError, ValueError, CheckpointError.
     """
-    file = find_checkpoint(path)
-    stored = load_checkpoint(file)
-    if not {"state_dict", "hyper_parameters"} <= set(stored):
-        raise CheckpointError(
-            f"{file}: no checkpoint of `goal-kernels fit`: it has no hyper-parameters"
-        )
-    model = _build_module(file, stored)
-    data = build_data(_recorded_data(file, stored), options)
-    check_tokenizer(data.tokenizer.identity, stored)
-    if data.sizes != model.model.sizes:
-        raise ValueError(
-            f"{file}: its model was made for data of other sizes: {model.model.sizes}, the data "
-            f"here has {data.sizes}; give the vocabulary and features of its training"
-        )
+    return encode_split(open_run(path, options, device))
+
+
+def encode_split(run: OpenRun) -> Encoded:
+    """Encode every image and every caption of the test split once. Raises: as `open_run`."""
+    data, model = run.data, run.module.model
     images, texts = data.test_dataloader()
-    where = choose_device(device)
-    model.to(where).eval()
-    image = _encode(model.model.image_side, images, where, "images")
-    text = _encode(model.model.text_side, texts, where, "captions")
+    image = _encode(model.image_side, images, run.device, "images")
+    text = _encode(model.text_side, texts, run.device, "captions")
     split = data.split(data.test_split)
     return Encoded(
         image_embeddings=image[0].float().cpu(),
@@ -100,7 +120,7 @@ def encode_checkpoint(path: Path, options: Mapping[str, str], device: str = "aut
         split=data.test_split,
         truth=split.truth,
         oracle=read_oracle(split.folder, data.test_split),
-        pairs=model.model.pair_scores(image, text),
+        pairs=model.pair_scores(image, text),
     )
 
 
@@ -150,6 +170,11 @@ def build_data(recorded: Mapping[str, Any], options: Mapping[str, str]) -> Retri
         raise ValueError(f"--data: {' '.join(str(error).split())}") from error
 
 
+def moved(batch: Any, device: torch.device) -> Any:
+    """An image or text batch on a device."""
+    return type(batch)(*(None if part is None else part.to(device) for part in batch))
+
+
 @torch.no_grad()
 def _encode(
     encode: Callable[[Any], tuple[Tensor, ...]],
@@ -160,8 +185,7 @@ def _encode(
     """What a model makes of all batches in order, on its device: embeddings, tokens if any."""
     parts, done, watched = [], 0, sys.stderr.isatty()
     for batch in batches:
-        moved = type(batch)(*(None if part is None else part.to(device) for part in batch))
-        parts.append(encode(moved))
+        parts.append(encode(moved(batch, device)))
         done += len(parts[-1][0])
         if watched:
             print(f"\r{what}: {done:,}", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Retrieved examples: captions with their first five images, images with their first captions."""
+"""Images and captions as HTML, and queries of a run with what they retrieve."""
 
 from __future__ import annotations
 
@@ -35,93 +35,102 @@ THUMBNAIL_PIXELS = 144  # side of the square a picture is fitted into
 JPEG_QUALITY = 85
 
 
-class Gallery:
-    """Renders queries of a finished run, drawn at random with a fixed seed, never hand-picked."""
+class Exhibit:
+    """Renders images and captions of a split as HTML.
 
-    def __init__(self, outcome: Outcome, seed: int = 0) -> None:
-        self.evaluation = outcome.evaluation
-        self.split = outcome.split
-        self.pictures = Pictures(outcome.split)
-        self.generator = torch.Generator("cpu").manual_seed(seed)
+    Args: pixels: side of the square that a picture is fitted into.
+    """
 
-    def text_queries(self) -> str:
-        """Captions, each with the five images ranked first."""
-        return "".join(self._text_query(c) for c in self._draw(TEXT_QUERIES, self._captions))
+    def __init__(self, split: Split, pixels: int = THUMBNAIL_PIXELS) -> None:
+        self.split = split
+        self.pictures = Pictures(split, pixels)
 
-    def image_queries(self) -> str:
-        """Images, each with the five captions ranked first."""
-        return "".join(self._image_query(i) for i in self._draw(IMAGE_QUERIES, self._images))
-
-    @property
-    def _captions(self) -> int:
-        return len(self.evaluation.text_embeddings)
-
-    @property
-    def _images(self) -> int:
-        return len(self.evaluation.image_embeddings)
-
-    def _draw(self, count: int, size: int) -> list[int]:
-        order = torch.randperm(size, generator=self.generator, device="cpu")
-        return order[:count].tolist()
-
-    def _verdict(self, caption: int, image: int) -> str:
+    def verdict(self, caption: int, image: int) -> str:
         """Key of MARKS; without truth a miss is only known to be another image."""
-        if int(self.evaluation.image_of_caption[caption]) == image:
+        if self.split.image_of_caption[caption] == image:
             return "match"
         if self.split.truth is None:
             return "other"
         return "also" if image in self.split.truth.images_of(caption) else "wrong"
 
+    def hit(self, image: int, score: float, verdict: str = "") -> str:
+        """One image as a list item, with its mark, if any, and similarity."""
+        mark = f'<span class="mark">{MARKS[verdict]}</span> ' if verdict else ""
+        return (
+            f'<li class="{verdict}">{self.picture(image)}{mark}'
+            f'<span class="score">{score:.2f}</span></li>'
+        )
+
+    def sentence(self, caption: int, score: float, verdict: str) -> str:
+        """One caption as a list item, with its mark and similarity."""
+        return (
+            f'<li class="{verdict}"><span class="mark">{MARKS[verdict]}</span>'
+            f'<span class="text">{self.said(caption)}</span>'
+            f'<span class="score">{score:.2f}</span></li>'
+        )
+
+    def said(self, caption: int) -> str:
+        """A caption as pages show it."""
+        whole = self.split.captions[caption]
+        return escape(whole[:SHOWN_CHARACTERS] + ("…" if len(whole) > SHOWN_CHARACTERS else ""))
+
+    def picture(self, image: int) -> str:
+        """The picture of an image, or a card with its id where there is none."""
+        described = Exhibit.said(self, int(np.searchsorted(self.split.image_of_caption, image)))
+        uri, side = self.pictures.uri(image), self.pictures.pixels
+        if uri is None:
+            return f'<div class="card">image {self.split.image_ids[image]}: {described}</div>'
+        return f'<img src="{uri}" alt="{described}" width="{side}" height="{side}">'
+
+
+class Gallery(Exhibit):
+    """Queries of a finished run, drawn at random with a fixed seed, never hand-picked."""
+
+    def __init__(self, outcome: Outcome, seed: int = 0) -> None:
+        super().__init__(outcome.split)
+        self.evaluation = outcome.evaluation
+        self.generator = torch.Generator("cpu").manual_seed(seed)
+
+    def text_queries(self) -> str:
+        """Captions, each with the five images ranked first."""
+        captions = len(self.evaluation.text_embeddings)
+        return "".join(self._text_query(c) for c in self._draw(TEXT_QUERIES, captions))
+
+    def image_queries(self) -> str:
+        """Images, each with the five captions ranked first."""
+        images = len(self.evaluation.image_embeddings)
+        return "".join(self._image_query(i) for i in self._draw(IMAGE_QUERIES, images))
+
+    def _draw(self, count: int, size: int) -> list[int]:
+        order = torch.randperm(size, generator=self.generator, device="cpu")
+        return order[:count].tolist()
+
     def _text_query(self, caption: int) -> str:
         scores = self.evaluation.scores_of_caption(caption)  # [N]
         owner = int(self.evaluation.image_of_caption[caption])
         best = _best(scores)
-        hits = [self._hit(image, score, self._verdict(caption, image)) for image, score in best]
+        hits = [self.hit(image, score, self.verdict(caption, image)) for image, score in best]
         if owner not in dict(best):
-            hits.append(self._hit(owner, float(scores[owner]), "missed"))
+            hits.append(self.hit(owner, float(scores[owner]), "missed"))
         return (
-            f'<article class="query"><p class="asked">“{self._said(caption)}”</p>'
+            f'<article class="query"><p class="asked">“{self.said(caption)}”</p>'
             f'<p class="note">{_placed("its image", scores, [owner])}</p>'
             f'<ol class="hits">{"".join(hits)}</ol></article>'
-        )
-
-    def _hit(self, image: int, score: float, verdict: str) -> str:
-        """One image with its mark and similarity."""
-        return (
-            f'<li class="{verdict}">{self._picture(image)}<span class="mark">{MARKS[verdict]}'
-            f'</span> <span class="score">{score:.2f}</span></li>'
         )
 
     def _image_query(self, image: int) -> str:
         scores = self.evaluation.scores_of_image(image)  # [M]
         own = (self.evaluation.image_of_caption == image).nonzero().flatten()
         hits = "".join(
-            f'<li class="{(verdict := self._verdict(caption, image))}">'
-            f'<span class="mark">{MARKS[verdict]}</span>'
-            f'<span class="text">{self._said(caption)}</span>'
-            f'<span class="score">{score:.2f}</span></li>'
+            self.sentence(caption, score, self.verdict(caption, image))
             for caption, score in _best(scores)
         )
         return (
             f'<article class="query"><p class="note">'
             f"{_placed('the first of its captions', scores, own)}</p>"
-            f'<div class="sentences"><div>{self._picture(image)}</div>'
+            f'<div class="sentences"><div>{self.picture(image)}</div>'
             f'<ol class="ranked">{hits}</ol></div></article>'
         )
-
-    def _said(self, caption: int) -> str:
-        """A caption as the page shows it."""
-        whole = self.split.captions[caption]
-        return escape(whole[:SHOWN_CHARACTERS] + ("…" if len(whole) > SHOWN_CHARACTERS else ""))
-
-    def _picture(self, image: int) -> str:
-        """The picture of an image, or a card with its id where there is none."""
-        first = int((self.evaluation.image_of_caption == image).nonzero()[0])
-        described = self._said(first)
-        uri = self.pictures.uri(image)
-        if uri is None:
-            return f'<div class="card">image {self.split.image_ids[image]}: {described}</div>'
-        return f'<img src="{uri}" alt="{described}" width="144" height="144">'
 
 
 def _best(scores: Tensor) -> Sequence[tuple[int, float]]:
@@ -143,8 +152,8 @@ class Pictures:
     anything else there is no picture.
     """
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    def __init__(self, split: Split, pixels: int = THUMBNAIL_PIXELS) -> None:
+        self.split, self.pixels = split, pixels
         self.uri = lru_cache(maxsize=None)(self._uri)
 
     def _uri(self, row: int) -> str | None:
@@ -152,7 +161,7 @@ class Pictures:
         picture = self._open(row)
         if picture is None:
             return None
-        picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        picture.thumbnail((self.pixels, self.pixels))
         stored = BytesIO()
         picture.save(stored, "JPEG", quality=JPEG_QUALITY, optimize=True)
         return "data:image/jpeg;base64," + base64.b64encode(stored.getvalue()).decode("ascii")
@@ -167,4 +176,4 @@ class Pictures:
         from goal_kernels.data.goalworld.scenes import Scene
 
         scene = Scene.from_json(self.split.scenes[row])
-        return render_scene(scene, 2 * THUMBNAIL_PIXELS, np.random.default_rng(row))
+        return render_scene(scene, 2 * self.pixels, np.random.default_rng(row))

@@ -1,0 +1,1 @@
+"""`goal-kernels explore`: a local web page over a finished run."""
