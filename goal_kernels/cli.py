@@ -202,6 +202,12 @@ COMMANDS = (
     Command(
         "compare", "table of runs: mean ± std over seeds, paired tests", "training.compare.cli"
     ),
+    Command(
+        "report",
+        "write the page of a run again, other runs beside it",
+        "evaluate.report",
+        trains=True,
+    ),
     Command("analyze", "what losses do to the gradients, with maps", "analysis.cli"),
     Command(
         "study",

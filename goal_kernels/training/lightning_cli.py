@@ -35,6 +35,7 @@ from goal_kernels.training.environment import (
 from goal_kernels.training.evaluation import Evaluation, read_oracle
 from goal_kernels.training.finish import finish_run, print_outcome, test_last_and_best
 from goal_kernels.training.finite import FiniteLoss, NotFiniteError
+from goal_kernels.training.hardest_examples import HardestExamples
 from goal_kernels.training.lightning_options import (
     ConfigurationError,
     add_run_options,
@@ -209,7 +210,8 @@ class RetrievalCLI(LightningCLI):
                     longer=resumed is not None and resumed.longer,
                 )
                 self.best, finite = BestCheckpoint(self.run), FiniteLoss(chosen.not_finite_losses)
-                recorders = [finite, PairRecorder(self.run.pairs), self.points]
+                examples = HardestExamples(self.run.hardest)
+                recorders = [finite, PairRecorder(self.run.pairs), examples, self.points]
                 callbacks = [*recorders, *callbacks, self.best, LearningRateMonitor()]
                 loggers = make_loggers(self.run, resumed.step if resumed else None)
                 kwargs["logger"] = [*loggers, *as_list(given.logger)]
@@ -298,6 +300,7 @@ class RetrievalCLI(LightningCLI):
                 seconds=self.points.seconds,
                 checkpoints=results,
                 selected="best" if "best" in results else "last",
+                dev=self.datamodule.split(self.datamodule.dev_split),
             )
             finish_run(outcome, self.run)
 

@@ -53,6 +53,7 @@ class Outcome:
         checkpoints: results by checkpoint: "best" (highest rsum on dev) and "last" (end of the
             training) after a training, none after an evaluation. Tables of the field mix the two.
         selected: which of them `evaluation` is of; None after an evaluation.
+        dev: the dev split of a training, for its examples.
     """
 
     evaluation: Evaluation
@@ -65,6 +66,7 @@ class Outcome:
     warmup_steps: int
     checkpoints: Mapping[str, CheckpointResult] = field(default_factory=dict)
     selected: str | None = None
+    dev: Split | None = None
 
     @property
     def where(self) -> str:
@@ -96,6 +98,7 @@ class Outcome:
                 **{name: getattr(objective, name) for name in parameters},
                 **dict(objective.parameters),
             },
+            "warmup_steps": self.warmup_steps,
             "epochs": self.epochs,
             "seconds": round(self.seconds, 1),
             "seed": self.seed,

@@ -45,6 +45,7 @@ class RunFolder:
         previous: the resume point before the newest.
         history: everything logged, as CSV.
         pairs: where the anchors of each epoch were, see `density`.
+        hardest: what examples were confused with in each epoch, see `hardest_examples`.
         metrics: the final metrics; a run that has them is finished.
         report: the page for people.
     """
@@ -63,6 +64,7 @@ class RunFolder:
         self.previous = self.checkpoints / "previous.ckpt"
         self.history = path / "metrics.csv"
         self.pairs = path / "pairs.json"
+        self.hardest = path / "hardest.json"
         self.metrics = path / "metrics.json"
         self.report = path / "report.html"
 
@@ -73,6 +75,7 @@ class RunFolder:
             self.environment,
             self.history,
             self.pairs,
+            self.hardest,
             self.vocabulary,
             self.lock,
         )

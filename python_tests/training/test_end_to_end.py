@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -72,6 +74,7 @@ def test_the_run_folder_is_complete(run: Run) -> None:
         "checkpoints/last.ckpt",
         "metrics.csv",
         "pairs.json",
+        "hardest.json",
     }
     assert not [name for name in files if name.endswith(".partial")]
     assert any("tfevents" in name for name in files)
@@ -88,7 +91,7 @@ def test_the_run_folder_is_complete(run: Run) -> None:
 def test_metrics_schema(metrics: dict) -> None:
     assert set(metrics) == {
         *("split", "i2t", "t2i", "ar", "ari", "rsum", "oracle", "chance"),
-        *("objective", "epochs", "seconds", "seed", "selected", "best", "last"),
+        *("objective", "warmup_steps", "epochs", "seconds", "seed", "selected", "best", "last"),
     }
     assert metrics["selected"] == "best"
     assert metrics["rsum"] == metrics["best"]["rsum"]
@@ -172,14 +175,47 @@ def test_the_report_needs_nothing_else(page: str) -> None:
 def test_the_report_shows_what_was_found(page: str, metrics: dict) -> None:
     audit = Audit()
     audit.feed(page)
-    assert len(audit.images) == 6 * 5 + page.count("its image</span>") + 4
+    mined = page[page.index("Hardest negatives, early and late") : page.index("<h2>Examples")]
+    assert mined.count("<img") == 4 * (1 + 3) + 4
+    examples = page[page.index("<h2>Examples") :]
+    assert examples.count("<img") == 6 * 5 + examples.count("its image</span>") + 4
+    assert len(audit.images) == mined.count("<img") + examples.count("<img")
     assert all(image["alt"] for image in audit.images)
     assert f"{metrics['t2i']['R@1']:.1f} %" in page
     assert "among 32 images of the test split (chance" in page
     for heading in ("Retrieval: test split", "Training", "Examples", "How it was made"):
         assert f"<h2>{heading}</h2>" in page
-    assert page.count("<figure>") == 10
+    assert page.count("<figure>") == 10 + 3 + 1  # maps, and the share of anchors in the wrong
+    assert "Epoch 1: n above p for " in page
+    assert "Epoch 8: n above p for " in page
     assert 'class="mark">✗ wrong' in page
+
+
+def test_the_report_is_written_again_beside_another_run(run: Run, page: str, capsys) -> None:
+    assert main(["report", str(run.path), "--output", str(run.data / "again.html")]) == 0
+    assert (run.data / "again.html").read_text() == page
+    other = run.path.parent / "other"
+    shutil.copytree(run.path, other)
+    log = other / "metrics.csv"
+    rows = list(csv.DictReader(log.read_text().splitlines()))
+    rows[-2]["train/loss"] = "1"
+    with log.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    before = [int(row["step"]) for row in rows[:-2] if row["train/loss"]][-1]
+    assert main(["report", str(run.path), "--beside", str(other)]) == 0
+    beside = (run.path / "report.html").read_text()
+    assert f"equal number for number up to step {before:,}:" in beside
+    assert '<th scope="col">hardest' not in beside
+    for name in ("hinge/constant (a&lt;b)", "hinge/constant (other)"):
+        assert f'<th scope="col">{name}</th>' in beside
+    assert beside.count("<figure>") == page.count("<figure>") + 4
+    capsys.readouterr()
+    (other / "metrics.json").unlink()
+    assert main(["report", str(run.path), "--beside", str(other)]) == 2
+    assert "expected a finished run, found no metrics.json in it" in capsys.readouterr().err
+    shutil.rmtree(other)
 
 
 def test_the_report_escapes_names(page: str) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from goal_kernels.training.evaluation import RECALLS
 from goal_kernels.training.history import read_history
 from goal_kernels.training.outcome import Outcome
+from goal_kernels.training.report.beside import beside_section, read_finished
 from goal_kernels.training.report.curves import DIRECTIONS, curves_section, table_row
 from goal_kernels.training.report.gallery import Gallery
+from goal_kernels.training.report.mined import mined_section
 from goal_kernels.training.report.settings import settings_section
 from goal_kernels.training.report.style import STYLE
 from goal_kernels.training.run_folder import RunFolder
@@ -18,23 +20,26 @@ from goal_kernels.training.run_folder import RunFolder
 MOST_RSUM = 600  # six recalls of 100 %
 
 
-def report_page(outcome: Outcome, run: RunFolder) -> str:
+def report_page(outcome: Outcome, run: RunFolder, beside: Sequence[RunFolder] = ()) -> str:
     """One HTML page that needs no other file and no network.
 
     Args:
         outcome: the finished run.
         run: its folder; history, configuration and environment are read from it.
+        beside: finished runs to compare it with, once it has finished itself.
     Returns: the page as text, everything from data or configuration escaped.
+    Raises: FileNotFoundError, ValueError naming the file of a run beside it.
     """
     gallery = Gallery(outcome)
+    compared = beside_section(read_finished([run, *beside])) if beside else ""
     name = escape(run.path.name)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{name}: retrieval report</title><style>{STYLE}</style></head><body>"
         f"{_header(name, outcome)}<main>{_metrics_table(outcome)}"
-        f"{curves_section(read_history(run.history), outcome)}"
-        f"{_examples(gallery, outcome)}{settings_section(run)}</main>"
+        f"{compared}{curves_section(read_history(run.history), outcome)}"
+        f"{mined_section(run, outcome.dev)}{_examples(gallery, outcome)}{settings_section(run)}</main>"
         "<footer>Written by goal_kernels. Recall at K is the share of queries with a right answer "
         "among the first K; an image counts as found by any of its captions. rsum adds the six "
         "recalls (at most 600).</footer></body></html>\n"

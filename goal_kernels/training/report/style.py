@@ -43,6 +43,8 @@ tbody th{font-weight:500}tbody tr:last-child>*{border-bottom:0}
 .results td:nth-child(2){font-weight:700;background:var(--tint)}
 .box{padding:4px 6px;margin:14px 0}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:16px}
+.maps{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));gap:16px;margin-bottom:16px}
+svg .map rect{fill:var(--s0)}
 figure{margin:0;padding:14px 16px 10px}
 figcaption{font-weight:600}
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;margin:4px 0 6px;padding:0;list-style:none;
@@ -99,7 +101,7 @@ a{color:var(--s0)}
 @media(max-width:620px){header{padding-top:24px}main,header,footer{padding-left:14px;
 padding-right:14px}
 th,td{padding:8px 6px}.box{padding:2px}.results{font-size:.9rem}
-.hits{gap:7px;grid-template-columns:repeat(3,minmax(0,1fr))}
+.maps{grid-template-columns:1fr}.hits{gap:7px;grid-template-columns:repeat(3,minmax(0,1fr))}
 .sentences{grid-template-columns:1fr}.sentences>:first-child{max-width:150px}
 .ranked li{grid-template-columns:94px 1fr}.ranked .text{grid-column:1/-1}
 .ranked .score{justify-self:end}}
