@@ -91,12 +91,16 @@ class Collection:
     def images_of(self, caption: int) -> Ranking:
         """Images ranked for a caption of the split."""
         dual = self.encoded.image_embeddings @ self.encoded.text_embeddings[caption]
-        return self._ranked(dual, lambda images: self._scores(images, torch.tensor(caption)))
+        return self._ranked(
+            dual, lambda images: self._scores(images, torch.tensor(caption, device="cpu"))
+        )
 
     def captions_of(self, image: int) -> Ranking:
         """Captions of the split ranked for an image."""
         dual = self.encoded.text_embeddings @ self.encoded.image_embeddings[image]
-        return self._ranked(dual, lambda captions: self._scores(torch.tensor(image), captions))
+        return self._ranked(
+            dual, lambda captions: self._scores(torch.tensor(image, device="cpu"), captions)
+        )
 
     def own(self, image: int) -> Tensor:
         """Captions of an image, [R] int64."""

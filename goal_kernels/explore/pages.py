@@ -32,11 +32,11 @@ cursor:pointer}
 .text a:hover,.asked a:hover{text-decoration:underline}
 .hits a:hover img,.hits a:hover .card{border-color:var(--s0)}
 .sentences.large{grid-template-columns:minmax(0,320px) 1fr}
-.confused{display:grid;grid-template-columns:1fr 110px 110px;gap:6px 16px;align-items:center;
+.confused{display:grid;grid-template-columns:1fr repeat(2,124px);gap:6px 16px;align-items:center;
 padding:10px 0;border-bottom:1px solid var(--rule)}
 .confused:last-child{border-bottom:0}.confused .hits{display:block;margin:0}
 @media(max-width:620px){.sentences.large{grid-template-columns:1fr}
-.sentences.large>:first-child{max-width:none}.confused{grid-template-columns:1fr 92px}
+.sentences.large>:first-child{max-width:none}.confused{grid-template-columns:repeat(2,124px)}
 .confused>:first-child{grid-column:1/-1}}
 """
 )
@@ -78,14 +78,14 @@ class Pages:
             for total, count in ((found.images, SAMPLE), (found.captions, SUGGESTED))
         )
         shown = "".join(f"<li>{self.small.picture(image)}</li>" for image in images)
-        said = "".join(f'<li><span class="text">{self.small.said(c)}</span></li>' for c in captions)
+        said = "".join(f'<p class="text">{self.small.said(caption)}</p>' for caption in captions)
         return self._page(
             self.name,
             f"<h1>{escape(self.name)}</h1><p>{found.images:,} images and {found.captions:,} "
             f"captions of the {escape(found.split.name)} split, ranked by the model of this run. "
             "Type a caption to see the images it finds; choose an image to see the captions it "
             "finds and what it is confused with.</p>"
-            f'<h2>Some captions</h2><ul class="query hits-of-text">{said}</ul>'
+            f'<h2>Some captions</h2><div class="query">{said}</div>'
             f'<h2>Some images</h2><ol class="hits">{shown}</ol>'
             f'<p><a href="/?seed={seed + 1}">Others</a></p>',
         )
@@ -122,13 +122,13 @@ class Pages:
         found = self.collection
         self._check("caption", number, found.captions)
         ranking = found.images_of(number)
-        owner = found.split.image_of_caption[number]
-        place = ranking.place(torch.tensor([owner]))
+        owner = int(found.split.image_of_caption[number])
+        place = ranking.place(_one(owner))
         hits = ranking.first(HITS)
         shown = [self.small.hit(i, score, self.small.verdict(number, i)) for i, score in hits]
         if place > HITS:
             score = float(ranking.scores[place - 1])
-            shown.append(self.small.hit(int(owner), score, "missed"))
+            shown.append(self.small.hit(owner, score, "missed"))
         text = found.split.captions[number]
         again = urlencode({"caption": text[:LONGEST]})
         return self._page(
@@ -153,7 +153,7 @@ class Pages:
             for c, score in ranking.first(SENTENCES)
         )
         negatives = "".join(
-            self._confused(c, self.small.sentence(c, score, verdict(c, number)), [])
+            self._confused(c, _listed(self.small.sentence(c, score, verdict(c, number))), [])
             for c, score in ranking.first(NEGATIVES, without=own)
         )
         return self._page(
@@ -174,18 +174,18 @@ class Pages:
     def _triplet(self, caption: int, image: int) -> str:
         """A caption, its image and its hardest negative."""
         ranking = self.collection.images_of(caption)
-        positive = float(ranking.scores[ranking.place(torch.tensor([image])) - 1])
-        hardest = ranking.first(1, without=torch.tensor([image]))
+        positive = float(ranking.scores[ranking.place(_one(image)) - 1])
+        hardest = ranking.first(1, without=_one(image))
         hits = [self.small.hit(image, positive, "match")]
         hits += [self.small.hit(i, score, self.small.verdict(caption, i)) for i, score in hardest]
-        return self._confused(caption, f'<li class="text">{self.small.said(caption)}</li>', hits)
+        return self._confused(caption, f'<p class="text">{self.small.said(caption)}</p>', hits)
 
     def _confused(self, caption: int, said: str, hits: list[str]) -> str:
         """A row: a caption, and images beside it, its own when none are given."""
         owner = int(self.collection.split.image_of_caption[caption])
         shown = hits or [f"<li>{self.small.picture(owner)}</li>"]
         columns = "".join(f'<ol class="hits">{hit}</ol>' for hit in shown)
-        return f'<div class="confused"><ul class="ranked">{said}</ul>{columns}</div>'
+        return f'<div class="confused">{said}{columns}</div>'
 
     def _check(self, what: str, number: int, total: int) -> None:
         if not 0 <= number < total:
@@ -211,3 +211,12 @@ class Pages:
             "<footer>Similarities are those of the model. Written by goal_kernels.</footer>"
             "</body></html>\n"
         )
+
+
+def _listed(item: str) -> str:
+    return f'<ul class="ranked">{item}</ul>'
+
+
+def _one(row: int) -> torch.Tensor:
+    """[1] int64."""
+    return torch.tensor([row], dtype=torch.int64, device="cpu")

@@ -92,7 +92,7 @@ def _pair(scores: Tensor, own: Tensor) -> dict[str, Any]:
 
 
 def read_hardest(path: Path) -> list[dict[str, Any]]:
-    """The epochs of a `hardest.json`, [] where there is none. Raises: ValueError naming the file."""
+    """The epochs of a `hardest.json`, [] where there is none. Raises: ValueError naming it."""
     if not path.is_file():
         return []
     record = read_json(path)
