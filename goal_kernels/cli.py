@@ -71,8 +71,8 @@ Going on with a run that was stopped or killed, exactly where it was
 
 What a run folder holds
   metrics.json  report.html     results of the best and the last checkpoint; the page for people
-  metrics.csv   logs/           everything logged: as a table, for TensorBoard
-  pairs.json                    similarities of each epoch, for goal-kernels analyze --run
+  metrics.csv   logs/           everything logged: as a table, for TensorBoard (--run.loggers)
+  pairs.json  hardest.json      similarities and examples of each epoch, what the page draws
   config.yaml   environment.json    what to repeat it with: options; versions, code, machine, seed
   checkpoints/  best.ckpt       weights with the highest rsum on dev, for test, validate and eval
                 last.ckpt  previous.ckpt    resume points
@@ -180,12 +180,7 @@ COMMANDS = (
         "evaluate.cli",
         "evaluate.arguments",
     ),
-    Command(
-        "explore",
-        "a local web page: type captions, look at images and what they are confused with",
-        "explore.cli",
-        trains=True,
-    ),
+    Command("explore", "a page that shows what a model finds", "explore.cli", trains=True),
     Command(
         "mine",
         "the hardest negatives of a whole dataset, as a file",
@@ -202,12 +197,7 @@ COMMANDS = (
     Command(
         "compare", "table of runs: mean ± std over seeds, paired tests", "training.compare.cli"
     ),
-    Command(
-        "report",
-        "write the page of a run again, other runs beside it",
-        "evaluate.report",
-        trains=True,
-    ),
+    Command("report", "the page of a run, others beside it", "evaluate.report", trains=True),
     Command("analyze", "what losses do to the gradients, with maps", "analysis.cli"),
     Command(
         "study",
@@ -215,6 +205,7 @@ COMMANDS = (
         "training.study.cli",
         trains=True,
     ),
+    Command("export", "write a model for torch alone", "export.cli", trains=True),
     Command("recipes", "list recipes and what they should reach", "recipes"),
     Command("import-checkpoint", "take over a published model", "training.import_command"),
     Command("objectives", "list objective elements with their equations", "cli"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
 from goal_kernels.data.files import read_json, write_text
-from goal_kernels.data.treebank import treebank_words
+from goal_kernels.data.words import LETTERS, RULES, TREEBANK, WORD, letter_words
 
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
 SPECIAL_WORDS = (PAD, START, END, UNKNOWN)
@@ -20,8 +20,6 @@ MAX_WORDS = 256  # read of a caption; COCO's and Flickr30K's longest have fewer 
 CHARACTERS_A_WORD = 64  # on average at most, of a caption that is read
 MOST_COUNTED = 100_000  # words of a caption; what has more is no caption
 
-# Letters or digits, with apostrophes kept inside a word ("don't", "o'clock").
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _WORD_OR_MARK = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")
 
 
@@ -35,20 +33,7 @@ def tokenize(text: str) -> list[str]:
     >>> tokenize("A mid-sized disc, isn't it?")
     ['a', 'mid', 'sized', 'disc', "isn't", 'it']
     """
-    return list(_letters(text))
-
-
-def _letters(text: str) -> Iterator[str]:
-    """The words of `tokenize`, one by one."""
-    return (found.group().replace("’", "'") for found in _WORD.finditer(text.lower()))
-
-
-LETTERS, TREEBANK = "letters", "treebank"
-RULES: Mapping[str, Callable[[str], Iterator[str]]] = {
-    LETTERS: _letters,
-    TREEBANK: treebank_words,
-}
-"""How captions are split into words: `tokenize`, or with punctuation as VSE++ and VSE-infinity."""
+    return list(letter_words(text))
 
 
 def first_characters(caption: str, max_words: int) -> str:
@@ -58,7 +43,7 @@ def first_characters(caption: str, max_words: int) -> str:
 
 def count_words(caption: str, marks: bool = False) -> int:
     """The words of a caption, with ``marks`` its punctuation too; at most ``MOST_COUNTED``."""
-    found = (_WORD_OR_MARK if marks else _WORD).finditer(caption)
+    found = (_WORD_OR_MARK if marks else WORD).finditer(caption)
     return sum(1 for _ in islice(found, MOST_COUNTED))
 
 

@@ -120,6 +120,11 @@ class PictureOptions:
         return CROPS[self.crops].size if self.size is None else self.size
 
 
+def evaluation_centre(options: PictureOptions) -> float | None:
+    """Share of the shorter side that evaluation sees, in the middle; None: the whole picture."""
+    return CENTRE if CROPS[options.crops].evaluation is _centre_square else None
+
+
 def picture_options(given: PictureOptions | Mapping[str, Any] | None) -> PictureOptions:
     """The record itself, or the one that is described by name; defaults when None."""
     if isinstance(given, PictureOptions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from goal_kernels.data.treebank import ABBREVIATIONS, treebank_words
+from goal_kernels.data.words import ABBREVIATIONS, treebank_words
 
 EXPECTED = {
     "A man in a blue shirt.": "a man in a blue shirt .",

@@ -1,13 +1,18 @@
-"""Words as the Penn Treebank splits them: what VSE++, SCAN and VSE-infinity trained on.
+"""How captions are split into words. Nothing but Python: exported models take this file along.
 
-Punctuation marks and clitics (``'s``, ``n't``) are words, hyphens stay inside them. The rules are
-those of the Treebank's tokenizer (R. MacIntyre, 1995) as NLTK's ``word_tokenize`` applies them.
+By letters and digits, or as the Penn Treebank splits them, which is what VSE++, SCAN and
+VSE-infinity trained on: punctuation marks and clitics (``'s``, ``n't``) are words, hyphens stay
+inside them. These rules are those of the Treebank's tokenizer (R. MacIntyre, 1995) as NLTK's
+``word_tokenize`` applies them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+
+# Letters or digits, with apostrophes kept inside a word ("don't", "o'clock").
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 # Abbreviations whose period does not end a sentence; that of a single letter does not either.
 _SHORT = (
@@ -35,6 +40,11 @@ _CONTRACTION = re.compile(
     r"\b(can)(not)\b|\b(d)('ye)\b|\b(gim|lem)(me)\b|\b(gon|wan)(na)\b|\b(got)(ta)\b|\b(more)('n)\b"
 )
 _INITIAL_OR_NUMBER = re.compile(r"[^\W\d]\.|-?[.,]?\d[\d,.-]*")
+
+
+def letter_words(text: str) -> Iterator[str]:
+    """Yield the runs of letters and digits in ``text``, in lower case."""
+    return (found.group().replace("’", "'") for found in WORD.finditer(text.lower()))
 
 
 def treebank_words(text: str) -> Iterator[str]:
@@ -98,3 +108,11 @@ def _words_of_chunk(chunk: str) -> Iterator[str]:
 def _spaced(contraction: re.Match[str]) -> str:
     """The two words of a contraction, with spaces around them."""
     return f" {' '.join(filter(None, contraction.groups()))} "
+
+
+LETTERS, TREEBANK = "letters", "treebank"
+RULES: Mapping[str, Callable[[str], Iterator[str]]] = {
+    LETTERS: letter_words,
+    TREEBANK: treebank_words,
+}
+"""How captions are split into words, by the name that vocabularies give it."""

@@ -1,0 +1,1 @@
+"""`goal-kernels export`: a trained model as files that torch alone can run."""
