@@ -79,6 +79,7 @@ LAYERS = (
         "training.stopping",
         "training.resume_loop",
     },
+    {"training.loggers"},
     {"training.environment", "training.lightning_options", "training.callbacks"},
     {"training.local_weights", "training.transformers_models", "training.tokenizers"},
     {"training.checkpoints", "training.backbones.base"},

@@ -42,10 +42,10 @@ from goal_kernels.training.lightning_options import (
     as_list,
     check_options,
     config_text,
-    make_loggers,
     set_threads,
 )
 from goal_kernels.training.local_weights import checkpoint_loading
+from goal_kernels.training.loggers import make_loggers
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.resume import (
     AUTO,
@@ -213,7 +213,8 @@ class RetrievalCLI(LightningCLI):
                 examples = HardestExamples(self.run.hardest)
                 recorders = [finite, PairRecorder(self.run.pairs), examples, self.points]
                 callbacks = [*recorders, *callbacks, self.best, LearningRateMonitor()]
-                loggers = make_loggers(self.run, resumed.step if resumed else None)
+                named = as_list(chosen.loggers)
+                loggers = make_loggers(self.run, named, resumed.step if resumed else None)
                 kwargs["logger"] = [*loggers, *as_list(given.logger)]
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         self.datamodule.pairs_per_device(trainer.world_size)  # refused before a process is started

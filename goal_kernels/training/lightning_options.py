@@ -7,16 +7,12 @@ import re
 import warnings
 from difflib import get_close_matches
 from inspect import signature
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from pytorch_lightning.cli import LightningArgumentParser
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
 
-from goal_kernels.training.history import HistoryWriter
-from goal_kernels.training.run_folder import RunFolder
+from goal_kernels.training.loggers import TENSORBOARD, check_loggers
 
 TRAINER_DEFAULTS = {
     "accelerator": "auto",
@@ -34,6 +30,11 @@ RUN_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "threads": (int | None, None, "CPU threads, torch's own if null"),
     "resume": (str | None, None, "`auto` goes on with the run of this name if there is one"),
     "weights": (str | None, None, "checkpoint to take the first weights from"),
+    "loggers": (
+        str | list[str] | None,
+        TENSORBOARD,
+        "besides metrics.csv: tensorboard, wandb, trackio, a list of them, or null",
+    ),
     "save_every_minutes": (float | None, 10.0, "resume points, besides one an epoch"),
     "save_every_steps": (int | None, None, "resume points, counted in optimiser steps"),
     "not_finite_losses": (int, 10, "steps in a row whose loss may be NaN before the run fails"),
@@ -118,6 +119,10 @@ def check_options(options: Any) -> None:
     every = options.run.get("save_every_steps")
     if every is not None and every < 1:
         raise ConfigurationError(f"run.save_every_steps: expected at least 1 or null, got {every}")
+    try:
+        check_loggers(as_list(options.run.get("loggers")))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def set_threads(threads: int | None) -> None:
@@ -142,50 +147,3 @@ def as_list(given: Any) -> list[Any]:
     if given is None or isinstance(given, bool):
         return []
     return list(given) if isinstance(given, list) else [given]
-
-
-def make_loggers(run: RunFolder, step: int | None) -> list[Logger]:
-    """The CSV that the report reads, and the same for TensorBoard, from a step on."""
-    return [
-        HistoryLogger(run.history),
-        TensorBoardLogger(run.path, name=None, version="logs", purge_step=step),
-    ]
-
-
-class HistoryLogger(Logger):
-    """Writes everything that is logged to one CSV, through a `HistoryWriter`.
-
-    Lightning's own CSV logger deletes the file it finds, which a resumed run must not.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.writer = HistoryWriter(path)
-
-    @property
-    def name(self) -> str:
-        """Of the folder of the run."""
-        return self.writer.path.parent.name
-
-    @property
-    def version(self) -> str:
-        """There is one history a run."""
-        return ""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add values to the row of a step."""
-        self.writer.add(step or 0, metrics)
-
-    def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """The run folder has the configuration."""
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Write out what is collected."""
-        self.writer.flush()
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Write out what is collected, however the training ended."""
-        self.writer.flush()

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from goal_kernels.training.checkpoints import CheckpointError
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.finite import NotFiniteError, has_finite_weights
-from goal_kernels.training.lightning_options import HistoryLogger
+from goal_kernels.training.loggers import HistoryLogger
 from goal_kernels.training.resume_loop import loops_between_steps
 from goal_kernels.training.run_folder import RunFolder
 from goal_kernels.training.stopping import Stopped, StopRequest
