@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from goal_kernels.extras import importing
 
@@ -57,12 +58,10 @@ def run_report(args: argparse.Namespace) -> int:
     tokens = (encoded.pairs.images, encoded.pairs.texts) if encoded.pairs is not None else None
     scorer = encoded.pairs.scorer if encoded.pairs is not None else None
     embeddings = encoded.image_embeddings, encoded.text_embeddings
-    checkpoints = {
-        name: CheckpointResult(
-            *(record[name][fact] for fact in ("epoch", "step", "dev_rsum")), metrics=record[name]
-        )
+    checkpoints: dict[str, Any] = {
+        name: CheckpointResult(found["epoch"], found["step"], found["dev_rsum"], found)
         for name in ("best", "last")
-        if name in record
+        if (found := record.get(name)) is not None
     }
     split = opened.data.split(record["split"])
     outcome = Outcome(

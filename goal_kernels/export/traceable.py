@@ -127,8 +127,9 @@ class _Pool(nn.Module):
 
     def __init__(self, pooling: Pooling, most: int) -> None:
         super().__init__()
-        tabled = isinstance(pooling, GeneralizedPooling)
-        self.pooling = _Tabled(pooling, most) if tabled else pooling
+        if isinstance(pooling, GeneralizedPooling):
+            pooling = _Tabled(pooling, most)
+        self.pooling = pooling
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         return self.pooling.pool(features, mask, mask.sum(dim=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,8 +93,8 @@ class TrackioLogger(Logger):
         return self._name
 
     @rank_zero_only
-    def log_hyperparams(self, params: Mapping[str, Any], *_: Any, **__: Any) -> None:
-        """Keep them for the beginning of the run."""
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        """Keep them, options by name, for the beginning of the run."""
         self._config.update(params)
 
     @rank_zero_only
