@@ -174,12 +174,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command(
-        "eval",
-        "evaluate models, embeddings or similarities",
-        "evaluate.cli",
-        "evaluate.arguments",
-    ),
+    Command("eval", "evaluate models, embeddings, scores", "evaluate.cli", "evaluate.arguments"),
     Command("explore", "a page that shows what a model finds", "explore.cli", trains=True),
     Command(
         "mine",
@@ -199,12 +194,7 @@ COMMANDS = (
     ),
     Command("report", "the page of a run, others beside it", "evaluate.report", trains=True),
     Command("analyze", "what losses do to the gradients, with maps", "analysis.cli"),
-    Command(
-        "study",
-        "train a grid of objectives and seeds, with a page",
-        "training.study.cli",
-        trains=True,
-    ),
+    Command("study", "train a grid of objectives and seeds", "training.study.cli", trains=True),
     Command("export", "write a model for torch alone", "export.cli", trains=True),
     Command("recipes", "list recipes and what they should reach", "recipes"),
     Command("import-checkpoint", "take over a published model", "training.import_command"),
