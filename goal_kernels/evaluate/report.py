@@ -55,8 +55,6 @@ def run_report(args: argparse.Namespace) -> int:
     file = getattr(run, record["selected"])
     opened = open_run(file, {"test_split": record["split"]}, args.device)
     encoded = encode_split(opened)
-    tokens = (encoded.pairs.images, encoded.pairs.texts) if encoded.pairs is not None else None
-    scorer = encoded.pairs.scorer if encoded.pairs is not None else None
     embeddings = encoded.image_embeddings, encoded.text_embeddings
     checkpoints: dict[str, Any] = {
         name: CheckpointResult(found["epoch"], found["step"], found["dev_rsum"], found)
@@ -65,7 +63,7 @@ def run_report(args: argparse.Namespace) -> int:
     }
     split = opened.data.split(record["split"])
     outcome = Outcome(
-        evaluation=evaluate(*embeddings, encoded.image_of_caption, tokens, scorer),
+        evaluation=evaluate(*embeddings, encoded.image_of_caption, encoded.pairs),
         split=split,
         oracle=read_oracle(split.folder, split.name),
         objective=opened.module.objective,

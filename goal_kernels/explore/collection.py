@@ -80,44 +80,47 @@ class Collection:
         text, *text_tokens = self.run.module.model.text_side(batch)
         dual = self.encoded.image_embeddings @ text[0].float().cpu()
 
-        def scores(images: Tensor) -> Tensor:
-            known = self.encoded.pairs
-            assert known is not None
-            pairs = PairScores(known.scorer, known.images, TokenSet(*text_tokens))
-            return pairs.of(images, torch.zeros_like(images))
-
-        return self._ranked(dual, scores)
+        typed = {
+            name: PairScores(pairs.scorer, pairs.images, TokenSet(*text_tokens[at : at + 2]))
+            for at, (name, pairs) in zip((0, 2), self.encoded.pairs.items(), strict=False)
+        }
+        return self._ranked(
+            dual, lambda name, images: typed[name].of(images, torch.zeros_like(images))
+        )
 
     def images_of(self, caption: int) -> Ranking:
         """Images ranked for a caption of the split."""
         dual = self.encoded.image_embeddings @ self.encoded.text_embeddings[caption]
         return self._ranked(
-            dual, lambda images: self._scores(images, torch.tensor(caption, device="cpu"))
+            dual,
+            lambda name, images: self._scores(name, images, torch.tensor(caption, device="cpu")),
         )
 
     def captions_of(self, image: int) -> Ranking:
         """Captions of the split ranked for an image."""
         dual = self.encoded.text_embeddings @ self.encoded.image_embeddings[image]
         return self._ranked(
-            dual, lambda captions: self._scores(torch.tensor(image, device="cpu"), captions)
+            dual,
+            lambda name, captions: self._scores(name, torch.tensor(image, device="cpu"), captions),
         )
 
     def own(self, image: int) -> Tensor:
         """Captions of an image, [R] int64."""
         return (self.encoded.image_of_caption == image).nonzero().flatten()
 
-    def _scores(self, images: Tensor, captions: Tensor) -> Tensor:
-        assert self.encoded.pairs is not None
+    def _scores(self, name: str, images: Tensor, captions: Tensor) -> Tensor:
         images, captions = torch.broadcast_tensors(images, captions)
-        return self.encoded.pairs.of(images, captions)
+        return self.encoded.pairs[name].of(images, captions)
 
-    def _ranked(self, dual: Tensor, pair_scores: Callable[[Tensor], Tensor]) -> Ranking:
+    def _ranked(self, dual: Tensor, pair_scores: Callable[[str, Tensor], Tensor]) -> Ranking:
         """By similarities [N], the first of which the scores of their pairs put in their order."""
         scores, order = dual.sort(descending=True, stable=True)
-        if (pairs := self.encoded.pairs) is not None:
+        for name, pairs in self.encoded.pairs.items():
             options = pairs.scorer.options
-            k = {"dual": 0, "reranked": options.rerank, "full": len(order)}[options.ranking]
-            better, place = pair_scores(order[:k]).sort(descending=True, stable=True)
-            order = torch.cat([order[:k][place], order[k:]])
-            scores = torch.cat([better, scores[k:]])
+            ranking = getattr(options, "ranking", "reranked")  # a matching head re-ranks
+            k = {"dual": 0, "reranked": options.rerank, "full": len(order)}[ranking]
+            if k:
+                better, place = pair_scores(name, order[:k]).sort(descending=True, stable=True)
+                order = torch.cat([order[:k][place], order[k:]])
+                scores = torch.cat([better, scores[k:]])
         return Ranking(order, scores)

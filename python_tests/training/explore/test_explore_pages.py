@@ -188,8 +188,7 @@ def test_features_without_pictures_show_captions(tmp_path: Path, folder: Path) -
     assert "<img" not in page
     dual = collection.encoded.text_embeddings[1] @ collection.encoded.image_embeddings.T
     order = dual.argsort(descending=True)
-    assert collection.encoded.pairs is not None
-    scores = collection.encoded.pairs.matrix()[:, 1]
+    scores = collection.encoded.pairs["scores"].matrix()[:, 1]
     head = order[:4][scores[order[:4]].argsort(descending=True)]
     typed = collection.images_for(collection.split.captions[1])
     for ranking in (typed, collection.images_of(1)):
