@@ -152,6 +152,7 @@ class RetrievalCLI(LightningCLI):
         CheckpointError when a checkpoint does not fit them."""
         try:
             set_threads(self.options.run.threads)
+            self.config_dump: dict[str, Any] = {}  # hyperparameters are saved by the modules
             with checkpoint_loading() if any(self._checkpoints().values()) else nullcontext():
                 super().instantiate_classes()
             self.datamodule.make_ready(self.config.subcommand)

@@ -6,7 +6,6 @@ import logging
 import re
 import warnings
 from difflib import get_close_matches
-from inspect import signature
 from typing import Any, NoReturn
 
 import torch
@@ -98,13 +97,12 @@ def add_run_options(parser: LightningArgumentParser) -> None:
 
 
 def config_text(parser: LightningArgumentParser, options: Any) -> str:
-    """A resolved configuration as YAML, nulls included.
+    """A resolved configuration as YAML, nulls included; not checked again, parsing did that.
 
     An option set to null where its default is not has to be null again when the file is read.
     """
-    # The parameter changed its name in jsonargparse 4.49; the old one works until 5.
-    named = "skip_unset" if "skip_unset" in signature(parser.dump).parameters else "skip_none"
-    return parser.dump(options, **{named: False})
+    # Their names until jsonargparse 4.49, which work until 5: skip_unset, skip_validation.
+    return parser.dump(options, skip_none=False, skip_check=True)
 
 
 def check_options(options: Any) -> None:
