@@ -56,9 +56,9 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_last_finite_resum
 def test_a_training_that_ends_on_nan_has_failed_however_short(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    with spoil_weights_at(15):
+    with spoil_weights_at(11):
         assert fit(folder, tmp_path) == 1
-    assert "not been finite since step 16" in capsys.readouterr().err
+    assert "not been finite since step 12" in capsys.readouterr().err
 
 
 def test_features_that_are_not_finite_are_named(
