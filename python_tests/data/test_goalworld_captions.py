@@ -16,7 +16,7 @@ from goal_kernels.data.goalworld.scenes import draw_family
 from goal_kernels.data.goalworld.statements import Description, Relation, Statement, Tally
 from goal_kernels.data.goalworld.truth import Evaluator, PackedScenes
 
-FAMILIES = 250
+FAMILIES = 100
 
 
 def write_captions(style: CaptionStyle, families: int = FAMILIES) -> list[Caption]:
@@ -139,7 +139,7 @@ def test_verbs_agree() -> None:
 
 def test_detail_lengthens_captions() -> None:
     lengths = [
-        np.mean([len(tokenize(c.text)) for c in write_captions(CaptionStyle(detail, 0, 0), 40)])
+        np.mean([len(tokenize(c.text)) for c in write_captions(CaptionStyle(detail, 0, 0), 20)])
         for detail in (0.0, 0.5, 1.0)
     ]
     assert lengths[0] + 1 < lengths[1] < lengths[2] - 1
@@ -150,7 +150,7 @@ def exclusive_share(style: CaptionStyle) -> float:
     rng = np.random.default_rng(4)
     captioner = Captioner(style, (3, 6))
     alone = []
-    for _ in range(60):
+    for _ in range(30):
         family = draw_family(rng, 2, (3, 6))
         evaluator = Evaluator(PackedScenes.pack(family))
         for image in captioner.caption_family(family, [rng] * 3):
@@ -171,7 +171,7 @@ def test_rarity_keeps_out_what_is_nearly_always_true() -> None:
         rarity: np.mean(
             [
                 len(strangers.true_rows(caption.statement)) > 5
-                for caption in write_captions(CaptionStyle(0.5, 0, rarity), 60)
+                for caption in write_captions(CaptionStyle(0.5, 0, rarity), 30)
             ]
         )
         for rarity in (0, 300)

@@ -235,9 +235,10 @@ def test_bad_arguments(
 
 @pytest.fixture(scope="module")
 def demo_part(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The beginning of the demo's other splits, and its whole test split."""
+    """The beginning of the demo's other splits, and its whole test split; features that no
+    test looks at are small."""
     folder = tmp_path_factory.mktemp("part") / "demo"
-    generate_goalworld(folder, preset="demo", train=1, dev=1)
+    generate_goalworld(folder, preset="demo", train=1, dev=1, regions=7, dim=16)
     return folder
 
 
