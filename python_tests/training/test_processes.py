@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import sys
+import traceback
 import types
 import warnings
 from importlib.util import find_spec
@@ -14,6 +16,9 @@ import pytest
 import torch
 
 pytest.importorskip("pytorch_lightning")
+
+from pytorch_lightning.strategies.launchers import subprocess_script
+from pytorch_lightning.utilities import rank_zero_only
 
 from goal_kernels.cli import main
 from goal_kernels.training.history import History, read_history
@@ -41,8 +46,40 @@ def fit_arguments(folder: Path, root: Path, name: str) -> list[str]:
     ]
 
 
+class Forked:
+    """What Lightning uses of a `Popen`, for a fork: it has imported what would be imported anew."""
+
+    def __init__(self, command: list[str], env: dict[str, str], cwd: str | None) -> None:
+        python, option, module, *arguments = command
+        assert (python, option, cwd) == (sys.executable, "-m", None)
+        self.pid = os.fork()
+        self.returncode: int | None = None
+        if self.pid == 0:
+            os.environ.clear()
+            os.environ |= env
+            rank_zero_only.rank = int(env["LOCAL_RANK"])  # which Lightning reads when imported
+            sys.argv = [module, *arguments]
+            status = 1
+            try:
+                runpy.run_module(module, run_name="__main__")
+            except SystemExit as end:
+                status = end.code
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(status)
+
+    def poll(self) -> int | None:
+        if self.returncode is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.returncode = os.waitstatus_to_exitcode(ended[1])
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
 def command(arguments: list[str], printed: Path) -> None:
-    """Be `python -m goal_kernels`, whose launcher starts the other process anew."""
+    """Be `python -m goal_kernels`, whose launcher starts the other process."""
     sys.stdout = sys.stderr = stream = printed.open("w", buffering=1)
     os.dup2(stream.fileno(), 1)
     os.dup2(stream.fileno(), 2)
@@ -52,6 +89,8 @@ def command(arguments: list[str], printed: Path) -> None:
     sys.modules["__main__"] = module = types.ModuleType("__main__")
     module.__spec__ = find_spec("goal_kernels.__main__")
     sys.argv = ["goal-kernels", *arguments]
+    if not torch.cuda.is_available():
+        subprocess_script.subprocess = types.SimpleNamespace(Popen=Forked)
     os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     sys.exit(main(arguments))
 
