@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from bench.lineup import strategies
 from bench.machine import output_of
 from goal_kernels.backends import BACKENDS
 from tools.gpu_session import __main__ as command
-from tools.gpu_session import work
+from tools.gpu_session import watchdog, work
 from tools.gpu_session.plan import DRY, LARGE_PATIENCE, REAL, STAGES, plan
 from tools.gpu_session.report import failed, render
 from tools.gpu_session.watchdog import CRASHED, CUT, FAILED, OK, SKIPPED, TIMED_OUT, Job, Watched
@@ -171,11 +172,40 @@ def environments(part: str) -> list[str]:
     return found
 
 
+class Forked:
+    """What `Watched` uses of a `Popen`, for a worker that is a fork: it has imported torch."""
+
+    def __init__(
+        self, command: tuple[str, ...], env: dict[str, str], stderr: io.IOBase, **_: object
+    ) -> None:
+        assert command == watchdog.COMMAND
+        (jobs, to_jobs), (replies, to_replies) = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            for number, descriptor in enumerate((jobs, to_replies, stderr.fileno())):
+                os.dup2(descriptor, number)
+            os.closerange(3, to_replies + 1)
+            os.setsid()
+            os.environ.clear()
+            os.environ.update(env)
+            sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+            sys.stderr = os.fdopen(2, "w")
+            torch.set_num_threads(1)  # those of before the fork are gone
+            work.main()
+            os._exit(0)
+        os.close(jobs)
+        os.close(to_replies)
+        self.stdin, self.stdout = os.fdopen(to_jobs, "w"), os.fdopen(replies)
+
+    def wait(self, timeout: float) -> None:
+        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
 @pytest.fixture(scope="module")
 def dry_run(tmp_path_factory) -> tuple[str, list[dict], str]:
     """A dry run with faults in it, interrupted, and again: its output, records and report.
 
-    Again in this process, which has imported torch; its worker starts anew after a crash.
+    Again in this process, with workers that are forks of it; one starts after a crash.
     """
     folder = tmp_path_factory.mktemp("session")
     environment = {**os.environ, "MARK": str(folder)}
@@ -200,6 +230,11 @@ def dry_run(tmp_path_factory) -> tuple[str, list[dict], str]:
     handlers = [(number, signal.getsignal(number)) for number in command.STOPPING]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as done:
         patch.setenv(command.FAULTS_VARIABLE, "crash,error")
+        if not torch.cuda.is_available():  # with one, kernels are not interpreted in this process
+            forking = SimpleNamespace(
+                Popen=Forked, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
+            )
+            patch.setattr(watchdog, "subprocess", forking)
         status = command.main(["--dry-run", "--out", str(folder)])
     for number, handler in handlers:
         signal.signal(number, handler)

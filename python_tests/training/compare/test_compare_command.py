@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fresh_process import run_fresh
 from made_runs import metrics, write_run
 
 from goal_kernels.cli import main
@@ -182,16 +180,15 @@ def test_a_damaged_file_is_named(
 def test_the_table_needs_no_extra_and_no_sign_beyond_ascii(runs: Path) -> None:
     program = f"""
 import sys
+sys.stdout.reconfigure(encoding="ascii")
+sys.stderr.reconfigure(encoding="ascii")
 for extra in ("rich", "pytorch_lightning", "jsonargparse", "matplotlib", "PIL", "tensorboard"):
     sys.modules[extra] = None  # as if it were not installed
 from goal_kernels.cli import main
 assert main(["compare", {str(runs)!r}]) == 0
 sys.exit(main(["compare", {str(runs)!r}, "--png", "x.png"]))
 """
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
-    )
+    done = run_fresh(program)
     assert done.returncode == 2
     assert "320.0 +- 11.1" in done.stdout
     assert "d rsum" in done.stdout

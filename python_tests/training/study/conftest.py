@@ -37,12 +37,12 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_study(folder: Path, place: Path) -> Path:
-    """4 steps an epoch, 3 epochs, the first of them warm-up; one cell that is warm-up only."""
+    """4 steps an epoch, 2 epochs, the first of them warm-up; one cell that is warm-up only."""
     base = {
         "run": {"threads": 1},
         "data": {"folder": str(folder), "batch_size": 12},
         "model": {"embed_dim": 16, "text": {"word_dim": 8}, "lr": 0.01, "warmup_steps": 4},
-        "trainer": {"accelerator": "cpu", "max_epochs": 3, "log_every_n_steps": 1},
+        "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1},
     }
     (place / "base.yaml").write_text(yaml.safe_dump(base))
     study = {
@@ -52,7 +52,7 @@ def write_study(folder: Path, place: Path) -> Path:
         "seeds": [0, 1],
         "groups": [
             {"name": "warmed", "objectives": ["hinge/constant", "nca/sigmoid_ms"]},
-            {"name": "sum of hinges", "set": {"model": {"warmup_steps": 12}}},
+            {"name": "sum of hinges", "set": {"model": {"warmup_steps": 8}}},
         ],
     }
     path = place / "small.yaml"

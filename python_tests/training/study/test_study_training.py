@@ -38,7 +38,7 @@ def warmup(tmp_path: Path) -> Warmup:
     [
         {},
         {"trainer": {"val_check_interval": 2}, "model": {"warmup_margin": 0.3}},
-        {"trainer": {"limit_train_batches": 2, "max_epochs": 6}},
+        {"trainer": {"limit_train_batches": 2, "max_epochs": 4}},
     ],
     ids=["epochs", "validation inside them, another margin", "short epochs"],
 )
@@ -62,12 +62,12 @@ def test_a_branch_from_the_warmup_of_another_objective_equals_training_from_scra
     branched, whole = train_cell(cell, warmup), train_cell(cell, None)
     assert branched.weights == whole.weights
     assert branched.metrics == whole.metrics
-    assert branched.steps == whole.steps == 12
-    assert whole.history["train/loss"][0] == list(range(12))
+    assert branched.steps == whole.steps == 8
+    assert whole.history["train/loss"][0] == list(range(8))
     # Which anchors are active is a matter of the objective, so the shared warm-up cannot know.
     for name in ("mining/active_fraction", "mining/mean_hardest_negative"):
         logged = [trained.history.pop(name)[0] for trained in (branched, whole)]
-        assert logged == [list(range(4, 12)), list(range(12))]
+        assert logged == [list(range(4, 8)), list(range(8))]
     assert branched.history == whole.history
 
 
@@ -116,12 +116,12 @@ def test_jobs_can_go_to_other_processes(study_file: Path, tmp_path: Path) -> Non
 def test_a_budget_of_steps_is_never_resumed_since_that_would_lose_some(
     cell: Cell, warmup: Warmup, tmp_path: Path
 ) -> None:
-    limited = Cell("", "limited", 1, overlaid(cell.config, {"trainer": {"max_steps": 10}}))
+    limited = Cell("", "limited", 1, overlaid(cell.config, {"trainer": {"max_steps": 6}}))
     assert not can_branch(limited)
     assert plan("", [limited, limited], tmp_path, tmp_path)[0] == []
-    assert train_cell(limited, None).steps == 10
+    assert train_cell(limited, None).steps == 6
     train_warmup(limited, warmup)
-    with pytest.raises(RuntimeError, match="expected to train 10 steps, trained"):
+    with pytest.raises(RuntimeError, match="expected to train 6 steps, trained"):
         train_cell(limited, warmup)
 
 
