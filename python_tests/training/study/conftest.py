@@ -8,9 +8,11 @@ import pytest
 import torch
 import yaml
 
-from goal_kernels.cli import main
-
 pytest.importorskip("pytorch_lightning")
+
+from goal_kernels.cli import main
+from goal_kernels.training.study import page
+from goal_kernels.training.study.gathered import Gathered
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +31,26 @@ def study_file(folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the study as one uninterrupted command leaves it. Tests take copies."""
+    """The folder of the study as one uninterrupted command leaves it, but for the pictures.
+
+    Tests take copies.
+    """
     place = tmp_path_factory.mktemp("finished")
     study = write_study(folder, place)
-    assert main(["study", "--config", str(study), "--folder", str(place / "whole")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "draw_all", draw_nothing)
+        assert main(["study", "--config", str(study), "--folder", str(place / "whole")]) == 0
     return place / "whole"
+
+
+def draw_nothing(gathered: Gathered, folder: Path) -> dict[str, str]:
+    """No pictures, which take a third of a second each."""
+    return {}
+
+
+@pytest.fixture
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "draw_all", draw_nothing)
 
 
 def write_study(folder: Path, place: Path) -> Path:

@@ -46,6 +46,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_a_killed_study_goes_on_where_it_was(
     finished: Path,
     study_file: Path,
