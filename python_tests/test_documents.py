@@ -135,7 +135,7 @@ def exit_status(line: list[str]) -> object:
 
 
 def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With Lightning's parser, which takes a second to make, so all lines of a command with one."""
+    """With Lightning's parser, every option of a command's lines once, as if all were one line."""
     from goal_kernels.recipes import resolve_recipes
     from goal_kernels.training import lightning_cli
     from goal_kernels.training.lightning_options import ConfigurationError
@@ -150,17 +150,21 @@ def parse_training(lines: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> N
     ) -> None:
         [word] = self.subcommands()
         running = "memory" if isinstance(self, MemoryCLI) else word
-        for command, *options in (line for line in lines if line[0] == running):
-            asking = ("--help", "--help-all", "--print_config")
-            told = [option for option in options if option not in asking]
-            if "--resume" in told:  # a run brings its configuration, here that of a recipe
-                told[told.index("--resume")] = "--config"
-            told = ["goalworld" if re.match(r"runs/|latest$|NAME$", o) else o for o in told]
-            told = told if "--config" in told else ["--config", "goalworld", *told]
-            try:
-                parser.parse_args([word, *resolve_recipes(told)])
-            except (SystemExit, ConfigurationError) as stop:
-                raise AssertionError(f"does not parse: {command} {options}") from stop
+        told = [["--config", "goalworld"]]
+        for given in (given for line in lines if line[0] == running for given in line[1:]):
+            if given == "--resume":  # a run brings its configuration, here that of a recipe
+                told.append(["--config"])
+            elif given.startswith("-"):
+                told.append([given])
+            else:
+                told[-1].append("goalworld" if re.match(r"runs/|latest$|NAME$", given) else given)
+        asking = [["--help"], ["--help-all"], ["--print_config"]]
+        once = dict.fromkeys(tuple(option) for option in told if option not in asking)
+        options = [given for option in once for given in option]
+        try:
+            parser.parse_args([word, *resolve_recipes(options)])
+        except (SystemExit, ConfigurationError) as stop:
+            raise AssertionError(f"does not parse: {running} {options}") from stop
         raise Parsed
 
     for kind in (lightning_cli.RetrievalCLI, MemoryCLI):
