@@ -15,7 +15,7 @@ from goal_kernels.cli import main
 from goal_kernels.training.checkpoints import load_checkpoint
 from goal_kernels.training.run_folder import RunFolder
 
-OPTIONS = ("--trainer.max_epochs", "2", "--model.warmup_steps", "4", "--model.negative_memory")
+OPTIONS = ("--model.warmup_steps", "4", "--model.negative_memory")
 
 
 @pytest.fixture(scope="module")
@@ -58,4 +58,4 @@ def test_weights_fit_runs_with_and_without_a_memory(
     run: RunFolder, folder: Path, tmp_path: Path, checkpoint: str, size: str
 ) -> None:
     weights = ("--run.weights", str(getattr(run, checkpoint)))
-    assert fit(folder, tmp_path, *OPTIONS, size, *weights) == 0
+    assert fit(folder, tmp_path, *OPTIONS, size, *weights, "--trainer.max_epochs", "1") == 0

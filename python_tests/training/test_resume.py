@@ -16,27 +16,19 @@ from run_cases import assert_same_run, before_training_step, fit, interrupted_fi
 
 from goal_kernels.training.run_folder import RunFolder
 
-TWO_EPOCHS = ("--trainer.max_epochs", "2")  # of four batches
 VARIANTS = {
-    "plain": TWO_EPOCHS,
-    "accumulation": (
-        *TWO_EPOCHS,
-        *("--trainer.accumulate_grad_batches", "2", "--run.save_every_steps", "1"),
-    ),
+    "plain": (),
+    "accumulation": ("--trainer.accumulate_grad_batches", "2", "--run.save_every_steps", "1"),
     "drawn captions and negatives": (  # two batches an epoch, each image once in them
-        *(
-            "--trainer.max_epochs",
-            "3",
-            "--data.captions_per_image",
-            "1",
-            "--model.warmup_steps",
-            "0",
-        ),
+        *("--data.captions_per_image", "1", "--trainer.max_epochs", "3"),
+        *("--model.warmup_steps", "0"),
         *("--model.negatives", "sampled:0.1", "--model.false_negative_margin", "0.2"),
     ),
-    "negative memory": (*TWO_EPOCHS, "--model.negative_memory", "20"),
-    "workers": (*TWO_EPOCHS, "--data.num_workers", "2"),
-    "validation inside epochs": (*TWO_EPOCHS, "--trainer.val_check_interval", "2"),
+    "workers": ("--data.num_workers", "1"),
+    "memory, validation inside epochs": (
+        *("--model.negative_memory", "20"),
+        *("--trainer.val_check_interval", "2"),
+    ),
     "steps": (
         *("--trainer.max_steps", "11", "--trainer.max_epochs", "-1"),
         *("--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "5"),
@@ -48,9 +40,9 @@ INTERRUPTIONS = [  # after so many batches
     *(("plain", batches) for batches in (1, 4)),  # before any save, at an epoch
     ("accumulation", 7),
     ("drawn captions and negatives", 3),
-    ("negative memory", 7),
     ("workers", 6),
-    ("validation inside epochs", 6),  # a validation has just run
+    ("memory, validation inside epochs", 6),  # a validation has just run
+    ("memory, validation inside epochs", 7),
     ("steps", 5),
     ("steps", 8),  # an epoch has just ended, between two validations
 ]
