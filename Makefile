@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo test coverage lint docs wheels aot oldest-triton compat sanitize bench clean
 
 help:
-	@echo "make demo   set up, generate the embedded dataset, train two objectives, write a page (4 minutes)"
+	@echo "make demo   set up, generate the embedded dataset, train two objectives, write a page"
 	@echo "make test   set up and run every test, on as many cores as there are or JOBS=N"
 	@echo "make coverage  the tests again, with a table of the Python lines that none of them runs"
 	@echo "make bench  set up and run the benchmarks; results go to bench/results/"
@@ -44,8 +44,8 @@ $(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(SOURCES)
 	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo:
-	@PYTHON='$(PYTHON)' DATA='$(DATA)' RUNS='$(RUNS)' tools/demo
+demo: setup
+	@DATA='$(DATA)' RUNS='$(RUNS)' tools/demo
 
 test: setup
 	@$(SAY) "every test, on $(JOBS) cores at once (5 to 9 minutes on two cores)"

@@ -26,7 +26,7 @@ machine alone while it runs.
   python -m bench -k "4096x1024 and float32"   only cases whose name matches the expression
   python -m bench --precision high      float32 products at this precision only
   python -m bench --device cuda         on a GPU
-  python -m bench.report --update-readme README.md   puts the last run's table into the README
+  python -m bench.report --update-readme docs/speed.md   puts the last run's table into that page
 """
 
 

@@ -1,6 +1,6 @@
 """Tables of GoalWorld in README and docs, from the run folders that made them.
 
-python -m bench.demo runs/goalworld --update-readme README.md
+python -m bench.demo runs/goalworld --update-readme docs/demo.md
 python -m bench.demo runs/goalworld_late --update-readme docs/goalworld.md --command COMMAND
 
 Keeps the figures, the machine and the versions in bench/results/NAME.json, NAME being that of the
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="the run folder, such as runs/goalworld")
     parser.add_argument("--update-readme", type=Path, metavar="FILE", help="the file to update")
-    parser.add_argument("--command", default="make demo", help="what made the run")
+    parser.add_argument("--command", default="goal-kernels fit --config goalworld", help="what made the run")
     parser.add_argument("--note", help="what else is to be known of its time")
     options = parser.parse_args(arguments)
     try:

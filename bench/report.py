@@ -2,7 +2,7 @@
 
 python -m bench.report                          the last run of `python -m bench`
 python -m bench.report run.json --out folder    any other
-python -m bench.report --update-readme README.md
+python -m bench.report --update-readme docs/speed.md
 """
 
 from __future__ import annotations

@@ -334,7 +334,7 @@ def test_a_plan_covers_every_combination(name) -> None:
 
 
 def test_the_full_plan_has_the_sizes_that_the_targets_need() -> None:
-    assert SUITES["full"].batches == (32, 128, 512, 1024, 4096, 8192)
+    assert SUITES["full"].batches == (32, 64, 128, 512, 1024, 4096, 8192)
     assert SUITES["full"].widths == (256, 1024)
 
 

@@ -187,7 +187,7 @@ def test_the_report_shows_what_was_found(page: str, metrics: dict) -> None:
         assert f"<h2>{heading}</h2>" in page
     assert page.count("<figure>") == 10 + 3 + 1  # maps, and the share of anchors in the wrong
     assert "Epoch 1: n above p for " in page
-    assert "Epoch 8: n above p for " in page
+    assert "Epoch 3: n above p for " in page
     assert 'class="mark">✗ wrong' in page
 
 
