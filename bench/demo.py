@@ -89,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="the run folder, such as runs/goalworld")
     parser.add_argument("--update-readme", type=Path, metavar="FILE", help="the file to update")
-    parser.add_argument("--command", default="goal-kernels fit --config goalworld", help="what made the run")
+    made = "goal-kernels fit --config goalworld"
+    parser.add_argument("--command", default=made, help="what made the run")
     parser.add_argument("--note", help="what else is to be known of its time")
     options = parser.parse_args(arguments)
     try:
