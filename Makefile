@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo test coverage lint docs wheels aot oldest-triton compat sanitize bench clean
 
 help:
-	@echo "make demo   set up, generate the embedded dataset, train two objectives, write a page"
+	@echo "make demo   set up, generate the embedded dataset, train, evaluate, write a report"
 	@echo "make test   set up and run every test, on as many cores as there are or JOBS=N"
 	@echo "make coverage  the tests again, with a table of the Python lines that none of them runs"
 	@echo "make bench  set up and run the benchmarks; results go to bench/results/"
@@ -45,7 +45,10 @@ $(STAMP): pyproject.toml setup.py constraints.txt CMakeLists.txt $(SOURCES)
 	touch $@
 
 demo: setup
-	@DATA='$(DATA)' RUNS='$(RUNS)' tools/demo
+	@$(SAY) "demo 1/2: the dataset GoalWorld, generated in $(DATA) (half a minute)"
+	$(BIN)/goal-kernels data synth --folder $(DATA)
+	@$(SAY) "demo 2/2: training, test and report, in $(RUNS) (6 to 15 minutes on two cores)"
+	$(BIN)/goal-kernels fit --config goalworld --data.folder $(DATA) --run.root $(RUNS)
 
 test: setup
 	@$(SAY) "every test, on $(JOBS) cores at once (5 to 9 minutes on two cores)"

@@ -192,7 +192,7 @@ def test_unknown_recipe_names_the_known_ones(capsys: pytest.CaptureFixture) -> N
     status, _, err = run(capsys, "fit", "--config", "coco")
     assert status == 2
     assert "'coco'" in err
-    assert "goalworld, goalworld_fusion, goalworld_late, goalworld_quick, goalworld_tiny" in err
+    assert "goalworld, goalworld_fusion, goalworld_late, goalworld_tiny" in err
 
 
 def test_a_missing_extra_names_the_remedy(

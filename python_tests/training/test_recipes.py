@@ -75,7 +75,7 @@ def test_recipes_of_all_families_are_there() -> None:
     families |= {
         f"{kind}_{data}" for kind in ("vsepp", "vsepp_raw", "goal") for data in ("f30k", "coco")
     }
-    goalworld = {f"goalworld{name}" for name in ("", "_fusion", "_late", "_quick", "_tiny")}
+    goalworld = {f"goalworld{name}" for name in ("", "_fusion", "_late", "_tiny")}
     assert names == families | goalworld
 
 
