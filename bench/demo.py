@@ -81,7 +81,7 @@ def render(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Keep the result and write the README's part; 0, or 2 with a message."""
+    """Keep the result and write the page's part; 0, or 2 with a message."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.demo",
         description=__doc__,

@@ -72,7 +72,7 @@ class TrackioLogger(Logger):
     """Logs to a Trackio run, which is begun with the first values. Lightning has none of its own.
 
     Args:
-        name: of the run; one of that name is gone on with.
+        name: of the run; if there is one of that name, it is continued.
         project: its project.
     """
 

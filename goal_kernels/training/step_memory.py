@@ -201,7 +201,7 @@ class MemoryCLI(RetrievalCLI):
         parser.add_argument("--fits", type=str | None, help="memory, such as 24GB")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; no run is begun or gone on with. Raises: ConfigurationError."""
+        """Parse; no run is started or resumed. Raises: ConfigurationError."""
         self.config = parser.parse_args(args)
         check_options(self.options)
         if self.options.fits is not None:
@@ -267,7 +267,8 @@ class MemoryCLI(RetrievalCLI):
         )
 
     def _remarks(self, memory: StepMemory) -> list[str]:
-        rows, noun = self.datamodule.batch_size, noun_of(self.datamodule)
+        rows = self.datamodule.batch_size
+        noun = "pairs" if self.datamodule.captions_per_image is None else "images"
         slope = memory.peak(rows + 1) - memory.peak(rows)
         lines = [
             f"Measured on {memory.small.rows} and {memory.large.rows} {noun}; each more takes "
@@ -284,11 +285,6 @@ class MemoryCLI(RetrievalCLI):
 
     def after_fit(self) -> None:
         """Nothing is tested."""
-
-
-def noun_of(data: Any) -> str:
-    """What the rows of a batch are."""
-    return "pairs" if data.captions_per_image is None else "images"
 
 
 def table(memory: StepMemory, rows: int, device: str) -> Table:
