@@ -17,8 +17,12 @@ from torch import distributed
 
 PATIENCE = timedelta(seconds=240)  # for a process that never comes; a busy machine starts it late
 
-IMPORTED_ONCE = ["goal_kernels.training.lightning_module", "torch.distributed"]
-"""What takes seconds to import. One process does it, and the others are forked from that."""
+IMPORTED_ONCE = ["torch._dynamo", "torch.distributed", "goal_kernels.distributed"]
+"""What takes seconds to import. One process does it, and the others are forked from that.
+
+Not Lightning: where it cannot be imported, as beside some versions of torchvision, that would end
+the processes of tests that do not need it.
+"""
 
 
 def _serve(rank: int, tasks: Connection) -> None:
