@@ -130,7 +130,7 @@ LAYERS = (
     {"evaluate.results", "evaluate.pair_rankings", "evaluate.report"},
     {"evaluate.tables"},
     {"evaluate.cli"},
-    {"export", "export.goal_encoder", "export.safetensors", "export.traceable"},
+    {"export", "export.goal_encoder", "export.traceable"},
     {"export.cli"},
     {"explore", "explore.collection"},
     {"explore.pages"},

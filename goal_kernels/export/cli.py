@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from goal_kernels.extras import importing
+from goal_kernels.extras import importing, require
 
 if TYPE_CHECKING:
     from goal_kernels.evaluate.checkpoints import OpenRun
@@ -54,6 +54,7 @@ def run_export(args: argparse.Namespace) -> int:
     """
     if args.output.exists():
         raise FileExistsError(f"--output: {args.output} is there already; give a new folder")
+    require("export", "train", "safetensors")
     with importing():
         from goal_kernels.evaluate.checkpoints import open_run
     given = {} if args.folder is None else {"folder": args.folder}
@@ -77,9 +78,9 @@ def run_export(args: argparse.Namespace) -> int:
 def _write(run: OpenRun, folder: Path) -> float:
     """Write all files; the largest difference of what they compute. Raises: ValueError."""
     import torch
+    from safetensors.torch import save_file
 
     from goal_kernels.export import traceable
-    from goal_kernels.export.safetensors import save_safetensors
 
     model, facts = run.module.model, _facts(run)
     shape, longest = facts["images"]["shape"], facts["tokenizer"]["longest"]
@@ -89,7 +90,12 @@ def _write(run: OpenRun, folder: Path) -> float:
     }
     for side, program in programs.items():
         torch.export.save(program, folder / f"{side}.pt2")
-    save_safetensors(model.state_dict(), folder / "weights.safetensors")
+    # The format has no tensors that share memory, and no strides.
+    weights = {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(weights, folder / "weights.safetensors", metadata={"format": "pt"})
     text = json.dumps(facts, indent=1, ensure_ascii=False)
     (folder / "model.json").write_text(text + "\n", encoding="utf-8")
     if facts["tokenizer"]["kind"] == "wordpieces":
