@@ -72,9 +72,9 @@ def test_recipes_of_all_families_are_there() -> None:
         for text in ("bigru", "bert")
         for data in ("f30k", "coco")
     }
-    families |= {
-        f"{kind}_{data}" for kind in ("vsepp", "vsepp_raw", "goal") for data in ("f30k", "coco")
-    }
+    kinds = ("vsepp", "vsepp_raw", "goal", "xvlm_like", "albef_like", "laps_like")
+    families |= {f"{kind}_{data}" for kind in kinds for data in ("f30k", "coco")}
+    families |= {f"goal_{data}_region_bert" for data in ("f30k", "coco")}
     goalworld = {f"goalworld{name}" for name in ("", "_fusion", "_late", "_tiny")}
     assert names == families | goalworld
 
@@ -95,7 +95,10 @@ def test_a_recipe_parses_to_what_it_says(parse, name: str) -> None:
     assert config["recipe"]["summary"] == read_card(name).summary
 
 
-@pytest.mark.parametrize("name", [n for n in recipe_names() if "grid" not in n and "raw" not in n])
+@pytest.mark.parametrize(
+    "name",
+    [n for n in recipe_names() if not any(raw in n for raw in ("grid", "raw", "_like_"))],
+)
 def test_the_model_of_a_recipe_can_be_built(parse, name: str) -> None:
     small = ["--model.embed_dim", "8", "--model.text.word_dim", "4"]
     if "bert" in name:
