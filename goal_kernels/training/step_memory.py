@@ -1,7 +1,8 @@
-"""`goal-kernels memory`: what a training step needs, from two steps on a small part of a batch.
+"""`goal-kernels memory`: what a training step needs, from small steps on parts of a batch.
 
 What a step keeps grows in a straight line with its batch, since the similarity matrix is never
-stored; so two small steps tell the memory of a large one.
+stored; so two small steps tell the memory of a large one. Scores of regions and words are matrices
+of all pairs: with them it is a parabola, and three steps tell.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import weakref
 from collections.abc import Iterable
 from functools import partial
 from itertools import chain
+from math import prod
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -29,9 +31,12 @@ from goal_kernels.training.optimisation import Unfreezing
 from goal_kernels.training.parallel_steps import split_batch
 
 MIB = 2**20
-FEATURE_ROWS, SCORE_ROWS, PICTURE_ROWS = 128, 256, 8
-"""Of the larger of the two steps, for stored features, for these where pairs are scored (below, the
-blocks in which they are do not have their full size) and for pictures; the other has half."""
+FEATURE_ROWS, SCORE_ROWS, PICTURE_ROWS = 128, 512, 8
+"""Of the largest step, for stored features, for these where pairs are scored (below a quarter of
+them, blocks do not have their full size) and for pictures; each other step has half of the next."""
+
+MANY = 2**40
+"""More rows than any batch has."""
 
 UNITS = {
     "": 1,
@@ -150,28 +155,28 @@ class Watch(pl.Callback):
 class StepMemory(NamedTuple):
     """What a step needs, in bytes.
 
-    small, large: steps that were made. fixed: parameters and buffers. gradients, optimiser: of the
-    parameters. batch: of one pair or image. scores: of the matrix of scores and its gradient, an
-    element; 0 for a model of embeddings alone, whose similarities are never stored.
+    steps: those that were made, of different rows. fixed: parameters and buffers. gradients,
+    optimiser: of the parameters. batch: of one pair or image.
     """
 
-    small: Step
-    large: Step
+    steps: tuple[Step, ...]
     fixed: int
     gradients: int
     optimiser: int
     batch: float
-    scores: float = 0.0
 
     def at(self, name: str, rows: int) -> float:
-        """A field of `Step` for a batch of so many rows: on the line through the two, but for the
-        scores."""
-        square = 0.0 if name == "update" else self.scores
-        small, large = (
-            getattr(step, name) - square * step.rows**2 for step in (self.small, self.large)
+        """A field of `Step` for a batch of so many rows: on the line or parabola through the steps
+        (Lagrange's)."""
+        return sum(
+            getattr(step, name)
+            * prod(
+                (rows - other.rows) / (step.rows - other.rows)
+                for other in self.steps
+                if other is not step
+            )
+            for step in self.steps
         )
-        slope = (large - small) / (self.large.rows - self.small.rows)
-        return large + slope * (rows - self.large.rows) + square * rows**2
 
     def peak(self, rows: int) -> float:
         """Of a whole step with a batch of so many rows."""
@@ -182,7 +187,7 @@ class StepMemory(NamedTuple):
     def most(self, memory: int) -> int:
         """Rows of the largest batch whose step needs no more; 0 when none does."""
         least, beyond = 0, 1
-        while self.peak(beyond) <= memory:
+        while self.peak(beyond) <= memory and beyond < MANY:
             least, beyond = beyond, 2 * beyond
         while beyond - least > 1:
             middle = (least + beyond) // 2
@@ -191,7 +196,7 @@ class StepMemory(NamedTuple):
 
 
 class MemoryCLI(RetrievalCLI):
-    """The command line of `fit`, whose `fit` makes two small steps and tells what they needed."""
+    """The command line of `fit`, whose `fit` makes small steps and tells what they needed."""
 
     watch: Watch
 
@@ -231,22 +236,26 @@ class MemoryCLI(RetrievalCLI):
         print("\n" + "\n".join(self._remarks(memory)))
 
     def measure(self, batch: Batch) -> StepMemory:
-        """Two steps each of a small part of the batch and of one that is twice as large.
+        """Two steps each of a part of the batch and half of it; of a quarter, if pairs are scored.
 
         The second of each counts: the optimiser has its state, gradients of the last step are left.
         """
         rows = len(batch.images)
-        scored = self.model.score_loss is not None
-        most = SCORE_ROWS if scored else FEATURE_ROWS
+        halvings = 2 if self.model.score_loss is not None else 1
+        most = SCORE_ROWS if halvings == 2 else FEATURE_ROWS
         if batch.images[0].ndim == 3:
-            most = PICTURE_ROWS
-        least = 4 * self.model.accumulate_negatives  # two rows a chunk, for BatchNorm
-        large = split_batch(batch, max(1, rows // max(most, least)))[0]
-        small = split_batch(large, 2)[0]
-        if len(small.images) == len(large.images):
-            raise ConfigurationError(f"data.batch_size: expected at least 2, got {rows}")
+            most = PICTURE_ROWS * halvings
+        # Two rows a chunk in the smallest, for BatchNorm.
+        least = 2**halvings * 2 * self.model.accumulate_negatives
+        parts = [split_batch(batch, max(1, rows // max(most, least)))[0]]
+        for _ in range(halvings):
+            parts.append(split_batch(parts[-1], 2)[0])
+        if len({len(part.images) for part in parts}) < len(parts):
+            raise ConfigurationError(
+                f"data.batch_size: expected at least {2**halvings}, got {rows}"
+            )
         repeated = self.trainer.accumulate_grad_batches
-        steps = [*[small] * (2 * repeated), *[large] * (2 * repeated)]
+        steps = [part for part in reversed(parts) for _ in range(2 * repeated)]
         self.model.unfreezing = Unfreezing(0, 0)  # the most that is trained
         listed: Any = steps
         loader = DataLoader(listed, batch_size=None, collate_fn=lambda batch: batch)
@@ -257,27 +266,27 @@ class MemoryCLI(RetrievalCLI):
         [optimizer] = self.trainer.optimizers
         parameters = list(self.model.parameters())
         return StepMemory(
-            made[2 * repeated - 1],
-            made[-1],
+            tuple(made[2 * repeated - 1 :: 2 * repeated]),
             bytes_of(chain(parameters, self.model.buffers())),
             bytes_of(p for p in parameters if p.requires_grad),
             bytes_of(v for state in optimizer.state.values() for v in state.values()),
             bytes_of(batch) / rows,
-            scored * 8 * len(batch.tokens) / rows,
         )
 
     def _remarks(self, memory: StepMemory) -> list[str]:
         rows = self.datamodule.batch_size
         noun = "pairs" if self.datamodule.captions_per_image is None else "images"
         slope = memory.peak(rows + 1) - memory.peak(rows)
+        measured = [f"{step.rows}" for step in memory.steps]
         lines = [
-            f"Measured on {memory.small.rows} and {memory.large.rows} {noun}; each more takes "
-            f"{slope / MIB:.3g} MiB. Python and its libraries come on top.",
-            f"Similarities are never stored: {rows:,} x {rows:,} would take "
-            f"{4 * rows**2 / MIB:,.1f} MiB."
-            if not memory.scores
-            else f"With them the scores of all pairs, {memory.scores * rows**2 / MIB:,.1f} MiB.",
+            f"Measured on {', '.join(measured[:-1])} and {measured[-1]} {noun}; each more takes "
+            f"{slope / MIB:.3g} MiB. Python and its libraries come on top."
         ]
+        if len(memory.steps) == 2:
+            lines.append(
+                f"Similarities are never stored: {rows:,} x {rows:,} would take "
+                f"{4 * rows**2 / MIB:,.1f} MiB."
+            )
         if self.options.fits is not None:
             most = memory.most(bytes_said(self.options.fits))
             lines.append(f"{self.options.fits} hold a batch of {most:,} {noun}.")

@@ -31,6 +31,7 @@ def told(monkeypatch: pytest.MonkeyPatch, *options: str) -> StepMemory:
 
     monkeypatch.setattr(step_memory.MemoryCLI, "measure", measure)
     monkeypatch.setattr(step_memory, "FEATURE_ROWS", 12)
+    monkeypatch.setattr(step_memory, "SCORE_ROWS", 24)
     assert main(["memory", *options]) == 0
     return kept[0]
 
@@ -69,15 +70,22 @@ def most_allocated(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
     return found[0]
 
 
-@pytest.mark.parametrize(("chunks", "rows"), [("1", 12), ("4", 16)])
-def test_a_quarter_of_the_batch_tells_the_peak(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: str, rows: int
+@pytest.mark.parametrize(
+    ("given", "rows"),
+    [
+        (("--model.accumulate_negatives", "1"), [6, 12]),
+        (("--model.accumulate_negatives", "4"), [8, 16]),
+        (("--model.scores.kind", "late"), [6, 12, 24]),
+    ],
+    ids=["plain", "accumulated", "scores"],
+)
+def test_a_part_of_the_batch_tells_the_peak(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple, rows: list[int]
 ) -> None:
-    options = [*SMALL, "--data.folder", str(folder), "--run.root", str(tmp_path), *WIDE]
-    options += ["--model.accumulate_negatives", chunks]
+    options = [*SMALL, "--data.folder", str(folder), "--run.root", str(tmp_path), *WIDE, *given]
     memory = told(monkeypatch, *options)
     assert not list(tmp_path.iterdir())  # no run was begun
-    assert (memory.small.rows, memory.large.rows) == (rows // 2, rows)
+    assert [step.rows for step in memory.steps] == rows
     assert memory.gradients == pytest.approx(memory.optimiser / 2, rel=0.01)
     measured = most_allocated(monkeypatch, *options)
     assert memory.peak(48) - memory.fixed == pytest.approx(measured, rel=0.15)
@@ -100,7 +108,7 @@ def test_the_largest_batch_that_fits_is_told(
 def test_batches_that_fit() -> None:
     """1 MiB whatever the batch, 1 KiB a pair and as much of the batch itself."""
     small, large = Step(2, 0, 2048, 10 * MIB), Step(4, 0, 4096, 10 * MIB)
-    memory = StepMemory(small, large, MIB, 0, 0, 1024.0)
+    memory = StepMemory((small, large), MIB, 0, 0, 1024.0)
     assert memory.peak(4) == 11 * MIB + 4096
     assert memory.most(11 * MIB + 4096) == 4
     assert memory.most(11 * MIB) == 0  # the optimiser's step alone needs more
