@@ -68,7 +68,8 @@ def run_export(args: argparse.Namespace) -> int:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     print(f"exported {args.output}: embeddings differ from the run's by {worst:.1e} at most")
-    if run.module.model.scorer is not None:
+    model = run.module.model
+    if model.scorer is not None or model.fusion is not None:
         print("the model scores pairs; what is exported is its dual encoder alone")
     print(f"use it   import sys; sys.path.insert(0, {str(args.output)!r})")
     print(f"         from goal_encoder import load; model = load({str(args.output)!r})")

@@ -1,12 +1,15 @@
-"""Recipes of models that look at both sides at once train on made-up pictures, made small."""
+"""Recipes of models that look at both sides at once, made small, on made-up pictures."""
 
 from __future__ import annotations
 
 import csv
 import json
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("pytorch_lightning")
 pytest.importorskip("PIL")
@@ -15,6 +18,7 @@ transformers = pytest.importorskip("transformers")
 from strangers import karpathy, put_picture  # noqa: E402
 
 from goal_kernels.cli import main  # noqa: E402
+from goal_kernels.evaluate.checkpoints import encode_split, open_run  # noqa: E402
 
 BODY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 BODIES = {
@@ -55,8 +59,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("laps_like_f30k", "swin", {"model.scores.width": 8}),
     ],
 )
-def test_ten_steps(
-    pictures: Path, tmp_path: Path, recipe: str, family: str, options: dict[str, object]
+def test_ten_steps_and_the_export_of_the_dual_encoder(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    recipe: str,
+    family: str,
+    options: dict[str, object],
 ) -> None:
     transformers.AutoConfig.for_model(family, **BODIES[family]).save_pretrained(tmp_path / family)
     given = SMALL | options
@@ -71,3 +81,14 @@ def test_ten_steps(
     rows = list(csv.DictReader((tmp_path / recipe / "metrics.csv").open()))
     assert max(int(row["step"]) for row in rows) == 9  # counted from 0
     assert json.loads((tmp_path / recipe / "metrics.json").read_text())["rsum"] >= 0
+    exported = tmp_path / "exported"
+    assert main(["export", str(tmp_path / recipe), "--output", str(exported)]) == 0
+    assert "what is exported is its dual encoder alone" in capsys.readouterr().out
+    monkeypatch.syspath_prepend(exported)
+    encoder = import_module("goal_encoder")
+    model, run = encoder.load(exported), open_run(tmp_path / recipe, {}, "cpu")
+    for module in ("goal_encoder", "goal_words"):  # the next folder has its own
+        sys.modules.pop(module, None)
+    names = run.data.split("test").names
+    made = model.embed_images(model.read_pictures([pictures / "images" / name for name in names]))
+    torch.testing.assert_close(made, encode_split(run).image_embeddings, atol=1e-6, rtol=0)
