@@ -16,6 +16,7 @@ from goal_kernels.training.compare.contestants import (
     column,
     compare_with,
 )
+from goal_kernels.training.compare.statistics import p_text
 
 TESTED = ("Δ rsum", "95 % interval", "p exact", "p t-test")
 """Columns of the test against the baseline; both p-values after Holm's correction."""
@@ -78,14 +79,8 @@ def _tested(row: Row, baseline: str) -> list[str]:
         return ["", "", "", ""]
     test = row.comparison.test
     low_high = "" if test.interval is None else "{:+.1f} to {:+.1f}".format(*test.interval)
-    p_values = [_p(row.comparison.holm_exact), _p(row.comparison.holm_student)]
+    p_values = [p_text(row.comparison.holm_exact), p_text(row.comparison.holm_student)]
     return [f"{test.difference:+.1f}", low_high, *p_values]
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def whole_table(table: Table) -> Shown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from goal_kernels.training.compare.contestants import Comparison, Contestant, compare_with
-from goal_kernels.training.compare.statistics import PairedTest, holm, paired_test
+from goal_kernels.training.compare.statistics import PairedTest, holm, p_text, paired_test
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, grid_of, plain_label
 
 LEVEL = 0.05  # of tests, after Holm's correction
@@ -103,7 +103,7 @@ def _interval(test: PairedTest, corrected: float) -> str:
     if test.interval is None:
         return ""
     low, high = test.interval
-    return f" ({low:+.1f} to {high:+.1f}, p {corrected:.3f} by t-test and Holm)"
+    return f" ({low:+.1f} to {high:+.1f}, p {p_text(corrected)} by t-test and Holm)"
 
 
 def _separates(comparison: Comparison) -> bool:

@@ -141,8 +141,9 @@ def _draw_panels(gathered: Gathered, path: Path, wanted: Panels) -> bool:
     references = [c for c in contestants if not _is_objective(c)]
     pairs = sorted({_split(c.label)[1] for c in objectives}, key=registry_order("pair")) or [""]
     colours = _colours(contestants)
-    columns = min(PANEL_COLUMNS, len(pairs) + 1)
-    rows = math.ceil((len(pairs) + 1) / columns)  # one place is for the legend
+    count = len(pairs) + 1  # one place is for the legend
+    columns = 2 if count == 4 else min(PANEL_COLUMNS, count)
+    rows = math.ceil(count / columns)
     with drawing(path, rows, columns, columns * PANEL_WIDTH, rows * PANEL_HEIGHT) as grid:
         places = list(grid.flat)
         for axes, pair in zip(places, pairs, strict=False):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from goal_kernels.registry import PARAMETERS
 from goal_kernels.training.compare.picture import COLOURS, INK, SOFT, drawing
-from goal_kernels.training.compare.statistics import holm, paired_test
+from goal_kernels.training.compare.statistics import holm, p_text, paired_test
 from goal_kernels.training.study.gathered import Gathered, plain_label, registry_order
 from goal_kernels.training.study.tuning import Parameters, Tuning
 
@@ -103,7 +103,7 @@ def _table(name: str, own: Mapping[str, Seeds], other: str, theirs: Mapping[str,
         means = [f"{math.fsum(column) / len(values):.1f}" for column in zip(*values, strict=True)]
         interval = "" if test.interval is None else "{:+.1f} to {:+.1f}".format(*test.interval)
         cells = [objective, str(len(values)), *means, f"{test.difference:+.1f}", interval]
-        cells.append("" if test.p_student is None else f"{p:.3f}")
+        cells.append(p_text(None if test.p_student is None else p))
         lines.append("| " + " | ".join(cells) + " |")
     if tests:
         mean = math.fsum(test.difference for test in tests) / len(tests)
@@ -120,6 +120,8 @@ def draw_trials(gathered: Gathered, path: Path) -> None:
     colours = dict(zip(order, COLOURS, strict=False))
     rows = math.ceil(len(tuning.ranges) / COLUMNS)
     with drawing(path, rows, COLUMNS, 10.5, 0.4 + 2.9 * rows) as grid:
+        from matplotlib.ticker import LogLocator
+
         places = list(grid.flat)
         for axes, (name, known) in zip(places, tuning.ranges.items(), strict=False):
             for objective, rsums in gathered.trials.items():
@@ -132,6 +134,10 @@ def draw_trials(gathered: Gathered, path: Path) -> None:
                         axes.plot(*point, "o", mfc="none", mec=INK, markersize=9)
             axes.axvline(PARAMETERS[name].default, color=SOFT, linestyle="--", linewidth=1)
             axes.set(xscale=known.scale, xlabel=name, ylabel="rsum on dev")
+            if known.scale == "log":  # whose ranges are too short for powers of ten alone
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.xaxis.set_minor_formatter("")
             axes.grid()
         for axes in places[len(tuning.ranges) :]:
             axes.axis("off")

@@ -15,7 +15,8 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 @pytest.mark.parametrize(
-    ("study", "name"), [("objectives", "study"), ("negatives", "false-negatives")]
+    ("study", "name"),
+    [("objectives", "study"), ("negatives", "false-negatives"), ("tuned", "study-tuned")],
 )
 def test_the_page_is_the_one_that_its_results_give(study: str, name: str) -> None:
     text = (DOCS / f"{name}.md").read_text(encoding="utf-8")

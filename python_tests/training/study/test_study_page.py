@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from goal_kernels.training.compare.statistics import paired_test
+from goal_kernels.training.compare.statistics import p_text, paired_test
 from goal_kernels.training.study.findings import findings
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, gather, grid_of
 from goal_kernels.training.study.page import page_text
@@ -150,7 +150,7 @@ def test_weights_are_compared_within_seeds_and_averaged_over_the_others(gathered
     low, high = test.interval
     expected = (
         f"Averaged over pair weights, against triplet weight `hinge`: "
-        f"`nca` {test.difference:+.1f} ({low:+.1f} to {high:+.1f}, p {test.p_student:.3f} "
+        f"`nca` {test.difference:+.1f} ({low:+.1f} to {high:+.1f}, p {p_text(test.p_student)} "
     )
     assert any(sentence.startswith(expected) for sentence in findings(gathered))
 
