@@ -12,7 +12,7 @@ from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
 
 from goal_kernels.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
-from goal_kernels.training.finite import has_finite_weights
+from goal_kernels.training.finite import not_finite_weights
 from goal_kernels.training.run_folder import RunFolder
 
 MONITORED = "val/rsum"
@@ -51,7 +51,7 @@ class BestCheckpoint(Callback):
         """Save if this is the best so far; of equals the earliest stays."""
         if trainer.sanity_checking or MONITORED not in trainer.callback_metrics:
             return
-        if not has_finite_weights(pl_module):
+        if not_finite_weights(pl_module):
             return
         rsum = float(trainer.callback_metrics[MONITORED])
         if self.record is not None and not rsum > self.record["rsum"]:

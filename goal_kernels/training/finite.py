@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from goal_kernels.training.data import Batch
 
 LOOK_EVERY = 16  # steps between looks that have to wait: for a GPU, or for other processes
 NAMED_ROWS = 8  # image rows that a message lists
+NAMED_WEIGHTS = 3
 
 
 class NotFiniteError(Exception):
@@ -57,6 +59,16 @@ class FiniteLoss(Callback):
         waits = pl_module.device.type != "cpu" or trainer.world_size > 1
         if not waits or len(self._unseen) == LOOK_EVERY:
             self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Weights and statistics that are not finite never become so again, whatever the loss."""
+        self._look(trainer)
+        if not self.in_a_row and (names := not_finite_weights(pl_module)):
+            raise NotFiniteError(
+                f"failed: after step {trainer.global_step:,} the loss is finite, but the weights or "
+                f"running statistics {some(names, NAMED_WEIGHTS)} are not; lower --model.lr, and "
+                "see whether some features are far larger than the others"
+            )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A training that ends on a loss that is not finite has failed too."""
@@ -111,7 +123,7 @@ def _cause(trainer: pl.Trainer, rows: Tensor) -> str:
     )
 
 
-def has_finite_weights(module: torch.nn.Module) -> bool:
-    """Whether every parameter and every floating buffer is finite."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return all(bool(t.isfinite().all()) for t in tensors if t.is_floating_point())
+def not_finite_weights(module: torch.nn.Module) -> list[str]:
+    """Names of the parameters and floating buffers that hold NaN or infinity."""
+    tensors = chain(module.named_parameters(), module.named_buffers())
+    return [n for n, t in tensors if t.is_floating_point() and not bool(t.isfinite().all())]

@@ -63,6 +63,22 @@ def test_a_training_that_ends_on_nan_has_failed_however_short(
     assert "not been finite since step 4" in capsys.readouterr().err
 
 
+def test_statistics_that_are_not_finite_end_a_run_whose_loss_is(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Training never reads the running statistics; every evaluation would."""
+
+    def spoil(module: RetrievalModule) -> None:
+        if module.global_step == 1:
+            dict(module.named_buffers())["model.image_encoder.mlp.1.running_var"].fill_(torch.inf)
+
+    with before_training_step(spoil):
+        assert fit(folder, tmp_path, *THREE_EPOCHS) == 1
+    said = capsys.readouterr().err
+    assert "after step 4 the loss is finite" in said
+    assert "running statistics model.image_encoder.mlp.1.running_var are not" in said
+
+
 def test_features_that_are_not_finite_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
