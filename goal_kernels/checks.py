@@ -97,7 +97,8 @@ def _check_matrix(name: str, value: Tensor, shape: str) -> None:
 def check_ordinary(name: str, value: Tensor, *, data: bool = False) -> None:
     """Require a dense tensor that is no wrapper around others. Raises: TypeError.
 
-    data: also require that it has numbers: those of the meta device and fake ones have none.
+    data: also require that it has numbers to read: those of the meta device and fake ones have
+        none, and a transform of torch.func hides them, of what is allocated within it too.
     """
     got = remedy = ""
     if value.is_nested:
@@ -111,6 +112,8 @@ def check_ordinary(name: str, value: Tensor, *, data: bool = False) -> None:
         remedy = "unwrap it (a DTensor by .full_tensor(), a MaskedTensor by .to_tensor(0.0))"
     elif data and (value.is_meta or isinstance(value, FakeTensor)):
         got, remedy = "one without numbers (meta or fake)", "load the model on a device"
+    elif data and torch._C._are_functorch_transforms_active():
+        got, remedy = "one within a transform of torch.func", "call this outside of it"
     if got:
         raise TypeError(f"{name}: expected an ordinary dense tensor, got {got}; {remedy}.")
 

@@ -61,6 +61,8 @@ def mine_top_k(
     left, right = checks.check_embeddings(
         checks.as_tensor(queries), checks.as_tensor(corpus), ("queries", "corpus")
     )
+    for name, side in (("queries", left), ("corpus", right)):
+        checks.check_ordinary(name, side, data=True)
     rows, columns = len(left), len(right)
     if rows == 0 or columns == 0:
         raise ValueError(f"queries, corpus: expected N, M >= 1, got N = {rows}, M = {columns}.")

@@ -193,6 +193,32 @@ def test_ranks_want_tensors_with_numbers() -> None:
         fake = mode.from_tensor(X)
     with pytest.raises(TypeError, match=r"image_embeddings: .* without numbers"):
         gk.retrieval_ranks(fake, fake, torch.arange(4))
+    with pytest.raises(TypeError, match=r"queries: .* without numbers"):
+        gk.mine_top_k(fake, fake, 2)
+
+
+TRANSFORMS = {
+    "grad": lambda f: torch.func.grad(lambda x: f(x, Y).sum())(X),
+    "grad of another": lambda f: torch.func.grad(lambda x: x.sum() + f(X, Y).sum())(X),
+    "jvp": lambda f: torch.func.jvp(lambda x: f(x, Y), (X,), (X,)),
+    "vmap": lambda f: torch.func.vmap(lambda x: f(x, Y))(X[None]),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("queries", lambda x, y: gk.mine_top_k(x, y, 2).scores),
+        ("image_embeddings", lambda x, y: gk.retrieval_ranks(x, y, torch.arange(4)).t2i),
+        ("similarity", lambda x, y: gk.similarity_ranks(x @ y.T, torch.arange(4)).t2i),
+    ],
+    ids=["mine_top_k", "retrieval_ranks", "similarity_ranks"],
+)
+def test_what_reads_numbers_refuses_transforms(name, call, transform) -> None:
+    """Within one even memory allocated anew has no address: native code crashed."""
+    with pytest.raises(TypeError, match=f"{name}: .* within a transform of torch.func; call this"):
+        TRANSFORMS[transform](call)
 
 
 def test_a_named_backend_never_falls_back() -> None:

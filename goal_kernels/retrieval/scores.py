@@ -100,6 +100,7 @@ class EmbeddingScores(Scores):
         pair = checks.as_tensor(image_embeddings), checks.as_tensor(text_embeddings)
         self.image, self.text = (side.detach() for side in checks.check_embeddings(*pair))
         checks.check_ordinary("image_embeddings", self.image, data=True)
+        checks.check_ordinary("text_embeddings", self.text, data=True)
         self.shape = (len(self.image), len(self.text))
         _check_filled(self.shape)
 
