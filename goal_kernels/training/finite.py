@@ -65,9 +65,9 @@ class FiniteLoss(Callback):
         self._look(trainer)
         if not self.in_a_row and (names := not_finite_weights(pl_module)):
             raise NotFiniteError(
-                f"failed: after step {trainer.global_step:,} the loss is finite, but the weights or "
-                f"running statistics {some(names, NAMED_WEIGHTS)} are not; lower --model.lr, and "
-                "see whether some features are far larger than the others"
+                f"failed: after step {trainer.global_step:,} the loss is finite, but the weights "
+                f"or running statistics {some(names, NAMED_WEIGHTS)} are not; lower --model.lr, "
+                "and see whether some features are far larger than the others"
             )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
