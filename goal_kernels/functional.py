@@ -29,7 +29,7 @@ def choose_backend(
     backend: str, device_type: str, dtype: torch.dtype, precision: str | None
 ) -> tuple[str, str]:
     """The backend and the precision of a call; a constant while the caller's arguments are."""
-    precision = settled_precision(precision)
+    precision = settled_precision(precision, device_type)
     return resolve(backend, device_type, dtype, precision), precision
 
 

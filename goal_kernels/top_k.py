@@ -68,14 +68,16 @@ def mine_top_k(
         raise ValueError(f"queries, corpus: expected N, M >= 1, got N = {rows}, M = {columns}.")
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
         raise TypeError(f"k: expected an integer, got {k!r}.")
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, got {k}; 1 finds the hardest negative alone.")
+    if not 1 <= k < 2**31:
+        raise ValueError(
+            f"k: expected at least 1 and below 2^31, got {k}; 1 finds the hardest negative alone."
+        )
     checks.check_precision(precision)
     checks.check_flag("normalize", normalize)
     ids = checks.check_ids(
         query_ids, corpus_ids, rows, columns, left.device, ("query_ids", "corpus_ids")
     )
-    precision = settled_precision(precision)
+    precision = settled_precision(precision, left.device.type)
     call = left.device.type, left.dtype, precision
     found = find_backend(resolve(backend, *call, "find the top k", lambda each: each.finds_top_k))
     bound = _check_bounds(max_score, left)

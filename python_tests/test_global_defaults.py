@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+import torch
 from fresh_process import run_fresh
+
+import goal_kernels as gk
 
 PROGRAM = """
 import hashlib, sys
@@ -73,3 +79,36 @@ def test_results_do_not_follow_the_defaults() -> None:
     """A process of its own: memory of another device ends it."""
     done = run_fresh(PROGRAM)
     assert done.returncode == 0, f"{done.returncode}\n{done.stderr[-2000:]}"
+
+
+@pytest.fixture
+def own_precision() -> Iterator[None]:
+    """Undoes what a test sets of torch's products."""
+    yield
+    torch.backends.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(
+    ("device", "word", "named"),
+    [("cuda", "tf32", "highest"), ("mkldnn", "tf32", "high"), ("mkldnn", "bf16", "medium")],
+)
+@pytest.mark.parametrize("backend", ["cpu", "chunked", "reference"])
+def test_precision_set_by_device(own_precision, device, word, named, backend) -> None:
+    """torch cannot say it in the one word that it had before, and raises when asked for it."""
+    generator = torch.Generator().manual_seed(0)
+    image, text = torch.randn(2, 40, 16, generator=generator)
+    calls = [
+        lambda p: gk.goal_loss(image, text, "nca/linear", precision=p, backend=backend),
+        lambda p: gk.mine_top_k(image, text, 3, precision=p, backend=backend).scores,
+        lambda p: gk.sum_of_hinges_loss(image, text, precision=p),
+    ]
+    expected = [call(named) for call in calls]
+    products = getattr(torch.backends, device).matmul
+    torch.set_float32_matmul_precision("highest")
+    products.fp32_precision = word
+    for call, value in zip(calls, expected, strict=True):
+        assert torch.equal(call(None), value)
+        call("medium" if named == "high" else "high")
+        assert products.fp32_precision == word
+    assert f"precision {named}:" in gk.explain_backend("cpu")

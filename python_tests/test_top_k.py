@@ -157,6 +157,7 @@ def test_arrays_and_lists_are_taken() -> None:
     ("change", "error", "words"),
     [
         ({"k": 0}, ValueError, "k: expected at least 1"),
+        ({"k": 10**20}, ValueError, r"k: expected at least 1 and below 2\^31"),
         ({"k": True}, TypeError, "k: expected an integer"),
         ({"k": 2.0}, TypeError, "k: expected an integer"),
         ({"corpus": torch.ones(3, 5)}, ValueError, "corpus: expected the width of queries"),

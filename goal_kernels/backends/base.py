@@ -37,9 +37,25 @@ from goal_kernels.constants import RELATIVE_KINDS as RELATIVE_KINDS
 PRECISIONS = ("highest", "high", "medium")
 
 
-def settled_precision(precision: str | None) -> str:
-    """torch's word for float32 products that holds; a constant while the argument is."""
-    return precision or torch.get_float32_matmul_precision()
+_WORDS = {"none": "highest", "ieee": "highest", "tf32": "high", "bf16": "medium"}
+
+
+def common_precision() -> str | None:
+    """torch.get_float32_matmul_precision(); None where `torch.backends` was told otherwise."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def settled_precision(precision: str | None, device_type: str) -> str:
+    """torch's word for float32 products that holds; a constant while the arguments are."""
+    if precision is not None:
+        return precision
+    if (common := common_precision()) is not None:
+        return common
+    own = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
+    return _WORDS[own.matmul.fp32_precision]
 
 
 # What torch.compiler.assume_constant_result sets; calling it would import the whole compiler, which

@@ -27,13 +27,13 @@ def explain_backend(
     Raises: ValueError for an unknown precision or device.
     """
     check_precision(precision)
-    precision = settled_precision(precision)
     try:
         device_type = torch.device(device).type
     except RuntimeError as error:
         raise ValueError(
             f"device: expected a torch device such as 'cuda', got {device!r}."
         ) from error
+    precision = settled_precision(precision, device_type)
     call = Call(device_type, dtype, precision, automatic=True)
     chosen = resolve(AUTO, *call[:3])
     kind = str(dtype).removeprefix("torch.")

@@ -17,6 +17,7 @@ from goal_kernels.backends.base import (
     SearchQuery,
     TopKQuery,
     Verdict,
+    common_precision,
 )
 from goal_kernels.backends.reference_rank import rank_blocks
 from goal_kernels.backends.scores import RankCounts
@@ -29,15 +30,19 @@ from goal_kernels.reference import apply_terms, mine_similarity
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
     """Run with torch's float32 product precision set, and put back what was there."""
-    before = torch.get_float32_matmul_precision()
+    before = common_precision()
     if before == precision:
         yield
         return
+    own = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    words = [products.fp32_precision for products in own]
     torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before or "highest")
+        for products, word in zip(own, words, strict=True):
+            products.fp32_precision = word
 
 
 class ReferenceBackend(Backend):

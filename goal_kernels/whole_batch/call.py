@@ -104,7 +104,7 @@ def run_loss(
         *(owner, text_ids, image_ids, exempt, selection.margin, selection.ratio),
         *(direction, normalize, counting),
     )
-    precision = settled_precision(precision)
+    precision = settled_precision(precision, text.device.type)
     if isinstance(kind, str):
         inner = [None if x is None else x.detach() for x in (text, image, scale, bias)]
         answer = Answer(
