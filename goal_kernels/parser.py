@@ -11,17 +11,32 @@ from typing import Any, NoReturn
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, with the nearest word that would be right."""
 
+    given: Sequence[str] = ()
+
     def error(self, message: str) -> NoReturn:
-        """End the program with the message and where to look. Raises: SystemExit with status 2."""
+        """End the program with the message and where to look. Raises: SystemExit with status 2.
+
+        What is missing may have been mistyped, which then is what to say.
+        """
+        given, self.given = self.given, ()
+        if "required" in message and given:
+            needed: list[Any] = [*self._actions, *self._mutually_exclusive_groups]
+            for part in needed:
+                part.required = False
+            self._refuse_unknown(self.parse_known_args(given)[1])
         self.exit(2, f"{self.prog}: error: {message}; `{self.prog} --help` lists all\n")
 
     def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse; the nearest option is named beside one that does not exist."""
+        self.given = arguments
         chosen, unknown = self.parse_known_args(arguments)
+        self._refuse_unknown(unknown)
+        return chosen
+
+    def _refuse_unknown(self, unknown: Sequence[str]) -> None:
         if unknown:
             near = nearest(unknown[0].partition("=")[0], self._option_string_actions)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
-        return chosen
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
