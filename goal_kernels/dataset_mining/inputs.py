@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goal_kernels.data.arrays import open_array, read_archive
+from goal_kernels.data.feature_rows import row_faults
 from goal_kernels.data.files import read_lines
 from goal_kernels.evaluate.alignment import even_index, read_index, require_floats
 from goal_kernels.evaluate.inputs import EMBEDDINGS
@@ -106,8 +107,15 @@ def _read_sets(args: argparse.Namespace) -> _Sets:
             f"INPUT: expected two .npy files, one .npy or .npz, or one model, got {len(paths)}: "
             f"{' '.join(map(str, paths))}; see --help"
         )
-    for side in (sets.queries, sets.corpus):
-        require_floats(side, f"embeddings of {' '.join(map(str, paths))}")
+    for side in (sets.queries,) if sets.itself else (sets.queries, sets.corpus):
+        what = f"embeddings of {' '.join(map(str, paths))}"
+        require_floats(side, what)
+        if len(broken := row_faults(side[:, None])[0]):
+            raise ValueError(  # a NaN is above every number, so it would be everyone's negative
+                f"{what}: expected finite numbers within float32, found NaN, infinite or larger "
+                f"ones in {len(broken):,} of {len(side):,} rows, first row {broken[0]} of "
+                f"{list(side.shape)}; encode them again"
+            )
     if sets.queries.shape[1] != sets.corpus.shape[1]:
         raise ValueError(
             f"INPUT: expected embeddings of one width, got {sets.queries.shape} and "

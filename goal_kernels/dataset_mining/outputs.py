@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -48,6 +49,13 @@ def write_output(path: Path, searches: list[Search], parts: Parts, k: int) -> di
                 write(table)
                 rows += len(table["anchor"])
         written[to] = rows
+        pairs = len(search.queries if search.positives is None else search.positives)
+        if rows < pairs:
+            print(
+                f"{to}: {pairs - rows:,} of {pairs:,} rows are left out, since fewer than {k} "
+                "negatives were found for them; a lower -k keeps more",
+                file=sys.stderr,
+            )
     return written
 
 

@@ -131,13 +131,18 @@ def test_tuples_name_what_they_hold(folder) -> None:
 
 
 def test_pairs_without_k_negatives_are_left_out(folder, capsys) -> None:
-    bound = ("--max-score", 0.1, "-k", 10, "--direction", "t2i")
+    bound = ("--max-score", -0.1, "-k", 10, "--direction", "t2i")
     assert mine("images.npy", "captions.npy", *bound, "--output", "n.jsonl") == 0
-    expected = truth("t2i", 10, torch.full((len(OWNER),), 0.1))
+    expected = truth("t2i", 10, torch.full((len(OWNER),), -0.1))
     full = [i for i, row in enumerate(expected) if len(row) == 10]
     rows = lines("n.jsonl")
     assert [row["anchor"] for row in rows] == full
-    assert f"n.jsonl: {len(full)} rows" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"n.jsonl: {len(full)} rows" in said.out
+    left_out = len(OWNER) - len(full)
+    assert full
+    assert left_out
+    assert f"{left_out} of 120 rows are left out, since fewer than 10 negatives" in said.err
 
 
 def test_a_set_against_itself(folder) -> None:
@@ -252,12 +257,17 @@ def test_a_changed_search_is_refused(folder, monkeypatch, capsys, change) -> Non
             ["images.npy", "captions.npy", "--query-text", "one.txt", "--output", "n.npz"],
             "expected 40 lines, found 1",
         ),
+        (["images.npy", "nan.npy", "--output", "n.npz"], "in 1 of 120 rows, first row 7"),
+        (["nan.npy", "--output", "n.npz"], "found NaN, infinite or larger ones"),
     ],
     ids=lambda part: None if isinstance(part, str) else "-".join(map(str, part)),
 )
 def test_what_is_wrong_is_said_in_a_line(folder, capsys, arguments, words) -> None:
     np.save("bad.npy", OWNER + 1)
     Path("one.txt").write_text("one\n")
+    broken = np.load("captions.npy")
+    broken[7, 2] = np.nan
+    np.save("nan.npy", broken)
     message = refused(capsys, *arguments)
     assert words in message
     assert message.count("\n") == 1
