@@ -186,6 +186,7 @@ COMPILED_CALLS = {
     "two dtypes": lambda x, y: gk.goal_loss(x, y.bfloat16(), "nca/linear"),
     "module": gk.GOALLoss("hinge/constant", normalize=True, reduction="mean"),
     "mine": lambda x, y: gk.mine(x, y).negative_image.sum() * x.sum() * y.sum(),
+    "distributed": lambda x, y: distributed_goal_loss(x, y, "nca/linear"),
 }
 
 

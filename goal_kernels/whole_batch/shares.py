@@ -76,6 +76,9 @@ def sharing(group: ProcessGroup | None = None) -> Iterator[None]:
     """
     known = distributed.is_available() and distributed.is_initialized()
     several = known and distributed.get_world_size(group) > 1
+    if not several and torch.compiler.is_compiling():  # which cannot trace a ContextVar
+        yield
+        return
     token = _current.set(_SharedAmong(group) if several else _ALONE)
     try:
         yield
