@@ -168,7 +168,7 @@ def read_json(path: Path) -> Any:
 def parse_json(text: str, where: str) -> Any:
     """The content of JSON text; ``ValueError`` that begins with ``where`` when it is none."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_named_once)
     except RecursionError as error:
         raise ValueError(
             f"{where}: expected JSON with a few levels, found lists or objects nested too deep to "
@@ -178,6 +178,16 @@ def parse_json(text: str, where: str) -> Any:
         raise ValueError(
             f"{where}: expected JSON, found text that is none ({error}); download or write it again"
         ) from error
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; raises ``ValueError`` where a name would take the place of another."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} stands twice in one object")
+    return found
 
 
 def _line_at(content: bytes, place: int) -> int:

@@ -75,6 +75,7 @@ def read_config(path: Path, argument: str = "--config") -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         check_extent(text)
+        check_names(yaml.compose(text, yaml.SafeLoader))
         content = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise RecipeError(
@@ -120,6 +121,20 @@ def check_extent(text: str) -> None:
         open_values[-1][1] += size
         if open_values[-1][1] > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES:,} values, aliases written out")
+
+
+def check_names(node: Any) -> None:
+    """Raises: ValueError when an option stands twice in a block of composed YAML: one is lost."""
+    if not isinstance(getattr(node, "value", None), list):
+        return
+    names: set[str] = set()
+    for item in node.value:
+        name, value = item if isinstance(item, tuple) else (None, item)
+        if name is not None and str(name.value) in names:
+            raise ValueError(f"{name.value} twice, again in line {name.start_mark.line + 1}")
+        if name is not None:
+            names.add(str(name.value))
+        check_names(value)
 
 
 def files_of(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:

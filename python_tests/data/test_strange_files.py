@@ -209,6 +209,12 @@ def test_ids_that_do_not_fit_are_not_to_be_thrown_away(tmp_path: Path) -> None:
 # JSON
 
 
+def test_a_caption_that_takes_the_place_of_another(tmp_path: Path) -> None:
+    (tmp_path / "x_train.jsonl").write_text('{"image": "a.png", "caption": "b", "caption": "c"}\n')
+    assert "line 1: expected JSON" in problems(tmp_path)
+    assert "'caption' stands twice in one object" in problems(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["dataset_x.json", "x_train.json", "x_train.jsonl"])
 def test_json_nested_too_deep(tmp_path: Path, name: str) -> None:
     opening = '{"images":' if name != "x_train.json" else ""

@@ -207,6 +207,15 @@ def test_a_wrong_key_of_a_configuration_is_one_line(
     assert printed.count("\n") == 1
 
 
+def test_an_option_given_twice_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = tmp_path / "own.yaml"
+    config.write_text("model:\n  lr: 0.1\n  seed: 1\n  lr: 0.2\n")
+    assert main(["fit", "--config", str(config)]) == 2
+    printed = capsys.readouterr().err
+    assert f"{config}, got lr twice, again in line 4" in printed
+    assert printed.count("\n") == 1
+
+
 def test_a_package_made_for_another_torch_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
