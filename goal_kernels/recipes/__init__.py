@@ -8,6 +8,7 @@ should reach and who states them) and `notes`.
 from __future__ import annotations
 
 import argparse
+import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -78,9 +79,10 @@ def read_config(path: Path, argument: str = "--config") -> dict[str, Any]:
         check_names(yaml.compose(text, yaml.SafeLoader))
         content = yaml.safe_load(text)
     except UnicodeDecodeError as error:
+        marked = error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         raise RecipeError(
             f"{argument}: expected UTF-8 text in {path}, found other bytes at {error.start}; "
-            "convert it, for instance with `iconv -f latin1 -t utf-8`"
+            f"convert it, for instance with `iconv -f {'utf-16' if marked else 'latin1'} -t utf-8`"
         ) from error
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())

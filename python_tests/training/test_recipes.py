@@ -164,6 +164,10 @@ def test_mistakes_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture) -
     torn.write_text("model: [1,")
     assert main(["fit", "--config", str(torn)]) == 2
     assert "expected YAML in" in capsys.readouterr().err
+    for encoding in ("latin1", "utf-16"):
+        torn.write_text("run: {name: café}", encoding=encoding)
+        with pytest.raises(RecipeError, match=rf"expected UTF-8 text .*iconv -f {encoding} "):
+            files_of(torn)
     torn.write_text("just words")
     with pytest.raises(RecipeError, match=r"expected options by name"):
         files_of(torn)

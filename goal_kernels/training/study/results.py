@@ -105,7 +105,7 @@ def read_result(path: Path) -> CellResult:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: expected the result of a study's cell (format {FORMAT}), got something else "
-            f"({error}); delete the file and run the study again"
+            f"({error}); move it elsewhere, and if a study wrote it, run that again"
         ) from error
     return CellResult(path, header, History(history), result)
 

@@ -116,7 +116,7 @@ def test_damaged_result_files_are_refused(gathered: Gathered) -> None:
     whole = path.read_text()
     for damaged in ("", whole[:-30], whole.replace('"format": 1', '"format": 0')):
         path.write_text(damaged)
-        with pytest.raises(ValueError, match="delete the file and run the study again"):
+        with pytest.raises(ValueError, match="move it elsewhere, and if a study"):
             read_result(path)
 
 
