@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, NamedTuple, overload
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from goal_kernels import checks, directions, ops, rectangular
 from goal_kernels.backends import resolve
 from goal_kernels.backends.answers import Forward, Found
-from goal_kernels.backends.base import Pairing, SearchQuery, settled_precision
+from goal_kernels.backends.base import Pairing, SearchQuery, device_kind, settled_precision
 from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask
 from goal_kernels.negatives import ALL, Negatives, as_selection
@@ -24,13 +25,17 @@ from goal_kernels.weights import DIRECTIONS, weigh
 from goal_kernels.whole_batch.call import REDUCTIONS
 from goal_kernels.whole_batch.functional import averaged_goal_loss
 
+_resolve_once = lru_cache(resolve)
+
 
 def choose_backend(
     backend: str, device_type: str, dtype: torch.dtype, precision: str | None
 ) -> tuple[str, str]:
     """The backend and the precision of a call; a constant while the caller's arguments are."""
     precision = settled_precision(precision, device_type)
-    return resolve(backend, device_type, dtype, precision), precision
+    # What serves CPU tensors stays the same; elsewhere it depends on which GPU is the current one.
+    decide = _resolve_once if device_type == "cpu" and isinstance(backend, str) else resolve
+    return decide(backend, device_type, dtype, precision), precision
 
 
 choose_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
@@ -261,7 +266,7 @@ def goal_loss(  # type: ignore[misc]  # _search is for `distributed`, no overloa
     selection = as_selection(negatives, false_negative_margin, false_negative_ratio)
     owner, ids = check_pairing(*embeddings, text_to_image, image_ids, text_ids)
     exempt = checks.check_mask("exempt_texts", exempt_texts, len(text), text.device)
-    name, precision = choose_backend(backend, image.device.type, image.dtype, precision)
+    name, precision = choose_backend(backend, device_kind(image), image.dtype, precision)
     query = SearchQuery(
         objective.pair_element.relative, objective.epsilon, objective.beta, normalize, precision
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from goal_kernels import checks, ops, rectangular
 from goal_kernels.backends import find_backend
-from goal_kernels.backends.base import Pairing, SearchQuery
+from goal_kernels.backends.base import Pairing, SearchQuery, device_kind
 from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask, Rows
 from goal_kernels.constants import BETA, EPSILON
@@ -70,7 +70,7 @@ def mine(
     image, text = checks.check_embeddings(
         checks.as_tensor(image_embeddings), checks.as_tensor(text_embeddings)
     )
-    rows, columns = image.shape[0], text.shape[0]
+    rows, columns, device = image.shape[0], text.shape[0], image.device
     if rows == 0 or columns == 0:
         raise ValueError(f"image_embeddings: expected N, M >= 1, got N = {rows}, M = {columns}.")
     checks.check_precision(precision)
@@ -78,13 +78,13 @@ def mine(
     if target is not None and text_to_image is not None:
         raise ValueError("target: expected None beside text_to_image, which pairs the rows too.")
     selection = as_selection(negatives, false_negative_margin, false_negative_ratio)
-    exempt = checks.check_mask("exempt_texts", exempt_texts, columns, text.device)
-    name, precision = choose_backend(backend, image.device.type, image.dtype, precision)
+    exempt = checks.check_mask("exempt_texts", exempt_texts, columns, device)
+    name, precision = choose_backend(backend, device_kind(image), image.dtype, precision)
     query = SearchQuery("none", EPSILON, BETA, normalize, precision)
     if text_to_image is None and selection is PLAIN:
         if target is not None:
-            target = checks.check_index_vector("target", target, rows, image.device)
-        ids = checks.check_ids(image_ids, text_ids, rows, columns, image.device)
+            target = checks.check_index_vector("target", target, rows, device)
+        ids = checks.check_ids(image_ids, text_ids, rows, columns, device)
         pairing = Pairing(target, *ids)
         if not is_unwatched(image, text):
             return MinedPairs(*ops.search(name, image, text, pairing, query).hardest)
@@ -95,9 +95,9 @@ def mine(
         raise ValueError("target: expected None where negatives are chosen; give text_to_image.")
     if text_to_image is None:
         _, ids = check_pairing(image, text, None, image_ids, text_ids)
-        owner = torch.arange(columns, device=text.device)
+        owner = torch.arange(columns, device=device)
     else:
-        owner = check_text_to_image(text_to_image, rows, columns, image.device)
+        owner = check_text_to_image(text_to_image, rows, columns, device)
         ids = check_owned_ids(image_ids, text_ids, owner, rows)
     pairing = Pairing(owner, *reversed(ids))
     chosen = rectangular.search(name, image, text, pairing, query, selection, exempt)

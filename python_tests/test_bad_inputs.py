@@ -76,6 +76,7 @@ TABLE = (
     (lambda: gk.mine(X, Y, normalize=None), TypeError, "normalize: expected True or False, got No"),
     (lambda: loss(direction="i2i"), ValueError, "direction: expected one of both, i2t, t2i"),
     (lambda: loss(precision="tf32"), ValueError, "precision: expected one of highest"),
+    (lambda: gk.mine(X, Y, backend=["cpu"]), ValueError, r"backend: expected one .* got \['cpu'\]"),
     (lambda: loss(backend="cudnn"), ValueError, "backend: expected one of auto, .* got 'cudnn'"),
     (lambda: gk.GOALLoss("a/b"), ValueError, "triplet: unknown element 'a'"),
     (lambda: gk.goal_loss_from_similarity(X, OBJECTIVE), ValueError, "similarity: expected 4 rows"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from goal_kernels.backends.base import Pairing
+from goal_kernels.backends.base import Pairing, device_kind
 
 DTYPES = {
     torch.float32: "float32",
@@ -30,17 +30,18 @@ def as_rows(
     Args:
         device_type, dtypes: where the kernels can read them, and what. They trust these checks.
     """
-    dtype, device = first.dtype, first.device
-    if first.dim() != 2 or device.type != device_type or dtype not in dtypes:
+    dtype, device, shape, other = first.dtype, first.device, first.shape, second.shape
+    if len(shape) != 2 or device_kind(first) != device_type or dtype not in dtypes:
         raise ValueError(
             f"{names[0]}: expected a {device_type.upper()} matrix of {', '.join(dtypes.values())}, "
-            f"got {tuple(first.shape)} {dtype} on {device}; convert it"
+            f"got {tuple(shape)} {dtype} on {device}; convert it"
         )
-    width = first.size(1)
-    if second.dim() != 2 or (second.dtype, second.size(1), second.device) != (dtype, width, device):
+    width = shape[1]
+    fits = len(other) == 2 and other[1] == width and second.dtype == dtype
+    if not fits or second.device != device:
         raise ValueError(
             f"{names[1]}: expected {dtype} and width {width} on {device} as {names[0]}, got "
-            f"{tuple(second.shape)} {second.dtype} on {second.device}; convert one of them"
+            f"{tuple(other)} {second.dtype} on {second.device}; convert one of them"
         )
     if first.is_neg() or second.is_neg():
         first, second = first.resolve_neg(), second.resolve_neg()
@@ -53,9 +54,21 @@ def _adjacent(matrix: Tensor) -> Tensor:
     return matrix if matrix.stride(1) == 1 else matrix.contiguous()
 
 
-def matrix_argument(rows: Tensor, scale: int = 0) -> tuple[int, int, int, int]:
+MatrixArgument = tuple[int, int, int, int]
+"""Address, rows, elements from row to row, and the address of the scales or 0."""
+
+
+def matrix_argument(rows: Tensor, scale: int = 0) -> MatrixArgument:
     """What the kernels know of a matrix with unit stride along its rows. scale: address or 0."""
-    return rows.data_ptr(), rows.size(0), rows.stride(0), scale
+    return rows.data_ptr(), rows.shape[0], rows.stride(0), scale
+
+
+def matrix_arguments(
+    first: Tensor, second: Tensor, scales: tuple[int, int] = (0, 0)
+) -> tuple[str, MatrixArgument, MatrixArgument, int]:
+    """What a native function takes first: dtype, both matrices of `as_rows`, and their width."""
+    left, right = matrix_argument(first, scales[0]), matrix_argument(second, scales[1])
+    return DTYPES[first.dtype], left, right, first.shape[1]
 
 
 def id_addresses(pairing: Pairing, rows: int, columns: int) -> tuple[int, int]:

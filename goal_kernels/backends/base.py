@@ -295,3 +295,8 @@ class Backend(ABC):
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, float32 for every other floating dtype."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def device_kind(tensor: Tensor) -> str:
+    """`tensor.device.type`, without what it takes torch to spell the word for the CPU (2 us)."""
+    return "cpu" if tensor.is_cpu else tensor.device.type

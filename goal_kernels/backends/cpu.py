@@ -26,7 +26,7 @@ from goal_kernels.backends.arguments import (
     addresses,
     as_rows,
     id_addresses,
-    matrix_argument,
+    matrix_arguments,
 )
 from goal_kernels.backends.base import (
     YES,
@@ -122,10 +122,7 @@ class CpuBackend(Backend):
         image, text = as_rows(image, text)
         rows, columns = image.shape[0], text.shape[0]
         native.load().search(
-            DTYPES[image.dtype],
-            matrix_argument(image),
-            matrix_argument(text),
-            image.shape[1],
+            *matrix_arguments(image, text),
             (
                 address(pairing.target, "target", torch.int64, rows),
                 *id_addresses(pairing, rows, columns),
@@ -161,10 +158,7 @@ class CpuBackend(Backend):
             image.new_empty((2, batch), dtype=torch.int64),
         )
         native.load().forward(
-            DTYPES[image.dtype],
-            matrix_argument(image),
-            matrix_argument(text),
-            image.shape[1],
+            *matrix_arguments(image, text),
             *id_addresses(pairing, batch, batch),
             stage.triplet,
             stage.pair,
@@ -245,10 +239,7 @@ class CpuBackend(Backend):
         grad_image = image.new_empty(image.shape) if need[0] else None
         grad_text = text.new_empty(text.shape) if need[1] else None
         native.load().apply(
-            DTYPES[image.dtype],
-            matrix_argument(image, scales[0]),
-            matrix_argument(text, scales[1]),
-            image.shape[1],
+            *matrix_arguments(image, text, scales),
             indices,
             (*weights, address(grad_loss, "grad_loss", accumulate_dtype(image.dtype), 1)),
             addresses(grad_image, grad_text),
@@ -268,10 +259,7 @@ class CpuBackend(Backend):
             ),
         )
         native.load().rank(
-            dtype=DTYPES[image.dtype],
-            image=(image.data_ptr(), rows, image.stride(0), 0),
-            text=(text.data_ptr(), columns, text.stride(0), 0),
-            width=image.shape[1],
+            *matrix_arguments(image, text),
             text_to_image=address(text_to_image, "text_to_image", torch.int64, columns),
             positive=counts.positive.data_ptr(),
             image_counts=addresses(counts.image_better, counts.image_ties),
@@ -291,10 +279,7 @@ class CpuBackend(Backend):
             queries.new_empty(rows, dtype=torch.int64),
         )
         native.load().top_k(
-            dtype=DTYPES[queries.dtype],
-            query=matrix_argument(queries),
-            corpus=matrix_argument(corpus),
-            width=queries.shape[1],
+            *matrix_arguments(queries, corpus),
             ids=id_addresses(Pairing(None, query.query_ids, query.corpus_ids), rows, columns),
             max_score=address(query.max_score, "max_score", dtype, rows),
             normalize=query.normalize,

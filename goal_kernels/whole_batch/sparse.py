@@ -15,12 +15,11 @@ from torch import Tensor
 
 from goal_kernels import native
 from goal_kernels.backends.arguments import (
-    DTYPES,
     address,
     addresses,
     as_rows,
     id_addresses,
-    matrix_argument,
+    matrix_arguments,
 )
 from goal_kernels.backends.base import Pairing, accumulate_dtype
 from goal_kernels.whole_batch.blocks import BLOCK, Batch
@@ -118,10 +117,7 @@ def above(
     index = rows.new_empty(room, dtype=torch.int64)
     count, value = index.new_empty(sizes[0]), rows.new_empty(room, dtype=dtype)
     found = native.load().above(
-        DTYPES[rows.dtype],
-        matrix_argument(rows),
-        matrix_argument(columns),
-        rows.shape[1],
+        *matrix_arguments(rows, columns),
         (address(pairing.target, "target", torch.int64, sizes[0]), *id_addresses(pairing, *sizes)),
         tuple(address(x, "bounds", dtype, size) for x, size in zip(bounds, sizes, strict=True)),
         exact,
@@ -143,10 +139,7 @@ def apply_listed(
     rows, columns = as_rows(rows, columns, ("rows", "columns"))
     gradients = torch.empty_like(rows), torch.empty_like(columns)
     native.load().apply_listed(
-        DTYPES[rows.dtype],
-        matrix_argument(rows),
-        matrix_argument(columns),
-        rows.shape[1],
+        *matrix_arguments(rows, columns),
         len(weight),
         (
             *addresses(found.row, found.column),

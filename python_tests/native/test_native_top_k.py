@@ -52,8 +52,8 @@ class Watched(CpuBackend):
     def top_k(self, queries: Tensor, corpus: Tensor, query: TopKQuery) -> MinedTopK:
         native_search = native.load().top_k
 
-        def watch(**given: object) -> None:
-            self.product = native_search(**given)
+        def watch(*matrices: object, **given: object) -> None:
+            self.product = native_search(*matrices, **given)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(native.load(), "top_k", watch)
