@@ -43,9 +43,9 @@ inline bool holds_float(const MineJob& job) {
 }
 
 // The values are accurate to the accumulate dtype whatever the precision; indices and sums are those of S as
-// it was computed. Returns how that was, for tests and reports: "exact", "bfloat16", "split", or "screened"
-// (screen.h), which is as good as exact. Throws std::invalid_argument for sizes it cannot take, std::bad_alloc. Bit-equal for any
-// `threads`.
+// it was computed. Returns how that was, for tests and reports: "exact", "bfloat16", "split", and, as good as
+// exact, "direct" (product_direct.h) or "screened" (screen.h). Throws std::invalid_argument for sizes it cannot
+// take, std::bad_alloc. Bit-equal for any `threads`.
 const char* mine(const MineJob& job, const Isa& isa, int threads);
 
 }  // namespace goal_kernels

@@ -138,10 +138,12 @@ struct TileKernel {
   std::int64_t (*exact_dot_roundings)(std::int64_t width);
 };
 
-// Products in the accumulate dtype.
+// Products in the accumulate dtype. `direct` reads float rows without scales where they lie, see product_direct.h;
+// its table has `mine[Relative::none]` and `merge[Relative::none]` alone.
 struct ExactKernels {
   TileKernel<float> float32;
   TileKernel<double> float64;
+  TileKernel<float> direct;
 };
 
 extern const ExactKernels exact_kernels_baseline;

@@ -68,5 +68,23 @@ constexpr TileKernel<typename P::Scalar> tile_table() {
           exact_dot_roundings};
 }
 
+// Only what mining without sums needs.
+template <typename P>
+constexpr TileKernel<typename P::Scalar> mining_table() {
+  using T = typename P::Scalar;
+  TileKernel<T> table{};
+  table.rows = P::kRows;
+  table.columns = P::kColumns;
+  table.depth_step = P::kDepthStep;
+  table.value_bytes = P::kValueBytes;
+  table.pack_rows = P::pack_rows;
+  table.pack_columns = P::pack_columns;
+  table.enter = P::enter;
+  table.leave = P::leave;
+  table.mine[0] = mine_tile<P, Relative::none>;
+  table.merge[0] = merge_extrema<Relative::none, T>;
+  return table;
+}
+
 }  // namespace
 }  // namespace goal_kernels

@@ -216,8 +216,9 @@ def test_nan_and_infinity(backend, place, bad, kind) -> None:
     question = Question(kind, 0.0, 0.5)
     scores = loops.similarity(image, text)
     sides = loops.mine(scores, question)
-    found = ask(backend, image, text, question)
-    check(found, sides, kind)
+    for padding in (0, 122):  # the wider rows are not packed
+        sides_of = (torch.nn.functional.pad(x, (0, padding)) for x in (image, text))
+        check(ask(backend, *sides_of, question), sides, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -352,3 +353,50 @@ def test_every_16_bit_pattern_is_widened_exactly(backend, dtype) -> None:
         truth = truth.masked_fill(truth.abs() < torch.finfo(dtype).tiny, 0.0)
     close(found.row_value, truth.tolist(), 0)
     assert (found.row_index == 0).all()
+
+
+UNPACKED = ((1, 1, 128), (16, 32, 144), (17, 33, 256), (45, 71, 1024), (130, 126, 128))
+"""Sizes up to which, and widths at which, csrc/cpu/mine.cpp takes the direct product."""
+
+
+@pytest.mark.usefixtures("nan_filled_memory")
+@pytest.mark.parametrize("shape", UNPACKED, ids=str)
+def test_small_batches_are_not_packed(backend, shape) -> None:
+    question = Question("none", 0.0, 0.0, tuple(range(2, shape[0] + 2)))
+    pairing = Pairing(torch.arange(2, shape[0] + 2))
+    image, text = (x.float() for x in integers(*shape))
+    sides = loops.mine(loops.similarity(image, text), question)
+    relative = RelativeQuery("none", torch.tensor(0.0), 0.0)
+    for one, other in zip(layouts(image).values(), layouts(text).values(), strict=True):
+        found, product = native_calls.mine(backend, one, other, pairing, relative)
+        assert product == "direct"
+        check(found, sides, "none")
+
+
+@pytest.mark.parametrize("change", ["elements", "narrow", "wide", "width", "sums", "dtype"])
+def test_what_is_packed(fastest, change) -> None:
+    """One step beyond each limit of the direct product."""
+    rows, width = 128, {"narrow": 112, "wide": 2064, "width": 129}.get(change, 128)
+    image = torch.ones(rows + (change == "elements"), width)
+    text, kind = torch.ones(rows, width), "linear" if change == "sums" else "none"
+    if change == "dtype":
+        image, text = image.half(), text.half()
+    relative = RelativeQuery(kind, torch.tensor(0.0), 0.0)
+    assert native_calls.mine(fastest, image, text, Pairing(), relative)[1] != "direct"
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 1024), (128, 128, 256)], ids=str)
+def test_unpacked_products_depend_on_two_rows_alone(backend, set_threads, shape) -> None:
+    """Bit-equal for any number of threads, and copies tie wherever they lie in a tile."""
+    generator = torch.Generator().manual_seed(0)
+    image, text = (torch.randn(shape[i], shape[2], generator=generator) for i in range(2))
+    text[33:] = text[: shape[1] - 33].clone()
+    found = []
+    for count in (1, 2, 3):
+        set_threads(count)
+        found.append(ask(backend, image, text, Question("none", 0.0, 0.0)))
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    index, own = found[0].row_index, torch.arange(len(image))
+    copies = (index >= 33) & (index < 66)
+    assert torch.equal(index[copies] - 33, own[copies]), "the lower copy is the positive itself"
