@@ -27,6 +27,7 @@ from goal_kernels.backends.arguments import (
     as_rows,
     id_addresses,
     matrix_arguments,
+    pairing_addresses,
 )
 from goal_kernels.backends.base import (
     YES,
@@ -120,13 +121,9 @@ class CpuBackend(Backend):
     ) -> None:
         """One native call (csrc/cpu/search.h). output: positives, both sides, scales."""
         image, text = as_rows(image, text)
-        rows, columns = image.shape[0], text.shape[0]
         native.load().search(
             *matrix_arguments(image, text),
-            (
-                address(pairing.target, "target", torch.int64, rows),
-                *id_addresses(pairing, rows, columns),
-            ),
+            pairing_addresses(pairing, image.shape[0], text.shape[0]),
             query,
             output,
             torch.get_num_threads(),

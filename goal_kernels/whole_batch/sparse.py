@@ -18,8 +18,8 @@ from goal_kernels.backends.arguments import (
     address,
     addresses,
     as_rows,
-    id_addresses,
     matrix_arguments,
+    pairing_addresses,
 )
 from goal_kernels.backends.base import Pairing, accumulate_dtype
 from goal_kernels.whole_batch.blocks import BLOCK, Batch
@@ -118,7 +118,7 @@ def above(
     count, value = index.new_empty(sizes[0]), rows.new_empty(room, dtype=dtype)
     found = native.load().above(
         *matrix_arguments(rows, columns),
-        (address(pairing.target, "target", torch.int64, sizes[0]), *id_addresses(pairing, *sizes)),
+        pairing_addresses(pairing, *sizes),
         tuple(address(x, "bounds", dtype, size) for x, size in zip(bounds, sizes, strict=True)),
         exact,
         room,
