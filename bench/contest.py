@@ -8,6 +8,7 @@ none finds its own in the cache, between two CUDA events on an idle stream.
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 import traceback
@@ -275,21 +276,22 @@ def make_lane(name: str, case: Case) -> Lane:
 def turns(rounds: Mapping[str, int]) -> Iterator[list[str]]:
     """The methods of each turn, in order: `rounds` turns each, spread evenly over the contest.
 
-    The slowest have the fewest rounds; sitting out now and then, and not all the end, they still
-    meet the same hours of the machine as the others.
+    The order is drawn anew each turn, the same in every contest: what runs before a short method
+    decides what its caches hold, so none may always follow the same one. The slowest have the
+    fewest rounds; sitting out now and then, and not all the end, they still meet the same hours of
+    the machine as the others.
     """
-    names, total = list(rounds), max(rounds.values(), default=0)
+    total, drawn = max(rounds.values(), default=0), random.Random(0)
     for turn in range(total):
-        first = (turn + 1) % len(names)
         yield [
             name
-            for name in names[first:] + names[:first]
+            for name in drawn.sample(list(rounds), len(rounds))
             if (turn + 1) * rounds[name] // total > turn * rounds[name] // total
         ]
 
 
 def take_turns(result: ContestResult, effort: Effort, clock: Clock, tell: Tell = quiet) -> None:
-    """Time all lanes of a contest round after round, each round starting with another one.
+    """Time all lanes of a contest round after round, in the order of `turns`.
 
     All take part in the first round, which tells how many rounds each has time for. It counts: the
     check before the contest has warmed up every method.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 import torch
@@ -195,12 +196,15 @@ class Note(Gemm):
         return self.image
 
 
-def test_methods_take_turns_and_each_starts_a_round() -> None:
+def test_methods_take_turns_in_drawn_orders() -> None:
     order: list[str] = []
     result = ContestResult({name: Lane(name, [Note(name, order)]) for name in "abc"})
     take_turns(result, Effort(0.0, 3, 3), ProcessorClock())
-    assert "".join(order) == "abc" + "bca" + "cab"
+    assert ["".join(sorted(order[i : i + 3])) for i in (0, 3, 6)] == ["abc"] * 3
     assert all(len(x.wall) == len(x.busy) == 3 for x in result.lanes.values())
+    turned = [tuple(names) for names in turns(dict.fromkeys("abc", 60))]
+    assert turned == [tuple(names) for names in turns(dict.fromkeys("abc", 60))]
+    assert {turned.count(one) > 3 for one in permutations("abc")} == {True}
 
 
 class Large(Gemm):
