@@ -1,16 +1,18 @@
 """Tables of GoalWorld in README and docs, from the run folders that made them.
 
 python -m bench.demo runs/goalworld --update-readme docs/demo.md
-python -m bench.demo runs/goalworld_late --update-readme docs/goalworld.md --command COMMAND
+python -m bench.demo runs/goalworld_late* --update-readme docs/goalworld.md --command COMMAND
 
 Keeps the figures, the machine and the versions in bench/results/NAME.json, NAME being that of the
-run folder, and writes the table from that file. Run it on the machine that ran the training.
+first run folder, and writes the table from that file: of several runs, which differ in their seeds
+alone, means and standard deviations. Run it on the machine that ran the training.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,15 +27,15 @@ COLUMNS = [(side, f"R@{k}") for side in ("i2t", "t2i") for k in (1, 5, 10)]
 PACKAGES = ("torch", "pytorch-lightning", "numpy")
 
 
-def read_run_folder(folder: Path, command: str) -> dict[str, Any]:
-    """What is kept of a run: metrics.json, and machine, versions and date of environment.json.
+def read_run_folders(folders: Sequence[Path], command: str) -> dict[str, Any]:
+    """What is kept of runs: metrics.json of each, and machine, versions and date of the first.
 
-    Args: command: what made it.
+    Args: command: what made them.
 
     Raises: OSError when a file is missing, KeyError when one is of another kind of run.
     """
-    metrics = json.loads((folder / "metrics.json").read_text())
-    environment = json.loads((folder / "environment.json").read_text())
+    runs = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    environment = json.loads((folders[0] / "environment.json").read_text())
     return {
         "command": command,
         "date": environment["started"][:10],
@@ -41,39 +43,48 @@ def read_run_folder(folder: Path, command: str) -> dict[str, Any]:
         "processors": environment["processors"],
         "python": environment["python"],
         "packages": {name: environment["packages"][name] for name in PACKAGES},
-        "metrics": metrics,
+        "runs": runs,
     }
 
 
-def _row(name: str, metrics: dict[str, Any]) -> str:
-    cells = [f"{metrics[side][recall]:.1f}" for side, recall in COLUMNS]
-    return f"| {name} | {' | '.join(cells)} | {metrics['rsum']:.1f} |"
+def _cell(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-def _own_rows(metrics: dict[str, Any]) -> list[str]:
+def _row(name: str, records: Sequence[dict[str, Any]]) -> str:
+    cells = [_cell([record[side][recall] for record in records]) for side, recall in COLUMNS]
+    return f"| {name} | {' | '.join(cells)} | {_cell([record['rsum'] for record in records])} |"
+
+
+def _own_rows(runs: Sequence[dict[str, Any]]) -> list[str]:
     """One row; of a model that scores pairs one for each ranking, the dual encoder's first."""
-    rankings = metrics.get("rankings")
+    rankings = runs[0].get("rankings")
     if not rankings:
-        return [_row(f"this run (`{metrics['objective']['name']}`)", metrics)]
-    return [_row(name, ranking) for name, ranking in rankings.items()]
+        return [_row(f"this run (`{runs[0]['objective']['name']}`)", runs)]
+    return [_row(name, [run["rankings"][name] for run in runs]) for name in rankings]
 
 
 def render(result: dict[str, Any]) -> str:
     """The Markdown part: a table in percent, and what gave it."""
-    metrics = result["metrics"]
+    runs = result["runs"]
+    first, seeds = runs[0], ", ".join(str(run["seed"]) for run in runs)
+    what = f"One run, seed {seeds},"
+    if len(runs) > 1:
+        what = f"Mean ± standard deviation of {len(runs)} runs, seeds {seeds}; each"
+    seconds = statistics.fmean(run["seconds"] for run in runs)
     head = " | ".join(f"{side} {recall}" for side, recall in COLUMNS)
     versions = ", ".join(f"{name} {number}" for name, number in result["packages"].items())
     return "\n".join(
         [
-            f"| GoalWorld {metrics['split']}, % | {head} | rsum |",
+            f"| GoalWorld {first['split']}, % | {head} | rsum |",
             "|---|" + "--:|" * (len(COLUMNS) + 1),
-            _row("chance", metrics["chance"]),
-            *_own_rows(metrics),
-            _row("oracle", metrics["oracle"]),
+            _row("chance", [first["chance"]]),
+            *_own_rows(runs),
+            _row("oracle", [first["oracle"]]),
             "",
-            f"One run, seed {metrics['seed']}, {metrics['epochs']} epochs, "
-            f"{metrics['seconds'] / 60:.1f} minutes of training and evaluation"
-            f"{result.get('note', '')}: `{result['command']}` on {result['device']} with "
+            f"{what} {first['epochs']} epochs, {seconds / 60:.1f} minutes of training and "
+            f"evaluation{result.get('note', '')}: `{result['command']}` on {result['device']} with "
             f"{result['processors']} processors, Python {result['python']}, {versions}, "
             f"{result['date']}.",
         ]
@@ -87,17 +98,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, help="the run folder, such as runs/goalworld")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="a run folder, such as runs/goalworld"
+    )
     parser.add_argument("--update-readme", type=Path, metavar="FILE", help="the file to update")
     made = "goal-kernels fit --config goalworld"
     parser.add_argument("--command", default=made, help="what made the run")
     parser.add_argument("--note", help="what else is to be known of its time")
     options = parser.parse_args(arguments)
     try:
-        result = read_run_folder(options.run, options.command)
+        result = read_run_folders(options.runs, options.command)
         if options.note:
             result["note"] = f" ({options.note})"
-        file = RESULTS / f"{options.run.name}.json"
+        file = RESULTS / f"{options.runs[0].name}.json"
         write_text(file, json.dumps(result, indent=2) + "\n")
         print(file)
         if options.update_readme is not None:

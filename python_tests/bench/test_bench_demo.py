@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 import bench.demo as demo
 from bench.report import DEMO_PART, markers
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def metrics(base: float) -> dict:
@@ -14,11 +18,11 @@ def metrics(base: float) -> dict:
     return {"i2t": side, "t2i": side, "rsum": 6 * base + 6}
 
 
-def run_folder(root: Path) -> Path:
-    path = root / "goalworld"
+def run_folder(root: Path, name: str = "goalworld", base: float = 20.04, seed: int = 5) -> Path:
+    path = root / name
     path.mkdir()
-    record = {"split": "test", **metrics(20.04), "oracle": metrics(80), "chance": metrics(0.1)}
-    record |= {"objective": {"name": "nca/linear"}, "epochs": 7, "seconds": 90.0, "seed": 5}
+    record = {"split": "test", **metrics(base), "oracle": metrics(80), "chance": metrics(0.1)}
+    record |= {"objective": {"name": "nca/linear"}, "epochs": 7, "seconds": 90.0, "seed": seed}
     (path / "metrics.json").write_text(json.dumps(record))
     environment = {"started": "2026-05-21T10:00:00", "processors": 2, "python": "3.11.7"}
     environment["packages"] = dict.fromkeys(demo.PACKAGES, "1.2.3")
@@ -37,7 +41,8 @@ def test_table_states_figures_and_what_gave_them(tmp_path, monkeypatch) -> None:
     assert "seed 5, 7 epochs, 1.5 minutes" in text
     assert "2026-05-21" in text
     assert "old" not in text
-    assert json.loads((demo.RESULTS / "goalworld.json").read_text())["metrics"]["epochs"] == 7
+    [kept] = json.loads((demo.RESULTS / "goalworld.json").read_text())["runs"]
+    assert kept["epochs"] == 7
 
 
 def test_a_model_that_scores_pairs_has_a_row_for_each_ranking(tmp_path, monkeypatch) -> None:
@@ -55,6 +60,26 @@ def test_a_model_that_scores_pairs_has_a_row_for_each_ranking(tmp_path, monkeypa
     assert "| reranked | 30.0 |" in text
     assert "this run" not in text
     assert "1.5 minutes of training and evaluation (2 of them computing): `fit it`" in text
+
+
+def test_several_runs_have_means_and_deviations(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(demo, "RESULTS", tmp_path)
+    runs = [run_folder(tmp_path, f"run{n}", 20.0 + 2 * n, n) for n in range(2)]
+    page = tmp_path / "page.md"
+    page.write_text("{}\n{}\n".format(*markers(DEMO_PART)))
+    assert demo.main([*map(str, runs), "--update-readme", str(page)]) == 0
+    text = page.read_text()
+    assert "| this run (`nca/linear`) | 21.0 ± 1.4 | 22.0 ± 1.4 |" in text
+    assert "| 132.0 ± 8.5 |" in text
+    assert "| oracle | 80.0 | 81.0 |" in text
+    assert "Mean ± standard deviation of 2 runs, seeds 0, 1; each 7 epochs, 1.5 minutes" in text
+    assert len(json.loads((tmp_path / "run0.json").read_text())["runs"]) == 2
+
+
+@pytest.mark.parametrize(("name", "page"), [("goalworld", "demo"), ("goalworld_late", "goalworld")])
+def test_the_published_tables_come_from_their_results(name: str, page: str) -> None:
+    result = json.loads((ROOT / "bench/results" / f"{name}.json").read_text())
+    assert demo.render(result) in (ROOT / "docs" / f"{page}.md").read_text()
 
 
 def test_a_missing_run_is_an_error_message(tmp_path, capsys) -> None:
