@@ -11,6 +11,7 @@ from pathlib import Path
 
 FEATURES = "_ims.npy"
 INDEX = "_image_of_caption.npy"
+GROUPS = "_groups.txt"
 VOCABULARY = "vocab.json"
 
 

@@ -3,8 +3,9 @@
 A folder holds, for each split, ``{split}_ims.npy`` (one array, axis 0 is the image),
 ``{split}_caps.txt`` (one caption a line, the captions of an image on consecutive lines) and
 optionally ``{split}_ids.txt`` (one integer id a feature row). It is the layout of VSE++, SCAN and
-VSE-infinity. Three optional files of this library stand beside them:
+VSE-infinity. Four optional files of this library stand beside them:
 ``{split}_image_of_caption.npy`` (int64 [M], for captions that do not come k an image),
+``{split}_groups.txt`` (a text a feature row; equal ones are images of one thing),
 ``{split}_truth.npz`` (a :class:`~goal_kernels.data.truth_relation.TruthRelation`) and
 ``{split}_scenes.jsonl``.
 """
@@ -15,6 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 from goal_kernels.data.arrays import open_array
 from goal_kernels.data.feature_rows import first_rows_of_runs, pick_rows, row_faults
 from goal_kernels.data.files import read_integers, read_lines, replacing, write_lines
-from goal_kernels.data.layout import FEATURES, INDEX, find_features
-from goal_kernels.data.split import PrecomputedSplit
+from goal_kernels.data.layout import FEATURES, GROUPS, INDEX, find_features
+from goal_kernels.data.split import PrecomputedSplit, all_or_none, group_name
 from goal_kernels.data.truth_relation import TruthRelation
 
 _BREAKS = re.compile(r"[\r\n]+")
@@ -64,7 +66,8 @@ def open_split(folder: str | Path, split: str, *, limit: int | None = None) -> P
     stored = open_features(root / f"{split}{FEATURES}")
     captions = read_captions(root, split)
     row_of_image, image_of_caption = _align(stored, len(captions), root, split)
-    ids = _read_ids(root / f"{split}_ids.txt", len(stored), row_of_image, image_of_caption)
+    places = len(stored), row_of_image, image_of_caption
+    ids = _read_ids(root / f"{split}_ids.txt", *places)
     opened = PrecomputedSplit(
         folder=root,
         name=split,
@@ -73,6 +76,7 @@ def open_split(folder: str | Path, split: str, *, limit: int | None = None) -> P
         image_of_caption=image_of_caption,
         image_ids=np.arange(len(row_of_image)) if ids is None else ids,
         numbered=ids is None,
+        group_names=_read_groups(root / f"{split}{GROUPS}", *places),
         truth=_read_truth(root / f"{split}_truth.npz", len(captions), len(row_of_image)),
     )
     if limit is None or limit >= len(row_of_image):
@@ -84,6 +88,7 @@ def open_split(folder: str | Path, split: str, *, limit: int | None = None) -> P
         captions=captions[:kept],
         image_of_caption=image_of_caption[:kept],
         image_ids=opened.image_ids[:limit],
+        group_names=opened.group_names and opened.group_names[:limit],
         truth=opened.truth.prefix(kept, limit) if opened.truth is not None else None,
     )
 
@@ -107,6 +112,7 @@ def write_split(
     *,
     image_of_caption: Sequence[int] | NDArray[np.integer] | None = None,
     image_ids: Sequence[int] | NDArray[np.integer] | None = None,
+    groups: Sequence[str | int] | None = None,
     truth: TruthRelation | None = None,
 ) -> None:
     """Write one split in the precomputed layout, each file in full or not at all.
@@ -119,6 +125,7 @@ def write_split(
         image_of_caption: M ascending image rows, each image at least once; k captions an image
             when None. Stored only where the images do not all have equally many captions.
         image_ids: N integers, ``0 .. N - 1`` when None.
+        groups: N texts or integers, equal ones for images of one thing.
         truth: relation of shape (M, N) to store with them.
 
     Raises:
@@ -135,6 +142,9 @@ def write_split(
         raise ValueError(
             f"image_ids: expected {len(array)} integers, got {ids.dtype} of shape {ids.shape}"
         )
+    names = None if groups is None else [group_name(group, "groups") for group in groups]
+    if names is not None and (len(names) != len(array) or None in names):
+        raise ValueError(f"groups: expected {len(array)} texts or integers, got {str(groups)[:80]}")
     index = _index_to_write(len(captions), len(array), split, image_of_caption)
     if truth is not None and truth.shape != (len(captions), len(array)):
         raise ValueError(f"truth: expected shape {(len(captions), len(array))}, got {truth.shape}")
@@ -147,7 +157,7 @@ def write_split(
     root = Path(folder)
     with replacing(root / f"{split}{FEATURES}") as temporary, temporary.open("wb") as stream:
         np.lib.format.write_array(stream, array, allow_pickle=False)
-    write_texts(root, split, captions, index, ids)
+    write_texts(root, split, captions, index, ids, names)
     if truth is not None:
         truth.save(root / f"{split}_truth.npz")
 
@@ -168,11 +178,19 @@ def write_texts(
     captions: Sequence[str],
     image_of_caption: NDArray[np.int64],
     image_ids: NDArray[np.integer],
+    groups: Sequence[str | None] | None = None,
 ) -> None:
-    """Write captions [M], ids [N] and, where captions are not k an image, the index [M]."""
+    """Write captions [M], ids [N], groups [N] if any, and the index [M] where it is needed.
+
+    It is where captions are not k an image.
+    """
     lines = [" ".join(part.strip() for part in _BREAKS.split(caption)) for caption in captions]
     write_lines(root / f"{split}_caps.txt", lines)
     write_lines(root / f"{split}_ids.txt", [str(index) for index in image_ids.tolist()])
+    group_file = root / f"{split}{GROUPS}"
+    group_file.unlink(missing_ok=True)  # of an older split
+    if groups is not None:
+        write_lines(group_file, [str(group) for group in groups])
     times = np.bincount(image_of_caption, minlength=len(image_ids))
     index_file = root / f"{split}{INDEX}"
     if times.min() == times.max():
@@ -257,20 +275,43 @@ def _align(
 def _read_ids(
     path: Path, rows: int, row_of_image: NDArray[np.int64], image_of_caption: NDArray[np.int64]
 ) -> NDArray[np.int64] | None:
-    """The id of each image [N], from one id a feature row, an image or a caption; None without."""
+    """The id of each image [N], None without a file; see `_of_images`."""
     if not path.is_file():
         return None
     ids = np.array(read_integers(path), dtype=np.int64)
-    if len(ids) == rows:
-        return ids[row_of_image]
-    if len(ids) == len(row_of_image):
-        return ids
+    return _of_images(ids, path, "ids", rows, row_of_image, image_of_caption)
+
+
+def _read_groups(
+    path: Path, rows: int, row_of_image: NDArray[np.int64], image_of_caption: NDArray[np.int64]
+) -> list[str] | None:
+    """The group of each image, N texts, None without a file; see `_of_images`."""
+    if not path.is_file():
+        return None
+    given = np.array([group_name(line, str(path)) for line in read_lines(path)], dtype=object)
+    groups = _of_images(given, path, "groups", rows, row_of_image, image_of_caption).tolist()
+    return all_or_none(groups, range(len(groups)), str(path))
+
+
+def _of_images(
+    given: NDArray[Any],
+    path: Path,
+    noun: str,
+    rows: int,
+    row_of_image: NDArray[np.int64],
+    image_of_caption: NDArray[np.int64],
+) -> NDArray[Any]:
+    """What a file gives each image [N], from one entry a feature row, an image or a caption."""
+    if len(given) == rows:
+        return given[row_of_image]
+    if len(given) == len(row_of_image):
+        return given
     first = np.searchsorted(image_of_caption, np.arange(len(row_of_image)))  # [N]
-    if len(ids) == len(image_of_caption) and (ids == ids[first][image_of_caption]).all():
-        return ids[first]
+    if len(given) == len(image_of_caption) and (given == given[first][image_of_caption]).all():
+        return given[first]
     raise ValueError(
-        f"{path}: expected {rows} ids, one a feature row (or each repeated for every caption), "
-        f"found {len(ids)}; files of two splits, or a line lost? Write it for these features"
+        f"{path}: expected {rows} {noun}, one a feature row (or each repeated for every caption), "
+        f"found {len(given)}; files of two splits, or a line lost? Write it for these features"
     )
 
 

@@ -28,6 +28,38 @@ def writable(text: str) -> str:
     return text if text.isprintable() else _UNWRITABLE.sub(REPLACEMENT, text)
 
 
+def group_name(given: object, where: str) -> str | None:
+    """The name of a group, an integer or a text with white space as single spaces; None for none.
+
+    Raises ``ValueError`` that begins with ``where`` for anything else.
+    """
+    if given is None:
+        return None
+    if type(given) not in (int, str):
+        raise ValueError(
+            f"{where}: group: expected an integer or a text, found {str(given)[:80]!r}; write one, "
+            "or leave it out for all images"
+        )
+    return " ".join(writable(str(given)).split()) or None
+
+
+def all_or_none(
+    groups: Sequence[str | None], images: Sequence[object], where: str
+) -> list[str] | None:
+    """The groups of all N images, None where none has one.
+
+    Raises ``ValueError`` that begins with ``where`` and names an image when only some have one.
+    """
+    found = [group for group in groups if group is not None]
+    if 0 < len(found) < len(groups):
+        raise ValueError(
+            f"{where}: expected a group of every image or of none, found {len(found):,} for "
+            f"{len(groups):,} images and none for image {images[groups.index(None)]!r}; give an "
+            "image that has no other of its kind a group of its own"
+        )
+    return found or None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """What all sources of data have in common: N images and M captions, and which go together.
@@ -40,6 +72,7 @@ class Split:
         image_ids: int64 [N].
         numbered: True when the source gives no ids, so that ``image_ids`` only count the images.
         caption_ids: int64 [M] where the source gives them (COCO's annotation ids).
+        group_names: N texts where the source gives them: images of equal ones show one thing.
         truth: which captions are true of which images, where the source says so.
     """
 
@@ -50,7 +83,16 @@ class Split:
     image_ids: NDArray[np.int64]
     numbered: bool = False
     caption_ids: NDArray[np.int64] | None = None
+    group_names: Sequence[str] | None = None
     truth: TruthRelation | None = None
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """int64 [N]: number of each image's group, from 0 as they first appear; None without."""
+        if self.group_names is None:
+            return None
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(name, len(numbers)) for name in self.group_names])
 
     @cached_property
     def scenes(self) -> list[dict[str, Any]] | None:

@@ -177,7 +177,8 @@ def _write_precomputed(
         half,
         lambda done, total: progress(f"{name} features", done, total),
     )
-    write_texts(folder, name, split.captions, split.image_of_caption, split.image_ids)
+    index = split.image_of_caption
+    write_texts(folder, name, split.captions, index, split.image_ids, split.group_names)
     if split.truth is not None:
         split.truth.save(folder / f"{name}_truth.npz")
     scenes = split.folder / f"{split.name}_scenes.jsonl"
@@ -193,7 +194,7 @@ def _names_by_id(split: Split) -> dict[str, str]:
 
 
 def _write_list(path: Path, split: PictureSplit) -> None:
-    """One entry an image and a line: image, its captions, its id and theirs where there are any."""
+    """One entry an image and a line: image, captions, and ids and group where there are any."""
     ends = np.cumsum(split.captions_per_image())
     starts = ends - split.captions_per_image()
     entries = []
@@ -202,6 +203,8 @@ def _write_list(path: Path, split: PictureSplit) -> None:
         entry: dict[str, object] = {"image": image, "caption": split.captions[start:end]}
         if not split.numbered:
             entry["image_id"] = int(split.image_ids[row])
+        if split.group_names is not None:
+            entry["group"] = split.group_names[row]
         if split.caption_ids is not None:
             entry["caption_ids"] = split.caption_ids[start:end].tolist()
         entries.append(json.dumps(entry, ensure_ascii=False))

@@ -210,15 +210,17 @@ def find_leakage(splits: Mapping[str, Split]) -> Iterator[Finding]:
 
 def _leakage(first: Split, second: Split) -> str:
     """What is in both: ids and names say it surest, contents only where those are missing."""
-    shared: dict[str, set] = {"id": set(), "name": set()}
+    shared: dict[str, set] = {"id": set(), "name": set(), "group": set()}
     if not (first.numbered or second.numbered):
         shared["id"] = set(first.image_ids.tolist()) & set(second.image_ids.tolist())
     if first.image_names is not None and second.image_names is not None:
         shared["name"] = set(first.image_names) & set(second.image_names)
+    shared["group"] = set(first.group_names or ()) & set(second.group_names or ())
     for what, found in shared.items():
         if found:
+            things = "groups" if what == "group" else "images"
             return (
-                f"{len(found):,} images are in {first.name} too, by {what}: "
+                f"{len(found):,} {things} are in {first.name} too, by {what}: "
                 f"{', '.join(map(str, sorted(found)[:SHOWN]))}; results on {second.name} would be "
                 "too good"
             )

@@ -43,6 +43,7 @@ class SplitFacts:
         captions_per_image: images by number of captions, ``{5: 29000}``.
         layout: how images and captions lie in the files, a sentence.
         ids: the range of the image ids, or that there are none.
+        groups: how many groups the images make, None where they have none.
     """
 
     name: str
@@ -51,6 +52,7 @@ class SplitFacts:
     captions_per_image: dict[int, int]
     layout: str
     ids: str
+    groups: int | None = None
 
 
 @dataclass
@@ -101,6 +103,7 @@ def facts_of(split: Split) -> SplitFacts:
         captions_per_image=dict(zip(times.tolist(), images.tolist(), strict=True)),
         layout=_layout(split),
         ids=_ids(split),
+        groups=None if split.groups is None else int(split.groups.max()) + 1,
     )
 
 
@@ -138,6 +141,9 @@ def describe(inspection: Inspection) -> str:
     if inspection.splits:
         parts.append(_table(inspection.splits))
         parts.append(_paragraph("layout", [f"{s.name}: {s.layout}" for s in inspection.splits]))
+    if grouped := [s for s in inspection.splits if s.groups is not None]:
+        lines = [f"{s.name}: {s.images:,} images of {s.groups:,} groups" for s in grouped]
+        parts.append(_paragraph("groups", lines))
     for split in inspection.splits:
         if len(split.captions_per_image) > 1:
             parts.append(_histogram(split))

@@ -13,7 +13,7 @@ from goal_kernels.data.files import mistaken_for, read_head, reading
 from goal_kernels.data.split import Split
 
 COMMON_NAMES = ("train", "restval", "dev", "test", "testall")
-COLUMNS = ("image", "caption", "split", "image_id")
+COLUMNS = ("image", "caption", "split", "image_id", "group")
 DEV_NAMES = ("dev", "val", "valid", "validation")
 _NAME = re.compile(r"[^/\\\0-\x08\x0e-\x1f\ud800-\udfff]+")
 HEADER_BYTES = 1 << 16
@@ -30,7 +30,8 @@ class SourceOptions:
         max_captions: keep the first so many captions of an image. None is the published habit, 5
             for COCO and all otherwise; 0 keeps all.
         columns: names of the columns of a table, for instance ``{"image": "file"}``; any of
-            ``image``, ``caption``, ``split``, ``image_id``. Common names are found without.
+            ``image``, ``caption``, ``split``, ``image_id``, ``group``. Common names are found
+            without.
         dev_share, test_share: of the images of a table without a split column, in [0, 1).
         split_seed: of the hash that deals those images out.
     """

@@ -10,6 +10,7 @@ from typing import Any
 from goal_kernels.data.files import parse_integer, read_json
 from goal_kernels.data.sources.base import files_in, fold_split, one_of, renamings, starts_with
 from goal_kernels.data.sources.pictures import ImageRecord, PictureSource, cut_captions
+from goal_kernels.data.split import group_name
 
 COCO_CAPTIONS = 5  # an image; the lineage cuts the few images that have more
 RESTVAL = "restval"
@@ -20,7 +21,7 @@ class KarpathySource(PictureSource):
 
     ``val`` is called ``dev``. ``testall``, the name of COCO's 5000 test images in the precomputed
     layout, is another name for ``test``. Ids of images are ``cocoid``, else ``imgid``; those of
-    captions ``sentid``.
+    captions ``sentid``. An image may have a ``group``.
     """
 
     format = "karpathy"
@@ -90,7 +91,8 @@ class KarpathySource(PictureSource):
         identifier = None if given is None else parse_integer(given, f"{where}: id")
         if not captions:
             raise ValueError(f"{where} ({name}): expected sentences, found none; leave it out")
-        return ImageRecord(name, captions, identifier, caption_ids)
+        group = group_name(entry.get("group"), where)
+        return ImageRecord(name, captions, identifier, caption_ids, group)
 
     def stored_names(self) -> list[str]:
         """The splits of the file."""

@@ -23,6 +23,7 @@ from goal_kernels.data.sources.pictures import (
     cut_captions,
     group_by_image,
 )
+from goal_kernels.data.split import group_name
 
 _FIRST = {".json": "[", ".jsonl": "{", ".ndjson": "{"}  # characters of a file, by its suffix
 SUFFIXES = tuple(_FIRST)
@@ -31,7 +32,7 @@ _FILE_NAME = re.compile(rf"(?:(?P<base>.*)[_.-])?(?P<split>{_SPLITS})", re.IGNOR
 
 
 class ListSource(PictureSource):
-    """``[{"image": path, "caption": text or [text, ...], "image_id": n}, ...]``.
+    """``[{"image": path, "caption": text or [text, ...], "image_id": n, "group": g}, ...]``.
 
     The splits are the files whose names differ in the last word alone: ``coco_train.json``,
     ``coco_val.json``. Entries of one image are put together. An ``image_id`` may be a number or end
@@ -86,14 +87,14 @@ class ListSource(PictureSource):
         """The images of the split's file."""
         if split not in self._records:
             file = self.files[split]
-            records = group_by_image(_rows(file), file)
+            records = group_by_image(_rows(file))
             cut_captions(records, self.options.max_captions or 0)
             self._records[split] = records
         return self._records[split]
 
 
-def _rows(file: Path) -> Iterator[ImageRecord]:
-    """The entries of a file."""
+def _rows(file: Path) -> Iterator[tuple[str, ImageRecord]]:
+    """The entries of a file, and where each is."""
     for number, entry in enumerate(_entries(file), 1):
         entry = entry if isinstance(entry, dict) else {"entry": entry}
         captions: Any = entry.get("caption")
@@ -113,7 +114,8 @@ def _rows(file: Path) -> Iterator[ImageRecord]:
                     f"{str(ids)[:80]}"
                 )
             ids = [parse_integer(i, f"{where}: caption_ids") for i in ids]
-        yield ImageRecord(image, captions, _number(entry.get("image_id")), ids)
+        group = group_name(entry.get("group"), where)
+        yield where, ImageRecord(image, captions, _number(entry.get("image_id")), ids, group)
 
 
 def _are(kind: type, values: object) -> bool:

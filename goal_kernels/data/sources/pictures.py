@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from goal_kernels.data.sources.base import Source
-from goal_kernels.data.split import PICTURE_FOLDERS, PictureSplit, writable
+from goal_kernels.data.split import PICTURE_FOLDERS, PictureSplit, all_or_none, writable
 
 PROBED_NAMES = 200
 
@@ -26,12 +26,14 @@ class ImageRecord:
             white space.
         image_id: the id that the source gives it.
         caption_ids: an id a caption, or none at all.
+        group: the name of its group, from `group_name`.
     """
 
     name: str
     captions: list[str]
     image_id: int | None = None
     caption_ids: list[int] | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         self.name = writable(self.name)
@@ -67,12 +69,18 @@ class PictureSource(Source):
 
     def _open(self, split: str, limit: int | None) -> PictureSplit:
         """The split's names, captions and ids; no image is opened."""
-        records = self.records(split)[:limit]
+        records = self.records(split)
         if not records:
             raise ValueError(
                 f"{self.path}: expected images in split {split!r}, found none; add some, or take "
                 "the split away"
             )
+        groups = all_or_none(
+            [record.group for record in records],
+            [record.name for record in records],
+            f"{self.path}: split {split!r}",
+        )
+        records = records[:limit]
         names = [record.name for record in records]
         captions = [caption for record in records for caption in record.captions]
         ids = distinct_ids(records)
@@ -86,6 +94,7 @@ class PictureSource(Source):
             image_ids=np.arange(len(records)) if ids is None else ids,
             numbered=ids is None,
             caption_ids=_caption_ids(records),
+            group_names=groups and groups[:limit],
             image_root=self.image_root(names),
             names=names,
         )
@@ -115,21 +124,23 @@ def cut_captions(records: Iterable[ImageRecord], limit: int) -> int:
     return left_out
 
 
-def group_by_image(rows: Iterable[ImageRecord], file: Path) -> list[ImageRecord]:
-    """One record an image from the rows of ``file``, in order of first appearance.
+def group_by_image(rows: Iterable[tuple[str, ImageRecord]]) -> list[ImageRecord]:
+    """One record an image from rows and where each is, in order of first appearance.
 
-    Raises ``ValueError`` when one image comes with two ids.
+    Raises ``ValueError`` when one image comes with two ids, or two groups.
     """
     found: dict[str, ImageRecord] = {}
-    for row in rows:
+    for where, row in rows:
         record = found.setdefault(row.name, row)
         if record is row:
             continue
-        if record.image_id != row.image_id:
-            raise ValueError(
-                f"{file}: image {row.name!r}: expected one image_id, got {record.image_id} and "
-                f"{row.image_id}; give all entries of an image the same"
-            )
+        for what in ("image_id", "group"):
+            first, other = getattr(record, what), getattr(row, what)
+            if first != other:
+                raise ValueError(
+                    f"{where}: image {row.name!r}: expected one {what}, got {first} and {other}; "
+                    "give all entries of an image the same"
+                )
         record.captions += row.captions
         both = record.caption_ids is not None and row.caption_ids is not None
         record.caption_ids = (

@@ -17,6 +17,7 @@ from goal_kernels.data.sources.pictures import (
     group_by_image,
 )
 from goal_kernels.data.sources.rows import DelimitedText, Row, cells_of
+from goal_kernels.data.split import group_name
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 DELIMITERS = ",\t;|"
@@ -29,6 +30,7 @@ KNOWN_HEADERS = {
     "caption": ("caption", "comment", "text", "title", "description", "sentence"),
     "split": ("split", "set", "partition"),
     "image_id": ("image_id", "cocoid", "imgid"),
+    "group": ("group",),
 }
 
 
@@ -55,13 +57,14 @@ class _Content(NamedTuple):
 
 
 class TableSource(PictureSource):
-    """A header and a row for each caption: columns image, caption, optionally split and image_id.
+    """A header and a row for each caption: image, caption, optionally split, image_id and group.
 
-    Without a split column images go to splits by a hash of (seed, name): see `deal_out`.
+    Without a split column images go to splits by a hash of (seed, name), those of a group together
+    by that of its name: see `deal_out`.
     """
 
     format = "table"
-    summary = "a CSV or TSV with columns image, caption, optionally split, image_id; image files"
+    summary = "a CSV or TSV with columns image, caption, optionally split, image_id, group; images"
     takes = frozenset(
         {"image_root", "max_captions", "columns", "dev_share", "test_share", "split_seed"}
     )
@@ -99,7 +102,7 @@ class TableSource(PictureSource):
         rows = [self._row(row, columns) for row in text.rows()]
         broken = [row.line for row in rows if "\n" in row.record.captions[0]]
         splits = self._splits(rows)
-        records = group_by_image((row.record for row in rows), self.path)
+        records = group_by_image((self._where(row.line), row.record) for row in rows)
         cut_captions(records, self.options.max_captions or 0)
         by_split: dict[str, list[ImageRecord]] = {}
         for record in records:
@@ -109,16 +112,20 @@ class TableSource(PictureSource):
             len(lines), len(rows), broken, words if "split" in columns else None, by_split
         )
 
+    def _where(self, line: int) -> str:
+        return f"{self.path}: line {line}"
+
     def _row(self, row: Row, columns: Mapping[str, int]) -> _Row:
         """The cells of a row that are needed, checked."""
-        where = f"{self.path}: line {row.first}"
+        where = self._where(row.first)
         cells = {name: row.cells[column].strip() for name, column in columns.items()}
         if not cells["image"]:
             raise ValueError(f"{where}: expected the name of an image, found none; write it there")
         number = None
         if "image_id" in columns:
             number = parse_integer(cells["image_id"], f"{where}: image_id")
-        record = ImageRecord(cells["image"], [cells["caption"]], number)
+        group = group_name(cells.get("group"), where)
+        record = ImageRecord(cells["image"], [cells["caption"]], number, group=group)
         return _Row(row.first, record, row.cells[columns["split"]] if "split" in columns else None)
 
     def _splits(self, rows: Sequence[_Row]) -> dict[str, str]:
@@ -126,7 +133,7 @@ class TableSource(PictureSource):
         options = self.options
         splits: dict[str, str] = {}
         for row in rows:
-            name, where = row.record.name, f"{self.path}: line {row.line}"
+            name, where = row.record.name, self._where(row.line)
             split = "" if row.split is None else fold_split(row.split, where)
             if splits.setdefault(name, split) != split:
                 raise ValueError(
@@ -135,7 +142,14 @@ class TableSource(PictureSource):
                 )
         if any(splits.values()):
             return splits
-        return deal_out(splits, options.split_seed, options.dev_share, options.test_share)
+        units = {row.record.name: row.record.group or row.record.name for row in rows}
+        dealt = deal_out(
+            dict.fromkeys(units.values()),
+            options.split_seed,
+            options.dev_share,
+            options.test_share,
+        )
+        return {name: dealt[unit] for name, unit in units.items()}
 
     def stored_names(self) -> list[str]:
         """The values of the split column, or those of train, dev, test that are not empty."""
@@ -201,10 +215,10 @@ class TableSource(PictureSource):
 def deal_out(
     names: Iterable[str], seed: int, dev_share: float, test_share: float
 ) -> dict[str, str]:
-    """The split of each image of a table, by name.
+    """The split of each image (or group of images) of a table, by name.
 
-    Of up to ``QUOTA_IMAGES`` images each split has exactly its share, rounded: dev those with the
-    lowest places (see `place_of`), test the next ones. Of more images each goes by its own place,
+    Of up to ``QUOTA_IMAGES`` names each split has exactly its share, rounded: dev those with the
+    lowest places (see `place_of`), test the next ones. Of more each goes by its own place,
     whatever others there are.
     """
     places = {name: place_of(name, seed) for name in names}
