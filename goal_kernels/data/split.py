@@ -94,6 +94,12 @@ class Split:
         numbers: dict[str, int] = {}
         return np.array([numbers.setdefault(name, len(numbers)) for name in self.group_names])
 
+    @property
+    def group_of_caption(self) -> NDArray[np.int64]:
+        """int64 [M]: the group of each caption's image, its row where there are no groups."""
+        owner = np.asarray(self.image_of_caption)
+        return owner if self.groups is None else self.groups[owner]
+
     @cached_property
     def scenes(self) -> list[dict[str, Any]] | None:
         """One record an image from ``{split}_scenes.jsonl``, or None; read on first use."""

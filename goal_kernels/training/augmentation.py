@@ -87,11 +87,10 @@ def word_dropout(
     tokens = tokens.masked_fill(masked, sizes.mask_id).where(~replaced, random_words)
     kept = valid & ~removed
     order = torch.argsort((~kept).int(), dim=1, stable=True)  # kept tokens first, in order
-    return TextBatch(
+    return batch._replace(
         tokens=tokens.masked_fill(~kept, 0).gather(1, order),
         lengths=kept.sum(dim=1),
         words=words.masked_fill(~kept, NO_WORD).gather(1, order),
-        image_ids=batch.image_ids,
     )
 
 

@@ -58,25 +58,28 @@ class TextBatch(NamedTuple):
 
     tokens: [B, L] int64, padded with 0. lengths: [B] int64.
     words: [B, L] int64, which word of the caption a token belongs to, -1 for special tokens and
-        padding. image_ids: [B] int64, image rows.
+        padding. image_ids: [B] int64, image rows. group_ids: [B] int64, where images have groups.
     """
 
     tokens: Tensor
     lengths: Tensor
     words: Tensor
     image_ids: Tensor
+    group_ids: Tensor | None = None
 
     def rows(self, index: Tensor) -> TextBatch:
         """The captions at [b] int64, padded to the longest of them."""
         longest = int(self.lengths[index].max())
         tokens, words = self.tokens[index, :longest], self.words[index, :longest]
-        return TextBatch(tokens, self.lengths[index], words, self.image_ids[index])
+        groups = None if self.group_ids is None else self.group_ids[index]
+        return TextBatch(tokens, self.lengths[index], words, self.image_ids[index], groups)
 
 
 class Batch(NamedTuple):
     """B pairs: the fields of `ImageBatch` and `TextBatch`, matching row by row.
 
     image_ids [B] int64 is the image row of each caption; two captions of one image share it.
+    group_ids [B] int64 stands in for it where several images show one thing, else None.
     text_to_image: [M] int64, ascending, for N images, each once, with M captions: the image in the
         batch that each caption comes with. The first of an image is its own; what has the row of
         another image is a negative that was chosen for it. None for pairs.
@@ -89,21 +92,23 @@ class Batch(NamedTuple):
     words: Tensor
     image_ids: Tensor
     text_to_image: Tensor | None = None
+    group_ids: Tensor | None = None
 
     def relation(self, mask_same_image: bool) -> dict[str, Any]:
         """Which belong together, by the arguments of `WarmedLoss`.
 
-        Args: mask_same_image: whether pairs of one image are no negatives of each other.
+        Args: mask_same_image: whether pairs of one image, or group, are no negatives of each other.
         """
         owner = self.text_to_image
+        ids = self.image_ids if self.group_ids is None else self.group_ids
         if owner is None:
-            return {"image_ids": self.image_ids if mask_same_image else None}
+            return {"image_ids": ids if mask_same_image else None}
         images = torch.arange(len(self.images), device=owner.device)
-        rows = self.image_ids[torch.searchsorted(owner, images)]
-        own = self.image_ids == rows[owner]
+        first = torch.searchsorted(owner, images)
+        own = self.image_ids == self.image_ids[first][owner]
         return {
-            "image_ids": rows,
-            "text_ids": self.image_ids,
+            "image_ids": ids[first],
+            "text_ids": ids,
             "text_to_image": torch.where(own, owner, -1),
         }
 
@@ -115,7 +120,7 @@ class Batch(NamedTuple):
     @property
     def text_part(self) -> TextBatch:
         """The captions."""
-        return TextBatch(self.tokens, self.lengths, self.words, self.image_ids)
+        return TextBatch(self.tokens, self.lengths, self.words, self.image_ids, self.group_ids)
 
 
 class RegionDataset(Dataset):
@@ -295,15 +300,19 @@ def collate_images(images: Sequence[np.ndarray] | np.ndarray) -> ImageBatch:
     return ImageBatch(stacked, mask | ~mask.any(dim=1, keepdim=True))
 
 
-def collate_texts(captions: Sequence[tuple[Tokens, int]]) -> TextBatch:
-    """Pad tokens to the longest caption of the batch."""
+def collate_texts(
+    captions: Sequence[tuple[Tokens, int]], groups: NDArray[np.int64] | None = None
+) -> TextBatch:
+    """Pad tokens to the longest caption of the batch. groups: of all images, `Split.groups`."""
     lengths = _integers([len(tokens.ids) for tokens, _ in captions])
     tokens = torch.zeros(len(captions), int(lengths.max()), dtype=torch.int64, device="cpu")
     words = torch.full_like(tokens, NO_WORD)
     for row, (caption, _) in enumerate(captions):
         tokens[row, : len(caption.ids)] = _integers(caption.ids)
         words[row, : len(caption.words)] = _integers(caption.words)
-    return TextBatch(tokens, lengths, words, _integers([image for _, image in captions]))
+    rows = [image for _, image in captions]
+    group_ids = None if groups is None else _integers(groups[rows].tolist())
+    return TextBatch(tokens, lengths, words, _integers(rows), group_ids)
 
 
 def _integers(values: Sequence[int]) -> Tensor:
@@ -311,12 +320,13 @@ def _integers(values: Sequence[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.int64, device="cpu")
 
 
-def collate_pairs(pairs: Pairs | list[Pair]) -> Batch:
-    """Stack and pad pairs into a `Batch`."""
+def collate_pairs(pairs: Pairs | list[Pair], groups: NDArray[np.int64] | None = None) -> Batch:
+    """Stack and pad pairs into a `Batch`. groups: as in `collate_texts`."""
     if isinstance(pairs, list):
         captions = [(pair.tokens, pair.image_id) for pair in pairs]
         pairs = Pairs([pair.image for pair in pairs], captions)
-    batch = Batch(*collate_images(pairs.images), *collate_texts(pairs.captions))
+    texts = collate_texts(pairs.captions, groups)
+    batch = Batch(*collate_images(pairs.images), **texts._asdict())
     if pairs.counts is None:
         return batch
     owner = [image for image, count in enumerate(pairs.counts) for _ in range(count)]

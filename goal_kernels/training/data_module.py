@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from torch.utils.data import DataLoader
@@ -64,8 +63,8 @@ class RetrievalDataModule(pl.LightningDataModule):
             the words that training captions use `min_count` times.
         min_count: see `vocabulary`.
         max_words: words read of a caption; a warning names those that have more.
-        distinct_images: an image at most once a batch. Off in all papers; the loss masks captions
-            of one image in any case.
+        distinct_images: an image, or group, at most once a batch. Off in all papers; the loss masks
+            captions of one image in any case.
         captions_per_image: when given, a batch has batch_size images, each once, with so many of
             its captions, drawn anew each epoch; 0 for all. Images are then read and encoded once.
         explicit_negatives: FILE.npz that `goal-kernels mine` wrote for the training split: captions
@@ -77,7 +76,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         image_root: folder that names of image files are relative to; found when None.
         restval: karpathy: add COCO's restval to the training split, as published.
         max_captions: keep so many captions an image; 0 all; None: 5 for COCO's JSON, else all.
-        columns: table: names of its columns, by image, caption, split, image_id.
+        columns: table: names of its columns, by image, caption, split, image_id, group.
         dev_share, test_share: table without a split column: share of the images in dev and test.
         split_seed: table without a split column: other splits.
     """
@@ -290,7 +289,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             batch_size=batch_size,
-            image_of_caption=np.asarray(split.image_of_caption) if distinct else None,
+            image_of_caption=split.group_of_caption if distinct else None,
             with_epoch=True,
             noun="pairs" if captions is None else "images",
         )
@@ -299,7 +298,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             examples,
             batch_size,
             sampler=sampler,
-            collate_fn=collate_pairs,
+            collate_fn=partial(collate_pairs, groups=split.groups),
             drop_last=True,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -324,7 +323,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         texts = DataLoader(
             self._texts(split),
             EVALUATION_BATCH,
-            collate_fn=collate_texts,
+            collate_fn=partial(collate_texts, groups=split.groups),
             num_workers=self.num_workers,
         )
         return [images, texts]

@@ -183,13 +183,13 @@ def augment_share(model: VSE, batch: Batch, share: BatchShare, generator: torch.
         tokens=among_all(batch.tokens, texts, width=wider),
         words=among_all(batch.words, texts, NO_WORD, wider),
         lengths=among_all(batch.lengths, texts),
-        image_ids=among_all(batch.image_ids, texts),
     )
     augmented = model.augment(everyone, generator, sum(share.rows))
     mask = augmented.image_mask
-    return augmented._replace(
+    changed = {name: getattr(augmented, name) for name in ("tokens", "lengths", "words")}
+    return batch._replace(
         image_mask=own(mask, share.rows) if mask is not None else None,
-        **{name: own(part, texts) for name, part in augmented.text_part._asdict().items()},
+        **{name: own(part, texts) for name, part in changed.items()},
     )
 
 
@@ -214,11 +214,12 @@ def split_batch(batch: Batch, chunks: int) -> list[Batch]:
     def parts(field: Tensor | None, at: list[int]) -> list[Any]:
         return list(field.tensor_split(at)) if field is not None else [None] * chunks
 
-    fields = [
-        *(parts(field, cuts) for field in batch.image_part),
-        *(parts(field, text_cuts) for field in batch.text_part),
-        [own - first for own, first in zip(parts(owner, text_cuts), firsts, strict=True)]
-        if owner is not None
-        else parts(None, cuts),
-    ]
-    return [Batch(*chunk) for chunk in zip(*fields, strict=True)]
+    fields = {
+        **{name: parts(field, cuts) for name, field in batch.image_part._asdict().items()},
+        **{name: parts(field, text_cuts) for name, field in batch.text_part._asdict().items()},
+    }
+    if owner is not None:
+        owners = zip(parts(owner, text_cuts), firsts, strict=True)
+        fields["text_to_image"] = [own - first for own, first in owners]
+    chunks_of_fields = zip(*fields.values(), strict=True)
+    return [Batch(**dict(zip(fields, chunk, strict=True))) for chunk in chunks_of_fields]

@@ -184,11 +184,14 @@ def make_captioned(images: int, step: int, dtype: torch.dtype = torch.float64) -
 
 
 def make_chosen(images: int, step: int, dtype: torch.dtype = torch.float64) -> Batch:
-    """`make_captioned` where the last of three captions is another image's, a chosen negative."""
+    """`make_captioned` where the last of three captions is another image's, a chosen negative.
+
+    Images come in groups, images i and i + 4 in one, to which other processes belong too.
+    """
     batch = make_captioned(images, step, dtype)
     rows = batch.image_ids.clone()
     rows[3::6] = (rows[3::6] + 2) % images
-    return batch._replace(image_ids=rows)
+    return batch._replace(image_ids=rows, group_ids=rows % 4)
 
 
 def own_batch(batch: Batch, rows: list[int]) -> Batch:
@@ -201,6 +204,8 @@ def own_batch(batch: Batch, rows: list[int]) -> Batch:
         )
         owner = owner[texts] - images.start
     own = Batch(*(p[images] for p in batch[:2]), *(p[texts] for p in batch[2:6]), owner)
+    if batch.group_ids is not None:
+        own = own._replace(group_ids=batch.group_ids[texts])
     width = int(own.lengths.max())
     return own._replace(tokens=own.tokens[:, :width], words=own.words[:, :width])
 

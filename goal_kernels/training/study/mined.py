@@ -38,7 +38,8 @@ def mined_truth(module: RetrievalModule, data: RetrievalDataModule) -> dict[str,
         text = collate_texts([texts[int(caption)] for caption in captions])
         image = collate_images([images[row] for row in text.image_ids.tolist()])
         image, text = (module.transfer_batch_to_device(x, module.device, 0) for x in (image, text))
-        ids = text.image_ids if module.mask_same_image else None
+        things = torch.from_numpy(split.group_of_caption[captions]).to(module.device)
+        ids = things if module.mask_same_image else None
         embeddings = module.model.encode_images(image), module.model.encode_texts(text)
         _, mined = module.loss.objective_loss(*embeddings, ids)
         true = torch.from_numpy(split.truth.among(captions, text.image_ids.cpu().numpy()))
