@@ -15,9 +15,15 @@ from numpy.typing import NDArray
 from goal_kernels.data.arrays import open_array, read_archive
 from goal_kernels.data.feature_rows import row_faults
 from goal_kernels.data.files import read_lines
-from goal_kernels.evaluate.alignment import even_index, read_index, require_floats
+from goal_kernels.evaluate.alignment import (
+    even_index,
+    read_index,
+    require_floats,
+    stored_groups,
+)
 from goal_kernels.evaluate.inputs import EMBEDDINGS
 from goal_kernels.extras import require
+from goal_kernels.retrieval.ranks import check_groups
 
 READ_ROWS = 65536
 """Rows that are read at a time where a whole array is gone through."""
@@ -47,11 +53,12 @@ class Search:
 
 @dataclass(frozen=True)
 class _Sets:
-    """Two sets as they were given. image_of_caption: as a file or a model says it, or None."""
+    """Two sets as they were given. image_of_caption, groups: as a file or a model says, or None."""
 
     queries: NDArray[np.floating]
     corpus: NDArray[np.floating]
     image_of_caption: NDArray[np.integer] | None = None
+    groups: NDArray[np.integer] | None = None
     itself: bool = False
 
 
@@ -66,17 +73,21 @@ def read_searches(args: argparse.Namespace) -> list[Search]:
         ids = _read_ids(args, sets)
         return [Search("", sets.queries, sets.corpus, *ids, None, *names)]
     owner = _owner(args, sets)
-    images, captions = np.arange(len(sets.queries)), np.arange(len(sets.corpus))
-    owned = np.flatnonzero(owner >= 0)
+    captions, owned = np.arange(len(sets.corpus)), np.flatnonzero(owner >= 0)
+    images, of_captions = np.arange(len(sets.queries)), owner
+    if sets.groups is not None:
+        images = check_groups(sets.groups, len(images)).numpy()
+        images = np.unique(images, return_inverse=True)[1]
+        of_captions = np.where(owner >= 0, images[owner], -1)
     by_image = owned[np.argsort(owner[owned], kind="stable")]
     both = (
         Search(
-            *("i2t", sets.queries, sets.corpus, images, owner),
+            *("i2t", sets.queries, sets.corpus, images, of_captions),
             np.stack([owner[by_image], by_image], axis=1),
             *names,
         ),
         Search(
-            *("t2i", sets.corpus, sets.queries, owner, images),
+            *("t2i", sets.corpus, sets.queries, of_captions, images),
             np.stack([captions[owned], owner[owned]], axis=1),
             *reversed(names),
         ),
@@ -99,7 +110,8 @@ def _read_sets(args: argparse.Namespace) -> _Sets:
                 f"{paths[0]}: expected arrays {' and '.join(EMBEDDINGS)}, found {sorted(stored)}"
             )
         image, text = (stored[name] for name in EMBEDDINGS)
-        sets = _Sets(image, text, stored.get("image_of_caption"))
+        groups = stored_groups(stored, paths[0])
+        sets = _Sets(image, text, stored.get("image_of_caption"), groups)
     elif len(paths) == 1:
         sets = _encode(paths[0], args)
     else:
@@ -137,6 +149,7 @@ def _encode(path: Path, args: argparse.Namespace) -> _Sets:
         found.image_embeddings.numpy(),
         found.text_embeddings.numpy(),
         found.image_of_caption.numpy(),
+        None if found.groups is None else found.groups.numpy(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,6 +138,17 @@ def read_index(path: Path) -> NDArray[np.integer]:
         return np.array([int(line) for line in read_text(path, "integers").split()])
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: expected one integer a line; {error}") from error
+
+
+def stored_groups(stored: Mapping[str, NDArray], path: Path) -> NDArray[np.integer] | None:
+    """The groups [N] of the images of a `.npz` file, None without. Raises: ValueError."""
+    groups = stored.get("groups")
+    if groups is not None and (groups.dtype.kind not in "iu" or groups.ndim != 1):
+        raise ValueError(
+            f"{path}: expected groups, an integer an image, got {groups.dtype} of shape "
+            f"{groups.shape}; number them, or leave them out"
+        )
+    return groups
 
 
 def require_floats(array: NDArray, what: str) -> NDArray[np.floating]:

@@ -35,6 +35,7 @@ class Encoded:
         split: its name.
         truth, oracle: what is known of the split, or None.
         pairs: what ranks pairs, as `VSE.pair_scores` gives it.
+        groups: [N] int64, where several images show one thing, or None.
     """
 
     image_embeddings: Tensor
@@ -44,6 +45,7 @@ class Encoded:
     truth: TruthRelation | None
     oracle: dict[str, Any] | None
     pairs: dict[str, PairScores] = field(default_factory=dict)
+    groups: Tensor | None = None
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -121,6 +123,7 @@ def encode_split(run: OpenRun) -> Encoded:
         truth=split.truth,
         oracle=read_oracle(split.folder, data.test_split),
         pairs=model.pair_scores(image, text),
+        groups=None if split.groups is None else torch.from_numpy(split.groups),
     )
 
 

@@ -61,10 +61,10 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     _check(args)
     models = _models(args)
     index: NDArray[np.integer] | None = None
-    truth, oracle = None, None
+    truth, oracle, groups = None, None, None
     if args.folder is not None and not models:  # what saved embeddings or matrices are of
         split = open_split(args.folder, args.split or "test")
-        index, truth = split.image_of_caption, split.truth
+        index, truth, groups = split.image_of_caption, split.truth, split.groups
         oracle = read_oracle(split.folder, split.name)
     if args.image_of_caption is not None:
         index = read_index(args.image_of_caption)
@@ -78,6 +78,8 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     rankings = _rankings(args, encoded)
     members = _read_members(args, alignment, encoded, rankings)
     member = combine(members)
+    if groups is not None:
+        member = replace(member, groups=groups)
     images, texts = member.scores.shape
     if encoded:
         truth, oracle = encoded[models[0]].truth, encoded[models[0]].oracle
@@ -171,7 +173,8 @@ def _read_members(
             straight = replace(alignment, transpose=False)
             name = f"{path}, split {found.split}"
             index = found.image_of_caption.numpy()
-            member = embeddings_member(name, *sides, straight, index)
+            groups = None if found.groups is None else found.groups.numpy()
+            member = replace(embeddings_member(name, *sides, straight, index), groups=groups)
             if path in rankings:
                 scores = rankings[path].scores[rankings[path].asked]
                 member = replace(member, scores=scores)
@@ -190,9 +193,9 @@ def _write(
     """The files that were asked for, each whole or not there."""
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     if args.save_embeddings is not None:
-        names = (*EMBEDDINGS, "image_of_caption")
         [model] = encoded.values()
-        arrays = {name: getattr(model, name).numpy() for name in names}
+        found = {name: getattr(model, name) for name in (*EMBEDDINGS, "image_of_caption", "groups")}
+        arrays = {name: array.numpy() for name, array in found.items() if array is not None}
         with replacing(args.save_embeddings) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)
     if args.json is not None:

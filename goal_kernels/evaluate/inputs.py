@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from goal_kernels.evaluate.alignment import (
     even_index,
     repetition,
     require_floats,
+    stored_groups,
 )
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, MeanScores, Scores
 
@@ -52,12 +53,14 @@ class Member:
         scores: of N images and M captions.
         image_of_caption: int64 [M].
         notes: what was assumed, a sentence each.
+        groups: integers [N], where several images show one thing, or None.
     """
 
     name: str
     scores: Scores
     image_of_caption: NDArray[np.int64]
     notes: list[str] = field(default_factory=list)
+    groups: NDArray[np.integer] | None = None
 
 
 def read_member(path: Path, alignment: Alignment) -> Member:
@@ -71,7 +74,8 @@ def read_member(path: Path, alignment: Alignment) -> Member:
     if set(EMBEDDINGS) <= set(stored):
         own = stored.get("image_of_caption")
         image, text = (stored[name] for name in EMBEDDINGS)
-        return embeddings_member(str(path), image, text, alignment, own)
+        member = embeddings_member(str(path), image, text, alignment, own)
+        return replace(member, groups=stored_groups(stored, path))
     named = [name for name in MATRIX_NAMES if name in stored] or list(stored)[: len(stored) == 1]
     if not named:
         raise ValueError(
@@ -215,7 +219,8 @@ def combine(members: Sequence[Member]) -> Member:
                 f"{other.name}: its captions belong to other images than those of {first.name}; "
                 "an ensemble needs one split in one order"
             )
+    groups = next((member.groups for member in members if member.groups is not None), None)
     notes = list(dict.fromkeys(note for member in members for note in member.notes))
     name = f"mean of {len(members)} inputs"
     scores = MeanScores([member.scores for member in members])
-    return Member(name, scores, first.image_of_caption, notes)
+    return Member(name, scores, first.image_of_caption, notes, groups)

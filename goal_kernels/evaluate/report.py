@@ -63,7 +63,7 @@ def run_report(args: argparse.Namespace) -> int:
     }
     split = opened.data.split(record["split"])
     outcome = Outcome(
-        evaluation=evaluate(*embeddings, encoded.image_of_caption, encoded.pairs),
+        evaluation=evaluate(*embeddings, encoded.image_of_caption, encoded.pairs, encoded.groups),
         split=split,
         oracle=read_oracle(split.folder, split.name),
         objective=opened.module.objective,

@@ -56,6 +56,11 @@ def evaluate_member(member: Member, options: EvaluationOptions) -> dict[str, Any
     index = torch.from_numpy(member.image_of_caption)
     counts = np.bincount(member.image_of_caption, minlength=images)
     notes = [note for p in options.protocols for note in protocol_notes(p, images, texts)]
+    if member.groups is not None:
+        notes.append(
+            f"{images:,} images of {len(np.unique(member.groups)):,} groups: all images and "
+            "captions of a query's group are right, the best of them counts"
+        )
     record: dict[str, Any] = {
         "input": member.name,
         "images": images,
@@ -109,16 +114,22 @@ def _run(
         # The caller reports NaN once, in the words of this command.
         warnings.filterwarnings("ignore", "retrieval_ranks: ", RuntimeWarning)
         found = gk.fold_metrics(
-            member.scores, index, protocol.folds, ties=options.ties, backend=options.backend
+            member.scores,
+            index,
+            protocol.folds,
+            ties=options.ties,
+            backend=options.backend,
+            groups=member.groups,
         )
     images = member.scores.shape[0]
+    groups = None if member.groups is None else torch.from_numpy(member.groups)
     return {
         "meaning": protocol.meaning,
         "folds": protocol.folds,
         "mean": found.mean,
         "std": found.std if protocol.folds > 1 else None,
         "every_fold": found.folds if protocol.folds > 1 else None,
-        "chance": fold_chance(index, images, protocol.folds),
+        "chance": fold_chance(index, images, protocol.folds, groups),
         "tie_fraction": float(np.mean([ranks.tie_fraction for ranks in found.ranks])),
         "nan_queries": sum(ranks.nan_scores for ranks in found.ranks),
         "histogram": {direction: _histogram(found, direction) for direction in DIRECTIONS},

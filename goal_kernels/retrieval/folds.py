@@ -10,7 +10,12 @@ from torch import Tensor
 
 from goal_kernels.checks import Index
 from goal_kernels.retrieval.metrics import chance_metrics, retrieval_metrics
-from goal_kernels.retrieval.ranks import RetrievalRanks, check_text_to_image, similarity_ranks
+from goal_kernels.retrieval.ranks import (
+    RetrievalRanks,
+    check_groups,
+    check_text_to_image,
+    similarity_ranks,
+)
 from goal_kernels.retrieval.scores import Rows, Scores, as_scores
 
 
@@ -36,6 +41,7 @@ def fold_metrics(
     *,
     ties: str = "expected",
     backend: str = "auto",
+    groups: Index | None = None,
 ) -> FoldMetrics:
     """Rank within each fold of the images and average every metric, as the field's COCO 1K does.
 
@@ -44,7 +50,7 @@ def fold_metrics(
     five folds this is the "1K" protocol, whose figures are far higher than those of "5K".
 
     Args:
-        scores, text_to_image, ties, backend: as in `similarity_ranks`.
+        scores, text_to_image, ties, backend, groups: as in `similarity_ranks`.
         folds: a divisor of N.
 
     Raises: ValueError when N is no multiple of `folds` or a fold has no text; else as there.
@@ -57,14 +63,14 @@ def fold_metrics(
             "leave images out at the end, or evaluate all at once with folds=1."
         )
     index = check_text_to_image(text_to_image, texts, images, None).cpu()
-    ranks = []
+    size, ranks = images // folds, []
+    options: dict[str, Any] = {"ties": ties, "backend": backend}
+    things = None if groups is None else check_groups(groups, images)
     for fold in range(folds):
-        part, own = _fold(source, index.numpy(), fold, images // folds)
-        ranks.append(
-            similarity_ranks(
-                part, index[own] - fold * (images // folds), ties=ties, backend=backend
-            )
-        )
+        part, own = _fold(source, index.numpy(), fold, size)
+        if things is not None:
+            options["groups"] = things[fold * size : (fold + 1) * size]
+        ranks.append(similarity_ranks(part, index[own] - fold * size, **options))
     tables = [retrieval_metrics(found) for found in ranks]
     mean = _combine(tables, np.mean)
     return FoldMetrics(mean, _combine(tables, _deviation), tables, ranks)
@@ -92,12 +98,16 @@ def _combine(tables: list[Any], combine: Callable[[list[float]], Any]) -> Any:
     return float(combine(tables))
 
 
-def fold_chance(text_to_image: Tensor, images: int, folds: int = 1) -> dict[str, Any]:
+def fold_chance(
+    text_to_image: Tensor, images: int, folds: int = 1, groups: Tensor | None = None
+) -> dict[str, Any]:
     """`chance_metrics` averaged over folds as `fold_metrics` makes them.
 
-    Args: text_to_image: [M] integers in [0, images); folds: a divisor of images.
+    Args: text_to_image: [M] integers in [0, images); folds: a divisor of images; groups: [images].
     """
     size = images // folds
     fold = text_to_image // size
     parts = [text_to_image[fold == number] - number * size for number in range(folds)]
-    return _combine([chance_metrics(part, size) for part in parts], np.mean)
+    things = [None] * folds if groups is None else groups.split(size)
+    pairs = zip(parts, things, strict=True)
+    return _combine([chance_metrics(part, size, own) for part, own in pairs], np.mean)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from goal_kernels import checks
 from goal_kernels.checks import Ranks, check_ranks
-from goal_kernels.retrieval.ranks import RetrievalRanks, Standing, settle
+from goal_kernels.retrieval.ranks import RetrievalRanks, Standing, check_groups, settle
 
 RECALL_AT = (1, 5, 10)
 STEPS = (1, 2, 5)  # of every power of ten: bins end at 1, 2, 5, 10, 20, 50, ...
@@ -96,19 +96,24 @@ def retrieval_metrics(ranks: RetrievalRanks) -> dict[str, Any]:
     return {"i2t": i2t, "t2i": t2i, "rsum": sum(recalls), "ar": ar, "ari": ari}
 
 
-def chance_metrics(text_to_image: checks.Index, images: int) -> dict[str, Any]:
+def chance_metrics(
+    text_to_image: checks.Index, images: int, groups: checks.Index | None = None
+) -> dict[str, Any]:
     """`retrieval_metrics` of a random ranking, in expectation: every candidate ties.
 
     Args:
         text_to_image: [M] integers in [0, images); images: number of images, >= 1.
+        groups: [images] integers, as in `retrieval_ranks`.
     """
     index = checks.check_index_vector("text_to_image", text_to_image, len(text_to_image), None)
-    texts = index.shape[0]
-    own = torch.bincount(index, minlength=images)
-    none = torch.zeros_like(own)
-    i2t = Standing(none, texts - own, own)
-    single = torch.ones(texts, dtype=torch.int64, device=index.device)
-    t2i = Standing(torch.zeros_like(single), (images - 1) * single, single)
+    things = torch.arange(images, device=index.device)
+    if groups is not None:
+        things = check_groups(groups, images).to(index.device).unique(return_inverse=True)[1]
+    of_texts = things[index]
+    own = torch.bincount(of_texts, minlength=images)[things]
+    i2t = Standing(torch.zeros_like(own), len(index) - own, own)
+    right = torch.bincount(things)[of_texts]
+    t2i = Standing(torch.zeros_like(right), images - right, right)
     ranks = (settle(i2t, "expected"), settle(t2i, "expected"))
     return retrieval_metrics(RetrievalRanks(*ranks, "expected", i2t, t2i, 0))
 

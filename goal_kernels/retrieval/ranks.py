@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goal_kernels import checks
+from goal_kernels.backends import AUTO, BackendUnavailableError
 from goal_kernels.backends.scores import RankCounts, best_positives, comparable
 from goal_kernels.constants import ARGSORT, TIE_RULES
 from goal_kernels.retrieval.scores import EmbeddingScores, Scores, as_scores
@@ -98,6 +99,7 @@ def retrieval_ranks(
     *,
     ties: str = "expected",
     backend: str = "auto",
+    groups: checks.Index | None = None,
 ) -> RetrievalRanks:
     """Rank every image against all texts and every text against all images.
 
@@ -120,18 +122,26 @@ def retrieval_ranks(
             the device of the embeddings. All count the same scores. They can differ where a float64
             sum, taken in another order, lies on the other side of the middle of two float32
             numbers, and where it cancels to less than its own rounding.
+        groups: [N] integers of the images, where several show one thing: all images and texts of
+            a query's own group are right, and the best of them ranks. Counted by torch in blocks
+            on the CPU.
 
     Returns: `RetrievalRanks`, on the device of the embeddings.
 
     Raises: TypeError, ValueError naming the argument; BackendUnavailableError.
     """
     scores = EmbeddingScores(image_embeddings, text_embeddings)
-    return _rank(scores, text_to_image, ties, backend, scores.image.device)
+    return _rank(scores, text_to_image, ties, backend, scores.image.device, groups)
 
 
 @torch.no_grad()
 def similarity_ranks(
-    scores: Any, text_to_image: checks.Index, *, ties: str = "expected", backend: str = "auto"
+    scores: Any,
+    text_to_image: checks.Index,
+    *,
+    ties: str = "expected",
+    backend: str = "auto",
+    groups: checks.Index | None = None,
 ) -> RetrievalRanks:
     """`retrieval_ranks` of scores that need not be products of embeddings.
 
@@ -140,28 +150,52 @@ def similarity_ranks(
             tensor (a memory-mapped file is read block by block); or a pair (image_embeddings,
             text_embeddings); or `Scores`, such as the mean of several models' (`MeanScores`).
             A given matrix compares as it is: nothing is rounded.
-        text_to_image, ties: as in `retrieval_ranks`; "argsort" sorts a matrix in its own dtype.
+        text_to_image, ties, groups: as in `retrieval_ranks`; "argsort" sorts a matrix in its own
+            dtype.
         backend: of scores of embeddings; others are counted in blocks by torch on the CPU.
 
     Returns: `RetrievalRanks` on the CPU.
 
     Raises: TypeError, ValueError naming the argument; BackendUnavailableError.
     """
-    return _rank(as_scores(scores), text_to_image, ties, backend, torch.device("cpu"))
+    return _rank(as_scores(scores), text_to_image, ties, backend, torch.device("cpu"), groups)
+
+
+def check_groups(groups: checks.Index, images: int) -> Tensor:
+    """Require an integer an image; int64 [N]. Raises: TypeError, ValueError."""
+    return checks.check_index_vector("groups", groups, images, None)
 
 
 def _rank(
-    scores: Scores, text_to_image: checks.Index, ties: str, backend: str, device: torch.device
+    scores: Scores,
+    text_to_image: checks.Index,
+    ties: str,
+    backend: str,
+    device: torch.device,
+    groups: checks.Index | None,
 ) -> RetrievalRanks:
     """Count, settle ties, report NaN."""
     checks.check_choice("ties", ties, TIE_RULES)
     images, texts = scores.shape
     index = check_text_to_image(text_to_image, texts, images, device)
-    counts = RankCounts(*(part.to(device) for part in scores.count(index, backend)))
-    shared = _sharing_best(comparable(counts.positive), index, images)
-    i2t = Standing(counts.image_better, counts.image_ties, shared)
-    t2i = Standing(counts.text_better, counts.text_ties, torch.ones_like(index))
-    nan_scores = _count_nan_queries(counts.positive.isnan(), index, images)
+    of_images = torch.arange(images, device="cpu")
+    if groups is not None:
+        of_images = check_groups(groups, images).cpu()
+    of_texts = of_images[index.cpu()]
+    if groups is None:
+        counts = RankCounts(*(part.to(device) for part in scores.count(index, backend)))
+        shared = _sharing_best(comparable(counts.positive), index, images)
+        i2t = Standing(counts.image_better, counts.image_ties, shared)
+        t2i = Standing(counts.text_better, counts.text_ties, torch.ones_like(index))
+        nan_scores = _count_nan_queries(counts.positive.isnan(), index, images)
+    else:
+        if backend not in (AUTO, "reference"):
+            raise BackendUnavailableError(
+                f"backend {backend!r} does not count by groups; use 'auto'."
+            )
+        both = scores.count_groups(of_images, of_texts)
+        i2t, t2i = (Standing(*side[:3].to(device)) for side in both)
+        nan_scores = sum(int(((side[2] > 0) & (side[3] == 0)).sum()) for side in both)
     if nan_scores:
         place = "wherever the sort puts them" if ties == ARGSORT else "last"
         warnings.warn(
@@ -171,7 +205,7 @@ def _rank(
             stacklevel=4,
         )
     if ties == ARGSORT:
-        image_ranks, text_ranks = sorted_ranks(scores, index.cpu().numpy())
+        image_ranks, text_ranks = sorted_ranks(scores, of_images.numpy(), of_texts.numpy())
     else:
         image_ranks, text_ranks = settle(i2t, ties), settle(t2i, ties)
     ranks = image_ranks.to(device), text_ranks.to(device)
@@ -186,27 +220,29 @@ def _count_nan_queries(broken: Tensor, text_to_image: Tensor, images: int) -> in
     return int(broken.sum() + ((texts > 0) & (sound == 0)).sum())
 
 
-def sorted_ranks(scores: Scores, text_to_image: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def sorted_ranks(
+    scores: Scores, image_groups: NDArray[np.int64], text_groups: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
     """0-based ranks i2t [N] and t2i [M], float64, in `numpy.argsort(row)[::-1]`.
 
     numpy's default sort is not stable: how it orders equal scores depends on the row and on the
     processor. NaN comes first. The rows are sorted in the dtype of `Scores.block`, by blocks. i2t
-    is NaN for an image without texts.
+    is NaN for an image without texts. What has the group [N], [M] of a query is a positive.
     """
     images, texts = scores.shape
     i2t, t2i = np.full(images, np.nan), np.empty(texts)
     every = slice(None)
-    described = np.isin(np.arange(images), text_to_image)
+    described = np.isin(image_groups, text_groups)
     for rows in scores.blocks_of_images():
         block = scores.block(rows, every)
         for image in np.flatnonzero(described[rows]):
             number = rows.start + image
-            i2t[number] = _first(text_to_image[_order(block[image])] == number)
+            i2t[number] = _first(text_groups[_order(block[image])] == image_groups[number])
     for columns in scores.blocks_of_texts():
         block = scores.block(every, columns)
         for text in range(block.shape[1]):
             number = columns.start + text
-            t2i[number] = _first(_order(block[:, text]) == text_to_image[number])
+            t2i[number] = _first(image_groups[_order(block[:, text])] == text_groups[number])
     return torch.from_numpy(i2t), torch.from_numpy(t2i)
 
 

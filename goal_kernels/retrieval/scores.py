@@ -20,7 +20,7 @@ from goal_kernels import checks
 from goal_kernels.backends import AUTO, BackendUnavailableError, find_backend, resolve
 from goal_kernels.backends.base import Backend
 from goal_kernels.backends.reference_rank import count_blocks
-from goal_kernels.backends.scores import RankCounts, comparable
+from goal_kernels.backends.scores import LOWEST_SCORE, RankCounts, comparable
 
 Rows: TypeAlias = "slice | NDArray[np.int64]"
 
@@ -71,6 +71,28 @@ class Scores(ABC):
 
         return count_blocks(block, text_to_image, self.shape[0])
 
+    def count_groups(self, image_groups: Tensor, text_groups: Tensor) -> tuple[Tensor, Tensor]:
+        """`standing_among` of all images among the texts [4, N], and of all texts [4, M].
+
+        What is of a query's own group is a positive. In blocks by torch on the CPU, each computed
+        for either direction. image_groups, text_groups: int64 [N] and [M], on the CPU.
+        """
+        every = slice(None)
+        of_images = [
+            standing_among(
+                self._rounded(self.block(rows, every)), image_groups[rows, None] == text_groups
+            )
+            for rows in self.blocks_of_images()
+        ]
+        of_texts = [
+            standing_among(
+                self._rounded(self.block(every, columns)).T,
+                text_groups[columns, None] == image_groups,
+            )
+            for columns in self.blocks_of_texts()
+        ]
+        return torch.cat(of_images, dim=1), torch.cat(of_texts, dim=1)
+
     def blocks_of_images(self) -> Iterator[slice]:
         """Slices of the images; the scores of one slice with all texts are a block."""
         return _slices(self.shape[0], self.shape[1])
@@ -83,6 +105,18 @@ class Scores(ABC):
         dtype = np.float64 if self.compared == torch.float64 else np.float32
         with np.errstate(over="ignore"):  # a float64 beyond float32 is an infinity, and so the best
             return torch.from_numpy(np.array(numbers, dtype=dtype))
+
+
+def standing_among(scores: Tensor, own: Tensor) -> Tensor:
+    """How the best of several positives stands: int64 [4, Q].
+
+    Wrong candidates that are better; that are as good; positives that are; positives that are not
+    NaN. scores [Q, C], own [Q, C]: which candidates are positives.
+    """
+    compared = comparable(scores)
+    best = compared.masked_fill(~own, LOWEST_SCORE).amax(dim=1, keepdim=True)
+    found = (compared > best) & ~own, (compared == best) & ~own, (compared == best) & own
+    return torch.stack([part.sum(dim=1) for part in (*found, own & ~scores.isnan())])
 
 
 class EmbeddingScores(Scores):

@@ -17,6 +17,7 @@ from goal_kernels.training.rankings import MATCHED, PairScores, make_rankings
 from goal_kernels.training.scoring import lengthened
 
 if TYPE_CHECKING:
+    from goal_kernels.training.data import TextBatch
     from goal_kernels.training.model import VSE
 
 RECALLS = ("R@1", "R@5", "R@10")  # the ones that rsum adds up
@@ -36,6 +37,7 @@ class Evaluation:
             `make_rankings`; `metrics` are the last of these.
         scoring: `PairScores.cost` of "scores" and of "matching"; empty for a dual encoder.
         similarity: [N, M] scores of all pairs where they were computed, else None.
+        groups: [N] int64, where several images show one thing, else None.
     """
 
     image_embeddings: Tensor
@@ -46,6 +48,7 @@ class Evaluation:
     rankings: dict[str, dict[str, Any]] = field(default_factory=dict)
     scoring: dict[str, dict[str, float]] = field(default_factory=dict)
     similarity: Tensor | None = None
+    groups: Tensor | None = None
 
     def scores_of_caption(self, caption: int) -> Tensor:
         """[N] scores of all images."""
@@ -65,26 +68,29 @@ def evaluate(
     text_embeddings: Tensor,
     image_of_caption: Tensor,
     pairs: Mapping[str, PairScores] | None = None,
+    groups: Tensor | None = None,
 ) -> Evaluation:
     """Rank all captions for each image and all images for each caption.
 
     Args: see `Evaluation`. Captions of images that were not encoded, and images without a caption
         at the end, are left out, so that a truncated evaluation (a dry run) is still a sound one.
         pairs: of all images and captions, as `VSE.pair_scores` gives them.
+        groups: of all images; those of one group, and their captions, are right for each other.
     """
     encoded = image_of_caption < len(image_embeddings)
     text_embeddings, image_of_caption = text_embeddings[encoded], image_of_caption[encoded]
     image_embeddings = image_embeddings[: int(image_of_caption.max()) + 1]
     facts = image_embeddings, text_embeddings, image_of_caption
-    chance = gk.chance_metrics(image_of_caption, len(image_embeddings))
+    groups = None if groups is None else groups[: len(image_embeddings)]
+    chance = gk.chance_metrics(image_of_caption, len(image_embeddings), groups)
     if not pairs:
-        metrics = gk.retrieval_metrics(gk.retrieval_ranks(*facts))
-        return Evaluation(*facts, metrics, chance)
+        metrics = gk.retrieval_metrics(gk.retrieval_ranks(*facts, groups=groups))
+        return Evaluation(*facts, metrics, chance, groups=groups)
     images = slice(len(image_embeddings))
     pairs = {name: given.part(images, encoded) for name, given in pairs.items()}
     found = make_rankings(EmbeddingScores(*facts[:2]), pairs)
     rankings = {
-        name: gk.retrieval_metrics(gk.similarity_ranks(scores, image_of_caption))
+        name: gk.retrieval_metrics(gk.similarity_ranks(scores, image_of_caption, groups=groups))
         for name, scores in found.items()
     }
     full = found.get("full")
@@ -95,6 +101,7 @@ def evaluate(
         rankings=rankings,
         scoring={name: given.cost() for name, given in pairs.items()},
         similarity=torch.from_numpy(full.matrix) if isinstance(full, MatrixScores) else None,
+        groups=groups,
     )
 
 
@@ -108,13 +115,25 @@ class EncodedParts:
         self.images: list[tuple[Tensor, ...]] = []
         self.texts: list[tuple[Tensor, ...]] = []
         self.image_ids: list[Tensor] = []
+        self.group_ids: list[Tensor] = []  # none where images have no groups
+
+    def add_texts(self, encoded: tuple[Tensor, ...], batch: TextBatch) -> None:
+        """The captions of a batch."""
+        self.texts.append(encoded)
+        self.image_ids.append(batch.image_ids)
+        if batch.group_ids is not None:
+            self.group_ids.append(batch.group_ids)
 
     def evaluate(self, model: VSE) -> Evaluation:
         """Rank what was encoded; embeddings on the CPU, scores where the model is."""
         images, texts = joined(self.images), joined(self.texts)
         embeddings = images[0].float().cpu(), texts[0].float().cpu()
         pairs = model.pair_scores(images, texts)
-        return evaluate(*embeddings, torch.cat(self.image_ids).cpu(), pairs)
+        owner, groups = torch.cat(self.image_ids).cpu(), None
+        if self.group_ids:
+            groups = owner.new_zeros(int(owner.max()) + 1)
+            groups[owner] = torch.cat(self.group_ids).cpu()
+        return evaluate(*embeddings, owner, pairs, groups)
 
 
 def joined(parts: list[tuple[Tensor, ...]]) -> list[Tensor]:

@@ -320,8 +320,7 @@ class RetrievalModule(pl.LightningModule):
         if isinstance(batch, ImageBatch):
             self._parts.images.append(self.model.image_side(batch))
         else:
-            self._parts.texts.append(self.model.text_side(batch))
-            self._parts.image_ids.append(batch.image_ids)
+            self._parts.add_texts(self.model.text_side(batch), batch)
 
     test_step = validation_step
 

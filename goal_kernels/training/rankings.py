@@ -14,7 +14,7 @@ import goal_kernels as gk
 from goal_kernels.backends.scores import LOWEST_SCORE, RankCounts, comparable
 from goal_kernels.data.progress import Progress, no_progress
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, Scores
-from goal_kernels.retrieval.scores import Rows
+from goal_kernels.retrieval.scores import Rows, standing_among
 from goal_kernels.training.fusion import Fusion
 from goal_kernels.training.options import ScoreOptions
 from goal_kernels.training.scoring import (
@@ -162,6 +162,18 @@ class RerankedScores(Scores):
         positive[near[own]] = of_images[own].to(positive.dtype)
         return RankCounts(positive, image_better, image_ties, text_better, text_ties)
 
+    def count_groups(self, image_groups: Tensor, text_groups: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Scores.count_groups`."""
+        before = self.base.count_groups(image_groups, text_groups)
+        near, far = self._first()
+        images, texts = (torch.arange(size)[:, None] for size in self.shape)
+        of_images = self._scores(images.expand_as(near), near)
+        of_texts = self._scores(far, texts.expand_as(far))
+        return (
+            _regrouped(of_images, text_groups[near] == image_groups[:, None], before[0]),
+            _regrouped(of_texts, image_groups[far] == text_groups[:, None], before[1]),
+        )
+
     def _first(self) -> tuple[Tensor, Tensor]:
         """The first k captions [N, k] of each image, and the first k images [M, k] of each."""
         sizes = [min(self.k, size) for size in reversed(self.shape)]
@@ -197,6 +209,14 @@ def _standing(scores: Tensor, own: Tensor, better: Tensor, ties: Tensor) -> tupl
             among, ((compared == best) & ~own).sum(dim=1), (better + ties - behind).clamp_min(0)
         ),
     )
+
+
+def _regrouped(scores: Tensor, own: Tensor, before: Tensor) -> Tensor:
+    """`standing_among` of all candidates, after re-ranking: [4, Q]; arguments as in `_standing`."""
+    better, ties = _standing(scores, own, *before[:2])
+    among = own.any(dim=1)
+    found = torch.where(among, standing_among(scores, own), before)
+    return torch.stack([better, ties, *found[2:]])
 
 
 def make_rankings(

@@ -96,6 +96,22 @@ def test_saved_embeddings_and_owners_in_any_order(folder) -> None:
             assert a["t2i_indices"][row].tolist() == [j for _, j in expected[caption]]
 
 
+def test_nothing_of_the_own_group_is_mined(folder) -> None:
+    """A caption without an image is of no group."""
+    owner, groups = np.where(np.arange(len(OWNER)) == 3, -1, OWNER), np.arange(IMAGES) % 5 - 1
+    image, text = np.load("images.npy"), np.load("captions.npy")
+    sets = {"image_embeddings": image, "text_embeddings": text, "image_of_caption": owner}
+    np.savez("saved.npz", **sets, groups=groups)
+    assert mine("saved.npz", "-k", len(OWNER), "--output", "a.npz") == 0
+    with np.load("a.npz") as found:
+        for row, indices in enumerate(found["i2t_indices"]):
+            wanted = (owner < 0) | (groups[owner] != groups[row])
+            assert sorted(indices[indices >= 0]) == wanted.nonzero()[0].tolist()
+        for row, indices in enumerate(found["t2i_indices"]):
+            others = (groups != groups[owner[row]]) | (owner[row] < 0)
+            assert sorted(indices[indices >= 0]) == others.nonzero()[0].tolist()
+
+
 def test_the_margin_leaves_false_negatives_out(folder) -> None:
     image, text = (np.load(f"{n}.npy").astype(np.float64) for n in ("images", "captions"))
     own = (image[OWNER] * text).sum(axis=1)

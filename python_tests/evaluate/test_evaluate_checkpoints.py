@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,35 @@ def test_saved_embeddings_replace_model_and_data(run: Path, tmp_path: Path) -> N
     assert saved["protocols"] == record["protocols"]
     both = evaluated(tmp_path, file, run, "--split", "dev")
     assert both["protocols"] == record["protocols"], "the mean of a model and itself"
+
+
+def test_groups_of_the_data_count_and_are_saved(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Every image of a caption's group is right, from the run and from what it saved."""
+    world, file = tmp_path / "world", tmp_path / "saved.npz"
+    shutil.copytree(run.parent.parent / "world", world)
+    (world / "test_groups.txt").write_text("".join(f"{row // 4}\n" for row in range(16)))
+    record = evaluated(tmp_path, run, "--data.folder", world, "--save-embeddings", file)
+    assert "16 images of 4 groups" in " ".join(record["notes"])
+    with np.load(file, allow_pickle=False) as stored:
+        assert stored["groups"].tolist() == [row // 4 for row in range(16)]
+        sides = stored["image_embeddings"], stored["text_embeddings"]
+    assert evaluated(tmp_path, file)["protocols"] == record["protocols"]
+    assert evaluated(tmp_path, file, file)["protocols"] == record["protocols"]
+    plain = record["protocols"]["plain"]
+    right = np.arange(16)[:, None] // 4 == np.arange(80) // 20
+    best = np.where(right, sides[0] @ sides[1].T, -9).max(axis=0)
+    hits = (np.where(right, -9, sides[0] @ sides[1].T).max(axis=0) < best).mean()
+    assert plain["mean"]["t2i"]["R@1"] == pytest.approx(100 * hits)
+    assert plain["chance"]["t2i"]["R@1"] == pytest.approx(25)
+    np.savez(tmp_path / "a.npz", image_embeddings=sides[0], text_embeddings=sides[1])
+    for wrong, words in ((np.ones(16), "an integer an image"), (np.arange(15), "shape [16]")):
+        kept = {"image_embeddings": sides[0], "text_embeddings": sides[1], "groups": wrong}
+        np.savez(tmp_path / "wrong.npz", **kept)
+        assert words in refused(capsys, tmp_path / "wrong.npz")
+    other = evaluated(tmp_path, tmp_path / "a.npz", "--data.folder", world)
+    assert other["protocols"] == record["protocols"]
 
 
 def test_other_data_of_the_same_kind(run: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import goal_kernels as gk
 from goal_kernels.data import load_split
 from goal_kernels.training.data import Batch
 from goal_kernels.training.data_module import RetrievalDataModule
+from goal_kernels.training.evaluation import evaluate
 from goal_kernels.training.options import ImageOptions, TextOptions
 from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
 
@@ -112,6 +113,23 @@ def test_distinct_images_are_of_distinct_groups(grouped: Path) -> None:
     for batch in batches:
         assert len(batch.group_ids.unique()) == 6
         assert batch.group_ids.tolist() == GROUPS[batch.image_ids].tolist()
+
+
+def test_evaluation_during_training_knows_groups(grouped: Path) -> None:
+    """Of dev, also where only its first images are encoded."""
+    (grouped / "dev_groups.txt").write_text("".join(f"{row // 4}\n" for row in range(12)))
+    data = RetrievalDataModule(str(grouped), batch_size=12)
+    module = make_module(data)
+    make_trainer(1).validate(module, datamodule=data, verbose=False)
+    found = module.evaluation
+    facts = found.image_embeddings, found.text_embeddings, found.image_of_caption
+    groups = torch.arange(12) // 4
+    assert torch.equal(found.groups, groups)
+    assert found.metrics == gk.retrieval_metrics(gk.retrieval_ranks(*facts, groups=groups))
+    assert found.chance["t2i"]["R@1"] == pytest.approx(100 / 3)
+    cut = evaluate(facts[0][:5], *facts[1:], groups=groups)
+    first = gk.retrieval_ranks(facts[0][:5], facts[1][:10], facts[2][:10], groups=groups[:5])
+    assert cut.metrics == gk.retrieval_metrics(first)
 
 
 def test_batches_are_those_without_groups(folder: Path, grouped: Path) -> None:

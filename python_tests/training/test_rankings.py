@@ -49,8 +49,11 @@ def literal_rank(first: Tensor, then: Tensor, own: Tensor, k: int) -> float:
 
 @pytest.mark.parametrize("k", [1, 3, 8, 50])
 @pytest.mark.parametrize(("levels", "nan"), [(1000, False), (3, False), (1000, True)])
+@pytest.mark.parametrize("groups", [None, torch.tensor([0, 1, 0, 2, 2, 3, 4, 5, 6])])
 @pytest.mark.filterwarnings("ignore:retrieval_ranks")
-def test_reranked_ranks_are_those_of_sorting(k: int, levels: int, nan: bool) -> None:
+def test_reranked_ranks_are_those_of_sorting(
+    k: int, levels: int, nan: bool, groups: Tensor | None
+) -> None:
     dual, scores = make_dual(), make_scores(levels, nan)
     asked: list[int] = []
 
@@ -58,9 +61,10 @@ def test_reranked_ranks_are_those_of_sorting(k: int, levels: int, nan: bool) -> 
         asked.append(len(images))
         return scores[images, texts]
 
-    ranks = gk.similarity_ranks(RerankedScores(dual, pair_scores, k), OWNER)
+    ranks = gk.similarity_ranks(RerankedScores(dual, pair_scores, k), OWNER, groups=groups)
     first = dual.image @ dual.text.T
-    own = torch.arange(IMAGES)[:, None] == OWNER
+    things = torch.arange(IMAGES) if groups is None else groups
+    own = things[:, None] == things[OWNER]
     for image in range(IMAGES - 1):
         assert ranks.i2t[image] == literal_rank(first[image], scores[image], own[image], k)
     assert ranks.i2t[-1].isnan()
