@@ -53,19 +53,21 @@ def hardest_examples(evaluation: Evaluation) -> dict[str, list[dict[str, Any]]]:
 
     Returns: "captions" and "images", a record each: the row of the query as "caption" or "image",
         "positive", its similarity to its image or to the best of its captions, "negative", the row
-        of the candidate that is none of its own with the highest similarity, and that "score".
-        Empty where there is no negative.
+        of the candidate that is none of its own, or its group's, with the highest similarity, and
+        that "score". Empty where there is no negative.
     """
-    owner = evaluation.image_of_caption
-    captions = []
-    for caption in _drawn(len(owner)):
-        own = torch.zeros(len(evaluation.image_embeddings), dtype=torch.bool)
-        own[owner[caption]] = True
-        captions.append({"caption": caption, **_pair(evaluation.scores_of_caption(caption), own)})
+    of_images, owner = evaluation.groups, evaluation.image_of_caption
+    if of_images is None:
+        of_images = torch.arange(len(evaluation.image_embeddings), device=owner.device)
+    of_captions = of_images[owner]
+    captions = [
+        {"caption": c, **_pair(evaluation.scores_of_caption(c), of_images == of_captions[c])}
+        for c in _drawn(len(of_captions))
+    ]
     images = [
-        {"image": image, **_pair(evaluation.scores_of_image(image), owner == image)}
-        for image in _drawn(len(evaluation.image_embeddings))
-        if (owner == image).any()
+        {"image": i, **_pair(evaluation.scores_of_image(i), of_captions == of_images[i])}
+        for i in _drawn(len(of_images))
+        if (of_captions == of_images[i]).any()
     ]
     return {
         name: [record for record in records if "negative" in record]

@@ -18,7 +18,9 @@ from goal_kernels.data import load_split
 from goal_kernels.training.data import Batch
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.evaluation import evaluate
+from goal_kernels.training.hardest_examples import hardest_examples
 from goal_kernels.training.options import ImageOptions, TextOptions
+from goal_kernels.training.report.gallery import Exhibit
 from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
 
 GROUPS = np.arange(24) % 8
@@ -127,6 +129,12 @@ def test_evaluation_during_training_knows_groups(grouped: Path) -> None:
     assert torch.equal(found.groups, groups)
     assert found.metrics == gk.retrieval_metrics(gk.retrieval_ranks(*facts, groups=groups))
     assert found.chance["t2i"]["R@1"] == pytest.approx(100 / 3)
+    shown = hardest_examples(found)
+    owner = found.image_of_caption
+    assert all(row["negative"] // 4 != owner[row["caption"]] // 4 for row in shown["captions"])
+    assert all(owner[row["negative"]] // 4 != row["image"] // 4 for row in shown["images"])
+    verdicts = [Exhibit(data.split("dev")).verdict(0, image) for image in (0, 3, 4)]
+    assert verdicts == ["match", "also", "other"]
     cut = evaluate(facts[0][:5], *facts[1:], groups=groups)
     first = gk.retrieval_ranks(facts[0][:5], facts[1][:10], facts[2][:10], groups=groups[:5])
     assert cut.metrics == gk.retrieval_metrics(first)

@@ -47,8 +47,11 @@ class Exhibit:
 
     def verdict(self, caption: int, image: int) -> str:
         """Key of MARKS; without truth a miss is only known to be another image."""
-        if self.split.image_of_caption[caption] == image:
+        owner, groups = self.split.image_of_caption[caption], self.split.groups
+        if owner == image:
             return "match"
+        if groups is not None and groups[owner] == groups[image]:
+            return "also"
         if self.split.truth is None:
             return "other"
         return "also" if image in self.split.truth.images_of(caption) else "wrong"
