@@ -187,6 +187,7 @@ COMMANDS = (
         "the built-in dataset GoalWorld: scenes, captions, features, exact truth",
         "data.goalworld.cli",
     ),
+    Command("data emoji", "drawings of things, with names and keywords", "data.emoji.cli"),
     Command("data inspect", "look at a dataset: what it is, what is wrong", "data.commands"),
     Command("data convert", "bring a dataset into one layout, in half the place", "data.commands"),
     Command(

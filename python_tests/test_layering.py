@@ -67,7 +67,10 @@ LAYERS = (
     {"data.goalworld.blocks", "data.goalworld.manifest"},
     {"data.goalworld.dataset"},
     {"data.goalworld"},
-    {"data.commands", "data.goalworld.cli"},
+    {"data.emoji", "data.emoji.packages"},
+    {"data.emoji.things"},
+    {"data.emoji.dataset"},
+    {"data.commands", "data.goalworld.cli", "data.emoji.cli"},
     # Training: what a run is made of, the model, then the runs.
     {"training", "training.options", "training.accumulation", "training.distinct_images"},
     {"training.explicit_negatives"},

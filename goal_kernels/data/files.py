@@ -68,6 +68,29 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the place of ``target`` when the block ends well.
+
+    It lies in a hidden folder beside ``target``, which goes with what was there before. When the
+    block raises, ``target`` stays as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as parent:
+        staging = Path(parent) / "new"
+        staging.mkdir()
+        yield staging
+        old = Path(parent) / "old"
+        if target.exists():
+            target.replace(old)
+        try:
+            staging.replace(target)
+        except OSError:
+            if old.exists():
+                old.replace(target)
+            raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8 with Unix line ends, in full or not at all."""
     with replacing(path) as temporary:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from goal_kernels.data.files import write_lines, write_text
+from goal_kernels.data.files import new_folder, write_lines, write_text
 from goal_kernels.data.goalworld.blocks import (
     Block,
     BlockTask,
@@ -123,7 +121,7 @@ def generate_goalworld(
     target = Path(folder).resolve()
     if _holds(target, config, seed, overwrite):
         return _summarise(target, created=False)
-    with _staging(target) as staging, task_runner(workers) as run:
+    with new_folder(target) as staging, task_runner(workers) as run:
         job = _Job(config, seed, staging, run, progress or no_progress)
         _generate(job, preset)
     return _summarise(target, created=True)
@@ -161,25 +159,6 @@ def _unfit(folder: Path, config: GoalWorldConfig, seed: int) -> str | None:
     except (ValueError, TypeError) as error:
         return str(error)
     return manifest.difference(config, seed) or manifest.damage(folder)
-
-
-@contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its place when the block ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as parent:
-        staging = Path(parent) / "new"
-        staging.mkdir()
-        yield staging
-        old = Path(parent) / "old"
-        if target.exists():
-            target.replace(old)
-        try:
-            staging.replace(target)
-        except OSError:
-            if old.exists():
-                old.replace(target)
-            raise
 
 
 def _generate(job: _Job, preset: str) -> None:
