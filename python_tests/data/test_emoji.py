@@ -179,6 +179,7 @@ def test_the_dataset(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert sorted(ids) == list(range(8))
     for split in dataset.SPLITS:
         read = open_source(out).open(split)
+        assert len(set(read.groups.tolist())) == len({e["group"] for e in lists[split]})
         assert read.captions == [text for e in lists[split] for text in e["caption"]]
         assert all(
             Image.open(read.file(row)).size == (SIZE, SIZE) for row in range(len(read.names))
