@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import distributed
 
-PATIENCE = timedelta(seconds=240)  # for a process that never comes; a busy machine starts it late
+PATIENCE = timedelta(seconds=60), timedelta(seconds=240)
+"""For a process that never comes, at the first meeting and at the second; a busy machine starts it
+late."""
 
 IMPORTED_ONCE = ["torch._dynamo", "torch.distributed", "goal_kernels.distributed"]
 """What takes seconds to import. One process does it, and the others are forked from that.
@@ -25,15 +27,27 @@ the processes of tests that do not need it.
 """
 
 
+def _meet(meeting: Path, rank: int, world: int) -> None:
+    """Become one group; once more where gloo loses a connection before all have met."""
+    for attempt, patience in enumerate(PATIENCE):
+        place = f"file://{meeting}-{attempt}"
+        try:
+            distributed.init_process_group(
+                "gloo", place, rank=rank, world_size=world, timeout=patience
+            )
+            return
+        except RuntimeError:
+            if attempt + 1 == len(PATIENCE):
+                raise
+
+
 def _serve(rank: int, tasks: Connection) -> None:
     """Run what comes, each task in a group of its own."""
     torch.set_num_threads(1)
     while True:
         function, world, meeting, arguments = tasks.recv()
         try:
-            distributed.init_process_group(
-                "gloo", f"file://{meeting}", rank=rank, world_size=world, timeout=PATIENCE
-            )
+            _meet(meeting, rank, world)
             tasks.send((function(*arguments), None))
         except Exception:
             tasks.send((None, traceback.format_exc()))
