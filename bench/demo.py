@@ -1,7 +1,7 @@
 """Tables of GoalWorld in README and docs, from the run folders that made them.
 
 python -m bench.demo runs/goalworld --update-readme docs/demo.md
-python -m bench.demo runs/goalworld_late* --update-readme docs/goalworld.md --command COMMAND
+python -m bench.demo runs/goalworld_fusion* --update-readme docs/goalworld.md --command COMMAND
 
 Keeps the figures, the machine and the versions in bench/results/NAME.json, NAME being that of the
 first run folder, and writes the table from that file: of several runs, which differ in their seeds

@@ -178,10 +178,6 @@ def _rank(
     checks.check_choice("ties", ties, TIE_RULES)
     images, texts = scores.shape
     index = check_text_to_image(text_to_image, texts, images, device)
-    of_images = torch.arange(images, device="cpu")
-    if groups is not None:
-        of_images = check_groups(groups, images).cpu()
-    of_texts = of_images[index.cpu()]
     if groups is None:
         counts = RankCounts(*(part.to(device) for part in scores.count(index, backend)))
         shared = _sharing_best(comparable(counts.positive), index, images)
@@ -189,11 +185,12 @@ def _rank(
         t2i = Standing(counts.text_better, counts.text_ties, torch.ones_like(index))
         nan_scores = _count_nan_queries(counts.positive.isnan(), index, images)
     else:
+        groups = check_groups(groups, images)
         if backend not in (AUTO, "reference"):
             raise BackendUnavailableError(
                 f"backend {backend!r} does not count by groups; use 'auto'."
             )
-        both = scores.count_groups(of_images, of_texts)
+        both = scores.count_groups(*_on_cpu(groups, index))
         i2t, t2i = (Standing(*side[:3].to(device)) for side in both)
         nan_scores = sum(int(((side[2] > 0) & (side[3] == 0)).sum()) for side in both)
     if nan_scores:
@@ -205,11 +202,19 @@ def _rank(
             stacklevel=4,
         )
     if ties == ARGSORT:
-        image_ranks, text_ranks = sorted_ranks(scores, of_images.numpy(), of_texts.numpy())
+        own = torch.arange(images, device="cpu") if groups is None else groups
+        sides = (side.numpy() for side in _on_cpu(own, index))
+        image_ranks, text_ranks = sorted_ranks(scores, *sides)
     else:
         image_ranks, text_ranks = settle(i2t, ties), settle(t2i, ties)
     ranks = image_ranks.to(device), text_ranks.to(device)
     return RetrievalRanks(*ranks, ties, i2t, t2i, nan_scores)
+
+
+def _on_cpu(groups: Tensor, text_to_image: Tensor) -> tuple[Tensor, Tensor]:
+    """The groups of all images [N] and texts [M]; waits for the device."""
+    of_images = groups.cpu()
+    return of_images, of_images[text_to_image.cpu()]
 
 
 def _count_nan_queries(broken: Tensor, text_to_image: Tensor, images: int) -> int:

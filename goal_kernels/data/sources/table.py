@@ -143,12 +143,8 @@ class TableSource(PictureSource):
         if any(splits.values()):
             return splits
         units = {row.record.name: row.record.group or row.record.name for row in rows}
-        dealt = deal_out(
-            dict.fromkeys(units.values()),
-            options.split_seed,
-            options.dev_share,
-            options.test_share,
-        )
+        shares = options.dev_share, options.test_share
+        dealt = deal_out(units.values(), options.split_seed, *shares)
         return {name: dealt[unit] for name, unit in units.items()}
 
     def stored_names(self) -> list[str]:
