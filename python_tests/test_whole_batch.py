@@ -21,7 +21,7 @@ import goal_kernels as gk
 from bench.memory import peak_cpu
 from goal_kernels import native
 from goal_kernels.backends import BackendUnavailableError
-from goal_kernels.whole_batch import blocks, exponential, kinds, sparse
+from goal_kernels.whole_batch import blocks, exponential, fused, kinds, sparse
 
 SCALE, BIAS = 9.0, -3.0
 
@@ -257,6 +257,91 @@ def test_blocks_change_nothing_but_rounding(name, monkeypatch) -> None:
     monkeypatch.setattr(blocks, "PIECE", 60)
     for left, right in zip(step(), whole, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4 * right.abs().max().item())
+
+
+@pytest.fixture
+def epilogues(monkeypatch) -> list[str]:
+    """Triton's kernels weigh blocks of CPU tensors, interpreted; the names of those that ran."""
+    ran: list[str] = []
+    run = fused.Epilogues._run
+
+    def watch(self, kernel, *arguments) -> None:
+        ran.append(kernel)
+        run(self, kernel, *arguments)
+
+    monkeypatch.setattr(fused.Epilogues, "_run", watch)
+    monkeypatch.setattr(fused, "_has_triton", lambda batch: True)
+    monkeypatch.setattr(exponential, "NARROW", 0.0)
+    monkeypatch.setattr(sparse, "LEAST", math.inf)
+    return ran
+
+
+FUSED = {
+    "sum_of_hinges": ("pairs", "ids"),
+    "soft_margin": ("pairs", "ids"),
+    "info_nce": ("pairs", "ids", "captions", "captions and ids"),
+    "siglip": ("pairs", "ids", "captions", "captions and ids"),
+    "multi_similarity": ("pairs", "captions"),
+    "circle": ("pairs", "captions"),
+}
+"""The batches whose blocks Triton weighs."""
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_blocks_that_triton_weighs(name, batch, epilogues) -> None:
+    check(name, batch, torch.float32)
+    assert bool(epilogues) == (batch in FUSED.get(name, ()))
+    for options in ({"direction": "i2t"}, {"direction": "t2i"}):
+        if name != "siglip":
+            check(name, batch, torch.float32, **options)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_triton_weighs_several_tiles_as_torch_does(name, epilogues, monkeypatch) -> None:
+    """Tiles at both edges, blocks that end in the middle; statistics too."""
+    function, _ = LOSSES[name]
+    image, text = paired_batch(150, 8, torch.float32)
+    monkeypatch.setattr(blocks, "BLOCK", 100)
+    ids = torch.arange(150) % 140
+
+    def step() -> tuple[Tensor, ...]:
+        x, y = image.clone().requires_grad_(), text.clone().requires_grad_()
+        options = {"scale": SCALE, "bias": BIAS, "return_stats": True}
+        if "ids" in FUSED[name]:
+            options |= {"image_ids": ids, "text_ids": ids}
+        loss, stats = function(x, y, **options)
+        return loss.detach(), stats.active_fraction, *torch.autograd.grad(loss, [x, y])
+
+    found, again = step(), step()
+    assert epilogues
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    monkeypatch.setattr(fused, "_has_triton", lambda batch: False)
+    for left, right in zip(found, step(), strict=True):
+        torch.testing.assert_close(left, right, rtol=2e-5, atol=2e-5 * right.abs().max().item())
+
+
+def test_triton_keeps_the_digits_of_small_terms(epilogues) -> None:
+    """log(1 + exp z) where exp z is below the spacing of numbers around 1."""
+    image, text = rows(12, 7, 1).float(), rows(12, 7, 2).float()
+    alone = torch.full((12,), -1)
+    question = blocks.Question(alone, *(None,) * 3, *(math.inf,) * 2, "both", False, False)
+    batch = blocks.Batch(text, image, question)
+    ((part, block),) = batch.blocks()
+    kind = kinds.Siglip(torch.tensor(1.0), torch.tensor(-25.0))
+    values, by_bias = fused.Epilogues(kind, batch).weigh_siglip(part, block)
+    expected = torch.exp(text.double() @ image.double().T - 25).sum()
+    for found in (values, by_bias):
+        assert found.sum().item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_triton_passes_nan_on(name, epilogues) -> None:
+    image, text = rows(12, 7, 1).float(), rows(12, 7, 2).float()
+    text[3, 2] = math.nan
+    loss = LOSSES[name][0](image, text, scale=SCALE, bias=BIAS)
+    assert loss.isnan()
+    assert epilogues
 
 
 @pytest.mark.parametrize("name", ["info_nce", "smooth_and_hard", "multi_similarity", "circle"])

@@ -14,6 +14,7 @@ from torch import Tensor
 from goal_kernels.backends.candidates import NEGATIVE_INFINITY
 from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
+from goal_kernels.whole_batch.fused import fused_epilogues
 from goal_kernels.whole_batch.kinds import Exponential, Loss, Sums
 from goal_kernels.whole_batch.pointwise import of_pairs
 from goal_kernels.whole_batch.shares import Share
@@ -39,26 +40,40 @@ class _LogSums:
         if powers is not None:
             self.sum[place] += wide(powers.sum(dim=side.axis))
             return
-        before = self.most[place]
-        most = torch.maximum(before, wide(exponent.amax(dim=side.axis)))
-        finite = torch.where(most == NEGATIVE_INFINITY, 0.0, most)
-        shift = finite.to(exponent.dtype)
+        most = exponent.amax(dim=side.axis)
+        shift = torch.where(most == NEGATIVE_INFINITY, 0.0, most)
         shifted = exponent - (shift[:, None] if side.axis == 1 else shift[None])
-        more = wide(shifted.exp_().sum(dim=side.axis))
-        # The shift is a rounded number: the exact one is what the sum counts from.
-        self.sum[place] = self.sum[place] * torch.exp(before - wide(shift)) + more
-        self.most[place] = torch.where(most == NEGATIVE_INFINITY, most, wide(shift))
+        self.add_sums(most[None], shifted.exp_().sum(dim=side.axis)[None], rows)
+
+    def add_sums(self, most: Tensor, sums: Tensor, rows: slice) -> None:
+        """most, sums: [parts, anchors], of parts of the negatives; see `_merged`."""
+        place = self.side.place(rows)
+        self.most[place], self.sum[place] = _merged(
+            torch.cat([self.most[place][None], wide(most)]),
+            torch.cat([self.sum[place][None], wide(sums)]),
+        )
 
     def join(self, share: Share) -> None:
         """Take in what the other processes have summed."""
         most, sums = share.gather(self.most), share.gather(self.sum)
-        self.most = most.amax(dim=0)
-        shrink = torch.where(most == NEGATIVE_INFINITY, 0.0, (most - self.most).exp())
-        self.sum = (sums if self.narrow else sums * shrink).sum(dim=0)
+        if self.narrow:
+            self.sum = sums.sum(dim=0)
+        else:
+            self.most, self.sum = _merged(most, sums)
 
     def log(self) -> Tensor:
         """[anchors], -inf of none."""
         return self.sum.log() if self.narrow else self.most + self.sum.log()
+
+
+def _merged(most: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest exponents [A] of some parts of the negatives, and the sums [A] of all.
+
+    Args: most, sums: [parts, A]; the sum of a part is over the exponential of its largest.
+    """
+    largest = most.amax(dim=0)
+    shrink = torch.where(most == NEGATIVE_INFINITY, 0.0, (most - largest).exp())
+    return largest, (sums * shrink).sum(dim=0)
 
 
 def _offset(derivative: Tensor, log: Tensor, dtype: torch.dtype) -> Tensor:
@@ -107,6 +122,7 @@ class _Plan:
     def __init__(self, kind: Exponential, batch: Batch) -> None:
         self.kind, self.batch = kind, batch
         self.narrow = self._narrow()
+        self.fused = fused_epilogues(kind, batch)
         self.no_limits: list[Tensor | None] = [None] * len(batch.sides)
 
         def sums() -> list[_LogSums]:
@@ -143,6 +159,11 @@ class _Plan:
     def sum_up(self) -> None:
         """The first pass."""
         for part, tile in self.batch.blocks():
+            if self.fused is not None:
+                parts = self.fused.log_sums(part, tile)
+                for sums, (most, total) in zip(self.negatives, parts, strict=True):
+                    sums.add_sums(most, total, part)
+                continue
             for rows, piece in self.batch.pieces(part, tile):
                 found = self._exponents(piece, rows)
                 self._add(self.negatives, found.negative, found.overs, rows)
@@ -211,7 +232,10 @@ class _Plan:
         """The second pass."""
         batch, kind = self.batch, self.kind
         for part, tile in batch.blocks():
-            for rows, piece in batch.pieces(part, tile):
+            if self.fused is not None:
+                self.fused.weigh_exponential(part, tile, self.push)
+                batch.count_active(tile)
+            for rows, piece in batch.pieces(part, tile) if self.fused is None else ():
                 found = self._exponents(piece, rows)
                 weight = self._weights(found.negative, found.overs, rows, self.push)
                 weight *= kind.negative_slope(piece)

@@ -8,6 +8,7 @@ from torch import Tensor
 from goal_kernels.backends.candidates import NEGATIVE_INFINITY
 from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
+from goal_kernels.whole_batch.fused import fused_epilogues
 from goal_kernels.whole_batch.kinds import Pointwise, Siglip, Terms, softplus
 from goal_kernels.whole_batch.sparse import Listed, Lister, apply_listed
 
@@ -31,8 +32,7 @@ def run_pointwise(kind: Pointwise, batch: Batch, gradients: Gradients | None) ->
                 sums.values += [ordered_sum(exact), -ordered_sum(wide(weight * found.similarity))]
             continue
         for block, tile in batch.blocks(part):
-            for rows, piece in batch.pieces(block, tile):
-                sums.weigh(piece, rows)
+            sums.weigh_block(tile, block)
             if gradients is not None:
                 gradients.add(block, tile)
     if gradients is not None:
@@ -45,6 +45,7 @@ class _Sums:
 
     def __init__(self, kind: Pointwise, batch: Batch) -> None:
         self.kind, self.batch = kind, batch
+        self.fused = fused_epilogues(kind, batch)
         self.shares: list[Tensor | None] = [None] * len(batch.sides)
         if kind.mean:
             counts = (count_candidates(batch, side) for side in batch.sides)
@@ -62,8 +63,21 @@ class _Sums:
         terms = self.kind.terms(positive, negative)
         return terms if share is None else Terms(*(x * share for x in terms))
 
-    def weigh(self, piece: Tensor, rows: slice) -> None:
+    def weigh_block(self, block: Tensor, part: slice) -> None:
         """Turn similarities [rows, N] into their weights, in place."""
+        batch = self.batch
+        if self.fused is None:
+            for rows, piece in batch.pieces(part, block):
+                self.weigh(piece, rows)
+            return
+        values, pulls = self.fused.weigh_pairs(part, block)
+        self.values.append(wide(values).sum())
+        for side, pull, more in zip(batch.sides, self.pull, pulls, strict=True):
+            pull[0, side.place(part)] += wide(more).sum(dim=0)
+        batch.count_active(block)
+
+    def weigh(self, piece: Tensor, rows: slice) -> None:
+        """The same of a piece of a block, in plain torch."""
         batch = self.batch
         batch.hide(piece, rows, batch.same(rows))
         total = None
@@ -150,8 +164,14 @@ def run_siglip(kind: Siglip, batch: Batch, gradients: Gradients | None) -> tuple
     """
     zero = wide(batch.positive.new_zeros(()))
     values, biases = [zero], [zero]
+    fused = fused_epilogues(kind, batch)
     for part, tile in batch.blocks():
-        for rows, piece in batch.pieces(part, tile):
+        if fused is not None:
+            value, by_bias = fused.weigh_siglip(part, tile)
+            values.append(wide(value).sum())
+            biases.append(wide(by_bias).sum())
+            batch.count_active(tile)
+        for rows, piece in batch.pieces(part, tile) if fused is None else ():
             same = batch.same(rows)
             hidden = None
             if batch.question.limited:

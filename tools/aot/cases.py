@@ -37,7 +37,7 @@ class Case(NamedTuple):
     architectures: QUICK, MAIN or FULL.
     shape: "pairs x width", or "images x texts x width" where it is told which belong together.
     dtype: a word of DTYPES, followed by the precision of float32 products unless it is "highest".
-    call: an objective, for a loss and its gradients; "mine"; or "rank".
+    call: an objective or the name of a loss, for it and its gradients; "mine"; or "rank".
     options: words. ids: of images and texts. normalize, i2t, t2i: as of `goal_loss`. own: the
         triplet element is not one of the library's. offset: rows are parts of longer ones, and not
         aligned. tile: mined by that strategy, whatever the plan says.
@@ -65,6 +65,9 @@ CASES = (
     Case(QUICK, "5000x512", "bf16", "circle/linear_ms", "ids"),
     Case(QUICK, "1000x512", "bf16", "mine"),
     Case(QUICK, "5000x512", "bf16", "rank"),
+    Case(QUICK, "5000x512", "bf16", "info_nce_loss"),
+    Case(QUICK, "5000x512", "bf16", "sum_of_hinges_loss"),
+    Case(QUICK, "5000x512", "bf16", "siglip_loss"),
     # Large batches: each kind of sums, and each product that tensor cores do.
     Case(FULL, "16384x512", "bf16", "hinge/constant"),
     Case(MAIN, "5000x512", "bf16", "hinge/constant"),
@@ -106,6 +109,14 @@ CASES = (
     Case(FULL, "5000x512", "fp32 high", "nca/sigmoid_ms", "own"),
     Case(MAIN, "1000x5000x512", "fp32", "rank"),
     Case(FULL, "5001x300", "fp16", "rank"),
+    # Losses over all negatives.
+    Case(MAIN, "5000x512", "bf16", "info_nce_loss", "ids"),
+    Case(FULL, "5001x512", "fp32 high", "info_nce_loss", "i2t"),
+    Case(FULL, "5000x512", "bf16", "multi_similarity_loss"),
+    Case(FULL, "5000x512", "bf16", "circle_loss"),
+    Case(FULL, "5000x512", "bf16", "sum_of_hinges_loss", "ids"),
+    Case(MAIN, "5000x512", "bf16", "soft_margin_loss"),
+    Case(MAIN, "5000x512", "bf16", "siglip_loss", "ids"),
 )
 
 
@@ -128,22 +139,27 @@ def run(case: Case) -> None:
         find_backend("triton").rank(image, text, integers(len(text)))
         return
     options: dict[str, Any] = {
-        "backend": "triton",
         "precision": precision[0] if precision else "highest",
         "normalize": "normalize" in words,
     }
     if "ids" in words:
         options |= {"image_ids": integers(images), "text_ids": integers(len(text))}
+    direction = next((word for word in words if word in ("i2t", "t2i")), "both")
+    leaves = image.requires_grad_(), text.requires_grad_()
+    if case.call.endswith("_loss"):
+        options |= {} if case.call == "siglip_loss" else {"direction": direction}
+        loss = getattr(gk, case.call)(*leaves, **options)
+        torch.autograd.grad(loss, leaves, torch.empty((), device=DEVICE))
+        return
+    options["backend"] = "triton"
     with use_strategy(TILE) if TILE in words else contextlib.nullcontext():
         if case.call == "mine":
             gk.mine(image, text, target=integers(images) if texts else None, **options)
             return
         if texts:
             options["text_to_image"] = integers(*texts)
-        direction = next((word for word in words if word in ("i2t", "t2i")), "both")
         triplet, _, pair = case.call.partition("/")
         objective = gk.Objective((lambda p, n: n - p) if "own" in words else triplet, pair)
-        leaves = image.requires_grad_(), text.requires_grad_()
         loss = gk.goal_loss(*leaves, objective, direction=direction, **options)
         torch.autograd.grad(loss, leaves, torch.empty((), device=DEVICE))
 
