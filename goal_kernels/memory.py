@@ -56,6 +56,7 @@ class NegativeMemory(nn.Module):
         *,
         text_to_image: Index | None = None,
         exempt_texts: Mask | None = None,
+        stored: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, MiningStatistics]:
         """The criterion of [N, D], [M, D] with what is stored; then the batch is stored.
 
@@ -63,6 +64,8 @@ class NegativeMemory(nn.Module):
             criterion: a `GOALLoss`, or a `DistributedGOALLoss`, which gathers the memories of all
                 processes too.
             exempt_texts: as in `goal_loss`; of the batch, stored texts are never exempt.
+            stored: [N, D] and [M, D], what is stored of the batch instead of the embeddings: those
+                by a slowly moving average of the encoders (MoCo), for instance.
             Others: as in `goal_loss`.
         Returns: as the criterion. Indices of statistics from N, or M, on are stored rows.
         Raises: as the criterion, and ValueError when ids come in some calls only.
@@ -80,12 +83,12 @@ class NegativeMemory(nn.Module):
                 f"image_ids: expected {expected} as in the calls before; give them in every call, "
                 "or call clear()."
             )
-        stored = {name: self._like(name, rows) for name, rows in given.items()}
-        both = {name: torch.cat([rows, stored[name]]) for name, rows in given.items()}
+        before = {name: self._like(name, rows) for name, rows in given.items()}
+        both = {name: torch.cat([rows, before[name]]) for name, rows in given.items()}
         exempt = check_mask("exempt_texts", exempt_texts, len(text), text.device)
         if exempt is not None:
-            exempt = torch.cat([exempt, exempt.new_zeros(len(stored["text"]))])
-        no_image = owner.new_full((len(stored["text"]),), -1)
+            exempt = torch.cat([exempt, exempt.new_zeros(len(before["text"]))])
+        no_image = owner.new_full((len(before["text"]),), -1)
         result = criterion(
             both["image"],
             both["text"],
@@ -94,9 +97,10 @@ class NegativeMemory(nn.Module):
             text_to_image=torch.cat([owner, no_image]),
             exempt_texts=exempt,
         )
-        for name, rows in both.items():
-            kept = torch.cat([stored[name], rows.detach()[: len(rows) - len(stored[name])]])
-            self._rows[name] = kept[-self.size :].clone()
+        if stored is not None:
+            given |= {"image": _replacing(stored[0], image), "text": _replacing(stored[1], text)}
+        for name, rows in given.items():
+            self._rows[name] = torch.cat([before[name], rows.detach()])[-self.size :].clone()
         return result
 
     def _like(self, name: str, rows: Tensor) -> Tensor:
@@ -126,3 +130,13 @@ class NegativeMemory(nn.Module):
     def extra_repr(self) -> str:
         """What print() shows."""
         return f"size={self.size}, stored={len(self)}"
+
+
+def _replacing(stored: Tensor, rows: Tensor) -> Tensor:
+    """What is stored of one side, as the rows are. Raises: ValueError for another shape."""
+    if stored.shape != rows.shape:
+        raise ValueError(
+            f"stored: expected the shapes of the embeddings, {list(rows.shape)}, got "
+            f"{list(stored.shape)}."
+        )
+    return stored.to(rows.device, rows.dtype)

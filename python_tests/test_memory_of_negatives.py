@@ -122,3 +122,16 @@ def test_mistakes_are_named() -> None:
     memory.clear()
     memory(criterion, *paired_batch(4, 3), torch.arange(4))
     assert "size=5, stored=4" in repr(memory)
+
+
+def test_other_rows_are_stored_than_those_of_the_batch() -> None:
+    image, text = paired_batch(6, 4, torch.float64)
+    slow = -image.float(), 2 * text.float()
+    memory = gk.NegativeMemory(6)
+    criterion = gk.GOALLoss("constant/constant")
+    memory(criterion, image.requires_grad_(), text, stored=slow)
+    state = memory.get_extra_state()
+    assert torch.equal(state["image"], slow[0].double())
+    assert torch.equal(state["text"], slow[1].double())
+    with pytest.raises(ValueError, match=r"stored: expected the shapes .* got \[5, 4\]"):
+        memory(criterion, image, text, stored=(slow[0][:5], slow[1]))

@@ -25,13 +25,14 @@ def joint_loss(
     step: int,
     seed: int,
     relation: dict[str, Any],
+    stored: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, MiningStatistics, dict[str, Tensor]]:
     """Loss of one batch.
 
     Args:
         encoded: what the model returns for it.
         share: of this process.
-        step, seed, relation: as in `WarmedLoss`.
+        step, seed, relation, stored: as in `WarmedLoss`.
     Returns: the loss, [] float32; what mining found among embeddings; what else is to be logged.
     """
     images, texts, *tokens = encoded
@@ -45,6 +46,7 @@ def joint_loss(
             rows=share.rows,
             seed=seed,
             text_rows=share.text_rows,
+            stored=stored,
             **relation,
         )
         mined = statistics

@@ -48,6 +48,7 @@ from goal_kernels.training.parallel_steps import (
     require_unused_parameters,
 )
 from goal_kernels.training.score_loss import ScoreLoss
+from goal_kernels.training.slow_encoders import SlowEncoders
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule, check_memory
 
 
@@ -79,6 +80,8 @@ class RetrievalModule(pl.LightningModule):
         false_negative_ratio: leave out candidates that score above the positive times this.
         negative_memory: images and texts of earlier batches, so many of each, that are negatives of
             the objective too; 0: none.
+        memory_momentum: the memory holds embeddings by an average of the encoders, which keeps this
+            share of itself each step, say 0.995; 0: those by the encoders themselves.
         accumulate_negatives: chunks that a batch is encoded in, twice, to need the memory of one;
             every pair still meets the negatives of the whole batch. 1 encodes it at once.
         optimizer: "adamw" or "adam".
@@ -114,6 +117,7 @@ class RetrievalModule(pl.LightningModule):
         false_negative_margin: float | None = None,
         false_negative_ratio: float | None = None,
         negative_memory: int = 0,
+        memory_momentum: float = 0.0,
         accumulate_negatives: int = 1,
         optimizer: str = "adamw",
         lr: float = 5e-4,
@@ -133,7 +137,7 @@ class RetrievalModule(pl.LightningModule):
         self.save_hyperparameters(plain(type(self), locals()))
         check_amounts(warmup_steps, warmup_epochs, accumulate_negatives)
         check_rates(lr=lr, weight_decay=weight_decay)
-        check_memory(negative_memory, mask_same_image)
+        check_memory(negative_memory, mask_same_image, memory_momentum)
         self.objective = make_objective(objective, objective_parameters)
         pretrained = not is_checkpoint_loading()
         self.model = build_model(image, text, sizes, embed_dim, pretrained, scores, fusion)
@@ -164,6 +168,7 @@ class RetrievalModule(pl.LightningModule):
         self._parts = EncodedParts()
         self._collapse = CollapsedSteps()
         self._second_pass: Callable[[], None] | None = None
+        self.slow = SlowEncoders(memory_momentum) if memory_momentum else None
 
     def configure_model(self) -> None:
         """Make several processes train as one, before a strategy wraps this module."""
@@ -174,6 +179,10 @@ class RetrievalModule(pl.LightningModule):
             self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
             if self.unfreezing.planned or (self.matching_loss and self.matching_loss.starts_late):
                 require_unused_parameters(self.trainer)
+
+    def configure_callbacks(self) -> list[Any]:
+        """The average of the encoders follows them."""
+        return [] if self.slow is None else [self.slow]
 
     def setup(self, stage: str) -> None:
         """Start word vectors from the file that the options name; a checkpoint's follow.
@@ -240,19 +249,21 @@ class RetrievalModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, [] float32."""
-        # Everything random is seeded by the step, so that a resumed run draws what the
-        # uninterrupted one would have.
+        # Seeded by the step, a resumed run draws what the uninterrupted one would have.
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
         seed = self.seed + (self.global_step << 20) + (micro_batch << 50)
         generator = torch.Generator(self.device)
         generator.manual_seed(seed)
         share = BatchShare.of(batch)
         batch = augment_share(self.model, batch, share, generator)
-        self._log_warmup()
+        self.log("warmup/objective_weight", self.loss.weight(self.global_step))
+        if self.loss.hold is not None:
+            self.log("warmup/held", float(self.loss.hold.held))
         with seeded(self.device, self.seed, self.global_step, micro_batch, share.rank):
             loss, statistics, found = joint_loss(
                 *(self.loss, self.score_loss, self.matching_loss, self._encode(batch), share),
                 *(self.global_step, seed, batch.relation(self.mask_same_image)),
+                None if self.slow is None else self.slow.encode(batch, self.accumulate_negatives),
             )
         self.log_dict(found)
         self.log("train/loss", loss.detach(), prog_bar=True)
@@ -276,12 +287,6 @@ class RetrievalModule(pl.LightningModule):
         if self._second_pass is not None:
             second_pass, self._second_pass = self._second_pass, None
             second_pass()
-
-    def _log_warmup(self) -> None:
-        """Log how much of the objective the coming loss holds, and why."""
-        self.log("warmup/objective_weight", self.loss.weight(self.global_step))
-        if self.loss.hold is not None:
-            self.log("warmup/held", float(self.loss.hold.held))
 
     def _log_statistics(self, statistics: gk.MiningStatistics) -> None:
         """Log what mining found and count collapsed steps; the device is never waited for."""

@@ -265,9 +265,10 @@ class MemoryCLI(RetrievalCLI):
         made = self.watch.steps
         [optimizer] = self.trainer.optimizers
         parameters = list(self.model.parameters())
+        copies = 1 if self.model.slow is None else 2
         return StepMemory(
             tuple(made[2 * repeated - 1 :: 2 * repeated]),
-            bytes_of(chain(parameters, self.model.buffers())),
+            copies * bytes_of(chain(parameters, self.model.buffers())),
             bytes_of(p for p in parameters if p.requires_grad),
             bytes_of(v for state in optimizer.state.values() for v in state.values()),
             bytes_of(batch) / rows,

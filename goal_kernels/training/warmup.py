@@ -99,10 +99,16 @@ class CollapseHold:
                 setattr(self, field.name, state[field.name])
 
 
-def check_memory(rows: int, mask_same_image: bool) -> None:
-    """Raises: ValueError for an impossible size, or where an image would meet itself."""
+def check_memory(rows: int, mask_same_image: bool, momentum: float) -> None:
+    """Raises: ValueError for an impossible size, where an image would meet itself, or for a
+    momentum of no memory."""
     if rows < 0:
         raise ValueError(f"model.negative_memory: expected a number of rows >= 0, got {rows}")
+    if momentum and not rows:
+        raise ValueError(
+            f"model.memory_momentum: expected 0 without a memory, got {momentum}; give "
+            "model.negative_memory too"
+        )
     if rows and not mask_same_image:
         raise ValueError(
             "model.mask_same_image: expected true with model.negative_memory, where an image that "
@@ -201,6 +207,7 @@ class WarmedLoss(nn.Module):
         text_to_image: Tensor | None = None,
         text_rows: Sequence[int] | None = None,
         text_ids: Tensor | None = None,
+        stored: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, MiningStatistics]:
         """Loss at one optimiser step.
 
@@ -216,6 +223,7 @@ class WarmedLoss(nn.Module):
                 was chosen, which is never left out as a false one.
             text_rows: M of every process, as rows is N. text_ids: [M] integers, beside
                 text_to_image and ids, where some texts have no image.
+            stored: what the memory is to hold instead of the embeddings, of this process.
         Returns: 0-d loss, and what mining found, in the warm-up too; of the pairs of all processes.
         """
         pairs = gather_pairs(
@@ -224,7 +232,10 @@ class WarmedLoss(nn.Module):
             rows=rows,
             text_rows=text_rows,
         )
-        return self.of_pairs(pairs, step, seed)
+        if stored is not None:
+            slow = gather_pairs(*stored, rows=rows, text_rows=text_rows)
+            stored = slow.image_embeddings, slow.text_embeddings
+        return self.of_pairs(pairs, step, seed, stored)
 
     def of_scores(
         self, scores: Tensor, pairs: GatheredPairs, step: int, seed: int = 0
@@ -240,7 +251,11 @@ class WarmedLoss(nn.Module):
         )
 
     def of_pairs(
-        self, pairs: GatheredPairs, step: int, seed: int = 0
+        self,
+        pairs: GatheredPairs,
+        step: int,
+        seed: int = 0,
+        stored: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, MiningStatistics]:
         """`forward` for the pairs of all processes."""
         images, texts, ids, of_texts, owner = pairs
@@ -251,7 +266,7 @@ class WarmedLoss(nn.Module):
         whole = isinstance(self.objective, WholeBatchObjective)
         mining: Callable[..., Any] = self.objective_loss
         if self.memory is not None:
-            mining = partial(self.memory, mining)
+            mining = partial(self.memory, mining, stored=stored)
         known: dict[str, Any] = {"image_ids": ids, "text_ids": of_texts, "text_to_image": owner}
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not whole):
             loss, statistics = mining(images, texts, exempt_texts=chosen, **known)

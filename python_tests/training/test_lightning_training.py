@@ -315,6 +315,14 @@ def test_negatives_by_name_reach_the_loss_with_a_seed_of_the_step(
             r"model\.negative_memory: expected a number of rows >= 0, got -1",
         ),
         (
+            {"memory_momentum": 0.9},
+            r"model\.memory_momentum: expected 0 without a memory, got 0\.9",
+        ),
+        (
+            {"negative_memory": 8, "memory_momentum": 1.0},
+            r"model\.memory_momentum: expected a number in \[0, 1\), got 1\.0",
+        ),
+        (
             {"negative_memory": 8, "mask_same_image": False},
             r"model\.mask_same_image: expected true with model\.negative_memory",
         ),

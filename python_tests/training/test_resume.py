@@ -26,7 +26,7 @@ VARIANTS = {
     ),
     "workers": ("--data.num_workers", "1"),
     "memory, validation inside epochs": (
-        *("--model.negative_memory", "20"),
+        *("--model.negative_memory", "20", "--model.memory_momentum", "0.9"),
         *("--trainer.val_check_interval", "2"),
     ),
     "steps": (
