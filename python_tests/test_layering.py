@@ -49,7 +49,7 @@ LAYERS = (
     {"analysis"},
     # Data: numpy and, for pictures, Pillow.
     {"data.files", "data.layout", "data.progress", "data.row_file", "data.feature_rows"},
-    {"data.arrays", "data.picture_files", "data.words", "data.sources.rows"},
+    {"data.arrays", "data.part_folder", "data.picture_files", "data.words", "data.sources.rows"},
     {"data.truth_relation", "data.vocabulary"},
     {"data.split"},
     {"data.precomputed", "data.sources.base", "data.conversion.features"},

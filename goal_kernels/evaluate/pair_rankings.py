@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from goal_kernels.constants import ARGSORT
 from goal_kernels.data.files import replacing
+from goal_kernels.data.part_folder import PartFolder
 from goal_kernels.data.progress import no_progress, progress_line
+from goal_kernels.evaluate.checkpoints import Encoded, find_checkpoint
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, Scores
-from goal_kernels.training.rankings import RANKS_ONLY, PairScores, make_rankings
-
-if TYPE_CHECKING:
-    from goal_kernels.evaluate.checkpoints import Encoded
+from goal_kernels.training.rankings import (
+    IMAGE_BLOCK,
+    RANKS_ONLY,
+    PairScores,
+    asked_of_scores,
+    make_rankings,
+)
 
 OPTIONS = ("ranking", "rerank", "save_scores")
 
@@ -49,9 +56,11 @@ class PairRankings:
 def rank_pairs(name: str, found: Encoded, args: argparse.Namespace) -> PairRankings | None:
     """The rankings of an encoded split; None for a model that has embeddings alone.
 
-    Full scores are computed here, with progress; they are written where `args.save_scores` says.
+    Full scores are computed here, with progress; they are written where `args.save_scores` says,
+    and beside it while they are computed, so that the same call goes on where it was stopped.
 
-    Raises: ValueError when an option asks for scores that the model does not have.
+    Raises: ValueError when an option asks for scores that the model does not have, or parts are
+        those of another evaluation.
     """
     given = [option for option in OPTIONS if getattr(args, option) is not None]
     if not found.pairs:
@@ -62,6 +71,14 @@ def rank_pairs(name: str, found: Encoded, args: argparse.Namespace) -> PairRanki
             )
         return None
     dual = EmbeddingScores(found.image_embeddings, found.text_embeddings)
+    parts = None
+    if args.save_scores is not None:
+        ranking = asked_of_scores(found.pairs, args.ranking)
+        if ranking != "full":
+            raise ValueError(f"--save-scores: expected --ranking full, got {ranking}")
+        parts = PartFolder(args.save_scores.with_name(f"{args.save_scores.name}.parts"))
+        parts.begin(_manifest(name, found, args))
+        found.pairs["scores"].parts = parts
     with progress_line() as progress:
         for pairs in found.pairs.values():
             pairs.progress = progress
@@ -72,12 +89,23 @@ def rank_pairs(name: str, found: Encoded, args: argparse.Namespace) -> PairRanki
         raise ValueError(
             f"--ranking: expected {', '.join(scores)}, which {name} has, got {args.ranking}"
         )
-    if args.save_scores is not None and "full" not in scores:
-        raise ValueError(f"--save-scores: expected --ranking full, got {list(scores)[-1]}")
     if args.ties == ARGSORT and "full" in scores:  # of ranks alone nothing can be sorted
         scores = {name: own for name, own in scores.items() if name not in RANKS_ONLY}
     full = scores.get("full")
-    if args.save_scores is not None and isinstance(full, MatrixScores):
+    if parts is not None and isinstance(full, MatrixScores):
         with replacing(args.save_scores) as temporary, temporary.open("wb") as stream:
             np.save(stream, full.matrix)
+        parts.remove()
     return PairRankings(scores, found.pairs, args.rerank)
+
+
+def _manifest(name: str, found: Encoded, args: argparse.Namespace) -> dict[str, Any]:
+    """What scores depend on: weights and data."""
+    weights = find_checkpoint(Path(name)).read_bytes()
+    return {
+        "weights": hashlib.sha256(weights).hexdigest(),
+        "data": {"folder": args.folder, "options": args.data},
+        "split": found.split,
+        "shape": [len(found.image_embeddings), len(found.text_embeddings)],
+        "block": IMAGE_BLOCK,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 import goal_kernels as gk
 from goal_kernels.backends.scores import LOWEST_SCORE, RankCounts, comparable
+from goal_kernels.data.arrays import read_archive
+from goal_kernels.data.part_folder import PartFolder
 from goal_kernels.data.progress import Progress, no_progress
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, Scores
 from goal_kernels.retrieval.scores import Rows, standing_among
@@ -43,6 +46,8 @@ class PairScores:
 
     Attributes:
         pairs: scores computed so far. seconds: wall time that they took.
+        parts: where scores of all pairs are kept while they are computed, and read instead; None:
+            nowhere.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class PairScores:
     ) -> None:
         self.scorer, self.images, self.texts, self.progress = scorer, images, texts, progress
         self.pairs, self.seconds = 0, 0.0
+        self.parts: PartFolder | None = None
 
     def part(self, images: slice, texts: Tensor) -> PairScores:
         """Of some images and captions, the latter by bool [M]."""
@@ -62,19 +68,28 @@ class PairScores:
 
     @torch.no_grad()
     def matrix(self) -> Tensor:
-        """[N, M] float32 scores of all pairs, on the CPU."""
+        """[N, M] float32 scores of all pairs, on the CPU. Raises: ValueError for a damaged part."""
         assert isinstance(self.scorer, Scorer)
         started = time.perf_counter()
         count, total = len(self.images.values), len(self.texts.values)
         longest, done = self.texts.values.shape[1], 0
         scores = torch.empty(count, total, dtype=torch.float32, device="cpu")
         for rows in slices(count, IMAGE_BLOCK):
+            kept = None if self.parts is None else self.parts.part(rows.start)
+            if kept is not None and kept.is_file():
+                scores[rows] = _read_part(kept, scores[rows])
+                done += scores[rows].numel()
+                self.pairs -= scores[rows].numel()
+                self.progress("scores", done, count * total)
+                continue
             images = self.images.at(rows)
             for columns in slices(total, self.scorer.texts_a_block(images, longest)):
                 block = self.scorer.block(images, self.texts.at(columns))
                 scores[rows, columns] = block.float().cpu()
                 done += block.numel()
                 self.progress("scores", done, count * total)
+            if self.parts is not None and kept is not None:
+                self.parts.keep(kept, scores=scores[rows].numpy())
         return self._counted(scores, started)
 
     @torch.no_grad()
@@ -100,6 +115,16 @@ class PairScores:
         self.pairs += scores.numel()
         self.seconds += time.perf_counter() - started
         return scores
+
+
+def _read_part(path: Path, like: Tensor) -> Tensor:
+    """Scores that were kept. Raises: ValueError."""
+    scores = read_archive(path).get("scores")
+    if scores is None or scores.shape != like.shape:
+        raise ValueError(
+            f"{path}: expected scores {list(like.shape)}; delete it and run the command again"
+        )
+    return torch.from_numpy(scores)
 
 
 class RerankedScores(Scores):
@@ -219,6 +244,15 @@ def _regrouped(scores: Tensor, own: Tensor, before: Tensor) -> Tensor:
     return torch.stack([better, ties, *found[2:]])
 
 
+def asked_of_scores(pairs: Mapping[str, PairScores], ranking: str | None) -> str | None:
+    """The ranking that scores are asked for; None without any. Arguments: as of `make_rankings`."""
+    scores = pairs.get("scores")
+    if scores is None or ranking not in (None, MATCHED):
+        return ranking
+    assert isinstance(scores.scorer.options, ScoreOptions)
+    return scores.scorer.options.ranking
+
+
 def make_rankings(
     dual: EmbeddingScores,
     pairs: Mapping[str, PairScores],
@@ -237,12 +271,11 @@ def make_rankings(
     """
     rankings: dict[str, Scores] = {"dual": dual}
     scores, matching = pairs.get("scores"), pairs.get("matching")
+    asked = asked_of_scores(pairs, ranking)
     if scores is not None:
-        options = scores.scorer.options
-        assert isinstance(options, ScoreOptions)
-        asked = options.ranking if ranking in (None, MATCHED) else ranking
         if asked != "dual":
-            rankings["reranked"] = RerankedScores(dual, scores.of, rerank or options.rerank)
+            k = rerank or scores.scorer.options.rerank
+            rankings["reranked"] = RerankedScores(dual, scores.of, k)
         if asked == "full":
             rankings["full"] = MatrixScores(scores.matrix())
     if matching is not None and ranking in (None, MATCHED):

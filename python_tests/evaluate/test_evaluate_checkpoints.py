@@ -183,6 +183,43 @@ def test_a_model_that_scores_pairs_shows_its_rankings(scored: Path, tmp_path: Pa
     assert full["truth"]["t2i"]["queries"] == 80
 
 
+def test_scores_that_were_stopped_go_on(
+    scored: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    from goal_kernels.data.part_folder import PartFolder
+
+    whole, stopped = tmp_path / "whole.npy", tmp_path / "stopped.npy"
+    parts = tmp_path / "stopped.npy.parts"
+    monkeypatch.setattr("goal_kernels.training.rankings.IMAGE_BLOCK", 5)
+    monkeypatch.setattr("goal_kernels.evaluate.pair_rankings.IMAGE_BLOCK", 5)
+    evaluated(tmp_path, scored, "--save-scores", whole)
+    keep, left = PartFolder.keep, [2]
+
+    def stop(self, path, **arrays) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        keep(self, path, **arrays)
+
+    monkeypatch.setattr(PartFolder, "keep", stop)
+    arguments = ["eval", str(scored), "--save-scores", str(stopped)]
+    assert cli.main(arguments) == 130
+    assert len(list(parts.glob("rows-*.npz"))) == 2
+    monkeypatch.setattr(PartFolder, "keep", keep)
+    other = refused(capsys, scored, "--save-scores", stopped, "--split", "dev")
+    assert "found those of another" in other
+    damaged = next(parts.glob("rows-*.npz"))
+    content = damaged.read_bytes()
+    with damaged.open("wb") as stream:
+        np.savez(stream, scores=np.zeros((1, 1)))
+    assert "delete it" in refused(capsys, scored, "--save-scores", stopped)
+    damaged.write_bytes(content)
+    record = evaluated(tmp_path, scored, "--save-scores", stopped)
+    assert record["scoring"]["scores"]["pairs"] == 6 * 80 + 3 * (16 + 80)
+    assert np.array_equal(np.load(stopped), np.load(whole))
+    assert not parts.exists()
+
+
 def test_rankings_that_are_cheaper_score_less(scored: Path, tmp_path: Path) -> None:
     full = evaluated(tmp_path, scored, "--ranking", "full")["rankings"]["plain"]
     reranked = evaluated(tmp_path, scored, "--ranking", "reranked")
