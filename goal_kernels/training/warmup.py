@@ -233,7 +233,9 @@ class WarmedLoss(nn.Module):
             text_rows=text_rows,
         )
         if stored is not None:
-            slow = gather_pairs(*stored, rows=rows, text_rows=text_rows)
+            slow = gather_pairs(
+                *stored, text_to_image=text_to_image, rows=rows, text_rows=text_rows
+            )
             stored = slow.image_embeddings, slow.text_embeddings
         return self.of_pairs(pairs, step, seed, stored)
 

@@ -221,7 +221,10 @@ def augmented(rows: list[int], make: Any = make_batch) -> Any:
 def trained(
     rows: list[int], objective: str, dtype: torch.dtype, make: Any = make_batch, memory: int = 0
 ) -> Any:
-    """Losses, gradients before clipping, parameters and buffers of a few steps of training."""
+    """Losses, gradients before clipping, parameters and buffers of a few steps of training.
+
+    A memory of 10 rows stores others than the embeddings.
+    """
     model = synchronize_batch_norm(make_model(dtype=dtype))
     alone = world_size() == 1
     parallel = model if alone else DistributedDataParallel(model, broadcast_buffers=False)
@@ -236,7 +239,10 @@ def trained(
         share = BatchShare.of(batch)
         batch = augment_share(model, batch, share, torch.Generator().manual_seed(step))
         known = {"step": step, "rows": share.rows, "text_rows": share.text_rows}
-        loss, _ = loss_of(*parallel(batch), **known, **batch.relation(True))
+        embeddings = parallel(batch)
+        if memory == 10:
+            known["stored"] = tuple(side.detach().flip(1) for side in embeddings)
+        loss, _ = loss_of(*embeddings, **known, **batch.relation(True))
         optimizer.zero_grad()
         loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
