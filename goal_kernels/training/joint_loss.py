@@ -36,7 +36,6 @@ def joint_loss(
     Returns: the loss, [] float32; what mining found among embeddings; what else is to be logged.
     """
     images, texts, *tokens = encoded
-    logged = {}
     # Half precision would blur which negative is the hardest.
     with torch.autocast(images.device.type, enabled=False):
         loss, statistics = of_embeddings(
@@ -49,7 +48,7 @@ def joint_loss(
             stored=stored,
             **relation,
         )
-        mined = statistics
+        logged, mined = _mining(statistics), statistics
         if of_scores is not None:
             logged["train/embedding_loss"] = loss.detach()
             scores, mined = of_scores.of_tokens(tokens[:4], share, step, seed, **relation)
@@ -60,3 +59,15 @@ def joint_loss(
         logged |= {"train/matching_loss": matching.detach(), "matching/negatives_below": right}
         loss = loss + matching
     return loss, statistics, logged
+
+
+def _mining(statistics: MiningStatistics) -> dict[str, Tensor]:
+    """What is logged of mining; the device is never waited for."""
+    found = {
+        "mining/mean_positive": statistics.mean_positive,
+        "mining/mean_hardest_negative": statistics.mean_hardest_negative,
+        "mining/active_fraction": statistics.active_fraction,
+    }
+    if statistics.skipped_text is not None:
+        found["mining/skipped_negatives"] = statistics.skipped_negatives.float()
+    return found

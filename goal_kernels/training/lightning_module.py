@@ -268,7 +268,7 @@ class RetrievalModule(pl.LightningModule):
         self.log_dict(found)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.statistics = statistics
-        self._log_statistics(statistics)
+        self._collapse.count(statistics)
         done = batch_idx / self.trainer.num_training_batches
         return loss * self.unfreezing.loss_factor(self.current_epoch, done)
 
@@ -287,19 +287,6 @@ class RetrievalModule(pl.LightningModule):
         if self._second_pass is not None:
             second_pass, self._second_pass = self._second_pass, None
             second_pass()
-
-    def _log_statistics(self, statistics: gk.MiningStatistics) -> None:
-        """Log what mining found and count collapsed steps; the device is never waited for."""
-        self.log_dict(
-            {
-                "mining/mean_positive": statistics.mean_positive,
-                "mining/mean_hardest_negative": statistics.mean_hardest_negative,
-                "mining/active_fraction": statistics.active_fraction,
-            }
-        )
-        if statistics.skipped_text is not None:
-            self.log("mining/skipped_negatives", statistics.skipped_negatives.float())
-        self._collapse.count(statistics)
 
     def on_train_epoch_end(self) -> None:
         """Warn when most steps of the epoch ran on collapsed embeddings."""
