@@ -108,6 +108,15 @@ class Collection:
         """Captions of an image, [R] int64."""
         return (self.encoded.image_of_caption == image).nonzero().flatten()
 
+    def related(self, image: int) -> tuple[Tensor, Tensor]:
+        """Images of an image's group and their captions, none of which is a negative of the others:
+        two of [any] int64. Without groups the image and its captions."""
+        groups, owner = self.encoded.groups, self.encoded.image_of_caption
+        if groups is None:
+            return torch.tensor([image], dtype=torch.int64, device="cpu"), self.own(image)
+        same = groups == groups[image]
+        return same.nonzero().flatten(), same[owner].nonzero().flatten()
+
     def _scores(self, name: str, images: Tensor, captions: Tensor) -> Tensor:
         images, captions = torch.broadcast_tensors(images, captions)
         return self.encoded.pairs[name].of(images, captions)

@@ -154,7 +154,7 @@ class Pages:
         )
         negatives = "".join(
             self._confused(c, _listed(self.small.sentence(c, score, verdict(c, number))), [])
-            for c, score in ranking.first(NEGATIVES, without=own)
+            for c, score in ranking.first(NEGATIVES, without=found.related(number)[1])
         )
         return self._page(
             name,
@@ -175,7 +175,7 @@ class Pages:
         """A caption, its image and its hardest negative."""
         ranking = self.collection.images_of(caption)
         positive = float(ranking.scores[ranking.place(_one(image)) - 1])
-        hardest = ranking.first(1, without=_one(image))
+        hardest = ranking.first(1, without=self.collection.related(image)[0])
         hits = [self.small.hit(image, positive, "match")]
         hits += [self.small.hit(i, score, self.small.verdict(caption, i)) for i, score in hardest]
         return self._confused(caption, f'<p class="text">{self.small.said(caption)}</p>', hits)

@@ -7,6 +7,8 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -111,6 +113,23 @@ def test_an_image_shows_its_hardest_negatives(server: LocalServer, world: Collec
     others[3] = -2
     wanted = [image for c in own for image in (3, int(others[:, c].argmax()))]
     assert shown(middle) == wanted
+
+
+def test_pictures_of_one_thing_are_no_hardest_negatives(world: Collection) -> None:
+    """Images 0 to 7 are one group, 8 to 15 the other; captions 0 to 39 are of the first."""
+    grouped = copy(world)
+    grouped.encoded = replace(world.encoded, groups=torch.arange(16) // 8)
+    page = Pages(grouped, "run").image(3)
+    triplets, negatives = page.split("<h2>Its captions and ")[1].split("<h2>Its hardest negatives")
+    confused = shown(triplets)[1::2]
+    assert len(confused) == 5
+    assert min(confused) >= 8
+    found = [int(caption) for caption in re.findall(r'href="/caption/(\d+)"', negatives)]
+    assert len(found) == 5
+    assert min(found) >= 40
+    scores = grouped.captions_of(3)
+    others = scores.order[scores.order >= 40]
+    assert found == others[:5].tolist()
 
 
 def test_words_that_are_not_known(server: LocalServer) -> None:
