@@ -121,7 +121,7 @@ def encode_split(run: OpenRun) -> Encoded:
         image_of_caption=torch.from_numpy(split.image_of_caption),
         split=data.test_split,
         truth=split.truth,
-        oracle=read_oracle(split.folder, data.test_split),
+        oracle=read_oracle(split),
         pairs=model.pair_scores(image, text),
         groups=None if split.groups is None else torch.from_numpy(split.groups),
     )

@@ -65,7 +65,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.folder is not None and not models:  # what saved embeddings or matrices are of
         split = open_split(args.folder, args.split or "test")
         index, truth, groups = split.image_of_caption, split.truth, split.groups
-        oracle = read_oracle(split.folder, split.name)
+        oracle = read_oracle(split)
     if args.image_of_caption is not None:
         index = read_index(args.image_of_caption)
     alignment = Alignment(
@@ -80,6 +80,8 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     member = combine(members)
     if groups is not None:
         member = replace(member, groups=groups)
+    elif member.groups is not None:
+        oracle = None  # of the folder, which knows no groups
     images, texts = member.scores.shape
     if encoded:
         truth, oracle = encoded[models[0]].truth, encoded[models[0]].oracle

@@ -65,7 +65,7 @@ def run_report(args: argparse.Namespace) -> int:
     outcome = Outcome(
         evaluation=evaluate(*embeddings, encoded.image_of_caption, encoded.pairs, encoded.groups),
         split=split,
-        oracle=read_oracle(split.folder, split.name),
+        oracle=read_oracle(split),
         objective=opened.module.objective,
         seed=record["seed"],
         epochs=record["epochs"],

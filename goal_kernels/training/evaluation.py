@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 import goal_kernels as gk
+from goal_kernels.data.split import Split
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores
 from goal_kernels.training.rankings import MATCHED, PairScores, make_rankings
 from goal_kernels.training.scoring import lengthened
@@ -145,12 +145,21 @@ def joined(parts: list[tuple[Tensor, ...]]) -> list[Tensor]:
     return joined
 
 
-def read_oracle(folder: Path, split: str) -> dict[str, Any] | None:
-    """The ceiling recorded beside a dataset whose truth is known; None where it is not."""
-    path = folder / "oracle.json"
+def read_oracle(split: Split) -> dict[str, Any] | None:
+    """The ceiling of a split whose truth is known; None where it is not.
+
+    That which is recorded beside the data knows no groups: with them it is computed anew.
+    """
+    if split.groups is not None:
+        if split.truth is None:
+            return None
+        from goal_kernels.data.goalworld.oracle import oracle_recalls
+
+        return {**oracle_recalls(split.truth, split.image_of_caption, split.groups)}
+    path = split.folder / "oracle.json"
     if not path.is_file():
         return None
-    return json.loads(path.read_text(encoding="utf-8")).get(split)
+    return json.loads(path.read_text(encoding="utf-8")).get(split.name)
 
 
 def by_name(stage: str, metrics: dict[str, Any]) -> dict[str, float]:

@@ -335,7 +335,7 @@ class RetrievalCLI(LightningCLI):
         return Outcome(
             evaluation=evaluation,
             split=split,
-            oracle=read_oracle(split.folder, split.name),
+            oracle=read_oracle(split),
             objective=self.model.objective,
             seed=self.options.seed_everything,
             warmup_steps=self.model.loss.schedule.warmup_steps,

@@ -15,23 +15,27 @@ ROWS = [[0, 1, 2], [0, 1], [0, 1], [1, 2], [1, 2], [2]]
 OWNERS = np.array([0, 0, 1, 1, 2, 2])
 
 
-def enumerate_t2i(cutoff: int) -> float:
+GROUPS = np.array([7, 7, 3])  # images 0 and 1 show one thing
+
+
+def enumerate_t2i(cutoff: int, groups: np.ndarray) -> float:
     """Mean over captions and over all orders of the images that each is true of."""
     shares = []
     for row, owner in zip(ROWS, OWNERS, strict=True):
-        hits = [owner in order[:cutoff] for order in permutations(row)]
+        right = {image for image in range(3) if groups[image] == groups[owner]}
+        hits = [bool(right & {*order[:cutoff]}) for order in permutations(row)]
         shares.append(np.mean(hits))
     return 100 * float(np.mean(shares))
 
 
-def enumerate_i2t(cutoff: int) -> float:
+def enumerate_i2t(cutoff: int, groups: np.ndarray) -> float:
     """Mean over images and over all orders of the true captions that put specific ones first."""
     shares = []
     for image in range(3):
         true = [caption for caption, row in enumerate(ROWS) if image in row]
         vague = [len(ROWS[caption]) for caption in true]
         hits = [
-            any(OWNERS[caption] == image for caption in order[:cutoff])
+            any(groups[OWNERS[caption]] == groups[image] for caption in order[:cutoff])
             for order in permutations(true)
             if [len(ROWS[caption]) for caption in order] == sorted(vague)
         ]
@@ -39,12 +43,15 @@ def enumerate_i2t(cutoff: int) -> float:
     return 100 * float(np.mean(shares))
 
 
-def test_against_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["no groups", "groups"])
+def test_against_all_orders(monkeypatch: pytest.MonkeyPatch, groups: np.ndarray | None) -> None:
     monkeypatch.setattr("goal_kernels.data.goalworld.oracle.CUTOFFS", (1, 2, 3, 5))
-    figures = oracle_recalls(TruthRelation.from_rows(map(np.array, ROWS), 3), OWNERS)
+    figures = oracle_recalls(TruthRelation.from_rows(map(np.array, ROWS), 3), OWNERS, groups)
+    counted = np.arange(3) if groups is None else groups
     for cutoff in (1, 2, 3, 5):
-        assert figures["t2i"][f"R@{cutoff}"] == pytest.approx(enumerate_t2i(cutoff), abs=1e-4)
-        assert figures["i2t"][f"R@{cutoff}"] == pytest.approx(enumerate_i2t(cutoff), abs=1e-4)
+        t2i, i2t = enumerate_t2i(cutoff, counted), enumerate_i2t(cutoff, counted)
+        assert figures["t2i"][f"R@{cutoff}"] == pytest.approx(t2i, abs=1e-4)
+        assert figures["i2t"][f"R@{cutoff}"] == pytest.approx(i2t, abs=1e-4)
     assert figures["i2t"]["R@1"] < 100
     total = sum(figures["i2t"].values()) + sum(figures["t2i"].values())
     assert figures["rsum"] == pytest.approx(total, abs=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ pl = pytest.importorskip("pytorch_lightning")
 from lightning_cases import make_module, make_trainer, parameters  # noqa: E402
 
 from goal_kernels import functional, notices  # noqa: E402
+from goal_kernels.data import TruthRelation, load_split, write_split  # noqa: E402
 from goal_kernels.training.data_module import RetrievalDataModule  # noqa: E402
 from goal_kernels.training.evaluation import evaluate, read_oracle  # noqa: E402
 from goal_kernels.training.options import ImageOptions, TextOptions  # noqa: E402
@@ -147,10 +149,24 @@ def test_evaluation_of_a_truncated_set_keeps_what_belongs_together() -> None:
 
 
 def test_oracle_is_optional(tmp_path: Path) -> None:
-    assert read_oracle(tmp_path, "test") is None
+    for name in ("train", "test"):
+        write_split(tmp_path, name, np.eye(2), ["a", "b"])
+    train, test = (load_split(tmp_path, name) for name in ("train", "test"))
+    assert read_oracle(test) is None
     (tmp_path / "oracle.json").write_text('{"test": {"rsum": 400.0}}')
-    assert read_oracle(tmp_path, "test") == {"rsum": 400.0}
-    assert read_oracle(tmp_path, "train") is None
+    assert read_oracle(test) == {"rsum": 400.0}
+    assert read_oracle(train) is None
+
+
+def test_oracle_counts_groups_as_evaluation_does(tmp_path: Path) -> None:
+    """The record beside the data does not know them; without truth there is no ceiling."""
+    (tmp_path / "oracle.json").write_text('{"test": {"rsum": 400.0}}')
+    facts = tmp_path, "test", np.eye(4), list("abcd")
+    write_split(*facts, groups=[7, 8, 7, 8])
+    assert read_oracle(load_split(tmp_path, "test")) is None
+    truth = TruthRelation.from_rows([np.arange(4)] * 4, 4)
+    write_split(*facts, groups=[7, 8, 7, 8], truth=truth)
+    assert read_oracle(load_split(tmp_path, "test"))["t2i"]["R@1"] == 50
 
 
 def test_word_vectors_are_there_before_the_first_step(

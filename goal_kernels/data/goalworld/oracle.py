@@ -20,7 +20,11 @@ class OracleFigures(TypedDict):
     rsum: float
 
 
-def oracle_recalls(truth: TruthRelation, image_of_caption: NDArray[np.integer]) -> OracleFigures:
+def oracle_recalls(
+    truth: TruthRelation,
+    image_of_caption: NDArray[np.integer],
+    groups: NDArray[np.integer] | None = None,
+) -> OracleFigures:
     """What ranking by truth alone gives, in expectation, in the field's retrieval protocol.
 
     The oracle knows which captions are true of which images and nothing else. A caption that is
@@ -29,14 +33,18 @@ def oracle_recalls(truth: TruthRelation, image_of_caption: NDArray[np.integer]) 
     true of the fewest images before the others, equal ones in random order. Knowing the truth
     alone, no ranking has a higher expected R@1. The figures are exact expectations, not samples.
 
-    - t2i R@K: the caption's own image is among the first K of T with probability min(K / T, 1).
+    - t2i R@K: none of the t right ones of a caption's T true images is among the first K with
+      probability (T - t choose K) / (T choose K). Its own image is right, so t = 1 and R@K is
+      min(K / T, 1); with groups, so are those of the same group that it is true of.
     - i2t R@K: of the C true captions as specific as the most specific own one, c are own, and B
       captions are more specific; with q = K - B places left none of the c is among the first q
-      with probability (C - c choose q) / (C choose q).
+      with probability (C - c choose q) / (C choose q). With groups, those of the group are own.
 
     Args:
         truth: relation of M captions and N images.
         image_of_caption: integers [M], the image that each caption was written for.
+        groups: integers [N], equal ones for images of one thing, which evaluation then counts as
+            right; the oracle itself does not know them. None: every image is a thing of its own.
 
     Raises:
         ValueError: a caption is not true of its own image, or an image has no caption.
@@ -55,9 +63,11 @@ def oracle_recalls(truth: TruthRelation, image_of_caption: NDArray[np.integer]) 
             f"image_of_caption: expected captions for all {images} images, "
             f"image {own_captions.argmin()} has none; drop it"
         )
+    right = own if groups is None else groups[truth.indices] == groups[owners]
     true_images = truth.images_per_caption()
-    better, tied, wanted = _best_own_caption(truth, own)
-    t2i = {k: np.minimum(k / true_images, 1.0).mean() for k in CUTOFFS}
+    right_images = np.add.reduceat(right, truth.indptr[:-1], dtype=np.int64)
+    better, tied, wanted = _best_own_caption(truth, right)
+    t2i = {k: _any_within(np.full(captions, k), true_images, right_images).mean() for k in CUTOFFS}
     i2t = {k: _any_within(k - better, tied, wanted).mean() for k in CUTOFFS}
     return {
         "i2t": {f"R@{k}": _percent(value) for k, value in i2t.items()},

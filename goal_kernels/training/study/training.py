@@ -170,7 +170,7 @@ def train_cell(cell: Cell, warmup: Warmup | None) -> Trained:
     return Trained(
         metrics=evaluation.metrics,
         chance=evaluation.chance,
-        oracle=read_oracle(data.folder, data.test_split),
+        oracle=read_oracle(data.split(data.test_split)),
         split=data.test_split,
         steps=steps,
         history=history,
