@@ -85,8 +85,14 @@ CROPS = {
 NORMALIZATIONS = {
     "imagenet": Normalization(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), False),
     "detector": Normalization(1.0, (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), True),
+    "half": Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), False),
+    "lite": Normalization(1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), False),
+    "clip": Normalization(
+        1 / 255, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), False
+    ),
 }
-"""What the weights of a backbone expect: ImageNet's, or Faster R-CNN's as bottom-up attention."""
+"""What the weights of a backbone expect: ImageNet's; Faster R-CNN's as bottom-up attention; [-1, 1]
+of Inception, many ViTs and MobileNets; EfficientNet-Lite's; OpenAI CLIP's."""
 
 
 @dataclass(frozen=True)

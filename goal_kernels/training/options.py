@@ -95,7 +95,7 @@ class TextOptions:
         word_vectors: local text file of word vectors (GloVe, fastText) that a GRU starts from.
         bert: folder with config.json and weights, or "random:SIZE" for random weights, SIZE being
             "tiny", "mini", "small", "medium", "base" or "large".
-        lr_scale: learning rate of BERT, relative to the rest.
+        lr_scale: learning rate of BERT, relative to the rest; 0 freezes it.
     """
 
     kind: str = "bigru"

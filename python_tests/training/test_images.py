@@ -69,6 +69,19 @@ def test_detector_normalisation_puts_blue_first() -> None:
     np.testing.assert_allclose(view[:, 0, 0], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("half", [1, -1, -0.6]),
+        ("lite", [1, -127 / 128, -76 / 128]),
+        ("clip", [(1 - 0.4815) / 0.2686, -0.4578 / 0.2613, (0.2 - 0.4082) / 0.2758]),
+    ],
+)
+def test_other_normalisations(name: str, expected: list[float]) -> None:
+    view = evaluation_view(plain((255, 0, 51)), PictureOptions(size=4, normalization=name))
+    np.testing.assert_allclose(view[:, 1, 2], expected, rtol=1e-3)
+
+
 def test_what_is_evaluated() -> None:
     """VSE-infinity sees the whole picture, VSE++ its centre; nothing is mirrored."""
     raw = {"normalization": "detector"}

@@ -102,6 +102,16 @@ def test_every_parameter_of_a_bert_learns_at_its_rate(bert_folder: str) -> None:
     assert rates == {"rest": 0.5, "text_encoder.bert": pytest.approx(0.05)}
 
 
+def test_a_rate_of_zero_freezes_a_bert(bert_folder: str) -> None:
+    encoder, batch = make(bert_folder, lr_scale=0.0).train(), captions()
+    assert encoder.training
+    assert not any(module.training for module in encoder.bert.modules())
+    torch.testing.assert_close(encoder(batch), encoder(batch), rtol=0, atol=0)  # no dropout
+    encoder(batch).sum().backward()
+    assert all(parameter.grad is None for parameter in encoder.bert.parameters())
+    assert encoder.linear.weight.grad.any()
+
+
 def test_autocast_gives_finite_float32(bert_folder: str) -> None:
     encoder = make(bert_folder).eval()
     batch = captions()

@@ -40,7 +40,8 @@ class BertEncoder(TextEncoder):
     Source: VSE-infinity's BERT encoder.
 
     Args:
-        options: of the text encoder; `bert` says which one.
+        options: of the text encoder; `bert` says which one, and `lr_scale` 0 that it is frozen: in
+            evaluation mode, without a graph.
         sizes: gives the number of ids.
         embed_dim: width of the joint space.
         pretrained: read the weights; not needed when a checkpoint follows.
@@ -55,11 +56,20 @@ class BertEncoder(TextEncoder):
         self.pool = make_pooling("model.text.pooling", options.pooling, ordered=True)
         self.normalize = options.normalize
         self.lr_scales = {"bert": options.lr_scale}
+        self.frozen = options.lr_scale == 0
+        self.bert.requires_grad_(not self.frozen)
         if options.word_vectors is not None:
             raise ValueError(
                 "model.text.word_vectors: expected null, a BERT has vectors of its own; "
                 "use them with --model.text.kind bigru"
             )
+
+    def train(self, mode: bool = True) -> BertEncoder:
+        """Train what is not frozen."""
+        super().train(mode)
+        if self.frozen:
+            self.bert.eval()
+        return self
 
     def rows(self, batch: TextBatch) -> Rows:
         """Encode [B, L] tokens: [B, L, embed_dim].
