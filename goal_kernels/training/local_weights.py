@@ -159,6 +159,28 @@ def load_weights(
     body.load_state_dict(given, strict=False)
 
 
+def named_by_order(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state under a network's names, where it has none of them but the same shapes in order.
+
+    Weights of one network were published under the names of several implementations of it.
+
+    Args:
+        own: tensors of the network by name.
+        state: of the file; what it has behind them (a classifier) is left.
+    Returns: the state as it is where a name is known or a shape differs.
+    """
+    prefix = _prefix(own, state)
+    same = [a.shape == b.shape for a, b in zip(own.values(), state.values(), strict=False)]
+    if any(prefix + name in state for name in own) or len(same) < len(own) or not all(same):
+        return state
+    warnings.warn(
+        f"{ARGUMENT}: the file has other names, such as {next(iter(state))}; its tensors are taken "
+        f"in their order, as all {len(same)} shapes agree",
+        stacklevel=2,
+    )
+    return dict(zip(own, state.values(), strict=False))
+
+
 def _prefix(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """What the names of the state have before those of the network: where most are found."""
     candidates = {""}

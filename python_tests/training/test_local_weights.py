@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from goal_kernels.training.local_weights import fill, load_weights, read_state
+from goal_kernels.training.local_weights import fill, load_weights, named_by_order, read_state
 
 
 def small_network() -> nn.Module:
@@ -35,6 +35,20 @@ def test_weights_are_found_under_any_prefix(tmp_path: Path, wrap: str) -> None:
     body = small_network()
     fill(body, str(tmp_path / "weights.pt"), pretrained=True)
     assert all(torch.equal(value, source[name]) for name, value in body.state_dict().items())
+
+
+def test_other_names_for_the_same_tensors_in_order() -> None:
+    own = small_network().state_dict()
+    foreign = {f"_{n}": value + 1 for n, value in enumerate(own.values())} | {"_fc": torch.ones(3)}
+    with pytest.warns(UserWarning, match=r"has other names, such as _0; .* all 9 shapes agree"):
+        renamed = named_by_order(own, foreign)
+    assert list(renamed) == list(own)
+    assert all(torch.equal(renamed[name], own[name] + 1) for name in own)
+    known = {f"module.{name}": value for name, value in own.items()}
+    turned = dict(reversed(list(foreign.items())[:-1]))
+    few = dict(list(foreign.items())[:3])
+    for state in (known, turned, few):
+        assert named_by_order(own, state) is state
 
 
 def test_safetensors(tmp_path: Path) -> None:

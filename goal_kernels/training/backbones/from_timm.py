@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from goal_kernels.extras import load_package
 from goal_kernels.training.backbones.base import Backbone, flattened
-from goal_kernels.training.local_weights import fill
+from goal_kernels.training.local_weights import fill, named_by_order
 
 ARGUMENT = "model.image.backbone"
 # The first of these parts, and what is registered behind it, reads the cells and makes none.
@@ -38,7 +39,7 @@ def timm_backbone(name: str, weights: str | None, pretrained: bool = True) -> Ba
         body = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
     elif getattr(getattr(body, "patch_embed", None), "strict_img_size", False):
         body = timm.create_model(name, pretrained=False, num_classes=0, strict_img_size=False)
-    fill(body, weights, pretrained)
+    fill(body, weights, pretrained, renamed=partial(named_by_order, body.state_dict()))
     return Backbone(body, body.num_features, _cells, _head(body))
 
 
