@@ -74,6 +74,7 @@ def run_report(args: argparse.Namespace) -> int:
         checkpoints=checkpoints,
         selected=record["selected"],
         dev=opened.data.split(opened.data.dev_split),
+        ridge=record.get("ridge"),
     )
     page = args.output or run.report
     write_text(page, report_page(outcome, run, [RunFolder(path) for path in args.beside]))

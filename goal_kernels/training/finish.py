@@ -26,12 +26,13 @@ from goal_kernels.training.run_folder import RunFolder, write_json
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Print the metrics beside chance and, where it is known, the oracle ceiling."""
+    """Print the metrics beside chance and, where they are known, ridge regression and oracle."""
     table = Table(title=f"{outcome.where}: recall in percent")
     columns = {
         "": None,
         **(outcome.evaluation.rankings or {outcome.objective.name: outcome.evaluation.metrics}),
         "chance": outcome.evaluation.chance,
+        "ridge": outcome.ridge,
         "oracle": outcome.oracle,
     }
     shown = [metrics for metrics in columns.values() if metrics is not None]

@@ -55,6 +55,7 @@ from goal_kernels.training.resume import (
 )
 from goal_kernels.training.resume_loop import use_exact_epoch_loop
 from goal_kernels.training.resume_points import ResumePoints
+from goal_kernels.training.ridge import ridge_metrics
 from goal_kernels.training.run_folder import RunFolder, create_run_folder, write_json
 from goal_kernels.training.stopping import Stopped, stopping_at_once
 
@@ -303,6 +304,7 @@ class RetrievalCLI(LightningCLI):
                 checkpoints=results,
                 selected="best" if "best" in results else "last",
                 dev=self.datamodule.split(self.datamodule.dev_split),
+                ridge=ridge_metrics(self.datamodule) if self.options.run.ridge else None,
             )
             finish_run(outcome, self.run)
 

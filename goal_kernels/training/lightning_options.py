@@ -36,6 +36,11 @@ RUN_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     ),
     "save_every_minutes": (float | None, 10.0, "resume points, besides one an epoch"),
     "save_every_steps": (int | None, None, "resume points, counted in optimiser steps"),
+    "ridge": (
+        bool,
+        False,
+        "measure ridge regression from image features to words beside the result",
+    ),
     "not_finite_losses": (int, 10, "steps in a row whose loss may be NaN before the run fails"),
 }
 """Type, default and help of the options of a run."""

@@ -54,6 +54,7 @@ class Outcome:
             training) after a training, none after an evaluation. Tables of the field mix the two.
         selected: which of them `evaluation` is of; None after an evaluation.
         dev: the dev split of a training, for its examples.
+        ridge: `ridge_metrics` of the data where they were asked for.
     """
 
     evaluation: Evaluation
@@ -67,6 +68,7 @@ class Outcome:
     checkpoints: Mapping[str, CheckpointResult] = field(default_factory=dict)
     selected: str | None = None
     dev: Split | None = None
+    ridge: Mapping[str, Any] | None = None
 
     @property
     def where(self) -> str:
@@ -86,6 +88,7 @@ class Outcome:
             **self.evaluation.metrics,
             "oracle": self.oracle,
             "chance": self.evaluation.chance,
+            **({} if self.ridge is None else {"ridge": self.ridge}),
             **(
                 {"rankings": self.evaluation.rankings, "scoring": self.evaluation.scoring}
                 if self.evaluation.rankings

@@ -31,6 +31,7 @@ class Run:
         label: name of its contestant where it has been given one (a study's), else "".
         metrics: "i2t", "t2i" and "rsum" of the test; None when the run is not finished.
         chance, oracle: the same for a random ranking and for one that knows the truth, or None.
+        ridge: the same for ridge regression from image features to words, or None.
         split: that was tested, "" when unfinished.
         checkpoint: that was tested: "best" on dev, "last" of the training, or "" when unknown.
         steps: optimiser steps, or None where they are not recorded.
@@ -54,6 +55,7 @@ class Run:
     started: str
     history: History
     environment: Mapping[str, Any]
+    ridge: Mapping[str, Any] | None = None
 
     @property
     def finished(self) -> bool:
@@ -159,6 +161,7 @@ def _read_folder(folder: RunFolder) -> Run:
         started=environment.get("started", ""),
         history=history,
         environment=environment,
+        ridge=(record or {}).get("ridge"),
     )
 
 

@@ -26,7 +26,7 @@ HEADS = ("", "seeds", *COLUMNS, *TESTED)
 
 @dataclass(frozen=True)
 class Row:
-    """A contestant, or a reference (chance, oracle) with no seeds.
+    """A contestant, or a reference (chance, ridge, oracle) with no seeds.
 
     Attributes:
         label: its name.
@@ -50,14 +50,15 @@ class Table:
 
 
 def make_table(contestants: Sequence[Contestant], baseline: Contestant) -> Table:
-    """The table of contestants, in their order, beside chance and oracle."""
+    """The table of contestants, in their order, beside chance, ridge and oracle."""
     tests = compare_with(baseline, contestants)
     rows = [
         Row(c.label, len(c.runs), {name: c.summary(name) for name in COLUMNS}, tests[c.label])
         for c in contestants
     ]
     first = next(iter(contestants[0].runs.values()))
-    for label, metrics in (("chance", first.chance), ("oracle", first.oracle)):
+    references = {"chance": first.chance, "ridge": first.ridge, "oracle": first.oracle}
+    for label, metrics in references.items():
         if metrics is not None:
             rows.append(Row(label, 0, {name: (column(metrics, name), None) for name in COLUMNS}))
     return Table(rows, baseline.label)

@@ -103,6 +103,7 @@ def _metrics_table(outcome: Outcome) -> str:
         "last": None if last is None else last.metrics,
         **{n: found for n, found in outcome.evaluation.rankings.items() if found is not metrics},
         "chance": chance,
+        "ridge": outcome.ridge,
         "oracle": oracle,
     }
     known = {name: record for name, record in rankers.items() if record is not None}
