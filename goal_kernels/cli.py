@@ -191,6 +191,9 @@ COMMANDS = (
     Command("data inspect", "look at a dataset: what it is, what is wrong", "data.commands"),
     Command("data convert", "bring a dataset into one layout, in half the place", "data.commands"),
     Command(
+        "data features", "pooled features of pictures", "training.pooled_features", trains=True
+    ),
+    Command(
         "compare", "table of runs: mean ± std over seeds, paired tests", "training.compare.cli"
     ),
     Command("report", "the page of a run, others beside it", "evaluate.report", trains=True),

@@ -99,7 +99,7 @@ LAYERS = (
     {"training.model"},
     {"training.published_checkpoints", "training.parallel_steps"},
     {"training.objectives", "training.evaluation", "training.import_command"},
-    {"training.ridge"},
+    {"training.ridge", "training.pooled_features"},
     {"training.warmup", "training.outcome", "training.collapse", "training.hardest_examples"},
     {"training.score_loss", "training.matching_loss", "training.slow_encoders"},
     {"training.joint_loss"},

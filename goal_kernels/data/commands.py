@@ -54,7 +54,7 @@ Each file is written in full or not at all; nothing of the source is changed; pi
 """
 
 
-def _add_source_arguments(parser: argparse.ArgumentParser) -> None:
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """The path of a source and how to read it."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
@@ -93,7 +93,7 @@ def _add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _open(args: argparse.Namespace) -> Source:
+def open_given(args: argparse.Namespace) -> Source:
     """The source that the arguments name; ValueError or FileNotFoundError when there is none."""
     columns = {}
     for given in args.column:
@@ -117,7 +117,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` the options and the help of ``data inspect``."""
     parser.description = _INSPECT
     parser.epilog = _INSPECT_EPILOG.format(formats=describe_formats())
-    _add_source_arguments(parser)
+    add_source_arguments(parser)
     parser.add_argument("--all", action="store_true", help="decode every image file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -125,7 +125,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
 def run_inspect(args: argparse.Namespace) -> int:
     """Print the inspection; 0 fine, 1 problems found. Raises: ValueError, OSError."""
     with progress_line() as progress:
-        inspection = inspect_source(_open(args), everything=args.all, progress=progress)
+        inspection = inspect_source(open_given(args), everything=args.all, progress=progress)
     text = json.dumps(inspection.record(), indent=2) if args.json else describe(inspection)
     print(text)
     problems = len(inspection.of_level("problem"))
@@ -138,7 +138,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` the options and the help of ``data convert``."""
     parser.description = _CONVERT
     parser.epilog = _CONVERT_EPILOG
-    _add_source_arguments(parser)
+    add_source_arguments(parser)
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument(
         "--splits", type=_names, default=(), metavar="A,B", help="only these splits"
@@ -185,14 +185,15 @@ def run_convert(args: argparse.Namespace) -> int:
         vocabulary=args.vocabulary,
         overwrite=args.overwrite,
     )
-    source = _open(args)
+    source = open_given(args)
     with progress_line() as progress:
         made = convert(source, args.out, options, progress)
-    print(_describe(made, source))
+    print(describe_conversion(made, source))
     return 0
 
 
-def _describe(made: Conversion, source: Source) -> str:
+def describe_conversion(made: Conversion, source: Source) -> str:
+    """What was made, in words."""
     lines = [f"{source.path} ({source.format}) is now {made.folder} ({made.kind})"]
     lines += [
         f"  {name:<12}{counts['images']:>10,} images{counts['captions']:>12,} captions"

@@ -160,7 +160,7 @@ class PrecomputedSplit(Split):
             candidates += [
                 folder / pictures / self.image_names[row]
                 for folder in (self.folder, self.folder.parent)
-                for pictures in PICTURE_FOLDERS
+                for pictures in ("", *PICTURE_FOLDERS)
             ]
         return next((path for path in candidates if isfile(path)), None)
 

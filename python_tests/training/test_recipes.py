@@ -76,7 +76,7 @@ def test_recipes_of_all_families_are_there() -> None:
     families |= {f"{kind}_{data}" for kind in kinds for data in ("f30k", "coco")}
     families |= {f"goal_{data}_region_bert" for data in ("f30k", "coco")}
     goalworld = {f"goalworld{name}" for name in ("", "_fusion", "_late", "_tiny")}
-    assert names == families | goalworld | {"emoji"}
+    assert names == families | goalworld | {"demo", "emoji", "emoji_features"}
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from goal_kernels.data.split import PictureSplit, PrecomputedSplit, Split
 from goal_kernels.data.vocabulary import MIN_COUNT, Vocabulary
 
 RECORD = "conversion.json"
+Encode: TypeAlias = Callable[[PictureSplit], FeatureStream]
 
 __all__ = ["RECORD", "Conversion", "ConversionOptions", "convert"]
 
@@ -40,6 +42,7 @@ class ConversionOptions:
         splits: the ones to convert; all when empty.
         half: features as float16.
         features: TSV files of bottom-up attention with the features of the source's pictures.
+        encode: makes features of the pictures of a split instead.
         vocabulary_from: the splits whose captions the vocabulary is built from.
         min_count: times that a word has to occur in them.
         vocabulary: a vocabulary file to take over instead.
@@ -49,6 +52,7 @@ class ConversionOptions:
     splits: Sequence[str] = ()
     half: bool = False
     features: Sequence[Path] = ()
+    encode: Encode | None = None
     vocabulary_from: Sequence[str] = ("train",)
     min_count: int = MIN_COUNT
     vocabulary: Path | None = None
@@ -81,7 +85,8 @@ def convert(
     """Write a source into ``folder``: see docs/data.md for the files.
 
     A source with features becomes the precomputed layout (repeated rows once, ragged captions with
-    an index file), and so does one with pictures when TSV files have their features; otherwise
+    an index file), and so does one with pictures when TSV files have their features or `encode`
+    makes them; otherwise
     pictures become one JSON list a split, with names relative to ``folder``. Each file is written
     in full or not at all, and ``conversion.json`` last.
 
@@ -110,7 +115,7 @@ def convert(
     for stored_name in names:
         split = source.open(stored_name)
         name = "dev" if stored_name in DEV_NAMES else stored_name
-        stream = _stream(split, regions)
+        stream = _stream(split, regions, options.encode)
         if stream is not None:
             made.kind = "precomputed"
             _write_precomputed(folder, name, split, stream, options.half, progress)
@@ -160,8 +165,12 @@ def _prepare(folder: Path, source: Source, overwrite: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _stream(split: Split, regions: RegionTsv | None) -> FeatureStream | None:
+def _stream(split: Split, regions: RegionTsv | None, encode: Encode | None) -> FeatureStream | None:
     """The features of a split, None when it has only pictures."""
+    if encode is not None:
+        if not isinstance(split, PictureSplit):
+            raise ValueError(f"{split.folder}: expected pictures to encode, found features")
+        return encode(split)
     if regions is not None:
         return stream_of_tsv(split, regions)
     return stream_of_split(split) if isinstance(split, PrecomputedSplit) else None
