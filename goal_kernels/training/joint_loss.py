@@ -66,6 +66,7 @@ def _mining(statistics: MiningStatistics) -> dict[str, Tensor]:
     found = {
         "mining/mean_positive": statistics.mean_positive,
         "mining/mean_hardest_negative": statistics.mean_hardest_negative,
+        "mining/mean_absolute_gap": statistics.mean_absolute_gap,
         "mining/active_fraction": statistics.active_fraction,
     }
     if statistics.skipped_text is not None:

@@ -185,7 +185,8 @@ def test_the_report_shows_what_was_found(page: str, metrics: dict) -> None:
     assert "among 32 images of the test split (chance" in page
     for heading in ("Retrieval: test split", "Training", "Examples", "How it was made"):
         assert f"<h2>{heading}</h2>" in page
-    assert page.count("<figure>") == 10 + 3 + 1  # maps, and the share of anchors in the wrong
+    assert page.count("<figure>") == 11 + 3 + 1  # maps, and the share of anchors in the wrong
+    assert re.search(r"\d+ of \d+ logged steps were collapsed", page)
     assert "Epoch 1: n above p for " in page
     assert "Epoch 3: n above p for " in page
     assert 'class="mark">✗ wrong' in page
@@ -211,6 +212,7 @@ def test_the_report_is_written_again_beside_another_run(run: Run, page: str, cap
     for name in ("hinge/constant (a&lt;b)", "hinge/constant (other)"):
         assert f'<th scope="col">{name}</th>' in beside
     assert beside.count("<figure>") == page.count("<figure>") + 4
+    assert '<th scope="row">collapsed steps, %</th>' in beside
     capsys.readouterr()
     (other / "metrics.json").unlink()
     assert main(["report", str(run.path), "--beside", str(other)]) == 2

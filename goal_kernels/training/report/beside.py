@@ -10,7 +10,14 @@ from typing import Any
 from goal_kernels.training.evaluation import RECALLS
 from goal_kernels.training.history import History, read_history
 from goal_kernels.training.report.charts import Chart, Series, chart_html
-from goal_kernels.training.report.curves import DIRECTIONS, MOST_LINES, STEP, table_row
+from goal_kernels.training.report.curves import (
+    DIRECTIONS,
+    GAP,
+    MOST_LINES,
+    STEP,
+    collapsed_steps,
+    table_row,
+)
 from goal_kernels.training.run_folder import RunFolder, read_record
 
 MOST_BESIDE = MOST_LINES - 1
@@ -96,7 +103,7 @@ def _gap(run: Finished) -> Series:
 
 
 def _table(runs: Sequence[Finished]) -> str:
-    """Test metrics, a column a run."""
+    """Test metrics and collapsed steps, a column a run."""
     heads = "".join(f'<th scope="col">{escape(run.name)}</th>' for run in runs)
     rows = [
         table_row(f"{label}, {r}", [run.record[key][r] for run in runs])
@@ -104,6 +111,10 @@ def _table(runs: Sequence[Finished]) -> str:
         for r in RECALLS
     ]
     rows.append(table_row("rsum", [run.record["rsum"] for run in runs]))
+    histories = [run.history for run in runs]
+    if all(history.by_step(GAP) for history in histories):
+        shares = [len(collapsed_steps(h)) / len(h.by_step(GAP)) for h in histories]
+        rows.append(table_row("collapsed steps, %", [100 * share for share in shares]))
     return (
         '<div class="box scroll"><table class="results"><thead><tr><th scope="col">'
         f"{escape(runs[0].record['split'])} split, recall in %</th>{heads}</tr></thead><tbody>"

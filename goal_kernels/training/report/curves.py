@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from goal_kernels.constants import COLLAPSE_GAP
 from goal_kernels.training.evaluation import RECALLS
 from goal_kernels.training.history import DATA_WAIT, PAIRS_PER_SECOND, History
 from goal_kernels.training.outcome import Outcome
@@ -13,6 +14,7 @@ from goal_kernels.training.report.charts import Chart, Series, chart_html
 STEP = "optimiser step"
 RATES = "lr-"  # what the learning rates are logged under
 MOST_LINES = 4  # of a chart
+GAP = "mining/mean_absolute_gap"
 DIRECTIONS = {"t2i": "text → image", "i2t": "image → text"}
 
 
@@ -81,6 +83,8 @@ def _loss_charts(history: History, outcome: Outcome) -> list[Chart]:
 def _mining_charts(history: History, switch: int) -> list[Chart]:
     """What mining found, in the warm-up too."""
     band = (0.0, float(switch), "warm-up") if switch else None
+    gaps, collapsed = history.by_step(GAP), collapsed_steps(history)
+    ends = [*gaps[:1], *gaps[-1:]]
 
     def logged(name: str, label: str) -> Series:
         """The line of one mining statistic."""
@@ -107,7 +111,25 @@ def _mining_charts(history: History, switch: int) -> list[Chart]:
             y_range=(0.0, 1.0),
             band=band,
         ),
+        Chart(
+            "Distance from collapse",
+            STEP,
+            "mean |positive less hardest negative|, log scale",
+            [
+                Series("distance", gaps),
+                Series("collapsed below this", [(step, COLLAPSE_GAP) for step, _ in ends]),
+            ],
+            note=f"{len(collapsed):,} of {len(gaps):,} logged steps were collapsed: all "
+            "similarities nearly equal, and nothing learnt.",
+            logarithmic=True,
+            band=band,
+        ),
     ]
+
+
+def collapsed_steps(history: History) -> list[float]:
+    """The logged steps at which all similarities were nearly equal."""
+    return [step for step, gap in history.by_step(GAP) if gap < COLLAPSE_GAP]
 
 
 def _dev_charts(history: History, switch: int) -> list[Chart]:

@@ -25,6 +25,7 @@ from goal_kernels.training.study.recipe import Cell
 
 OF_THE_OBJECTIVE = (
     "mining/active_fraction",
+    "mining/mean_absolute_gap",
     "mining/mean_hardest_negative",
     "mining/skipped_negatives",
 )

@@ -65,8 +65,8 @@ def test_a_branch_from_the_warmup_of_another_objective_equals_training_from_scra
     assert branched.steps == whole.steps == 8
     assert whole.history["train/loss"][0] == list(range(8))
     # Which anchors are active is a matter of the objective, so the shared warm-up cannot know.
-    for name in ("mining/active_fraction", "mining/mean_hardest_negative"):
-        logged = [trained.history.pop(name)[0] for trained in (branched, whole)]
+    for name in ("active_fraction", "mean_absolute_gap", "mean_hardest_negative"):
+        logged = [trained.history.pop(f"mining/{name}")[0] for trained in (branched, whole)]
         assert logged == [list(range(4, 8)), list(range(8))]
     assert branched.history == whole.history
 
