@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,8 +87,11 @@ def commands(text: str) -> list[list[str]]:
 
 
 def written_commands() -> list[list[str]]:
-    """Those of the pages' blocks, of `code` within their text, and of every help text."""
-    found = []
+    """Those of the pages' blocks, of `code` within their text, and of `make demo`."""
+    dry_run = ["make", "--dry-run", "demo"]
+    demo = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = commands(demo.replace(".venv/bin/", ""))
+    assert [command[0] for command in found] == ["data", "fit", "report"]
     for page in PAGES:
         text = page.read_text()
         found += [c for info, code in FENCE.findall(text) if not info for c in commands(code)]

@@ -186,7 +186,7 @@ def test_the_report_shows_what_was_found(page: str, metrics: dict) -> None:
     for heading in ("Retrieval: test split", "Training", "Examples", "How it was made"):
         assert f"<h2>{heading}</h2>" in page
     assert page.count("<figure>") == 11 + 3 + 1  # maps, and the share of anchors in the wrong
-    assert re.search(r"\d+ of \d+ logged steps were collapsed", page)
+    assert re.search(r"Collapsed: \d+ of \d+ logged steps\.", page)
     assert "Epoch 1: n above p for " in page
     assert "Epoch 3: n above p for " in page
     assert 'class="mark">✗ wrong' in page

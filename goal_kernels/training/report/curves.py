@@ -114,13 +114,13 @@ def _mining_charts(history: History, switch: int) -> list[Chart]:
         Chart(
             "Distance from collapse",
             STEP,
-            "mean |positive less hardest negative|, log scale",
+            "similarity, log scale",
             [
                 Series("distance", gaps),
                 Series("collapsed below this", [(step, COLLAPSE_GAP) for step, _ in ends]),
             ],
-            note=f"{len(collapsed):,} of {len(gaps):,} logged steps were collapsed: all "
-            "similarities nearly equal, and nothing learnt.",
+            note="Mean distance of positives from hardest negatives. Where it is nearly 0 nothing is "
+            f"learnt. Collapsed: {len(collapsed):,} of {len(gaps):,} logged steps.",
             logarithmic=True,
             band=band,
         ),

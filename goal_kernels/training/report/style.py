@@ -42,7 +42,7 @@ thead th{color:var(--soft);font-weight:600;font-size:.875rem}
 tbody th{font-weight:500}tbody tr:last-child>*{border-bottom:0}
 .results td:nth-child(2){font-weight:700;background:var(--tint)}
 .box{padding:4px 6px;margin:14px 0}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:16px}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr));gap:16px}
 .maps{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));gap:16px;margin-bottom:16px}
 svg .map rect{fill:var(--s0)}
 figure{margin:0;padding:14px 16px 10px}
