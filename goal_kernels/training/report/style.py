@@ -100,7 +100,8 @@ a{color:var(--s0)}
 :focus-visible{outline:3px solid var(--s0);outline-offset:2px}
 @media(max-width:620px){header{padding-top:24px}main,header,footer{padding-left:14px;
 padding-right:14px}
-th,td{padding:8px 6px}.box{padding:2px}.results{font-size:.9rem}
+th,td{padding:8px 5px}.box{padding:2px}.results{font-size:.85rem}
+.results thead th{white-space:normal;overflow-wrap:anywhere;font-size:.8rem}
 .maps{grid-template-columns:1fr}.hits{gap:7px;grid-template-columns:repeat(3,minmax(0,1fr))}
 .sentences{grid-template-columns:1fr}.sentences>:first-child{max-width:150px}
 .ranked li{grid-template-columns:94px 1fr}.ranked .text{grid-column:1/-1}
