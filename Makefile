@@ -54,7 +54,7 @@ $(STAMP) $(VENV)/.demo: pyproject.toml setup.py constraints.txt CMakeLists.txt $
 	touch $@
 
 demo: $(READY)
-	@$(SAY) "demo 1/3: the dataset GoalWorld, generated in $(DATA) (20 seconds)"
+	@$(SAY) "demo 1/3: the dataset GoalWorld, generated in $(DATA) (10 seconds)"
 	$(BIN)/goal-kernels data synth --folder $(DATA) --workers 2
 	@$(SAY) "demo 2/3: two trainings beside each other, on hardest negatives and on all, in $(RUNS) (2 minutes on two cores)"
 	mkdir -p $(RUNS)

@@ -119,8 +119,8 @@ def _mining_charts(history: History, switch: int) -> list[Chart]:
                 Series("distance", gaps),
                 Series("collapsed below this", [(step, COLLAPSE_GAP) for step, _ in ends]),
             ],
-            note="Mean distance of positives from hardest negatives. Where it is nearly 0 nothing is "
-            f"learnt. Collapsed: {len(collapsed):,} of {len(gaps):,} logged steps.",
+            note="Mean distance of positives from hardest negatives. Where it is nearly 0, nothing "
+            f"is learnt. Collapsed: {len(collapsed):,} of {len(gaps):,} logged steps.",
             logarithmic=True,
             band=band,
         ),
