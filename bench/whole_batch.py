@@ -3,6 +3,8 @@
     export PYTHONPATH=python_tests                 the judge of the contest is that of the tests
     python -m bench.whole_batch                    B = 4096 and 8192, D = 512 and 1024, two threads
     python -m bench.whole_batch --batch 1024 --width 64 --output FILE      smaller
+    python -m bench.whole_batch --loss siglip --output PART.json           a part, and all of them:
+    python -m bench.whole_batch --merge PART.json PART.json --output FILE
 
 Every method is checked first: its value and gradients against float64. Then the methods of a case
 take turns. Peak memory is that of a step in a process of its own, beyond inputs and gradients. The
@@ -31,6 +33,7 @@ from bench.contest import ContestResult, Lane, Tell, make_clock, quiet, take_tur
 from bench.lineup import GEMM
 from bench.machine import describe_machine, keep_records, slug
 from bench.memory import ENVIRONMENT, TIME_LIMIT_SECONDS, peak_cpu
+from goal_kernels.data.files import write_text
 
 EAGER, COMPILED, OURS = "eager", "compiled", "goal_kernels"
 METHODS = (GEMM, EAGER, COMPILED, OURS)
@@ -197,6 +200,27 @@ def as_record(
     }
 
 
+def merge(files: Sequence[Path], output: Path) -> None:
+    """Write the cases of several runs as those of one. Raises: ValueError where they are not."""
+    runs = [json.loads(file.read_text()) for file in files]
+    cases: dict[tuple[object, ...], object] = {}
+    for file, run in zip(files, runs, strict=True):
+        for key in runs[0].keys() - {"command", "date", "cases"}:
+            if run[key] != runs[0][key]:
+                raise ValueError(
+                    f"{file}: expected {key} {runs[0][key]!r} as in {files[0]}, got {run[key]!r}; "
+                    "run it again on the same commit and machine."
+                )
+        for case in run["cases"]:
+            key = tuple(case[field] for field in WholeBatchCase._fields)
+            if key in cases:
+                raise ValueError(f"{file}: expected other cases than before, got {key} again.")
+            cases[key] = case
+    commands = "; ".join(run["command"] for run in runs)
+    kept = {**runs[-1], "command": commands, "cases": list(cases.values())}
+    write_text(output, json.dumps(kept, indent=2) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, keep; 0, or 1 when a method was wrong."""
     parser = argparse.ArgumentParser(
@@ -211,10 +235,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--output", type=Path, help="default: by processor, of a complete run")
+    parser.add_argument("--merge", nargs="+", type=Path, metavar="FILE", help="join runs of parts")
     parser.add_argument("--peak", nargs=2, metavar=("METHOD", "CASE"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.peak is not None:
         print_peak(options.peak[0], WholeBatchCase(*json.loads(options.peak[1])))
+        return 0
+    if options.merge is not None:
+        if options.output is None:
+            parser.error("--merge: expected --output FILE beside it.")
+        merge(options.merge, options.output)
         return 0
     torch.set_num_threads(options.threads)
     cases = [

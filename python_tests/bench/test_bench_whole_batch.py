@@ -29,6 +29,25 @@ def test_a_run_checks_times_and_keeps(
     assert "to eager" in capsys.readouterr().out
 
 
+def test_parts_become_one_run(tmp_path: Path) -> None:
+    """Of one commit and machine, each case once."""
+    cases = [whole_batch.WholeBatchCase(x, 64, 16, "float32")._asdict() for x in ("a", "b")]
+
+    def part(name: str, case: dict, **other: object) -> Path:
+        kept = {"command": name, "date": "d", "commit": "c", "threads": 2, "cases": [case], **other}
+        (tmp_path / name).write_text(json.dumps(kept))
+        return tmp_path / name
+
+    first, second, output = part("1", cases[0]), part("2", cases[1]), tmp_path / "all"
+    assert whole_batch.main(["--merge", str(first), str(second), "--output", str(output)]) == 0
+    found = json.loads(output.read_text())
+    assert (found["command"], found["cases"], found["threads"]) == ("1; 2", cases, 2)
+    with pytest.raises(ValueError, match=r"expected other cases than before, got .'a', 64"):
+        whole_batch.merge([first, first], output)
+    with pytest.raises(ValueError, match=r"expected threads 2 as in .*1, got 4"):
+        whole_batch.merge([first, part("3", cases[1], threads=4)], output)
+
+
 def test_a_wrong_loss_reports_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     eager, ours = whole_batch.LOSSES["siglip"]
     monkeypatch.setitem(whole_batch.LOSSES, "siglip", (eager, lambda x, y: 1.01 * ours(x, y)))
