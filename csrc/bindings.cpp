@@ -15,11 +15,13 @@
 #include "cpu/apply.h"
 #include "cpu/forward.h"
 #include "cpu/isa.h"
+#include "cpu/logistic.h"
 #include "cpu/mine.h"
 #include "cpu/pairs.h"
 #include "cpu/rank.h"
 #include "cpu/sample.h"
 #include "cpu/search.h"
+#include "cpu/similarities.h"
 #include "cpu/top_k.h"
 #if defined(GOAL_KERNELS_CUDA)
 #include "cuda/device_query.h"
@@ -228,6 +230,18 @@ std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const R
   return above(job, find_isa(isa), threads);
 }
 
+void similarities_addresses(const std::string& dtype, const Rows& rows, const Rows& columns, std::int64_t width,
+                            const std::tuple<Address, std::int64_t>& output, int threads, const std::string& isa) {
+  const Dtype type = parse("dtype", kDtypes, dtype);
+  const auto [out, stride] = output;
+  similarities({matrix(rows, type, width), matrix(columns, type, width), pointer(out), stride}, find_isa(isa), threads);
+}
+
+void logistic_addresses(const std::string& dtype, const Rows& rows, std::int64_t width, Address sums, int threads,
+                        const std::string& isa) {
+  logistic(matrix(rows, parse("dtype", kDtypes, dtype), width), pointer<double>(sums), *find_isa(isa).row, threads);
+}
+
 void sample_addresses(const std::string& dtype, const Rows& score, std::int64_t width,
                       const std::tuple<Address, Address>& words, double temperature,
                       const std::tuple<Address, Address>& output, int threads) {
@@ -317,5 +331,10 @@ PYBIND11_MODULE(_native, module) {
   module.def("sample", &sample_addresses, py::arg("dtype"), py::arg("score"), py::arg("width"),
              py::arg("words"), py::arg("temperature"), py::arg("output"), py::arg("threads"),
              py::call_guard<py::gil_scoped_release>());
+  module.def("similarities", &similarities_addresses, py::arg("dtype"), py::arg("rows"), py::arg("columns"),
+             py::arg("width"), py::arg("output"), py::arg("threads"), py::arg("isa"),
+             py::call_guard<py::gil_scoped_release>());
+  module.def("logistic", &logistic_addresses, py::arg("dtype"), py::arg("rows"), py::arg("width"), py::arg("sums"),
+             py::arg("threads"), py::arg("isa"), py::call_guard<py::gil_scoped_release>());
   module.def("build_info", &build_info, "How this module was built and what it found here.");
 }

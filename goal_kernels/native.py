@@ -17,8 +17,11 @@ REMEDY = (
     "compiler and neither torch nor CUDA."
 )
 
-NEWEST = ("sample",)
+NEWEST = ("similarities",)
 """Functions that an extension of older sources lacks."""
+
+BFLOAT16_ISAS = ("avx512_bf16", "amx")
+"""Instruction sets with products of bfloat16 values."""
 
 
 @cache
@@ -53,6 +56,12 @@ def weighs(triplet: str, pair: str) -> bool:
     """Whether the extension has twins of both elements, so that `forward` can weigh natively."""
     module = load()
     return triplet in module.TRIPLETS and pair in module.PAIRS
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has products of bfloat16 values that the extension uses."""
+    return bool(build_info()["isa"] in BFLOAT16_ISAS)
 
 
 def build_info() -> dict[str, Any]:

@@ -19,7 +19,10 @@ LAYERS = (
     {"backends.chunked", "backends.gpu*"},
     {"backends", "weights", "statistics", "checks"},
     {"ops", "selection_ops", "negatives", "pairing_checks", "backends.explain", "retrieval.scores"},
-    {"rectangular", "whole_batch", "whole_batch.kinds", "whole_batch.shares", "directions"},
+    {
+        *("rectangular", "whole_batch", "whole_batch.kinds", "whole_batch.shares", "directions"),
+        "whole_batch.products",
+    },
     {"whole_batch.blocks"},
     {"whole_batch.sparse", "whole_batch.fused"},
     {"whole_batch.pointwise"},

@@ -33,6 +33,8 @@ struct RowKernel {
   // With u = row `row` of `own` times its scale s: out = factor * s (sum - u <u, sum>), which takes a gradient
   // from the normalised row to the row. Rows too short to normalise (s >= 1 / kShortestLength): 0.
   void (*store_projected)(const T* sum, T factor, const Matrix& own, std::int64_t row, void* out);
+  // Replaces each z by 1 / (1 + exp(-z)); the sum of log(1 + exp z).
+  double (*logistic)(T* values, std::int64_t count);
 };
 
 // The length below which F.normalize of torch divides by this constant instead.

@@ -125,6 +125,8 @@ struct TileKernel {
   int (*screen)(const ScreenTile<T>& tile);
   // Multiplies one tile and adds to the lists of its rows, columns ascending. Whether one is longer than `full` now.
   bool (*list)(const ListTile<T>& tile);
+  // Multiplies one tile and writes it, transposed: column c to row c of `out`.
+  void (*transpose)(const TilePlace<T>& place, T* out, std::int64_t stride);
   // Adds the states of later candidates to those of earlier ones, `count` anchors. Indexed by Relative.
   void (*merge[kRelativeKinds])(const Extrema<T>& into, const Extrema<T>& later,
                                 const RelativeTerms<T>& relative, std::int64_t count);

@@ -6,6 +6,7 @@
 #include "rank_epilogue.h"
 #include "screen_epilogue.h"
 #include "tile_kernel.h"
+#include "transpose_epilogue.h"
 
 namespace goal_kernels {
 namespace {
@@ -39,6 +40,13 @@ bool list_tile(const ListTile<typename P::Scalar>& tile) {
 }
 
 template <typename P>
+void transpose_tile(const TilePlace<typename P::Scalar>& place, typename P::Scalar* out, std::int64_t stride) {
+  alignas(64) typename P::Scalar similarity[P::kRows * P::kColumns];
+  P::multiply(place, similarity);
+  write_transposed<P>(place, similarity, out, stride);
+}
+
+template <typename P>
 void rank_tile(const RankTile<typename P::Scalar>& tile) {
   alignas(64) typename P::Scalar similarity[P::kRows * P::kColumns];
   P::multiply(tile.place, similarity);
@@ -60,6 +68,7 @@ constexpr TileKernel<typename P::Scalar> tile_table() {
            mine_tile<P, Relative::exponential>},
           screen_tile<P>,
           list_tile<P>,
+          transpose_tile<P>,
           {merge_extrema<Relative::none, T>, merge_extrema<Relative::linear, T>,
            merge_extrema<Relative::exponential, T>},
           P::error,

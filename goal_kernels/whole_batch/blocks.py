@@ -20,6 +20,12 @@ from goal_kernels.normalization import raw_gradient, row_scale, scaled_rows
 from goal_kernels.pairs import owned, pair_similarity
 from goal_kernels.reference import sum_rows
 from goal_kernels.weights import wide
+from goal_kernels.whole_batch.products import (
+    multiplies_fast,
+    multiplies_wide,
+    similarities,
+    wide_product,
+)
 from goal_kernels.whole_batch.shares import current_share
 
 BLOCK, GPU_BLOCK = 512, 4096
@@ -90,8 +96,10 @@ class Batch:
         self.dtype = accumulate_dtype(rows.dtype)
         self.scale_of_rows = row_scale(rows) if question.normalize else None
         self.scale_of_columns = row_scale(columns) if question.normalize else None
-        # Factors of similarities, which a CPU would round to 16 bits: it gets wide rows.
-        kept = rows.dtype if rows.is_cuda else self.dtype
+        # Factors of similarities: wide ones where the product would round, or rounded rows lose
+        # what normalising them made.
+        whole = rows.is_cuda or not question.normalize
+        kept = rows.dtype if whole and multiplies_wide(rows) else self.dtype
         self.rows = scaled_rows(rows.to(kept), self.scale_of_rows)
         self.columns = scaled_rows(columns.to(kept), self.scale_of_columns)
         # Factors of gradients.
@@ -142,10 +150,8 @@ class Batch:
             tile = buffer[: part.stop - start]
             if not products:
                 tile.zero_()
-            elif self.rows.dtype == self.dtype:
-                torch.mm(self.rows[part], self.columns.T, out=tile)
             else:
-                tile.copy_(wide_product(self.rows[part], self.columns.T, self.dtype))
+                similarities(self.rows[part], self.columns, tile)
             yield part, tile
 
     def pieces(self, part: slice, tile: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -204,20 +210,6 @@ class Batch:
         """Add up what gets a weight of one piece, where that is asked for."""
         if self.question.counting:
             self.active += weight.count_nonzero()
-
-
-def multiplies_fast(matrix: Tensor) -> bool:
-    """Whether the device multiplies this dtype at least as fast as a wider one."""
-    if not matrix.is_cpu or matrix.dtype in (torch.float32, torch.float64):
-        return True
-    return matrix.dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()
-
-
-def wide_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """left @ right, summed in float32 at least; 16-bit factors on a CPU give rounded results."""
-    if left.dtype == dtype or left.is_cpu:
-        return torch.mm(left, right)
-    return torch.mm(left, right, out_dtype=dtype)
 
 
 class Gradients:

@@ -10,6 +10,7 @@ from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
 from goal_kernels.whole_batch.fused import fused_epilogues
 from goal_kernels.whole_batch.kinds import Pointwise, Siglip, Terms, softplus
+from goal_kernels.whole_batch.products import logistic, readable
 from goal_kernels.whole_batch.sparse import Listed, Lister, apply_listed
 
 
@@ -24,8 +25,8 @@ def run_pointwise(kind: Pointwise, batch: Batch, gradients: Gradients | None) ->
         if found is not None:
             weight = sums.weigh_listed(found, part)
             if gradients is not None:
-                own = batch.rows[part]
-                gradients.rows[part], of_columns = apply_listed(own, batch.columns, found, weight)
+                own = lister.rows[part]
+                gradients.rows[part], of_columns = apply_listed(own, lister.columns, found, weight)
                 gradients.columns += of_columns
                 # The value is linear in similarities that have a weight: put the exact ones in.
                 exact = wide((own * gradients.rows[part]).sum(dim=1))
@@ -157,6 +158,15 @@ def of_pairs(batch: Batch, side: Side, values: Tensor) -> Tensor:
     return result[:-1]
 
 
+def _decide(logit: Tensor) -> Tensor:
+    """Replace every z [rows, N] by its sigmoid. Returns: [rows], the sums of log(1 + exp z)."""
+    if readable(logit):
+        return logistic(logit)
+    sums = wide(softplus(logit).sum(dim=1))
+    logit.sigmoid_()
+    return sums
+
+
 def run_siglip(kind: Siglip, batch: Batch, gradients: Gradients | None) -> tuple[Tensor, Tensor]:
     """The value of the loss and its derivative by the bias, 0-d, of this process's share.
 
@@ -184,13 +194,12 @@ def run_siglip(kind: Siglip, batch: Batch, gradients: Gradients | None) -> tuple
                 if over is not None:
                     batch.count_skipped(over, rows, side)
                     logit.masked_fill_(over, NEGATIVE_INFINITY)
-            values.append(wide(softplus(logit).sum(dim=1)).sum())
+            values.append(_decide(logit).sum())
             if gradients is None:
                 continue
-            weight = logit.sigmoid_()
-            batch.negate_positives(weight, rows, same)
-            batch.count_active(weight)
-            biases.append(wide(weight.sum(dim=1)).sum())
+            batch.negate_positives(logit, rows, same)
+            batch.count_active(logit)
+            biases.append(wide(logit.sum(dim=1)).sum())
         if gradients is not None:
             gradients.add(part, tile)
     return ordered_sum(torch.stack(values)), ordered_sum(torch.stack(biases))

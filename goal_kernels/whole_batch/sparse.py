@@ -58,10 +58,9 @@ class Lister:
         self.open = large and batch.rows.is_cpu and native.status()[0]
         if not self.open:
             return
-        both = {1: batch.rows, 0: batch.columns}
-        self.bounds = {
-            axis: x.new_full((len(x),), math.inf, dtype=batch.dtype) for axis, x in both.items()
-        }
+        self.rows, self.columns = batch.rows.to(batch.dtype), batch.columns.to(batch.dtype)
+        both = {1: self.rows, 0: self.columns}
+        self.bounds = {axis: x.new_full((len(x),), math.inf) for axis, x in both.items()}
         for side in batch.sides:
             floor = kind.floor(side.positive)
             if floor is None:
@@ -83,7 +82,7 @@ class Lister:
         if not self.open:
             return None
         batch = self.batch
-        rows, columns = batch.rows[part], batch.columns
+        rows, columns = self.rows[part], self.columns
         ids = batch.question.row_ids, batch.question.column_ids
         target = torch.where(batch.exists[part], batch.own[part], -1)
         pairing = Pairing(target, None if ids[0] is None else ids[0][part], ids[1])
