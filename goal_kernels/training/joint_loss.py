@@ -49,6 +49,8 @@ def joint_loss(
             **relation,
         )
         logged, mined = _mining(statistics), statistics
+        if of_embeddings.active_pairs is not None:
+            logged["train/active_pairs"] = of_embeddings.active_pairs
         if of_scores is not None:
             logged["train/embedding_loss"] = loss.detach()
             scores, mined = of_scores.of_tokens(tokens[:4], share, step, seed, **relation)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-
-from torch import Tensor
+from typing import Any
 
 import goal_kernels as gk
 from goal_kernels import Objective
 
-WholeBatchLoss = Callable[..., Tensor]
+WholeBatchLoss = Callable[..., Any]
 
 WHOLE_BATCH_LOSSES: dict[str, Callable[[Objective], WholeBatchLoss]] = {
     "sum_of_hinges": lambda own: partial(gk.sum_of_hinges_loss, margin=own.margin),

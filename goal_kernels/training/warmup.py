@@ -134,6 +134,9 @@ class WarmedLoss(nn.Module):
             the objective counts all negatives.
         selection: `negatives` and limits of false negatives of `GOALLoss`, for the objective alone:
             the warm-up is on all negatives.
+
+    Attributes: active_pairs, 0-d, the share of similarities with a weight in the last step's loss
+        over all negatives; None where only the objective counted.
     """
 
     def __init__(
@@ -163,6 +166,7 @@ class WarmedLoss(nn.Module):
         self.memory: NegativeMemory | None
         # As a submodule it would be among the weights of every checkpoint.
         self.__dict__["memory"] = NegativeMemory(memory) if memory else None
+        self.active_pairs: Tensor | None = None
         mined = {} if mined_for_matching else selection
         given = {**mined, "negative_memory": memory or None}
         chosen = {name: value for name, value in given.items() if value not in (None, HARDEST)}
@@ -272,18 +276,24 @@ class WarmedLoss(nn.Module):
         known: dict[str, Any] = {"image_ids": ids, "text_ids": of_texts, "text_to_image": owner}
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0 and not whole):
             loss, statistics = mining(images, texts, exempt_texts=chosen, **known)
+        self.active_pairs = None
         with sharing():
             if isinstance(self.objective, WholeBatchObjective) and weight > 0:
-                loss = self.objective.loss(images, texts, precision=self.precision, **known)
+                loss, found = self.objective.loss(
+                    images, texts, precision=self.precision, return_stats=True, **known
+                )
+                self.active_pairs = found.active_fraction
             if weight < 1:
                 margin = self.schedule.margin
-                hinges = sum_of_hinges_loss(
+                hinges, found = sum_of_hinges_loss(
                     images,
                     texts,
                     margin=self.objective.margin if margin is None else margin,
                     precision=self.precision,
+                    return_stats=True,
                     **known,
                 )
+                self.active_pairs = found.active_fraction
                 loss = (1 - weight) * hinges + weight * loss
         if self.hold is not None:
             self.hold.observe(bool(statistics.collapsed), step, self.schedule)
