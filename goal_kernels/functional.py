@@ -208,8 +208,8 @@ def goal_loss(  # type: ignore[misc]  # _search is for `distributed`, no overloa
             may stand alone, for the texts of each image.
         negatives: which candidates become an anchor's negatives: "hardest"; "semi_hard", the
             hardest that scores below the positive; `SkipHardest`, `TopK` or `Sampled`; or "all",
-            whose terms are averaged (not with relative similarities or another direction than
-            "dot"; statistics are `WholeBatchStatistics`). An anchor without one adds nothing.
+            whose terms are averaged (not with another direction than "dot"; statistics are
+            `WholeBatchStatistics`). An anchor without one adds nothing.
         false_negative_margin, false_negative_ratio: leave out candidates with S > p + margin, or
             S > ratio p, as probable false negatives. An image with several texts has the highest
             of its positives for p here, and the lowest in "semi_hard".

@@ -40,40 +40,51 @@ def wide(values: Tensor) -> Tensor:
     return values if values.device.type == "mps" else values.double()
 
 
-def relative_positive(positive: Tensor, negative: Tensor, objective: Objective) -> Tensor:
-    """R+ of every anchor in O(B log B): sort, prefix sums, look-up (eq. 5). [B]
+class RelativePositive:
+    """R+ of any anchors in O(log B) each: sort, prefix sums, look-up (eq. 5).
 
-    Args: positive, negative: [B], similarities of each anchor's positive and hardest negative;
-        float64, since a prefix sum in float32 loses digits.
+    Args: positive: [P], similarities of all pairs, which R+ runs over; float64, since a prefix sum
+        in float32 loses digits.
     """
-    # NaN compares false, so it joins no set of R+; infinity is beyond every finite limit.
-    pool = positive.nan_to_num(math.inf, math.inf, -math.inf).sort().values
-    limit = negative + objective.epsilon
-    within = torch.searchsorted(pool, limit, right=True)
-    within = torch.where(limit.isnan(), 0, within)  # no comparison with NaN holds
-    own = torch.searchsorted(pool, positive).clamp(max=len(pool) - 1)
-    start = pool.new_zeros(2, 1)
-    if objective.pair_element.relative == "linear":
-        sums = torch.cat([start, _scanned(torch.cumsum, pool, pool)], dim=1)[0]
-        total = within * positive - sums[within]
-        # Exact ties of the anchor's own positive, itself among them, have v = 0: not counted.
-        last = torch.searchsorted(pool, positive, right=True)
-        count = within - (torch.minimum(last, within) - torch.minimum(own, within))
-    else:
+
+    def __init__(self, positive: Tensor, objective: Objective) -> None:
+        self.objective = objective
+        # NaN compares false, so it joins no set of R+; infinity is beyond every finite limit.
+        self.pool = pool = positive.nan_to_num(math.inf, math.inf, -math.inf).sort().values
+        start = pool.new_zeros(2, 1)
+        self.linear = objective.pair_element.relative == "linear"
+        if self.linear:
+            self.sums = torch.cat([start, _scanned(torch.cumsum, pool, pool)], dim=1)[0]
+            return
         # Logarithms of the sums of exp(-alpha q) over the first k and over all from the k-th on.
         decay = -objective.alpha * pool
         sums = _scanned(torch.logcumsumexp, decay, decay.flip(0))
-        below, above = torch.cat([start - math.inf, sums], dim=1)
-        above = above.flip(0)
-        # The anchor's own term is stepped over, not subtracted: beside it the others may be too
-        # small to be seen.
-        scaled = objective.alpha * positive
-        total = torch.exp(scaled + below[torch.minimum(own, within)])
-        higher = torch.exp(scaled + above[own + 1]) * -torch.expm1(above[within] - above[own + 1])
-        total = total + torch.where(within > own + 1, higher, 0.0)
-        count = within - (within > own).to(within.dtype)
-    mean = total / count.clamp(min=1)
-    return torch.where(count > 0, mean, 0.0)
+        self.below, above = torch.cat([start - math.inf, sums], dim=1)
+        self.above = above.flip(0)
+
+    def __call__(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """R+ of anchors whose own positive and negative these are, of shapes that broadcast."""
+        pool = self.pool
+        limit = negative + self.objective.epsilon
+        within = torch.searchsorted(pool, limit, right=True)
+        within = torch.where(limit.isnan(), 0, within)  # no comparison with NaN holds
+        own = torch.searchsorted(pool, positive).clamp(max=len(pool) - 1)
+        if self.linear:
+            total = within * positive - self.sums[within]
+            # Exact ties of the anchor's own positive, itself among them, have v = 0: not counted.
+            last = torch.searchsorted(pool, positive, right=True)
+            count = within - (torch.minimum(last, within) - torch.minimum(own, within))
+        else:
+            # The anchor's own term is stepped over, not subtracted: beside it the others may be
+            # too small to be seen.
+            scaled = self.objective.alpha * positive
+            total = torch.exp(scaled + self.below[torch.minimum(own, within)])
+            rest = self.above[own + 1]
+            higher = torch.exp(scaled + rest) * -torch.expm1(self.above[within] - rest)
+            total = total + torch.where(within > own + 1, higher, 0.0)
+            count = within - (within > own).to(within.dtype)
+        mean = total / count.clamp(min=1)
+        return torch.where(count > 0, mean, 0.0)
 
 
 def _scanned(scan: Callable[..., Tensor], first: Tensor, second: Tensor) -> Tensor:
@@ -106,7 +117,7 @@ def weigh_anchors(objective: Objective, anchors: Anchors) -> tuple[Tensor, Tenso
     triplet, pair = objective.triplet_element, objective.pair_element
     relative = {}
     if pair.relative != "none":
-        relative["relative_positive"] = relative_positive(p, n, objective)
+        relative["relative_positive"] = RelativePositive(p, objective)(p, n)
         relative["relative_negative"] = _relative_negative(anchors, pair.relative)
     weight = triplet.formula(positive=p, negative=n, **objective.values_for(triplet))
     positive_part, negative_part = pair.formula(

@@ -191,6 +191,31 @@ def test_goal_objectives_averaged_over_all_negatives(objective, batch) -> None:
         torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("pair", ["linear_ms", "sigmoid_ms"])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_relative_similarities_of_all_negatives(batch, pair, monkeypatch) -> None:
+    """As with the k hardest of them, when k is all there are; also in blocks and in float32."""
+    images, owner, ids = BATCHES[batch]
+    options: dict[str, Any] = {} if owner is None else {"text_to_image": owner}
+    if ids is not None:
+        options |= {"image_ids": ids[0], "text_ids": ids[1]}
+
+    def step(negatives: Any, dtype: torch.dtype, **more: Any) -> tuple[Tensor, ...]:
+        inputs = [rows(n, 7, seed).to(dtype).requires_grad_() for n, seed in ((images, 1), (12, 2))]
+        loss = gk.goal_loss(*inputs, f"nca/{pair}", negatives=negatives, **options, **more)
+        return loss.detach().double(), *(x.double() for x in torch.autograd.grad(loss, inputs))
+
+    for more in ({}, {"false_negative_margin": 0.2}, {"direction": "i2t", "epsilon": 0.6}):
+        expected = step(gk.TopK(12), torch.float64, **more)
+        for block in (blocks.BLOCK, 5):
+            monkeypatch.setattr(blocks, "BLOCK", block)
+            for dtype in (torch.float64, torch.float32):
+                found = step("all", dtype, **more)
+                for left, right in zip(found, expected, strict=True):
+                    bound = TOLERANCE[dtype] * right.abs().max().item()
+                    torch.testing.assert_close(left, right, rtol=0, atol=bound)
+
+
 def test_a_custom_element_averaged_over_all_negatives() -> None:
     half = gk.Objective(lambda positive, negative: 0.5 + 0 * positive, "constant")
     image, text = rows(12, 7, 1).requires_grad_(), rows(12, 7, 2)
@@ -224,9 +249,9 @@ def test_one_image_of_many_texts_costs_little_more(monkeypatch) -> None:
     seen = []
     terms = kinds.SoftMargin.terms
 
-    def watch(self, positive, negative):
+    def watch(self, positive, negative, *rest):
         seen.append(negative.numel())
-        return terms(self, positive, negative)
+        return terms(self, positive, negative, *rest)
 
     monkeypatch.setattr(kinds.SoftMargin, "terms", watch)
     image, text = rows(20, 7, 1), rows(60, 7, 2)
@@ -620,11 +645,6 @@ WRONG = {
     ),
     "unknown": (lambda: gk.circle_loss(X, Y, backend="cpu"), TypeError, "backend: expected option"),
     "rows": (lambda: gk.circle_loss(X, Y[:2]), ValueError, "text_embeddings: expected 4 rows"),
-    "relative": (
-        lambda: gk.goal_loss(X, Y, "nca/linear_ms", negatives="all"),
-        ValueError,
-        "negatives: expected another kind than 'all' with the pair element 'linear_ms'",
-    ),
     "backend": (
         lambda: gk.goal_loss(X, Y, "nca/linear", negatives="all", backend="cpu"),
         BackendUnavailableError,

@@ -13,67 +13,14 @@ from torch import Tensor
 
 from goal_kernels.backends.candidates import NEGATIVE_INFINITY
 from goal_kernels.weights import ordered_sum, wide
-from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
+from goal_kernels.whole_batch.blocks import Batch, Gradients
 from goal_kernels.whole_batch.fused import fused_epilogues
 from goal_kernels.whole_batch.kinds import Exponential, Loss, Sums
+from goal_kernels.whole_batch.log_sums import LogSums
 from goal_kernels.whole_batch.pointwise import of_pairs
-from goal_kernels.whole_batch.shares import Share
 
 NARROW = 40.0
 """Largest |exponent| whose exponentials are summed as they are: any sum of them is in float32."""
-
-
-class _LogSums:
-    """Log-sums of exponentials of the anchors of a side, piece by piece.
-
-    narrow: whether exponents are small enough to be summed without their largest.
-    """
-
-    def __init__(self, side: Side, narrow: bool) -> None:
-        self.side, self.narrow = side, narrow
-        self.most = wide(torch.full_like(side.positive[0], NEGATIVE_INFINITY))
-        self.sum = torch.zeros_like(self.most)
-
-    def add(self, exponent: Tensor, powers: Tensor | None, rows: slice) -> None:
-        """exponent: [rows, N], -inf for none. powers: its exponentials, where they are narrow."""
-        side, place = self.side, self.side.place(rows)
-        if powers is not None:
-            self.sum[place] += wide(powers.sum(dim=side.axis))
-            return
-        most = exponent.amax(dim=side.axis)
-        shift = torch.where(most == NEGATIVE_INFINITY, 0.0, most)
-        shifted = exponent - (shift[:, None] if side.axis == 1 else shift[None])
-        self.add_sums(most[None], shifted.exp_().sum(dim=side.axis)[None], rows)
-
-    def add_sums(self, most: Tensor, sums: Tensor, rows: slice) -> None:
-        """most, sums: [parts, anchors], of parts of the negatives; see `_merged`."""
-        place = self.side.place(rows)
-        self.most[place], self.sum[place] = _merged(
-            torch.cat([self.most[place][None], wide(most)]),
-            torch.cat([self.sum[place][None], wide(sums)]),
-        )
-
-    def join(self, share: Share) -> None:
-        """Take in what the other processes have summed."""
-        most, sums = share.gather(self.most), share.gather(self.sum)
-        if self.narrow:
-            self.sum = sums.sum(dim=0)
-        else:
-            self.most, self.sum = _merged(most, sums)
-
-    def log(self) -> Tensor:
-        """[anchors], -inf of none."""
-        return self.sum.log() if self.narrow else self.most + self.sum.log()
-
-
-def _merged(most: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest exponents [A] of some parts of the negatives, and the sums [A] of all.
-
-    Args: most, sums: [parts, A]; the sum of a part is over the exponential of its largest.
-    """
-    largest = most.amax(dim=0)
-    shrink = torch.where(most == NEGATIVE_INFINITY, 0.0, (most - largest).exp())
-    return largest, (sums * shrink).sum(dim=0)
 
 
 def _offset(derivative: Tensor, log: Tensor, dtype: torch.dtype) -> Tensor:
@@ -125,8 +72,8 @@ class _Plan:
         self.fused = fused_epilogues(kind, batch)
         self.no_limits: list[Tensor | None] = [None] * len(batch.sides)
 
-        def sums() -> list[_LogSums]:
-            return [_LogSums(side, self.narrow) for side in batch.sides]
+        def sums() -> list[LogSums]:
+            return [LogSums(side, self.narrow) for side in batch.sides]
 
         self.negatives, self.positives = sums(), sums()
         self.totals = [torch.zeros_like(x.sum) for x in self.negatives]
@@ -137,7 +84,10 @@ class _Plan:
         batch = self.batch
         if not batch.rows.is_cpu:
             return False
-        longest = [x.square().sum(dim=1).amax().sqrt() for x in (batch.rows, batch.columns)]
+        longest = [
+            torch.linalg.vector_norm(x, dim=1, dtype=batch.dtype).amax()
+            for x in (batch.rows, batch.columns)
+        ]
         reach = longest[0] * longest[1]
         scores = reach * torch.linspace(-1, 1, 9, dtype=reach.dtype, device=reach.device)
         most = torch.stack([self.kind.negative(scores), self.kind.positive(scores)]).abs().amax()
@@ -181,7 +131,7 @@ class _Plan:
         self.counts = [share.add(x) for x in self.counts]
 
     def _add(
-        self, sums: list[_LogSums], exponent: Tensor, overs: list[Tensor | None], rows: slice
+        self, sums: list[LogSums], exponent: Tensor, overs: list[Tensor | None], rows: slice
     ) -> None:
         powers = exponent.exp() if self.narrow else None
         for each, over in zip(sums, overs, strict=True):

@@ -280,18 +280,12 @@ def averaged_goal_loss(
 ) -> Any:
     """`goal_loss` with negatives="all". options: those of `Options`, and return_stats.
 
-    Raises: as `goal_loss`, and ValueError for pair elements of relative similarities, and for
-    directions other than "dot" of rows that are not normalised.
+    Raises: as `goal_loss`, and ValueError for directions other than "dot" of rows that are not
+    normalised.
     """
     if backend not in ("auto", "chunked"):
         raise BackendUnavailableError(
             f"backend: expected 'auto' or 'chunked' with negatives='all', got {backend!r}."
-        )
-    if objective.pair_element.relative != "none":
-        raise ValueError(
-            f"negatives: expected another kind than 'all' with the pair element "
-            f"{objective.pair_element.name!r}, whose relative similarities compare one negative "
-            "with the others; take 'constant', 'linear' or 'sigmoid'."
         )
     if makes_a_difference(objective, options["normalize"]):
         raise ValueError(

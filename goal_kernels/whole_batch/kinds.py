@@ -17,6 +17,7 @@ from torch import Tensor
 from goal_kernels.backends.base import Scalars
 from goal_kernels.backends.candidates import NEGATIVE_INFINITY
 from goal_kernels.objective import Objective
+from goal_kernels.weights import wide
 
 LINEAR = 40.0
 """log(1 + exp z) is z from here on, in float64 too."""
@@ -38,6 +39,10 @@ class Terms(NamedTuple):
     pull: Tensor
 
 
+Relate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""R+ and R- of positive and negative, float64."""
+
+
 class Pointwise(ABC):
     """A loss of one positive and one negative, summed over the negatives of an anchor."""
 
@@ -45,7 +50,7 @@ class Pointwise(ABC):
     """Whether it is averaged instead."""
 
     @abstractmethod
-    def terms(self, positive: Tensor, negative: Tensor) -> Terms:
+    def terms(self, positive: Tensor, negative: Tensor, relate: Relate | None = None) -> Terms:
         """positive [rows, 1] or [1, N] and negative [rows, N], or any that broadcast."""
 
     def floor(self, positive: Tensor) -> Tensor | None:
@@ -62,7 +67,7 @@ class Hinges(Pointwise):
     def floor(self, positive: Tensor) -> Tensor:
         return positive - self.margin
 
-    def terms(self, positive: Tensor, negative: Tensor) -> Terms:
+    def terms(self, positive: Tensor, negative: Tensor, relate: Relate | None = None) -> Terms:
         over = negative + (self.margin - positive)
         push = torch.gt(over, 0, out=torch.empty_like(over))  # a cast costs seven times as much
         return Terms(over.clamp_(min=0), push, push)
@@ -74,7 +79,7 @@ class SoftMargin(Pointwise):
 
     tau: float
 
-    def terms(self, positive: Tensor, negative: Tensor) -> Terms:
+    def terms(self, positive: Tensor, negative: Tensor, relate: Relate | None = None) -> Terms:
         over = (negative - positive).mul_(self.tau)
         push = over.sigmoid()
         return Terms(softplus(over).div_(self.tau), push, push)
@@ -93,14 +98,20 @@ class Averaged(Pointwise):
             return None
         return positive - self.objective.margin
 
-    def terms(self, positive: Tensor, negative: Tensor) -> Terms:
+    def terms(self, positive: Tensor, negative: Tensor, relate: Relate | None = None) -> Terms:
         valid = (negative != NEGATIVE_INFINITY) & (positive != float("inf"))
         # Finite stand-ins: no formula of a user's has to cope with infinity.
         p = torch.where(valid, positive, 0.0)
         n = torch.where(valid, negative, p)
+        given = {}
+        if relate is not None:
+            p, n = wide(p), wide(n)
+            given["relative_positive"], given["relative_negative"] = relate(p, n)
         triplet, pair = self.objective.triplet_element, self.objective.pair_element
         weight = triplet.formula(positive=p, negative=n, **self.objective.values_for(triplet))
-        pull, push = pair.formula(positive=p, negative=n, **self.objective.values_for(pair))
+        pull, push = pair.formula(
+            positive=p, negative=n, **given, **self.objective.values_for(pair)
+        )
         potential = self.objective.potential if self.objective.reports_potential else None
         value = n - p if potential is None else potential(p, n)
         return Terms(*(torch.where(valid, x, 0.0) for x in (value, weight * push, weight * pull)))

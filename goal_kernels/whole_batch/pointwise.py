@@ -9,8 +9,9 @@ from goal_kernels.backends.candidates import NEGATIVE_INFINITY
 from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
 from goal_kernels.whole_batch.fused import fused_epilogues
-from goal_kernels.whole_batch.kinds import Pointwise, Siglip, Terms, softplus
+from goal_kernels.whole_batch.kinds import Averaged, Pointwise, Relate, Siglip, Terms, softplus
 from goal_kernels.whole_batch.products import logistic, readable
+from goal_kernels.whole_batch.relative import RelativeSums
 from goal_kernels.whole_batch.sparse import Listed, Lister, apply_listed
 
 
@@ -51,6 +52,10 @@ class _Sums:
         if kind.mean:
             counts = (count_candidates(batch, side) for side in batch.sides)
             self.shares = [1.0 / count.clamp(min=1) for count in counts]
+        objective = kind.objective if isinstance(kind, Averaged) else None
+        self.relative = None
+        if objective is not None and objective.pair_element.relative != "none":
+            self.relative = RelativeSums(objective, batch)
         self.values = [wide(batch.positive.new_zeros(()))]
         self.pull = [torch.zeros_like(wide(side.positive)) for side in batch.sides]
 
@@ -60,8 +65,10 @@ class _Sums:
         pulls = [of_pairs(self.batch, side, pull) for side, pull in by_side]
         return -torch.stack(pulls).sum(dim=0)
 
-    def _terms(self, positive: Tensor, negative: Tensor, share: Tensor | None) -> Terms:
-        terms = self.kind.terms(positive, negative)
+    def _terms(
+        self, positive: Tensor, negative: Tensor, share: Tensor | None, relate: Relate | None = None
+    ) -> Terms:
+        terms = self.kind.terms(positive, negative, relate)
         return terms if share is None else Terms(*(x * share for x in terms))
 
     def weigh_block(self, block: Tensor, part: slice) -> None:
@@ -82,20 +89,24 @@ class _Sums:
         batch = self.batch
         batch.hide(piece, rows, batch.same(rows))
         total = None
-        for side, share, pull in zip(batch.sides, self.shares, self.pull, strict=True):
+        for number, (side, share, pull) in enumerate(
+            zip(batch.sides, self.shares, self.pull, strict=True)
+        ):
             negative = within_limits(batch, piece, rows, side)
             along = None if share is None else side.along(share, rows)
             for slot, positive in enumerate(side.positive):
+                few = None
                 if slot and piece.is_cpu:  # few images have so many texts
                     few = (side.pairs[slot] >= 0).nonzero()[:, 0]
-                    terms = self._terms(
-                        positive[few], negative[:, few], None if along is None else along[:, few]
-                    )
+                relate = None if self.relative is None else self.relative.between(number, rows, few)
+                if few is not None:
+                    part = None if along is None else along[:, few]
+                    terms = self._terms(positive[few], negative[:, few], part, relate)
                     pull[slot, few] += wide(terms.pull.sum(dim=0))
                     assert total is not None
                     total.index_add_(1, few, terms.push)
                 else:
-                    terms = self._terms(side.along(positive, rows), negative, along)
+                    terms = self._terms(side.along(positive, rows), negative, along, relate)
                     pull[slot, side.place(rows)] += wide(terms.pull.sum(dim=side.axis))
                     total = terms.push if total is None else total.add_(terms.push)
                 self.values.append(wide(terms.value.sum(dim=1)).sum())
