@@ -231,10 +231,13 @@ std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const R
 }
 
 void similarities_addresses(const std::string& dtype, const Rows& rows, const Rows& columns, std::int64_t width,
-                            const std::tuple<Address, std::int64_t>& output, int threads, const std::string& isa) {
+                            bool across, const std::tuple<Address, std::int64_t, bool>& output, int threads,
+                            const std::string& isa) {
   const Dtype type = parse("dtype", kDtypes, dtype);
-  const auto [out, stride] = output;
-  similarities({matrix(rows, type, width), matrix(columns, type, width), pointer(out), stride}, find_isa(isa), threads);
+  const auto [out, stride, add] = output;
+  SimilaritiesJob job{matrix(rows, type, width), matrix(columns, type, width), pointer(out), stride, add};
+  job.rows.across = across;
+  similarities(job, find_isa(isa), threads);
 }
 
 void logistic_addresses(const std::string& dtype, const Rows& rows, std::int64_t width, Address sums, int threads,
@@ -332,7 +335,7 @@ PYBIND11_MODULE(_native, module) {
              py::arg("words"), py::arg("temperature"), py::arg("output"), py::arg("threads"),
              py::call_guard<py::gil_scoped_release>());
   module.def("similarities", &similarities_addresses, py::arg("dtype"), py::arg("rows"), py::arg("columns"),
-             py::arg("width"), py::arg("output"), py::arg("threads"), py::arg("isa"),
+             py::arg("width"), py::arg("across"), py::arg("output"), py::arg("threads"), py::arg("isa"),
              py::call_guard<py::gil_scoped_release>());
   module.def("logistic", &logistic_addresses, py::arg("dtype"), py::arg("rows"), py::arg("width"), py::arg("sums"),
              py::arg("threads"), py::arg("isa"), py::call_guard<py::gil_scoped_release>());

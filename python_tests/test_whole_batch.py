@@ -226,6 +226,21 @@ def test_a_custom_element_averaged_over_all_negatives() -> None:
     torch.testing.assert_close(found, 0.5 * expected, rtol=1e-12, atol=0)
 
 
+def test_hardness_of_single_negatives_as_an_element() -> None:
+    """docs/whole_batch.md: weights that count as constants are a triplet element."""
+    image, text = rows(12, 7, 1).requires_grad_(), rows(12, 7, 2)
+    hard = gk.Objective(
+        lambda positive, negative: (12 * negative - 10 * positive).sigmoid(), "constant"
+    )
+    (found,) = torch.autograd.grad(gk.goal_loss(image, text, hard, negatives="all"), image)
+    score = image @ text.T
+    gaps = score - score.diagonal()[:, None], score - score.diagonal()
+    weight = 2 * score.detach()
+    terms = sum(F.softplus(weight + 10 * gap, threshold=40) / 10 for gap in gaps)
+    (expected,) = torch.autograd.grad((terms - terms.diag().diag()).sum() / 11, image)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("limits", [{}, {"false_negative_margin": 0.3}])
 def test_averages_over_several_blocks(limits, monkeypatch) -> None:
     """Of how many negatives is counted block by block, with ids and captions."""

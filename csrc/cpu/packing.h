@@ -108,5 +108,44 @@ void pack_transposed(const Matrix& matrix, std::int64_t first, std::int64_t coun
   });
 }
 
+// Columns of a matrix that is stored across, as `pack_transposed` packs them: values as they lie, zeros beyond the
+// columns.
+template <typename T, int kGroup>
+void pack_across_values(const Matrix& matrix, std::int64_t first, std::int64_t count, void* packed) {
+  with_element<T>(matrix.dtype, [&](auto element) {
+    using Source = decltype(element);
+    const Source* from = static_cast<const Source*>(matrix.data) + first;
+    T* out = static_cast<T*>(packed);
+    for (std::int64_t k = 0; k < matrix.width; ++k, from += matrix.stride, out += kGroup) {
+      std::memset(out, 0, kGroup * sizeof(T));
+      for (std::int64_t c = 0; c < count; ++c) out[c] = T(widen(from[c]));
+    }
+  });
+}
+
+// The same as pairs of values of bfloat16 that are neighbours in the depth: for each of `pairs` kGroup of them are
+// handed to `place`, zeros beyond the depth.
+template <int kGroup, typename Place>
+void pack_across_pairs(const Matrix& matrix, std::int64_t first, std::int64_t count, std::int64_t pairs,
+                       const Place& place) {
+  with_element<float>(matrix.dtype, [&](auto element) {
+    using Source = decltype(element);
+    const Source* const data = static_cast<const Source*>(matrix.data) + first;
+    for (std::int64_t pair = 0; pair < pairs; ++pair) {
+      bfloat16 line[2][kGroup] = {};
+      for (std::int64_t half = 0; half < 2 && 2 * pair + half < matrix.width; ++half) {
+        const Source* const from = data + (2 * pair + half) * matrix.stride;
+        if constexpr (std::is_same_v<Source, bfloat16>)
+          std::memcpy(line[half], from, static_cast<std::size_t>(count) * sizeof(bfloat16));
+        else
+          convert(from, count, 1.0f, line[half]);
+      }
+      std::uint32_t unit[kGroup];
+      for (int c = 0; c < kGroup; ++c) unit[c] = line[0][c].bits | std::uint32_t(line[1][c].bits) << 16;
+      place(pair, unit);
+    }
+  });
+}
+
 }  // namespace
 }  // namespace goal_kernels

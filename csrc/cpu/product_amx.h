@@ -53,10 +53,22 @@ struct AmxProduct {
 
   // Transposed by pairs: a tile of column factors holds 16 pairs of values of 16 columns.
   static void pack_columns(const Matrix& matrix, std::int64_t first, std::int64_t count, void* packed) {
+    if constexpr (!kSplit) return pack_column_tiles(matrix, first, count, static_cast<char*>(packed));
     pack(matrix, first, count, packed, [](const bfloat16 (&line)[kAmxBfloats], int lane, char* tile) {
       for (int pair = 0; pair < kAmxRows; ++pair)
         std::memcpy(tile + pair * kAmxRowBytes + lane * 4, &line[2 * pair], 4);
     });
+  }
+
+  static void pack_across(const Matrix& matrix, std::int64_t first, std::int64_t count, void* packed) {
+    static_assert(kColumns == 2 * kAmxFloats, "a step has two tiles of columns");
+    const std::int64_t steps = (matrix.width + kDepthStep - 1) / kDepthStep;
+    pack_across_pairs<kColumns>(
+        matrix, first, count, steps * kAmxRows, [&](std::int64_t pair, const std::uint32_t (&unit)[kColumns]) {
+          char* const row = static_cast<char*>(packed) + pair / kAmxRows * kStepBytes + pair % kAmxRows * kAmxRowBytes;
+          for (int tile = 0; tile < 2; ++tile)
+            std::memcpy(row + tile * kAmxTileBytes, unit + tile * kAmxFloats, kAmxRowBytes);
+        });
   }
 
   // similarity [kRows][kColumns], 64-byte aligned.
@@ -92,6 +104,24 @@ struct AmxProduct {
   }
 
  private:
+  // In squares of lanes, transposed in registers.
+  static void pack_column_tiles(const Matrix& matrix, std::int64_t first, std::int64_t count, char* packed) {
+    constexpr int lanes = Lanes<float>::count;
+    const std::int64_t pairs = (matrix.width + kDepthStep - 1) / kDepthStep * kAmxRows;
+    with_element<float>(matrix.dtype, [&](auto element) {
+      using Source = decltype(element);
+      for (int tile = 0; tile < 2; ++tile) {
+        const std::int64_t begin = tile * kAmxFloats, left = count - begin;
+        const SourceRows<Source, float> rows(matrix, first + begin);
+        for (std::int64_t pair = 0; pair < pairs; pair += lanes) {
+          char* const step = packed + pair / kAmxRows * kStepBytes + tile * kAmxTileBytes;
+          float* const out = reinterpret_cast<float*>(step + pair % kAmxRows * kAmxRowBytes);
+          pack_squares<BfloatPair, kAmxFloats, 0>(rows, left, pair, lanes, out);
+        }
+      }
+    });
+  }
+
   static void load_rows(const char* step) {
     amx_load<4>(step);
     amx_load<5>(step + kAmxTileBytes);

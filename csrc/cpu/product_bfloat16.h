@@ -20,6 +20,13 @@ struct Bfloat16Product {
   static constexpr int kValueBytes = 2;
   static constexpr auto pack_rows = pack_transposed<BfloatPair, kRows>;
   static constexpr auto pack_columns = pack_transposed<BfloatPair, kColumns>;
+  static void pack_across(const Matrix& matrix, std::int64_t first, std::int64_t count, void* packed) {
+    std::uint32_t* const out = static_cast<std::uint32_t*>(packed);
+    pack_across_pairs<kColumns>(matrix, first, count, (matrix.width + 1) / 2,
+                                [&](std::int64_t pair, const std::uint32_t (&unit)[kColumns]) {
+                                  std::memcpy(out + pair * kColumns, unit, sizeof unit);
+                                });
+  }
   static void enter() {}
   static void leave() {}
 

@@ -22,6 +22,7 @@ struct FmaProduct {
   static constexpr int kValueBytes = sizeof(T);
   static constexpr auto pack_rows = pack_transposed<T, kRows>;
   static constexpr auto pack_columns = pack_transposed<T, kColumns>;
+  static constexpr auto pack_across = pack_across_values<T, kColumns>;
   static void enter() {}
   static void leave() {}
 

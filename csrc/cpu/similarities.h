@@ -1,4 +1,5 @@
-// S = rows . columns^T, written to memory: for losses that take a block of rows of S at a time.
+// S = rows . columns^T, written to memory or added to it: for losses that take a block of rows of S at a time, and for
+// the gradients that its weights make.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +10,11 @@ namespace goal_kernels {
 
 // `out` is double for double matrices, else float: 16-bit values are multiplied without rounding their products.
 struct SimilaritiesJob {
-  Matrix rows;     // [R, D], no scales
-  Matrix columns;  // [N, D], same dtype and width, no scales
+  Matrix rows;     // [R, K], no scales; may be across
+  Matrix columns;  // [N, K], same dtype and width, no scales
   void* out;       // [R, N]
   std::int64_t stride;  // elements from row to row of `out`
+  bool add;             // to what is there
 };
 
 // By bfloat16 products for bfloat16 matrices where the instruction set has them, else in the accumulate dtype. Throws

@@ -115,6 +115,7 @@ struct TileKernel {
   // Packs `count` rows of `source` from `first` on, zero padded to a micro-tile.
   void (*pack_rows)(const Matrix& source, std::int64_t first, std::int64_t count, void* packed);
   void (*pack_columns)(const Matrix& source, std::int64_t first, std::int64_t count, void* packed);
+  void (*pack_across)(const Matrix& source, std::int64_t first, std::int64_t count, void* packed);  // columns; null: none
   // Before the first and after the last of a thread's micro-tiles.
   void (*enter)();
   void (*leave)();
@@ -125,8 +126,8 @@ struct TileKernel {
   int (*screen)(const ScreenTile<T>& tile);
   // Multiplies one tile and adds to the lists of its rows, columns ascending. Whether one is longer than `full` now.
   bool (*list)(const ListTile<T>& tile);
-  // Multiplies one tile and writes it, transposed: column c to row c of `out`.
-  void (*transpose)(const TilePlace<T>& place, T* out, std::int64_t stride);
+  // Multiplies one tile and writes it, transposed: column c to row c of `out`, or adds it there.
+  void (*transpose)(const TilePlace<T>& place, T* out, std::int64_t stride, bool add);
   // Adds the states of later candidates to those of earlier ones, `count` anchors. Indexed by Relative.
   void (*merge[kRelativeKinds])(const Extrema<T>& into, const Extrema<T>& later,
                                 const RelativeTerms<T>& relative, std::int64_t count);

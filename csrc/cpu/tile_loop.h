@@ -64,7 +64,7 @@ Plan make_plan(const Matrix& image, const Matrix& text, const TileKernel<T>& ker
   return plan;
 }
 
-// A Job has, all called with indices of this plan:
+// The text may be stored across, where the kernel packs such. A Job has, all called with indices of this plan:
 //   void start(chunk, worker)         before the rows of a chunk meet a block of columns
 //   void tile(place, chunk, offset)   one micro-tile, `offset` columns into the block
 //   void stop(chunk)                  after the last of them
@@ -109,7 +109,8 @@ class TileLoop {
     parallel_for(panels, workers_, [&](std::int64_t panel, int) {
       const std::int64_t begin = panel * kernel_.columns;
       const std::int64_t columns = std::min<std::int64_t>(kernel_.columns, count - begin);
-      kernel_.pack_columns(text_, first + begin, columns, packed_text_.data() + begin * plan_.row_bytes);
+      const auto pack = text_.across ? kernel_.pack_across : kernel_.pack_columns;
+      pack(text_, first + begin, columns, packed_text_.data() + begin * plan_.row_bytes);
     });
   }
 

@@ -40,10 +40,18 @@ bool list_tile(const ListTile<typename P::Scalar>& tile) {
 }
 
 template <typename P>
-void transpose_tile(const TilePlace<typename P::Scalar>& place, typename P::Scalar* out, std::int64_t stride) {
+void transpose_tile(const TilePlace<typename P::Scalar>& place, typename P::Scalar* out, std::int64_t stride,
+                    bool add) {
   alignas(64) typename P::Scalar similarity[P::kRows * P::kColumns];
+  constexpr int kLine = 64 / sizeof(similarity[0]);
+  // The lines that are written come from a far cache: while the tile is multiplied.
+  for (int c = 0; c < place.columns; ++c)
+    for (int r = 0; r < place.rows; r += kLine) __builtin_prefetch(out + c * stride + r, 1);
   P::multiply(place, similarity);
-  write_transposed<P>(place, similarity, out, stride);
+  if (add)
+    write_transposed<P, true>(place, similarity, out, stride);
+  else
+    write_transposed<P, false>(place, similarity, out, stride);
 }
 
 template <typename P>
@@ -62,6 +70,7 @@ constexpr TileKernel<typename P::Scalar> tile_table() {
           P::kValueBytes,
           P::pack_rows,
           P::pack_columns,
+          P::pack_across,
           P::enter,
           P::leave,
           {mine_tile<P, Relative::none>, mine_tile<P, Relative::linear>,

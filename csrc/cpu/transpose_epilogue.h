@@ -1,4 +1,4 @@
-// Writes a micro-tile of S to memory, its columns as rows (similarities.cpp).
+// Writes a micro-tile of S to memory, its columns as rows, or adds it to what is there (similarities.cpp).
 //
 // In:  S [kRows][kColumns] of one tile.
 // Out: out[c * stride + r] for its rows r and columns c in use, no other element.
@@ -13,7 +13,7 @@ namespace goal_kernels {
 namespace {
 
 // P is a product (product_*.h).
-template <typename P>
+template <typename P, bool kAdd>
 void write_transposed(const TilePlace<typename P::Scalar>& place, const typename P::Scalar* similarity,
                       typename P::Scalar* out, std::int64_t stride) {
   using T = typename P::Scalar;
@@ -29,11 +29,17 @@ void write_transposed(const TilePlace<typename P::Scalar>& place, const typename
       T* const corner = out + c * stride + r;
       if (rows >= kLanes && columns >= kLanes) {
 #pragma GCC unroll 16
-        for (int i = 0; i < kLanes; ++i) store(corner + i * stride, square[i]);
+        for (int i = 0; i < kLanes; ++i) {
+          T* const line = corner + i * stride;
+          store(line, kAdd ? load<Vec<T>>(line) + square[i] : square[i]);
+        }
         continue;
       }
       for (int i = 0; i < kLanes && i < columns; ++i)
-        std::memcpy(corner + i * stride, &square[i], sizeof(T) * (rows < kLanes ? rows : kLanes));
+        for (int k = 0; k < kLanes && k < rows; ++k) {
+          T& element = corner[i * stride + k];
+          element = kAdd ? element + square[i][k] : square[i][k];
+        }
     }
 }
 

@@ -32,7 +32,7 @@ struct IntegerOf<double> {
 template <typename T>
 using Integer = typename IntegerOf<T>::type;
 
-// A [rows, width] matrix: row stride in elements, elements of a row adjacent.
+// A [rows, width] matrix: row stride in elements, elements of a row adjacent. Where it may be `across` is said there.
 struct Matrix {
   const void* data;
   Dtype dtype;
@@ -40,6 +40,7 @@ struct Matrix {
   std::int64_t stride;
   std::int64_t width;
   const void* scale = nullptr;  // [rows], multiplies each row; accumulate dtype; null: 1
+  bool across = false;          // stored transposed, as [width, rows] with `stride` from k to k + 1; no scale
 };
 
 namespace {

@@ -23,6 +23,7 @@ from goal_kernels.weights import wide
 from goal_kernels.whole_batch.products import (
     multiplies_fast,
     multiplies_wide,
+    native_product,
     similarities,
     wide_product,
 )
@@ -221,11 +222,20 @@ class Gradients:
             torch.zeros(x.shape, dtype=batch.dtype, device=x.device)
             for x in (batch.rows, batch.columns)
         )
+        # Of 16-bit rows on a CPU: transposed, since a product sums over what is adjacent.
+        thin = batch.thin_rows, batch.thin_columns
+        turn = thin[0].is_cpu and thin[0].dtype != batch.dtype and multiplies_wide(thin[0])
+        self.turned = [x.T.contiguous() for x in thin] if turn else None
 
     def add(self, part: slice, weight: Tensor) -> None:
         """weight: [rows, N], dL/dS of the rows `part`, without the pairs."""
         batch = self.batch
-        if batch.thin_rows.dtype == batch.dtype:
+        if self.turned is not None:
+            rows, columns = self.turned
+            thin = weight.to(rows.dtype)
+            native_product(thin, columns, self.rows[part], add=True)
+            native_product(thin, rows[:, part], self.columns, across=True, add=True)
+        elif batch.thin_rows.dtype == batch.dtype:
             torch.mm(weight, batch.columns, out=self.rows[part])
             self.columns.addmm_(weight.T, batch.rows[part])
         else:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
-from goal_kernels.backends.arguments import DTYPES, as_rows, matrix_argument, matrix_arguments
+from goal_kernels.backends.arguments import DTYPES, as_rows, matrix_argument
 from goal_kernels.backends.base import accumulate_dtype
 from goal_kernels.operators import transformed
 
@@ -34,33 +34,50 @@ def multiplies_wide(matrix: Tensor) -> bool:
     return matrix.dtype == torch.bfloat16 and readable(matrix) and native.multiplies_bfloat16()
 
 
-def similarities(rows: Tensor, columns: Tensor, out: Tensor, isa: str = "auto") -> None:
-    """out = rows @ columns.T, bit-equal whichever rows are asked for together.
+def similarities(rows: Tensor, columns: Tensor, out: Tensor) -> None:
+    """out = rows @ columns.T; on a CPU bit-equal whichever 16-bit rows are asked for together.
 
-    Args:
-        rows, columns: [R, D], [N, D] of one dtype. out: [R, N] in the accumulate dtype.
-        isa: the instruction set of native code, which multiplies 16-bit rows on a CPU.
+    Args: rows, columns: [R, D], [N, D] of one dtype. out: [R, N] in the accumulate dtype.
     """
     if rows.dtype == out.dtype:
         torch.mm(rows, columns.T, out=out)
     elif rows.is_cpu:
-        native_similarities(rows, columns, out, isa)
+        native_product(rows, columns, out)
     else:
         out.copy_(wide_product(rows, columns.T, out.dtype))
 
 
-def native_similarities(rows: Tensor, columns: Tensor, out: Tensor, isa: str = "auto") -> None:
-    """`similarities` by native code, on the CPU; elements of a row of `out` are adjacent."""
-    rows, columns = as_rows(rows, columns, ("rows", "columns"))
-    shape, dtype = (len(rows), len(columns)), accumulate_dtype(rows.dtype)
+def native_product(
+    rows: Tensor,
+    columns: Tensor,
+    out: Tensor,
+    *,
+    across: bool = False,
+    add: bool = False,
+    isa: str = "auto",
+) -> None:
+    """out = rows @ columns.T on the CPU, where 16-bit values are multiplied without rounding.
+
+    Args:
+        rows, columns, out: as in `similarities`; elements of a row of `out` are adjacent.
+        across: rows are given transposed, [D, R]. add: to what `out` holds.
+        isa: the instruction set.
+    """
+    _, columns = as_rows((rows.T if across else rows)[:1], columns, ("rows", "columns"))
+    rows = rows.resolve_neg() if rows.stride(1) == 1 else rows.contiguous()
+    shape, dtype = (rows.shape[1 if across else 0], len(columns)), accumulate_dtype(rows.dtype)
     if out.shape != shape or out.dtype != dtype or not out.is_cpu or out.stride(1) != 1:
         raise ValueError(
             f"out: expected {list(shape)} of {dtype} on the CPU with adjacent elements, got "
             f"{list(out.shape)} of {out.dtype} on {out.device}, strides {out.stride()}."
         )
     native.load().similarities(
-        *matrix_arguments(rows, columns),
-        (out.data_ptr(), out.stride(0)),
+        DTYPES[rows.dtype],
+        (rows.data_ptr(), shape[0], rows.stride(0), 0),
+        matrix_argument(columns),
+        columns.shape[1],
+        across,
+        (out.data_ptr(), out.stride(0), add),
         torch.get_num_threads(),
         isa,
     )
