@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -222,15 +223,18 @@ class Gradients:
             torch.zeros(x.shape, dtype=batch.dtype, device=x.device)
             for x in (batch.rows, batch.columns)
         )
-        # Of 16-bit rows on a CPU: transposed, since a product sums over what is adjacent.
-        thin = batch.thin_rows, batch.thin_columns
-        turn = thin[0].is_cpu and thin[0].dtype != batch.dtype and multiplies_wide(thin[0])
-        self.turned = [x.T.contiguous() for x in thin] if turn else None
+        thin = batch.thin_rows
+        self.natively = thin.is_cpu and thin.dtype != batch.dtype and multiplies_wide(thin)
+
+    @cached_property
+    def turned(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns transposed, for native products, which sum over what is adjacent."""
+        return self.batch.thin_rows.T.contiguous(), self.batch.thin_columns.T.contiguous()
 
     def add(self, part: slice, weight: Tensor) -> None:
         """weight: [rows, N], dL/dS of the rows `part`, without the pairs."""
         batch = self.batch
-        if self.turned is not None:
+        if self.natively:
             rows, columns = self.turned
             thin = weight.to(rows.dtype)
             native_product(thin, columns, self.rows[part], add=True)
