@@ -120,6 +120,34 @@ def test_equals_the_loops(name, batch) -> None:
     check(name, batch)
 
 
+@pytest.mark.skipif(
+    not (native.status()[0] and native.multiplies_bfloat16()),
+    reason="products of bfloat16 rows come from native code and such a processor",
+)
+@pytest.mark.parametrize("name", ["info_nce", "siglip"])
+def test_sums_of_bfloat16_rows_are_float32(name, monkeypatch) -> None:
+    """The value to its digits; gradients lose what rounding weights, and them, once loses."""
+    monkeypatch.setattr(blocks, "BLOCK", 32)
+    inputs = [rows(300, 40, seed).bfloat16().requires_grad_() for seed in (1, 2)]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    function, _ = LOSSES[name]
+
+    def step(given: list[Tensor]) -> tuple[Tensor, ...]:
+        loss = function(*given, scale=SCALE, bias=BIAS)
+        return loss.detach(), *torch.autograd.grad(loss, given)
+
+    expected, found = step(exact), step(inputs)
+    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
+    for left, right in zip(found[1:], expected[1:], strict=True):
+        assert (left.double() - right).norm() < 2.5e-3 * right.norm()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert all(map(torch.equal, found, step(inputs)))
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 @pytest.mark.parametrize("name", DIRECTED)
 def test_one_direction(name, direction) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from goal_kernels import GOALLoss, NegativeMemory, Objective, Sampled, sum_of_hinges_loss
+from goal_kernels.training.objectives import make_objective
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
 MARGIN = 0.2
@@ -68,6 +69,20 @@ def test_the_warm_up_can_have_a_margin_of_its_own() -> None:
     torch.testing.assert_close(loss(images, texts, None, 1)[0], goal)
     with pytest.raises(ValueError, match=r"warmup_margin: expected a number >= 0, got -0\.1"):
         WarmupSchedule(margin=-0.1)
+
+
+def test_the_share_of_pairs_with_a_weight_is_told_of_losses_over_all_negatives() -> None:
+    images, texts = unit_rows(8, 5, 1).requires_grad_(), unit_rows(8, 5, 2)
+    loss = WarmedLoss(Objective("hinge", "constant"), WarmupSchedule(1), backend="reference")
+    loss(images, texts, None, 0)
+    _, found = sum_of_hinges_loss(images, texts, margin=MARGIN, return_stats=True)
+    assert 0 < found.active_fraction < 1
+    assert loss.active_pairs == found.active_fraction
+    loss(images, texts, None, 1)
+    assert loss.active_pairs is None
+    whole = WarmedLoss(make_objective("sum_of_hinges"), WarmupSchedule(), backend="reference")
+    whole(images, texts, None, 0)
+    assert whole.active_pairs == found.active_fraction
 
 
 def test_mining_is_reported_during_the_warm_up() -> None:
