@@ -139,7 +139,7 @@ def test_sums_of_bfloat16_rows_are_float32(name, monkeypatch) -> None:
     expected, found = step(exact), step(inputs)
     assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
     for left, right in zip(found[1:], expected[1:], strict=True):
-        assert (left.double() - right).norm() < 2.5e-3 * right.norm()
+        assert (left.double() - right).norm() < 2.1e-3 * right.norm()
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
