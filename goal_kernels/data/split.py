@@ -116,6 +116,13 @@ class Split:
         return records
 
     @cached_property
+    def families(self) -> NDArray[np.int64] | None:
+        """int64 [N]: the "family" of each image's scene, as GoalWorld has it; None without."""
+        if self.scenes is None or any("family" not in scene for scene in self.scenes):
+            return None
+        return np.array([scene["family"] for scene in self.scenes])
+
+    @cached_property
     def image_names(self) -> Sequence[str] | None:
         """N file names, or None where the source has none."""
         return None

@@ -9,7 +9,9 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from goal_kernels.data.layout import VOCABULARY
@@ -36,6 +38,7 @@ class Encoded:
         truth, oracle: what is known of the split, or None.
         pairs: what ranks pairs, as `VSE.pair_scores` gives it.
         groups: [N] int64, where several images show one thing, or None.
+        families: `Split.families`.
     """
 
     image_embeddings: Tensor
@@ -46,6 +49,7 @@ class Encoded:
     oracle: dict[str, Any] | None
     pairs: dict[str, PairScores] = field(default_factory=dict)
     groups: Tensor | None = None
+    families: NDArray[np.int64] | None = None
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -124,6 +128,7 @@ def encode_split(run: OpenRun) -> Encoded:
         oracle=read_oracle(split),
         pairs=model.pair_scores(image, text),
         groups=None if split.groups is None else torch.from_numpy(split.groups),
+        families=split.families,
     )
 
 

@@ -35,6 +35,7 @@ from goal_kernels.evaluate.results import (
 from goal_kernels.evaluate.tables import histogram_text, markdown, tables, write_histogram
 from goal_kernels.evaluate.truth_files import read_truth
 from goal_kernels.extras import importing, require
+from goal_kernels.retrieval import Scores, sibling_recalls
 from goal_kernels.terminal import show
 from goal_kernels.training.evaluation import describe_scoring, read_oracle, worse_reranked
 from goal_kernels.training.rankings import RANKS_ONLY
@@ -61,10 +62,11 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     _check(args)
     models = _models(args)
     index: NDArray[np.integer] | None = None
-    truth, oracle, groups = None, None, None
+    truth, oracle, groups, families = None, None, None, None
     if args.folder is not None and not models:  # what saved embeddings or matrices are of
         split = open_split(args.folder, args.split or "test")
         index, truth, groups = split.image_of_caption, split.truth, split.groups
+        families = split.families
         oracle = read_oracle(split)
     if args.image_of_caption is not None:
         index = read_index(args.image_of_caption)
@@ -85,6 +87,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     images, texts = member.scores.shape
     if encoded:
         truth, oracle = encoded[models[0]].truth, encoded[models[0]].oracle
+        families = encoded[models[0]].families
         if any(made.asked in RANKS_ONLY for made in rankings.values()):
             truth = None  # which needs scores of all pairs
     if args.truth is not None:
@@ -98,11 +101,14 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         oracle=oracle,
     )
     record = {"inputs": [part.name for part in members], **evaluate_member(member, options)}
+    compared: Mapping[str, Scores] = {member.name: member.scores}
     if len(members) == 1 and rankings:
         [made] = rankings.values()
         same = {name: replace(member, scores=scores) for name, scores in made.scores.items()}
         record["rankings"] = compare_rankings(same, record, made.asked, options)
         record["scoring"] = made.costs
+        compared = made.scores
+    record["siblings"] = sibling_recalls(compared, member.image_of_caption, families)
     _write(record, args, encoded)
     return record
 

@@ -63,7 +63,10 @@ def run_report(args: argparse.Namespace) -> int:
     }
     split = opened.data.split(record["split"])
     outcome = Outcome(
-        evaluation=evaluate(*embeddings, encoded.image_of_caption, encoded.pairs, encoded.groups),
+        evaluation=evaluate(
+            *(*embeddings, encoded.image_of_caption, encoded.pairs, encoded.groups),
+            families=encoded.families,
+        ),
         split=split,
         oracle=read_oracle(split),
         objective=opened.module.objective,

@@ -20,8 +20,10 @@ COLOURS = {"i2t": "#0072b2", "t2i": "#d55e00"}  # told apart by readers with any
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
-    """Recalls, ranks, and, where truth is known, everything that is true."""
+    """Recalls, ranks, and, where they are known, siblings and everything that is true."""
     found = [recall_table(record), rank_table(record)]
+    if record["siblings"]:
+        found.append(sibling_table(record["siblings"]))
     if record["truth"] is not None:
         found.append(truth_table(record["truth"]))
     return found
@@ -60,6 +62,12 @@ def rank_table(record: dict[str, Any]) -> Table:
         ties = f"{100 * part['tie_fraction']:.2f} %"
         rows.append([name, *(f"{cell:.1f}" for cell in cells), ties])
     return Table("ranks from 1; ar, ari: mean recall of i2t, t2i; tied queries", columns, rows)
+
+
+def sibling_table(siblings: dict[str, dict[str, float]]) -> Table:
+    """R@1 of every ranking among the members of a query's family."""
+    rows = [[name, *(f"{part[d]:.1f}" for d in DIRECTIONS)] for name, part in siblings.items()]
+    return Table("R@1 among siblings, in percent", ["", *DIRECTIONS], rows)
 
 
 def truth_table(truth: dict[str, Any]) -> Table:

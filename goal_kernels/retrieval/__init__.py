@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from goal_kernels.retrieval.folds import FoldMetrics, fold_chance, fold_metrics
+from goal_kernels.retrieval.folds import FoldMetrics, fold_chance, fold_metrics, sibling_recalls
 from goal_kernels.retrieval.metrics import (
     RankHistogram,
     chance_metrics,
@@ -30,5 +30,6 @@ __all__ = [
     "relevance_metrics",
     "retrieval_metrics",
     "retrieval_ranks",
+    "sibling_recalls",
     "similarity_ranks",
 ]

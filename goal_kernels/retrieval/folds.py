@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from goal_kernels.checks import Index
-from goal_kernels.retrieval.metrics import chance_metrics, retrieval_metrics
+from goal_kernels.retrieval.metrics import chance_metrics, expected_recall, retrieval_metrics
 from goal_kernels.retrieval.ranks import (
     RetrievalRanks,
+    Standing,
     check_groups,
     check_text_to_image,
     similarity_ranks,
 )
-from goal_kernels.retrieval.scores import Rows, Scores, as_scores
+from goal_kernels.retrieval.scores import MatrixScores, Rows, Scores, as_scores
 
 
 class FoldMetrics(NamedTuple):
@@ -67,24 +70,93 @@ def fold_metrics(
     options: dict[str, Any] = {"ties": ties, "backend": backend}
     things = None if groups is None else check_groups(groups, images)
     for fold in range(folds):
-        part, own = _fold(source, index.numpy(), fold, size)
+        rows = slice(fold * size, (fold + 1) * size)
+        own = _texts_of(rows, index.numpy())
+        if own is None:
+            raise ValueError(
+                f"text_to_image: expected texts for every fold, fold {fold + 1} has none."
+            )
+        part = source.select(rows, own)
         if things is not None:
-            options["groups"] = things[fold * size : (fold + 1) * size]
+            options["groups"] = things[rows]
         ranks.append(similarity_ranks(part, index[own] - fold * size, **options))
     tables = [retrieval_metrics(found) for found in ranks]
     mean = _combine(tables, np.mean)
     return FoldMetrics(mean, _combine(tables, _deviation), tables, ranks)
 
 
-def _fold(scores: Scores, index: np.ndarray, fold: int, size: int) -> tuple[Scores, Rows]:
-    """The scores of one fold, and the rows of its texts. index: int64 [M]."""
-    texts = np.flatnonzero(index // size == fold)
+def _texts_of(images: slice, index: np.ndarray) -> Rows | None:
+    """The texts of some images, None for no text. index: int64 [M]."""
+    texts = np.flatnonzero((images.start <= index) & (index < images.stop))
     if len(texts) == 0:
-        raise ValueError(f"text_to_image: expected texts for every fold, fold {fold + 1} has none.")
-    rows: Rows = texts
+        return None
     if texts[-1] - texts[0] + 1 == len(texts):
-        rows = slice(int(texts[0]), int(texts[-1]) + 1)  # a view, not a copy
-    return scores.select(slice(fold * size, (fold + 1) * size), rows), rows
+        return slice(int(texts[0]), int(texts[-1]) + 1)  # a view, not a copy
+    return texts
+
+
+def sibling_recalls(
+    rankings: Mapping[str, Any], text_to_image: Index, families: Index | None
+) -> dict[str, dict[str, float]]:
+    """R@1 among siblings, in percent: a query ranks the candidates of its own family alone.
+
+    An image ranks the texts of the images of its family, a text these images. Ties count as
+    expected; what re-ranks takes the family for the whole set. A family of one image, which could
+    be taken for no other, asks nothing.
+
+    Args:
+        rankings: of one set, by name; each as `scores` of `similarity_ranks`.
+        text_to_image: as there.
+        families: [N] integers, images of a family one after another; None where there are none.
+
+    Returns: {"i2t", "t2i"} by the names of `rankings`, and of "chance"; nothing without a family
+        that asks.
+    Raises: ValueError for a family in several places; else as `similarity_ranks`.
+    """
+    if families is None:
+        return {}
+    sources = {name: as_scores(scores) for name, scores in rankings.items()}
+    images, texts = next(iter(sources.values())).shape
+    index = check_text_to_image(text_to_image, texts, images, None).cpu()
+    parts = [
+        (rows, own)
+        for rows in _several(check_groups(families, images).cpu())
+        if (own := _texts_of(rows, index.numpy())) is not None
+    ]
+    if not parts:
+        return {}
+    sources["chance"] = MatrixScores(np.broadcast_to(np.float32(0), (images, texts)))
+    return {name: _recalls_of_parts(scores, index, parts) for name, scores in sources.items()}
+
+
+def _several(families: Tensor) -> Iterator[slice]:
+    """The images of each family that has several. Raises: ValueError."""
+    names, sizes = families.unique_consecutive(return_counts=True)
+    if len(names.unique()) < len(names):
+        raise ValueError(
+            "families: expected the images of a family one after another, got a family in several "
+            "places; order the images by family."
+        )
+    for stop, size in zip(sizes.cumsum(0).tolist(), sizes.tolist(), strict=True):
+        if size > 1:
+            yield slice(stop - size, stop)
+
+
+def _recalls_of_parts(
+    scores: Scores, index: Tensor, parts: list[tuple[slice, Rows]]
+) -> dict[str, float]:
+    """R@1 by direction, over the queries of all parts: images, and their texts."""
+    with warnings.catch_warnings():  # NaN is reported once, where all are ranked
+        warnings.filterwarnings("ignore", "retrieval_ranks: ", RuntimeWarning)
+        ranks = [
+            similarity_ranks(scores.select(rows, own), index[own] - rows.start)
+            for rows, own in parts
+        ]
+    sides = {"i2t": [r.i2t_standing for r in ranks], "t2i": [r.t2i_standing for r in ranks]}
+    return {
+        direction: expected_recall(Standing(*map(torch.cat, zip(*found, strict=True))), 1)
+        for direction, found in sides.items()
+    }
 
 
 def _deviation(values: list[float]) -> float:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import goal_kernels as gk
 from goal_kernels.data.split import Split
-from goal_kernels.retrieval import EmbeddingScores, MatrixScores
+from goal_kernels.retrieval import EmbeddingScores, MatrixScores, sibling_recalls
 from goal_kernels.training.rankings import MATCHED, PairScores, make_rankings
 from goal_kernels.training.scoring import lengthened
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from goal_kernels.training.model import VSE
 
 RECALLS = ("R@1", "R@5", "R@10")  # the ones that rsum adds up
+SIBLINGS = "R@1_among_siblings"  # in logs
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Evaluation:
         scoring: `PairScores.cost` of "scores" and of "matching"; empty for a dual encoder.
         similarity: [N, M] scores of all pairs where they were computed, else None.
         groups: [N] int64, where several images show one thing, else None.
+        siblings: `sibling_recalls` of the rankings, of "dual" alone where there are no others;
+            empty where images have no families.
     """
 
     image_embeddings: Tensor
@@ -49,6 +53,7 @@ class Evaluation:
     scoring: dict[str, dict[str, float]] = field(default_factory=dict)
     similarity: Tensor | None = None
     groups: Tensor | None = None
+    siblings: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def scores_of_caption(self, caption: int) -> Tensor:
         """[N] scores of all images."""
@@ -69,6 +74,7 @@ def evaluate(
     image_of_caption: Tensor,
     pairs: Mapping[str, PairScores] | None = None,
     groups: Tensor | None = None,
+    families: NDArray[Any] | None = None,
 ) -> Evaluation:
     """Rank all captions for each image and all images for each caption.
 
@@ -76,6 +82,7 @@ def evaluate(
         at the end, are left out, so that a truncated evaluation (a dry run) is still a sound one.
         pairs: of all images and captions, as `VSE.pair_scores` gives them.
         groups: of all images; those of one group, and their captions, are right for each other.
+        families: of all images, as in `sibling_recalls`.
     """
     encoded = image_of_caption < len(image_embeddings)
     text_embeddings, image_of_caption = text_embeddings[encoded], image_of_caption[encoded]
@@ -83,25 +90,25 @@ def evaluate(
     facts = image_embeddings, text_embeddings, image_of_caption
     groups = None if groups is None else groups[: len(image_embeddings)]
     chance = gk.chance_metrics(image_of_caption, len(image_embeddings), groups)
-    if not pairs:
-        metrics = gk.retrieval_metrics(gk.retrieval_ranks(*facts, groups=groups))
-        return Evaluation(*facts, metrics, chance, groups=groups)
+    families = None if families is None else families[: len(image_embeddings)]
     images = slice(len(image_embeddings))
-    pairs = {name: given.part(images, encoded) for name, given in pairs.items()}
+    pairs = {name: given.part(images, encoded) for name, given in (pairs or {}).items()}
     found = make_rankings(EmbeddingScores(*facts[:2]), pairs)
     rankings = {
         name: gk.retrieval_metrics(gk.similarity_ranks(scores, image_of_caption, groups=groups))
         for name, scores in found.items()
     }
+    scoring = {name: given.cost() for name, given in pairs.items()}
     full = found.get("full")
     return Evaluation(
         *facts,
         list(rankings.values())[-1],
         chance,
-        rankings=rankings,
-        scoring={name: given.cost() for name, given in pairs.items()},
+        rankings=rankings if pairs else {},
+        scoring=scoring,
         similarity=torch.from_numpy(full.matrix) if isinstance(full, MatrixScores) else None,
         groups=groups,
+        siblings=sibling_recalls(found, image_of_caption, families),
     )
 
 
@@ -124,8 +131,11 @@ class EncodedParts:
         if batch.group_ids is not None:
             self.group_ids.append(batch.group_ids)
 
-    def evaluate(self, model: VSE) -> Evaluation:
-        """Rank what was encoded; embeddings on the CPU, scores where the model is."""
+    def evaluate(self, model: VSE, families: NDArray[Any] | None = None) -> Evaluation:
+        """Rank what was encoded; embeddings on the CPU, scores where the model is.
+
+        Args: families: as in `evaluate`.
+        """
         images, texts = joined(self.images), joined(self.texts)
         embeddings = images[0].float().cpu(), texts[0].float().cpu()
         pairs = model.pair_scores(images, texts)
@@ -133,7 +143,7 @@ class EncodedParts:
         if self.group_ids:
             groups = owner.new_zeros(int(owner.max()) + 1)
             groups[owner] = torch.cat(self.group_ids).cpu()
-        return evaluate(*embeddings, owner, pairs, groups)
+        return evaluate(*embeddings, owner, pairs, groups, families)
 
 
 def joined(parts: list[tuple[Tensor, ...]]) -> list[Tensor]:
@@ -162,12 +172,27 @@ def read_oracle(split: Split) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")).get(split.name)
 
 
-def by_name(stage: str, metrics: dict[str, Any]) -> dict[str, float]:
-    """What is logged of the record of `gk.retrieval_metrics`."""
-    return {
-        f"{stage}/{direction}_{name}": float(value)
+def families_of(data: Any, stage: str) -> NDArray[Any] | None:
+    """`Split.families` of what a data module has for "val" or "test"; None for any other module."""
+    name = getattr(data, {"val": "dev_split", "test": "test_split"}[stage], None)
+    return None if name is None else data.split(name).families
+
+
+def by_name(stage: str, evaluation: Evaluation) -> dict[str, float]:
+    """What is logged of an evaluation, rsum apart: its metrics, and those of every ranking."""
+    found = {stage: evaluation.metrics}
+    found |= {f"{stage}_{name}": metrics for name, metrics in evaluation.rankings.items()}
+    logged = {
+        f"{place}/{direction}_{name}": float(value)
+        for place, metrics in found.items()
         for direction in ("i2t", "t2i")
         for name, value in metrics[direction].items()
+    }
+    siblings = {name: r for name, r in evaluation.siblings.items() if name != "chance"}
+    return logged | {
+        f"{stage}_{name}/{direction}_{SIBLINGS}": value
+        for name, recalls in siblings.items()
+        for direction, value in recalls.items()
     }
 
 

@@ -44,6 +44,10 @@ def print_outcome(outcome: Outcome) -> None:
             cells = [f"{metrics[direction][recall]:.1f}" for metrics in shown]
             table.add_row(f"{direction} {recall}", *cells)
     table.add_row("rsum", *(f"{metrics['rsum']:.1f}" for metrics in shown))
+    siblings = outcome.evaluation.siblings.values()  # in the order of the columns
+    for direction in ("i2t", "t2i") if siblings else ():
+        cells = [f"{recalls[direction]:.1f}" for recalls in siblings]
+        table.add_row(f"{direction} R@1 among siblings", *cells)
     Console().print(table)
     scoring = outcome.evaluation.scoring
     if scoring:

@@ -18,7 +18,7 @@ from goal_kernels.negatives import named_negatives
 from goal_kernels.training.accumulation import seeded
 from goal_kernels.training.collapse import CollapsedSteps
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
-from goal_kernels.training.evaluation import EncodedParts, Evaluation, by_name
+from goal_kernels.training.evaluation import EncodedParts, Evaluation, by_name, families_of
 from goal_kernels.training.joint_loss import joint_loss
 from goal_kernels.training.local_weights import is_checkpoint_loading
 from goal_kernels.training.matching_loss import MatchingLoss
@@ -327,11 +327,10 @@ class RetrievalModule(pl.LightningModule):
     def _finish_evaluation(self, stage: str) -> None:
         """Rank and log."""
         parts, self._parts = self._parts, EncodedParts()
+        trainer: Any = self.trainer
         with torch.autocast(self.device.type, enabled=False):
-            self.evaluation = parts.evaluate(self.model)
+            self.evaluation = parts.evaluate(self.model, families_of(trainer.datamodule, stage))
         # Every process has found the same; the largest of equal numbers is that number.
-        options: Any = {"sync_dist": self.trainer.world_size > 1, "reduce_fx": "max"}
-        self.log_dict(by_name(stage, self.evaluation.metrics), **options)
+        options: Any = {"sync_dist": trainer.world_size > 1, "reduce_fx": "max"}
+        self.log_dict(by_name(stage, self.evaluation), **options)
         self.log(f"{stage}/rsum", self.evaluation.metrics["rsum"], prog_bar=True, **options)
-        for name, ranking in self.evaluation.rankings.items():
-            self.log_dict(by_name(f"{stage}_{name}", ranking), **options)

@@ -94,6 +94,7 @@ class Outcome:
                 if self.evaluation.rankings
                 else {}
             ),
+            **({"siblings": self.evaluation.siblings} if self.evaluation.siblings else {}),
             "selected": self.selected,
             **{name: result.record() for name, result in self.checkpoints.items()},
             "objective": {

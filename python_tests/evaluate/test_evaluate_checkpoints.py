@@ -38,6 +38,10 @@ def test_a_run_is_evaluated_as_its_own_test_did(run: Path, tmp_path: Path) -> No
         assert plain["mean"][direction] == pytest.approx(wanted[direction])
         assert plain["chance"][direction] == pytest.approx(wanted["chance"][direction])
     assert record["oracle"] == wanted["oracle"]
+    assert record["siblings"] == {
+        f"{run}, split test": pytest.approx(wanted["siblings"]["dual"]),
+        "chance": {"i2t": pytest.approx(100 / 3), "t2i": pytest.approx(100 / 3)},
+    }
     assert record["truth"]["t2i"]["queries"] == 80
     assert record["inputs"] == [f"{run}, split test"]
     again = evaluated(tmp_path, run / "checkpoints" / "best.ckpt", "--device", "cpu")

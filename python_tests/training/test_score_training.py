@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ pl = pytest.importorskip("pytorch_lightning")
 
 from lightning_cases import make_module, make_trainer, parameters  # noqa: E402
 
+from goal_kernels.retrieval import sibling_recalls  # noqa: E402
 from goal_kernels.training.data_module import RetrievalDataModule  # noqa: E402
 from goal_kernels.training.finish import print_outcome  # noqa: E402
 from goal_kernels.training.options import (  # noqa: E402
@@ -118,15 +120,25 @@ def test_the_outcome_shows_every_ranking_and_warns(
     data: RetrievalDataModule, capsys: pytest.CaptureFixture
 ) -> None:
     module = make_module(data, scores=LATE)
-    make_trainer(1).validate(module, datamodule=data, verbose=False)
+    families = np.arange(12) // 3
+    vars(data.split("dev"))["families"] = families
+    trainer = make_trainer(1)
+    trainer.validate(module, datamodule=data, verbose=False)
     found = module.evaluation
     assert found is not None
+    assert list(found.siblings) == ["dual", "reranked", "full", "chance"]
+    facts = found.similarity, found.image_of_caption, families
+    wanted = sibling_recalls({"full": facts[0]}, *facts[1:])["full"]
+    assert found.siblings["full"] == wanted
+    logged = trainer.callback_metrics["val_full/t2i_R@1_among_siblings"]
+    assert logged == pytest.approx(wanted["t2i"])
     found.rankings["dual"]["t2i"]["R@1"] = 99.0
     outcome = SimpleNamespace(evaluation=found, oracle=None, where="here", objective=None)
     capsys.readouterr()
     print_outcome(outcome)  # type: ignore[arg-type]
     said = capsys.readouterr()
     assert all(name in said.out for name in ("dual", "reranked", "full", "chance"))
+    assert "t2i R@1 among siblings" in said.out
     assert f"{12 * 24 + 3 * (12 + 24)} pairs scored in" in said.out
     assert "WARNING: re-ranking is worse than the ranking it began with" in said.err
 
