@@ -128,6 +128,7 @@ LAYERS = (
     {"training.compare.differences", "training.compare.picture", "training.compare.table"},
     {"training.compare.cli", "training.study.gathered"},
     {"training.study.findings", "training.study.tuned"},
+    {"training.study.ranked"},
     {"training.study.plots"},
     {"training.study.page"},
     {"training.study.cli"},

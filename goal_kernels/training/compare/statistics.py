@@ -8,7 +8,7 @@ Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statisti
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,6 +157,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
+
+
+def spread_text(values: Collection[float]) -> str:
+    """Mean ± standard deviation with one digit; the mean of one value, nothing of none."""
+    if not values:
+        return ""
+    mean, deviation = mean_and_deviation([*values])
+    return f"{mean:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
 
 
 def p_text(value: float | None) -> str:

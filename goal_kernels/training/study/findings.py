@@ -20,7 +20,7 @@ def findings(gathered: Gathered) -> list[str]:
     against_best = compare_with(main[0], main)
     equal = [c.label for c in main[1:] if not _separates(against_best[c.label])]
     sentences.append(
-        f"Not told apart from the best, `{main[0].label}`, by the t-test: {_named(equal)}."
+        f"Not told apart from the best, `{main[0].label}`, by the t-test: {named(equal)}."
     )
     sentences += _weights(gathered)
     sentences += [_untrained(name, group) for name, group in gathered.others.items()]
@@ -53,10 +53,10 @@ def _against(
     rest = [c.label for c in others if c not in separate]
     exact = [c.label for c in others if (tests[c.label].holm_exact or 1.0) <= LEVEL]
     return [
-        f"Better than `{baseline.label}` (t-test, Holm, {LEVEL}): {_named(better)}.",
-        f"Worse than `{baseline.label}`: {_named(worse)}.",
-        f"Not told apart from `{baseline.label}`: {_named(rest)}.",
-        f"By the exact test after Holm's correction: {_named(exact)}. " + _one_sided(others, tests),
+        f"Better than `{baseline.label}` (t-test, Holm, {LEVEL}): {named(better)}.",
+        f"Worse than `{baseline.label}`: {named(worse)}.",
+        f"Not told apart from `{baseline.label}`: {named(rest)}.",
+        f"By the exact test after Holm's correction: {named(exact)}. " + _one_sided(others, tests),
     ]
 
 
@@ -124,9 +124,10 @@ def _untrained(name: str, contestants: Sequence[Contestant]) -> str:
             near.append(plain_label(contestant.label, name))
     return (
         f"{name.capitalize()}: {len(near)} of {len(contestants)} end within {NEAR_CHANCE:g} times "
-        f"the rsum of chance" + (f": {_named(near)}." if len(near) < len(contestants) else ".")
+        f"the rsum of chance" + (f": {named(near)}." if len(near) < len(contestants) else ".")
     )
 
 
-def _named(labels: Sequence[str]) -> str:
+def named(labels: Sequence[str]) -> str:
+    """Labels in a sentence."""
     return ", ".join(f"`{label}`" for label in labels) or "none"

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from goal_kernels import list_elements
+from goal_kernels.data.files import read_json
 from goal_kernels.training.compare.contestants import Contestant, find_baseline, group_runs
 from goal_kernels.training.compare.runs import run_of_cell
 from goal_kernels.training.study.recipe import Cell, StudyRecipe
@@ -29,12 +30,15 @@ class Gathered:
         cells: all it has, finished or not.
         results: of the finished ones, in the order of `cells`.
         trials: of a tuned study, as `read_trials` gives them; its cells are those of `finals`.
+        evaluations: records of `goal-kernels eval --rerank K --json FILE` in `evaluations/` beside
+            the results, of models that re-rank.
     """
 
     recipe: StudyRecipe
     cells: Sequence[Cell]
     results: Sequence[CellResult]
     trials: Trials = field(default_factory=dict)
+    evaluations: Sequence[dict[str, Any]] = ()
 
     @property
     def chosen(self) -> dict[str, Parameters]:
@@ -126,7 +130,8 @@ def gather(
             f"{results}: expected results of finished cells, got none; run the study first"
         )
     read = [read_result(result_path(results, cell)) for cell in finished]
-    return Gathered(recipe, cells, read, trials or {})
+    evaluations = [read_json(path) for path in sorted(results.parent.glob("evaluations/*.json"))]
+    return Gathered(recipe, cells, read, trials or {}, evaluations)
 
 
 @dataclass(frozen=True)

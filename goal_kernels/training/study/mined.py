@@ -16,7 +16,8 @@ BATCHES = 32  # of training pairs, the same ones for every run
 def mined_truth(module: RetrievalModule, data: RetrievalDataModule) -> dict[str, float] | None:
     """What a model mines in batches of training pairs, by its options, without augmentation.
 
-    Returns: None where the training split has no truth, else
+    Returns: None where the training split has no truth, and where scores or a matching head have
+        negatives of their own, else
         `pairs`: how many were looked at;
         `true_candidates`: share of all other pairs of a batch whose caption is true of the image;
         `false_negatives`: share of the mined negatives that are true, of both directions, and
@@ -25,7 +26,7 @@ def mined_truth(module: RetrievalModule, data: RetrievalDataModule) -> dict[str,
         `skipped`: share of all other pairs that semi_hard and limits of false negatives leave out.
     """
     split = data.split("train")
-    if split.truth is None:
+    if split.truth is None or module.score_loss or module.matching_loss:
         return None
     texts, images = TextDataset(split, data.tokenizer), images_of(split, data.pictures, data.seed)
     size = data.batch_size

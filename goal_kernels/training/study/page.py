@@ -11,11 +11,12 @@ from typing import Any
 from goal_kernels.data.files import write_text
 from goal_kernels.training.compare.differences import batch_said, warnings_about
 from goal_kernels.training.compare.runs import run_of_cell
-from goal_kernels.training.compare.statistics import mean_and_deviation, paired_test
+from goal_kernels.training.compare.statistics import paired_test, spread_text
 from goal_kernels.training.compare.table import make_table, whole_table
 from goal_kernels.training.study.findings import findings
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, Grid, grid_of, plain_label
 from goal_kernels.training.study.plots import draw_all
+from goal_kernels.training.study.ranked import ranked_sections
 from goal_kernels.training.study.results import CellResult
 from goal_kernels.training.study.tuned import tuned_sections
 
@@ -60,6 +61,7 @@ def page_text(gathered: Gathered, pictures: Mapping[str, str]) -> str:
         "### What the numbers say\n\n" + "".join(f"- {s}\n" for s in findings(gathered)),
         *(_other_section(gathered, name) for name in gathered.others),
         *tuned_sections(gathered),
+        *ranked_sections(gathered),
         "### Pictures\n\n" + "\n".join(f"![{text}]({link})\n" for link, text in pictures.items()),
     ]
     return "\n".join(section for section in sections if section)
@@ -164,14 +166,11 @@ def _grid_section(grid: Grid | None) -> str:
     if grid is None:
         return ""
 
-    def text(triplet: str, pair: str) -> str:
-        mean, deviation = mean_and_deviation(list(grid.values[triplet, pair].values()))
-        return f"{mean:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
-
     pairs = [*grid.pairs, MARGINAL]
     lines = ["| rsum | " + " | ".join(pairs) + " |", "|---|" + "--:|" * len(pairs)]
     for triplet in (*grid.triplets, MARGINAL):
-        lines.append(f"| {triplet} | " + " | ".join(text(triplet, pair) for pair in pairs) + " |")
+        cells = [spread_text(grid.values[triplet, pair].values()) for pair in pairs]
+        lines.append(f"| {triplet} | " + " | ".join(cells) + " |")
     head = "### Triplet weights (rows) and pair weights (columns)\n\n"
     return head + "\n".join(lines) + "\n"
 
@@ -202,7 +201,7 @@ def _mined_section(gathered: Gathered) -> str:
     names = ("false_negatives", "false_negatives_i2t", "false_negatives_t2i", "without", "skipped")
     for label in labels:
         seeds = mined[label]
-        cells = [_share([each[name] for each in seeds.values()]) for name in names]
+        cells = [spread_text([100 * each[name] for each in seeds.values()]) for name in names]
         own = [
             100 * (each[names[0]] - baseline[seed][names[0]])
             for seed, each in seeds.items()
@@ -212,12 +211,6 @@ def _mined_section(gathered: Gathered) -> str:
             f"| {label} | " + " | ".join([*cells[:3], _difference(own), *cells[3:]]) + " |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _share(values: Sequence[float]) -> str:
-    """Mean ± standard deviation, in percent."""
-    mean, deviation = mean_and_deviation([100 * value for value in values])
-    return f"{mean:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
 
 
 def _difference(values: Sequence[float]) -> str:

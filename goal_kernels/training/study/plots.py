@@ -64,6 +64,12 @@ PANELS = (
         ],
         "positives and hardest negatives of the training batches",
     ),
+    Panels(
+        "matching.png",
+        "share of negatives",
+        [Logged("matching/negatives_below", "-")],
+        "negatives of the matching head that are below their positive",
+    ),
 )
 """The pictures of curves; another logged number is a row."""
 

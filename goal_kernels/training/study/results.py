@@ -37,7 +37,8 @@ class CellResult:
         header: format, study, group, label, seed, config, dataset, environment.
         history: logged numbers by name, over optimiser steps.
         result: split, metrics, chance, oracle, steps, seconds, cpu_seconds, weights_sha256;
-            `mined` of `mined_truth` where that is known.
+            `mined` of `mined_truth` where that is known; `rankings` and `siblings` of the
+            `Evaluation` where it has them.
     """
 
     path: Path
@@ -82,7 +83,11 @@ def write_result(path: Path, study: str, cell: Cell, trained: Trained) -> None:
         "seconds": round(trained.seconds, 1),
         "cpu_seconds": round(trained.cpu_seconds, 1),
         "weights_sha256": trained.weights,
-        **({} if trained.mined is None else {"mined": trained.mined}),
+        **{
+            name: found
+            for name in ("mined", "rankings", "siblings")
+            if (found := getattr(trained, name))
+        },
     }
     lines = [json.dumps(record, allow_nan=False) for record in (header, *history, result)]
     write_text(path, "\n".join(lines) + "\n")

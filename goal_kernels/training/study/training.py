@@ -59,6 +59,8 @@ class Trained(NamedTuple):
     seconds: float
     cpu_seconds: float
     mined: dict[str, float] | None = None
+    rankings: dict[str, dict[str, Any]] | None = None
+    siblings: dict[str, dict[str, float]] | None = None
 
 
 class _StopAt(pl.Callback):
@@ -179,6 +181,8 @@ def train_cell(cell: Cell, warmup: Warmup | None) -> Trained:
         seconds=time.monotonic() - started,
         cpu_seconds=time.process_time() - cpu_started,
         mined=mined,
+        rankings=evaluation.rankings,
+        siblings=evaluation.siblings,
     )
 
 

@@ -1,0 +1,178 @@
+"""What the page of a study of models that score pairs shows: every ranking, siblings, and k."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from goal_kernels.training.compare.statistics import (
+    PairedTest,
+    holm,
+    p_text,
+    paired_test,
+    spread_text,
+)
+from goal_kernels.training.rankings import MATCHED
+from goal_kernels.training.study.findings import LEVEL, named
+from goal_kernels.training.study.gathered import Gathered
+
+RANKINGS = ("dual", "reranked", "full", MATCHED)
+DIRECTIONS = ("i2t", "t2i")
+Values = dict[str, dict[Any, float]]
+"""R@1 in percent by label, and by seed or run."""
+Tests = dict[str, tuple[PairedTest, float | None]]
+"""By label, with the p-value of the t-test after Holm's correction."""
+
+
+def ranked_sections(gathered: Gathered) -> Iterator[str]:
+    """The parts of the page that only such a study has."""
+    if any("rankings" in result.result for result in gathered.results):
+        yield "### R@1 of every ranking\n\n" + "\n".join(
+            _rankings(gathered, direction) for direction in DIRECTIONS
+        )
+        if matched := recalls_at_1(gathered, MATCHED, "t2i", False):
+            yield "### What each part brings\n\n" + _parts(gathered, matched)
+    if gathered.evaluations:
+        yield "### How many are re-ranked\n\n" + _reranked(gathered.evaluations)
+
+
+def recalls_at_1(gathered: Gathered, ranking: str, direction: str, siblings: bool) -> Values:
+    """Of all candidates, or of siblings; without the contestants that lack the ranking."""
+    found: Values = {}
+    for result in gathered.results:
+        table = result.result.get("siblings" if siblings else "rankings", {}).get(ranking)
+        if table is not None:
+            value = table[direction] if siblings else table[direction]["R@1"]
+            found.setdefault(result.header["label"], {})[result.header["seed"]] = value
+    return found
+
+
+def _rankings(gathered: Gathered, direction: str) -> str:
+    """A row a contestant, rankings side by side."""
+    columns = [
+        recalls_at_1(gathered, ranking, direction, siblings)
+        for siblings in (False, True)
+        for ranking in RANKINGS
+    ]
+    heads = [*RANKINGS, *(f"{ranking}, siblings" for ranking in RANKINGS)]
+    lines = [_line([f"{direction} R@1", *heads]), "|---|" + "--:|" * len(heads)]
+    for contestant in gathered.main:
+        cells = [spread_text(column.get(contestant.label, {}).values()) for column in columns]
+        lines.append(_line([contestant.label, *cells]))
+    first = gathered.results[0].result
+    chance = [first["chance"][direction]["R@1"]]
+    if "siblings" in first:
+        chance.append(first["siblings"]["chance"][direction])
+    cells = [f"{value:.1f}" for value in chance for _ in RANKINGS]
+    return "\n".join([*lines, _line(["chance", *cells])]) + "\n"
+
+
+def _parts(gathered: Gathered, matched: Values) -> str:
+    """Differences within seeds, a row a contestant, and what they say."""
+    base = gathered.baseline.label
+    labels = [contestant.label for contestant in gathered.main if contestant.label in matched]
+    siblings = recalls_at_1(gathered, MATCHED, "t2i", True)
+    dual, full = (recalls_at_1(gathered, ranking, "t2i", False) for ranking in ("dual", "full"))
+    changed, confused = (
+        _tests({n: (of.get(n, {}), of.get(base, {})) for n in labels if n != base})
+        for of in (matched, siblings)
+    )
+    head = _tests({label: (matched[label], full.get(label, dual[label])) for label in labels})
+    lines = [
+        "Differences of t2i R@1 within seeds, with the 95 % interval and p of the t-test, which is "
+        f"corrected by Holm in each column: of `{MATCHED}` against `{base}`, among all and among "
+        f"siblings, and of `{MATCHED}` against the ranking that the head begins with.\n",
+        _line(["", "Δ", "p", "Δ among siblings", "p", "Δ by the head", "p"]),
+        "|---|" + "--:|" * 6,
+    ]
+    for label in labels:
+        cells = [cell for tests in (changed, confused, head) for cell in _cells(tests.get(label))]
+        lines.append(_line([label, *cells]))
+    lines.append("")
+    for tests, what in (
+        (changed, f"t2i R@1 of `{MATCHED}` against `{base}`"),
+        (confused, "the same among siblings"),
+        (head, f"`{MATCHED}` against the ranking that the head begins with"),
+    ):
+        lines.append(f"- {what}: {_verdict(tests)}")
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(tests: Tests) -> str:
+    """Who is above, who below, and who is not told apart."""
+    sure = {label: t.difference for label, (t, p) in tests.items() if p is not None and p <= LEVEL}
+    rest = [label for label in tests if label not in sure]
+    return (
+        f"higher (t-test, Holm, {LEVEL}) {named([n for n, d in sure.items() if d > 0])}; lower "
+        f"{named([n for n, d in sure.items() if d < 0])}; not told apart {named(rest)}."
+    )
+
+
+def _tests(pairs: Mapping[str, tuple[Mapping[Any, float], Mapping[Any, float]]]) -> Tests:
+    """Paired tests over the seeds, or runs, that both of a pair have, where there is one."""
+    differences = {
+        label: [value - its[seed] for seed, value in own.items() if seed in its]
+        for label, (own, its) in pairs.items()
+    }
+    tests = {label: paired_test(d) for label, d in differences.items() if d}
+    known = {label: t.p_student for label, t in tests.items() if t.p_student is not None}
+    corrected = dict(zip(known, holm(list(known.values())), strict=True))
+    return {label: (test, corrected.get(label)) for label, test in tests.items()}
+
+
+def _reranked(records: Sequence[Mapping[str, Any]]) -> str:
+    """What k does: a row a k, of the runs that were evaluated with it."""
+    by_k: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for record in records:
+        by_k.setdefault(record["scoring"]["matching"]["rerank"], {})[record["inputs"][0]] = record
+    heads = ["k", "runs", "i2t R@1", "t2i R@1", "Δ t2i", "p", "i2t, siblings", "t2i, siblings"]
+    lines = [
+        f"`{MATCHED}` with the first k of `full` in the order of the head, of runs with all steps, "
+        "evaluated by `goal-kernels eval RUN --rerank K --json FILE`; k 0: `full` itself. Δ: t2i "
+        "R@1 against the row above within runs, with the 95 % interval and p of the t-test, which "
+        "is corrected by Holm.\n",
+        _line([*heads, "`reranked`, t2i R@1"]),
+        "|--:|" + "--:|" * len(heads),
+    ]
+    rows: dict[int, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
+        0: ("full", by_k[max(by_k)]),
+        **{k: (MATCHED, by_k[k]) for k in sorted(by_k)},
+    }
+    found = {k: _recalls(runs, name, "t2i") for k, (name, runs) in rows.items()}
+    steps = list(zip(list(found)[1:], list(found), strict=False))
+    tests = _tests({str(k): (found[k], found[before]) for k, before in steps})
+    for k, (name, runs) in rows.items():
+        cells = [str(k), str(len(runs))]
+        cells += [spread_text(_recalls(runs, name, d).values()) for d in DIRECTIONS]
+        cells += _cells(tests.get(str(k)))
+        cells += [
+            spread_text([record["siblings"][name][d] for record in runs.values()])
+            for d in DIRECTIONS
+        ]
+        cells.append(spread_text(_recalls(runs, "reranked", "t2i").values()) if k else "")
+        lines.append(_line(cells))
+    lines += ["", f"- t2i R@1 with each k against the one before it: {_verdict(tests)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _recalls(
+    runs: Mapping[str, Mapping[str, Any]], ranking: str, direction: str
+) -> dict[str, float]:
+    """R@1 of a ranking by run, of `goal-kernels eval`'s records."""
+    return {
+        run: next(iter(record["rankings"].values()))[ranking][direction]["R@1"]
+        for run, record in runs.items()
+    }
+
+
+def _cells(tested: tuple[PairedTest, float | None] | None) -> list[str]:
+    """A difference with its interval, and its p."""
+    if tested is None:
+        return ["", ""]
+    test, p = tested
+    interval = "" if test.interval is None else " ({:+.1f} to {:+.1f})".format(*test.interval)
+    return [f"{test.difference:+.1f}{interval}", p_text(p)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
