@@ -98,13 +98,17 @@ class PairScores:
         started = time.perf_counter()
         width = self.images.values.shape[1] * self.texts.values.shape[1]
         device = self.images.values.device
+        # Captions of like length share a slice, which is padded to its longest.
+        order = (self.texts.weights > 0).sum(dim=1).cpu()[texts].argsort()
+        images, texts = images[order], texts[order]
         parts = []
         products = GPU_BLOCK_PRODUCTS if device.type == "cuda" else BLOCK_PRODUCTS
         for part in slices(len(images), max(1, products // width)):
             sides = self.images.at(images[part].to(device)), self.texts.at(texts[part].to(device))
             parts.append(self.scorer.pairs(*sides).float().cpu())
             self.progress("re-ranked", part.stop, len(images))
-        return self._counted(torch.cat(parts), started)
+        scores = torch.cat(parts)
+        return self._counted(torch.empty_like(scores).index_copy_(0, order, scores), started)
 
     def cost(self, rerank: int | None = None) -> dict[str, float]:
         """What scoring took so far: "pairs", "seconds", and "rerank", the k of `make_rankings`."""
