@@ -27,6 +27,8 @@ Studies that come with the package: {studies}
 
 Files, in --folder
   results/CELL.jsonl    one a finished cell: configuration, environment, history, test metrics
+  evaluations/*.json    of `eval RUN --rerank K --json FILE`, where you put them: the
+                        page then shows what k does
   page.md, *.png        the results page, made from those files; --page-only makes it again
   work/                 warm-up checkpoints; delete it whenever you like
 

@@ -30,7 +30,7 @@ class Gathered:
         cells: all it has, finished or not.
         results: of the finished ones, in the order of `cells`.
         trials: of a tuned study, as `read_trials` gives them; its cells are those of `finals`.
-        evaluations: records of `goal-kernels eval --rerank K --json FILE` in `evaluations/` beside
+        evaluations: records of `eval RUN --rerank K --json FILE` in `evaluations/` beside
             the results, of models that re-rank.
     """
 

@@ -125,40 +125,49 @@ def _reranked(records: Sequence[Mapping[str, Any]]) -> str:
     by_k: dict[int, dict[str, Mapping[str, Any]]] = {}
     for record in records:
         by_k.setdefault(record["scoring"]["matching"]["rerank"], {})[record["inputs"][0]] = record
-    heads = ["k", "runs", "i2t R@1", "t2i R@1", "Δ t2i", "p", "i2t, siblings", "t2i, siblings"]
+    heads = ["k", "runs", "`reranked`, t2i"]
+    heads += [
+        name for part in ("", ", siblings") for name in (f"i2t{part}", f"t2i{part}", "Δ", "p")
+    ]
     lines = [
-        f"`{MATCHED}` with the first k of `full` in the order of the head, of runs with all steps, "
-        "evaluated by `goal-kernels eval RUN --rerank K --json FILE`; k 0: `full` itself. Δ: t2i "
-        "R@1 against the row above within runs, with the 95 % interval and p of the t-test, which "
-        "is corrected by Holm.\n",
-        _line([*heads, "`reranked`, t2i R@1"]),
-        "|--:|" + "--:|" * len(heads),
+        f"R@1 of `{MATCHED}`, the first k of `full` in the order of the head, and of `reranked`, "
+        "the first k of `dual` in the order of the scores; of runs with all of the recipe's steps, "
+        "evaluated by `eval RUN --rerank K --json FILE`. k 0: `full` itself. Δ: t2i "
+        "against the row above within runs, with the 95 % interval and p of the t-test, which is "
+        "corrected by Holm.\n",
+        _line(heads),
+        "|" + "--:|" * len(heads),
     ]
     rows: dict[int, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
         0: ("full", by_k[max(by_k)]),
         **{k: (MATCHED, by_k[k]) for k in sorted(by_k)},
     }
-    found = {k: _recalls(runs, name, "t2i") for k, (name, runs) in rows.items()}
-    steps = list(zip(list(found)[1:], list(found), strict=False))
-    tests = _tests({str(k): (found[k], found[before]) for k, before in steps})
+    steps = list(zip(list(rows)[1:], rows, strict=False))
+    tests = {}
+    for siblings in (False, True):
+        found = {k: _recalls(runs, name, "t2i", siblings) for k, (name, runs) in rows.items()}
+        tests[siblings] = _tests({str(k): (found[k], found[before]) for k, before in steps})
     for k, (name, runs) in rows.items():
         cells = [str(k), str(len(runs))]
-        cells += [spread_text(_recalls(runs, name, d).values()) for d in DIRECTIONS]
-        cells += _cells(tests.get(str(k)))
-        cells += [
-            spread_text([record["siblings"][name][d] for record in runs.values()])
-            for d in DIRECTIONS
-        ]
         cells.append(spread_text(_recalls(runs, "reranked", "t2i").values()) if k else "")
+        for siblings, tested in tests.items():
+            cells += [spread_text(_recalls(runs, name, d, siblings).values()) for d in DIRECTIONS]
+            cells += _cells(tested.get(str(k)))
         lines.append(_line(cells))
-    lines += ["", f"- t2i R@1 with each k against the one before it: {_verdict(tests)}"]
+    lines += [
+        "",
+        f"- t2i R@1 with each k against the one before it: {_verdict(tests[False])}",
+        f"- the same among siblings: {_verdict(tests[True])}",
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _recalls(
-    runs: Mapping[str, Mapping[str, Any]], ranking: str, direction: str
+    runs: Mapping[str, Mapping[str, Any]], ranking: str, direction: str, siblings: bool = False
 ) -> dict[str, float]:
     """R@1 of a ranking by run, of `goal-kernels eval`'s records."""
+    if siblings:
+        return {run: record["siblings"][ranking][direction] for run, record in runs.items()}
     return {
         run: next(iter(record["rankings"].values()))[ranking][direction]["R@1"]
         for run, record in runs.items()

@@ -103,12 +103,13 @@ def test_parts_are_compared_within_seeds(gathered: Gathered) -> None:
 def test_k_is_compared_within_runs(gathered: Gathered) -> None:
     text = page_text(gathered, {})
     [none], [two], [most] = rows(text, "0"), rows(text, "2"), rows(text, "16")
-    assert none[:3] == ["3", "41.0 ± 1.0", "31.0 ± 1.0"]
+    assert none[:4] == ["3", "", "41.0 ± 1.0", "31.0 ± 1.0"]
     low, high = paired_test([0.8, 0.88, 0.96]).interval
-    assert two[3] == f"+0.9 ({low:+.1f} to {high:+.1f})"
-    assert most[2] == "34.3 ± 1.3"
-    assert most[6] == "68.6 ± 2.6"
-    assert most[7] == "30.0 ± 1.0"
+    assert two[4] == f"+0.9 ({low:+.1f} to {high:+.1f})"
+    assert two[8] == f"+1.8 ({2 * low:+.1f} to {2 * high:+.1f})"
+    assert most[1] == "30.0 ± 1.0"
+    assert most[3] == "34.3 ± 1.3"
+    assert most[7] == "68.6 ± 2.6"
     assert "each k against the one before it: higher (t-test, Holm, 0.05) `2`, `16`;" in text
 
 
