@@ -16,7 +16,12 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 @pytest.mark.parametrize(
     ("study", "name"),
-    [("objectives", "study"), ("negatives", "false-negatives"), ("tuned", "study-tuned")],
+    [
+        ("objectives", "study"),
+        ("negatives", "false-negatives"),
+        ("tuned", "study-tuned"),
+        ("fusion", "goalworld-fusion"),
+    ],
 )
 def test_the_page_is_the_one_that_its_results_give(study: str, name: str) -> None:
     text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
