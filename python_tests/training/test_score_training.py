@@ -133,7 +133,8 @@ def test_the_outcome_shows_every_ranking_and_warns(
     logged = trainer.callback_metrics["val_full/t2i_R@1_among_siblings"]
     assert logged == pytest.approx(wanted["t2i"])
     found.rankings["dual"]["t2i"]["R@1"] = 99.0
-    outcome = SimpleNamespace(evaluation=found, oracle=None, where="here", objective=None)
+    known = {"oracle": None, "ridge": None, "objective": None}
+    outcome = SimpleNamespace(evaluation=found, where="here", **known)
     capsys.readouterr()
     print_outcome(outcome)  # type: ignore[arg-type]
     said = capsys.readouterr()
