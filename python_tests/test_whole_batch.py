@@ -79,13 +79,15 @@ def rows(count: int, width: int, seed: int) -> Tensor:
     return F.normalize(torch.randn(count, width, generator=generator, dtype=torch.float64), dim=1)
 
 
-def check(name, batch, dtype=torch.float64, margin=math.inf, exempt=None, **options) -> None:
+def check(
+    name, batch, dtype=torch.float64, margin=math.inf, exempt=None, device="cpu", **options
+) -> None:
     """Value and gradients, those of scale and bias too, against the loops in float64."""
     images, owner, ids = BATCHES[batch]
     given = [rows(images, 7, 1), rows(12, 7, 2), torch.tensor(SCALE).double()]
     given.append(torch.tensor(BIAS).double())
-    inputs = [x.to(dtype).requires_grad_() for x in given]
-    exact = [x.detach().double().requires_grad_() for x in inputs]
+    inputs = [x.to(device, dtype).requires_grad_() for x in given]
+    exact = [x.detach().double().cpu().requires_grad_() for x in inputs]
     truth = Truth(owner or list(range(12)), *(ids or (None, None)), margin, exempt)
     function, make = LOSSES[name]
     score = exact[0] @ exact[1].T
@@ -111,13 +113,23 @@ def check(name, batch, dtype=torch.float64, margin=math.inf, exempt=None, **opti
             continue
         assert left.dtype == like.dtype
         bound = tolerance * right.abs().max().item()
-        torch.testing.assert_close(left.double(), right, rtol=0, atol=bound)
+        torch.testing.assert_close(left.double().cpu(), right, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("name", LOSSES)
 def test_equals_the_loops(name, batch) -> None:
     check(name, batch)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_equals_the_loops_on_a_gpu(name, batch, dtype) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    check(name, batch, dtype, device="cuda")
 
 
 @pytest.mark.skipif(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from goal_kernels import MiningStatistics
 from goal_kernels.training.matching_loss import MatchingLoss
+from goal_kernels.training.objectives import WholeBatchObjective
 from goal_kernels.training.parallel_steps import BatchShare
 from goal_kernels.training.pooling import widened
 from goal_kernels.training.score_loss import ScoreLoss
@@ -49,7 +50,9 @@ def joint_loss(
             **relation,
         )
         logged, mined = _mining(statistics), statistics
-        if of_embeddings.active_pairs is not None:
+        # In every step of a run or in none: Lightning's log repeats what a step leaves out.
+        if isinstance(of_embeddings.objective, WholeBatchObjective):
+            assert of_embeddings.active_pairs is not None
             logged["train/active_pairs"] = of_embeddings.active_pairs
         if of_scores is not None:
             logged["train/embedding_loss"] = loss.detach()

@@ -90,7 +90,7 @@ def test_the_run_folder_is_complete(run: Run) -> None:
 
 def test_metrics_schema(metrics: dict) -> None:
     assert set(metrics) == {
-        *("split", "i2t", "t2i", "ar", "ari", "rsum", "oracle", "chance"),
+        *("split", "i2t", "t2i", "ar", "ari", "rsum", "oracle", "chance", "siblings"),
         *("objective", "warmup_steps", "epochs", "seconds", "seed", "selected", "best", "last"),
     }
     assert metrics["selected"] == "best"
