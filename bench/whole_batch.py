@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,9 @@ from goal_kernels.data.files import write_text
 
 EAGER, COMPILED, OURS = "eager", "compiled", "goal_kernels"
 METHODS = (GEMM, EAGER, COMPILED, OURS)
+MEMEFF, SIGLIP_KERNEL, INF_CL = "memeff", "siglip-kernel", "inf-cl"
+RIVALS = {"info_nce": (MEMEFF, INF_CL), "siglip": (SIGLIP_KERNEL,), "sum_of_hinges": ()}
+"""Packages with Triton kernels of a loss, for GPUs."""
 BATCHES, WIDTHS, DTYPES = (4096, 8192), (512, 1024), ("float32", "bfloat16")
 EFFORT = Effort(10.0, 3, 7)
 SCALE = 20.0
@@ -54,6 +58,7 @@ class WholeBatchCase(NamedTuple):
     batch: int
     width: int
     dtype: str
+    device: str = "cpu"
 
     def __str__(self) -> str:
         return f"{self.loss}-{self.batch}x{self.width}-{self.dtype}"
@@ -68,7 +73,7 @@ def eager_hinges(image: Tensor, text: Tensor) -> Tensor:
 
 def eager_info_nce(image: Tensor, text: Tensor) -> Tensor:
     logits = SCALE * (image @ text.T).to(wide(image))
-    places = torch.arange(len(image))
+    places = torch.arange(len(image), device=image.device)
     return F.cross_entropy(logits, places, reduction="sum") + F.cross_entropy(
         logits.T, places, reduction="sum"
     )
@@ -76,7 +81,7 @@ def eager_info_nce(image: Tensor, text: Tensor) -> Tensor:
 
 def eager_siglip(image: Tensor, text: Tensor) -> Tensor:
     logits = (10 * (image @ text.T) - 10).to(wide(image))
-    labels = 2 * torch.eye(len(image), dtype=logits.dtype) - 1
+    labels = 2 * torch.eye(len(image), dtype=logits.dtype, device=image.device) - 1
     return -F.logsigmoid(labels * logits).sum()
 
 
@@ -91,6 +96,36 @@ LOSSES: dict[str, tuple[Loss, Loss]] = {
     "siglip": (eager_siglip, gk.siglip_loss),
 }
 """By name: as a good user writes it in torch, and the library's."""
+
+
+def rival(name: str) -> Loss:
+    """The loss of another package, as a sum over pairs and directions. Raises: ImportError."""
+    package = import_module(module_of(name))
+    if name == SIGLIP_KERNEL:
+        siglip = package.fused_siglip_loss
+
+        def siglip_sum(image: Tensor, text: Tensor) -> Tensor:
+            scale, bias = (image.new_tensor(x, dtype=torch.float32) for x in (10.0, -10.0))
+            return len(image) * siglip(image, text, scale.log(), bias)
+
+        return siglip_sum
+    if name == MEMEFF:
+        clip = package.MemoryEfficientCLIPLoss(1 / SCALE, normalized_inputs=True, stable=False)
+        return lambda image, text: 2 * len(image) * clip(image, text)
+
+    def both_ways(image: Tensor, text: Tensor) -> Tensor:
+        one, other = (
+            package.cal_flash_loss(*way, scale=SCALE).sum()
+            for way in ((image, text), (text, image))
+        )
+        return one + other
+
+    return both_ways
+
+
+def module_of(name: str) -> str:
+    """The module of a package in `RIVALS`."""
+    return name.replace("-", "_")
 
 
 @dataclass
@@ -122,10 +157,14 @@ class Step:
 
 def make_step(name: str, case: WholeBatchCase) -> Step:
     """A method of a case with its inputs."""
-    inputs = make_inputs(Case(MINE, FORWARD, NO_OBJECTIVE, case.batch, case.width, case.dtype))
+    size = case.batch, case.width, case.dtype
+    inputs = make_inputs(Case(MINE, FORWARD, NO_OBJECTIVE, *size, device=case.device))
     eager, ours = LOSSES[case.loss]
     losses = {GEMM: None, EAGER: eager, OURS: ours}
-    loss = torch.compile(eager) if name == COMPILED else losses[name]
+    if name in losses:
+        loss = losses[name]
+    else:
+        loss = torch.compile(eager) if name == COMPILED else rival(name)
     return Step(loss, inputs.image.detach(), inputs.text.detach())
 
 
@@ -152,7 +191,7 @@ def hold_contest(
                 check(case, answer, truth)
             result.lanes[name] = Lane(name, [step])
     del truth, exact
-    take_turns(result, effort, make_clock("cpu"), tell)
+    take_turns(result, effort, make_clock(case.device), tell)
     return result
 
 

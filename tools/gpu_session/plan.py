@@ -47,8 +47,8 @@ class Scale:
     multiple of 16. asked: where options, kinds of data and other kinds are tried. kinds: of
     products. objectives: each is judged, at the size checked. judged, stable: sizes of further
     checks. parts: of mining, forward and gradients alone. ranked: images and width. rivals: sizes
-    for torch.compile and pytorch-metric-learning. tests: files of the test suite, with options of
-    pytest.
+    for torch.compile and pytorch-metric-learning. whole: of losses over all negatives. tests: files
+    of the test suite, with options of pytest.
     """
 
     device: str
@@ -67,6 +67,7 @@ class Scale:
     parts: tuple[Size, ...]
     ranked: tuple[Size, ...]
     rivals: tuple[Size, ...]
+    whole: tuple[Size, ...]
     tests: tuple[str, ...]
 
 
@@ -90,8 +91,10 @@ REAL = Scale(
     parts=((4096, 512), (16384, 512), (65536, 512)),
     ranked=((5000, 1024), (25000, 512)),
     rivals=((1024, 512), (4096, 512), (16384, 512)),
+    whole=((1024, 512), (4096, 512), (16384, 512), (16384, 1024)),
     tests=(
         "python_tests/cuda -m gpu",
+        "python_tests/test_whole_batch.py -m gpu",
         "python_tests/test_graphs.py -m gpu",
         "python_tests/test_backend_parity.py",
         "python_tests/triton/test_triton_search.py",
@@ -118,6 +121,7 @@ DRY = Scale(
     parts=((8, 8),),
     ranked=((8, 16),),
     rivals=((7, 8),),
+    whole=((9, 8),),
     tests=("python_tests/data/test_truth_relation.py --noconftest",),  # imports no torch
 )
 
@@ -210,6 +214,15 @@ def _rivals(scale: Scale) -> Iterator[Job]:
     return _contests("rivals", cases)
 
 
+def _whole_batch(scale: Scale) -> Iterator[Job]:
+    for size in scale.whole:
+        for dtype in ("bfloat16", "float32"):
+            for loss in ("sum_of_hinges", "info_nce", "siglip"):
+                case = [loss, *size, dtype, scale.device]
+                title = f"{loss} of {size[0]}x{size[1]} {dtype}"
+                yield Job("whole_batch", title, {"case": case}, LARGE_PATIENCE)
+
+
 BUILD = "build"
 STAGES: dict[str, Callable[[Scale], Iterator[Job]]] = {
     "environment": _environment,
@@ -223,6 +236,7 @@ STAGES: dict[str, Callable[[Scale], Iterator[Job]]] = {
     "parts": _parts,
     "ranks": _ranks,
     "rivals": _rivals,
+    "whole_batch": _whole_batch,
 }
 """After BUILD, in this order."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from bench.cases import GOAL_LOSS, TEXTS_PER_IMAGE, Case
-from bench.lineup import BASELINES, GEMM, GRAPH, split_way
+from bench.lineup import BASELINES, EAGER, GEMM, GRAPH, split_way
 from bench.tables import ABSENT, markdown_table, number
 from tools.gpu_session.watchdog import BAD, CUT, OK, SKIPPED
 
@@ -195,6 +195,20 @@ def _rank_table(records: Iterable[Record]) -> str:
     return markdown_table(header, rows, 3)
 
 
+def _whole_batch_table(records: Iterable[Record]) -> str:
+    """Losses over all negatives: ms and multiples of the product and of eager torch."""
+    rows = []
+    for record in records:
+        lanes = record["result"].get("lanes", {})
+        if record["kind"] == "whole_batch":
+            loss, batch, width, dtype, _ = record["arguments"]["case"]
+            for name, ms in lanes.items():
+                over = [f"{ms / lanes[x]:.2f}" if x in lanes else ABSENT for x in (GEMM, EAGER)]
+                rows.append([loss, f"{batch} × {width}", dtype, name, number(ms), *over])
+    header = ["loss", "B × D", "dtype", "method", "ms", "of gemm", "of eager"]
+    return markdown_table(header, rows, 4)
+
+
 COLUMNS = {"lanes": 0, "passed": 0, "failures": 1, "refused": 2, "oom": 3}
 """Part of a result -> column of the table of checks."""
 
@@ -278,6 +292,7 @@ def render(head: dict[str, Any], records: list[Record]) -> str:
         _section("First calls", _first_table(records)),
         *_contest_tables(records),
         _section("Ranks", _rank_table(records)),
+        _section("Losses over all negatives", _whole_batch_table(records)),
         _section("Peak memory beyond inputs and gradients, MiB", _memory_table(records)),
         _section("Checks", _check_table(records)),
     ]

@@ -39,6 +39,7 @@ from bench.costs import ImpossibleThroughputError
 from bench.lineup import (
     BASELINES,
     FULLGRAPH,
+    GEMM,
     GRAPH,
     GRAPHED_LOSS,
     has_programs,
@@ -50,6 +51,8 @@ from bench.machine import describe_machine, installed_version, output_of
 from bench.methods import Loss
 from bench.ranks import RankCase, hold_rank_contest
 from bench.results import measure
+from bench.whole_batch import EAGER, OURS, RIVALS, WholeBatchCase, module_of
+from bench.whole_batch import hold_contest as hold_whole_batch_contest
 from goal_kernels import native
 from goal_kernels.backends import verdicts
 from goal_kernels.backends.gpu import CudaBackend
@@ -73,8 +76,8 @@ SMI_FIELDS = (
     "memory.used",
     "mig.mode.current",
 )
-RIVALS = ("pytorch-metric-learning", "memeff", "siglip-kernel", "inf-cl")
-"""Packages beside which a reader would like to see us; the first one is timed where installed."""
+PACKAGES = ("pytorch-metric-learning", "memeff", "siglip-kernel", "inf-cl")
+"""Packages beside which a reader would like to see us, timed where they are installed."""
 
 
 def _suite(effort: Effort, **options: Any) -> Suite:
@@ -122,7 +125,7 @@ def describe(tell: Tell, device: str) -> dict[str, Any]:
     found |= _properties() if device == "cuda" else {}
     release = re.search(r"release ([\d.]+)", output_of("nvcc", "--version"))
     found |= {"nvidia_smi": smi_state(), "nvcc": release.group(1) if release else "-"}
-    found |= {"rivals": {name: installed_version(name) for name in RIVALS}}
+    found |= {"rivals": {name: installed_version(name) for name in PACKAGES}}
     found["native"] = native.status()[1] or str(native.build_info().get("isa"))
     found["backends"] = {backend.name: verdict.reason for backend, verdict in verdicts()}
     return found
@@ -184,6 +187,18 @@ def ranks(tell: Tell, case: list[Any], without: Sequence[str] = ()) -> dict[str,
     result = hold_rank_contest(RankCase(*case), SUITES["steps"].effort, tell, without)
     lanes = {name: 1e3 * lane.median for name, lane in result.lanes.items()}
     return {**_not_timed(result), "lanes": lanes}
+
+
+def whole_batch(tell: Tell, case: list[Any], without: Sequence[str] = ()) -> dict[str, Any]:
+    """A loss over all negatives: lanes {method: median ms}, and of the others why not."""
+    situation = WholeBatchCase(*case)
+    rivals = RIVALS[situation.loss] if situation.device == "cuda" else ()
+    missing = {name: "not installed" for name in rivals if find_spec(module_of(name)) is None}
+    names = [x for x in (GEMM, EAGER, OURS, *rivals) if x not in (*missing, *without)]
+    effort = SUITES["steps" if situation.device == "cuda" else "checks"].effort
+    result = hold_whole_batch_contest(situation, effort, names, tell)
+    lanes = {name: 1e3 * lane.median for name, lane in result.lanes.items()}
+    return {**_not_timed(result), "refused": missing, "lanes": lanes}
 
 
 def _parts(method: Loss) -> dict[str, Tensor]:
@@ -275,7 +290,7 @@ def fault(tell: Tell, names: Sequence[str], without: Sequence[str] = ()) -> dict
 
 WORK: dict[str, Callable[..., dict[str, Any]]] = {
     work.__name__: work
-    for work in (describe, tile_scores, contest, ranks, repeated, pytest_files, fault)
+    for work in (describe, tile_scores, contest, ranks, whole_batch, repeated, pytest_files, fault)
 }
 """Kind of a job -> function(tell, **arguments) -> dict. `tell(name)` is the heartbeat."""
 
