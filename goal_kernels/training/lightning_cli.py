@@ -334,6 +334,8 @@ class RetrievalCLI(LightningCLI):
     ) -> Outcome:
         split = self.datamodule.split(split_name or self.datamodule.test_split)
         facts = {"epochs": 0, "seconds": time.monotonic() - self.started, **training}
+        # As in metrics.json, from which the page may be made again.
+        facts["seconds"] = round(facts["seconds"], 1)
         return Outcome(
             evaluation=evaluation,
             split=split,

@@ -104,6 +104,6 @@ class Outcome:
             },
             "warmup_steps": self.warmup_steps,
             "epochs": self.epochs,
-            "seconds": round(self.seconds, 1),
+            "seconds": self.seconds,
             "seed": self.seed,
         }
