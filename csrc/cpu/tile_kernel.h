@@ -115,7 +115,7 @@ struct TileKernel {
   // Packs `count` rows of `source` from `first` on, zero padded to a micro-tile.
   void (*pack_rows)(const Matrix& source, std::int64_t first, std::int64_t count, void* packed);
   void (*pack_columns)(const Matrix& source, std::int64_t first, std::int64_t count, void* packed);
-  void (*pack_across)(const Matrix& source, std::int64_t first, std::int64_t count, void* packed);  // columns; null: none
+  void (*pack_across)(const Matrix& source, std::int64_t first, std::int64_t count, void* packed);  // columns, across
   // Before the first and after the last of a thread's micro-tiles.
   void (*enter)();
   void (*leave)();

@@ -64,7 +64,7 @@ Plan make_plan(const Matrix& image, const Matrix& text, const TileKernel<T>& ker
   return plan;
 }
 
-// The text may be stored across, where the kernel packs such. A Job has, all called with indices of this plan:
+// The text may be across. A Job has, all called with indices of this plan:
 //   void start(chunk, worker)         before the rows of a chunk meet a block of columns
 //   void tile(place, chunk, offset)   one micro-tile, `offset` columns into the block
 //   void stop(chunk)                  after the last of them

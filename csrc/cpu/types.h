@@ -32,7 +32,7 @@ struct IntegerOf<double> {
 template <typename T>
 using Integer = typename IntegerOf<T>::type;
 
-// A [rows, width] matrix: row stride in elements, elements of a row adjacent. Where it may be `across` is said there.
+// A [rows, width] matrix: row stride in elements, elements of a row adjacent. `across` only where a job says so.
 struct Matrix {
   const void* data;
   Dtype dtype;

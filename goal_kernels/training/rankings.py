@@ -79,7 +79,6 @@ class PairScores:
             if kept is not None and kept.is_file():
                 scores[rows] = _read_part(kept, scores[rows])
                 done += scores[rows].numel()
-                self.pairs -= scores[rows].numel()
                 self.progress("scores", done, count * total)
                 continue
             images = self.images.at(rows)
@@ -87,10 +86,12 @@ class PairScores:
                 block = self.scorer.block(images, self.texts.at(columns))
                 scores[rows, columns] = block.float().cpu()
                 done += block.numel()
+                self.pairs += block.numel()
                 self.progress("scores", done, count * total)
             if self.parts is not None and kept is not None:
                 self.parts.keep(kept, scores=scores[rows].numpy())
-        return self._counted(scores, started)
+        self.seconds += time.perf_counter() - started
+        return scores
 
     @torch.no_grad()
     def of(self, images: Tensor, texts: Tensor) -> Tensor:
@@ -108,17 +109,14 @@ class PairScores:
             parts.append(self.scorer.pairs(*sides).float().cpu())
             self.progress("re-ranked", part.stop, len(images))
         scores = torch.cat(parts)
-        return self._counted(torch.empty_like(scores).index_copy_(0, order, scores), started)
+        self.pairs += len(scores)
+        self.seconds += time.perf_counter() - started
+        return torch.empty_like(scores).index_copy_(0, order, scores)
 
     def cost(self, rerank: int | None = None) -> dict[str, float]:
         """What scoring took so far: "pairs", "seconds", and "rerank", the k of `make_rankings`."""
         k = rerank or self.scorer.options.rerank
         return {"pairs": self.pairs, "seconds": round(self.seconds, 2), "rerank": k}
-
-    def _counted(self, scores: Tensor, started: float) -> Tensor:
-        self.pairs += scores.numel()
-        self.seconds += time.perf_counter() - started
-        return scores
 
 
 def _read_part(path: Path, like: Tensor) -> Tensor:

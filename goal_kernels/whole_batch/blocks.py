@@ -112,6 +112,7 @@ class Batch:
         target = index if question.target is None else question.target
         self.exists = owned(target, count)
         self.own = target.clamp(0, count - 1)
+        self.target = torch.where(self.exists, target, -1)
         self.positive = pair_similarity(self.rows, self.columns, target)
         by_rows = torch.where(self.exists, index, -1)[None]
         by_columns = by_rows if question.target is None else _slots(self.own, self.exists, count)

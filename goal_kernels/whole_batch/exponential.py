@@ -184,25 +184,27 @@ class _Plan:
         for part, tile in batch.blocks():
             if self.fused is not None:
                 self.fused.weigh_exponential(part, tile, self.push)
-                batch.count_active(tile)
-            for rows, piece in batch.pieces(part, tile) if self.fused is None else ():
-                found = self._exponents(piece, rows)
-                weight = self._weights(found.negative, found.overs, rows, self.push)
-                weight *= kind.negative_slope(piece)
-                if found.positive is not None:
-                    more = self._weights(found.positive, self.no_limits, rows, self.pull)
-                    weight += more * kind.positive_slope(piece)
-                if kind.smoothing:
-                    for number, (side, value) in enumerate(
-                        zip(batch.sides, self.even, strict=True)
-                    ):
-                        weight += torch.where(found.left(number), side.along(value, rows), 0.0)
-                batch.count_active(weight)
-                piece.copy_(weight)
+            else:
+                for rows, piece in batch.pieces(part, tile):
+                    self._weigh_piece(piece, rows)
+            batch.count_active(tile)
             gradients.add(part, tile)
         slope = kind.positive_slope(wide(batch.positive))
         if batch.share.first:
             gradients.add_pairs(self.by_pair * slope)
+
+    def _weigh_piece(self, piece: Tensor, rows: slice) -> None:
+        """Turn similarities [rows, N] into their weights, in place, in plain torch."""
+        found = self._exponents(piece, rows)
+        weight = self._weights(found.negative, found.overs, rows, self.push)
+        weight *= self.kind.negative_slope(piece)
+        if found.positive is not None:
+            more = self._weights(found.positive, self.no_limits, rows, self.pull)
+            weight += more * self.kind.positive_slope(piece)
+        if self.kind.smoothing:
+            for number, (side, value) in enumerate(zip(self.batch.sides, self.even, strict=True)):
+                weight += torch.where(found.left(number), side.along(value, rows), 0.0)
+        piece.copy_(weight)
 
     def _weights(
         self, exponent: Tensor, overs: list[Tensor | None], rows: slice, offsets: list[Tensor]

@@ -57,13 +57,12 @@ class Epilogues:
 
     def _run(self, kernel: str, part: slice, block: Tensor, *arguments: Tensor | None) -> None:
         batch, question = self.batch, self.batch.question
-        own = torch.where(batch.exists[part], batch.own[part], -1)
         ids = None if question.row_ids is None else question.row_ids[part]
         name, *numbers = _numbers(self.kind)
         constants = {"KIND": self.kernels.CODES[name]} if name in self.kernels.CODES else {}
         self.kernels.launch(
             getattr(self.kernels, f"{kernel}_kernel"),
-            *(block, (own, ids, question.column_ids), *numbers, *arguments),
+            *(block, (batch.target[part], ids, question.column_ids), *numbers, *arguments),
             **constants,
         )
 

@@ -188,29 +188,40 @@ def run_siglip(kind: Siglip, batch: Batch, gradients: Gradients | None) -> tuple
     fused = fused_epilogues(kind, batch)
     for part, tile in batch.blocks():
         if fused is not None:
-            value, by_bias = fused.weigh_siglip(part, tile)
+            found = [fused.weigh_siglip(part, tile)]
+        else:
+            pieces, wanted = batch.pieces(part, tile), gradients is not None
+            found = [_weigh_siglip(kind, batch, piece, rows, wanted) for rows, piece in pieces]
+        batch.count_active(tile)
+        for value, by_bias in found:
             values.append(wide(value).sum())
             biases.append(wide(by_bias).sum())
-            batch.count_active(tile)
-        for rows, piece in batch.pieces(part, tile) if fused is None else ():
-            same = batch.same(rows)
-            hidden = None
-            if batch.question.limited:
-                hidden = torch.zeros_like(piece, dtype=torch.bool) if same is None else same.clone()
-                batch.fill_own(hidden, rows, True)
-            overs = [batch.over_limit(piece, rows, side, hidden) for side in batch.sides]
-            logit = piece.mul_(kind.scale).add_(kind.bias)
-            batch.negate_positives(logit, rows, same)
-            for side, over in zip(batch.sides, overs, strict=True):
-                if over is not None:
-                    batch.count_skipped(over, rows, side)
-                    logit.masked_fill_(over, NEGATIVE_INFINITY)
-            values.append(_decide(logit).sum())
-            if gradients is None:
-                continue
-            batch.negate_positives(logit, rows, same)
-            batch.count_active(logit)
-            biases.append(wide(logit.sum(dim=1)).sum())
         if gradients is not None:
             gradients.add(part, tile)
     return ordered_sum(torch.stack(values)), ordered_sum(torch.stack(biases))
+
+
+def _weigh_siglip(
+    kind: Siglip, batch: Batch, piece: Tensor, rows: slice, wanted: bool
+) -> tuple[Tensor, Tensor]:
+    """Turn similarities [rows, N] into their weights, where these are wanted, in plain torch.
+
+    Returns: values and derivatives by the bias, [rows].
+    """
+    same = batch.same(rows)
+    hidden = None
+    if batch.question.limited:
+        hidden = torch.zeros_like(piece, dtype=torch.bool) if same is None else same.clone()
+        batch.fill_own(hidden, rows, True)
+    overs = [batch.over_limit(piece, rows, side, hidden) for side in batch.sides]
+    logit = piece.mul_(kind.scale).add_(kind.bias)
+    batch.negate_positives(logit, rows, same)
+    for side, over in zip(batch.sides, overs, strict=True):
+        if over is not None:
+            batch.count_skipped(over, rows, side)
+            logit.masked_fill_(over, NEGATIVE_INFINITY)
+    values = _decide(logit)
+    if not wanted:
+        return values, torch.zeros_like(values)
+    batch.negate_positives(logit, rows, same)
+    return values, logit.sum(dim=1)

@@ -35,16 +35,17 @@ class RelativeSums:
             wide(batch.positive).masked_fill(~batch.exists, math.nan), objective
         )
         self.linear = kind == "linear"
-        self.logs = [LogSums(side, narrow=False) for side in batch.sides]
-        self.totals = [torch.zeros_like(x.sum) for x in self.logs]
-        self.counts = [torch.zeros_like(x.sum) for x in self.logs]
+        self.sums = [LogSums(side, narrow=False) for side in batch.sides]
+        self.totals = [torch.zeros_like(x.sum) for x in self.sums]
+        self.counts = [torch.zeros_like(x.sum) for x in self.sums]
         for part, tile in batch.blocks():
             for rows, piece in batch.pieces(part, tile):
                 batch.hide(piece, rows, batch.same(rows))
                 for number, side in enumerate(batch.sides):
                     self._add(number, side, piece, rows)
-        for log in self.logs:
-            log.join(batch.share)
+        for sums in self.sums:
+            sums.join(batch.share)
+        self.logs = [sums.log() for sums in self.sums]
         self.totals = [batch.share.add(x) for x in self.totals]
         self.counts = [batch.share.add(x) for x in self.counts]
 
@@ -60,7 +61,7 @@ class RelativeSums:
             self.totals[number][place] += above.sum(dim=side.axis)
         else:
             exponent = (wide(piece) * self.query.beta).masked_fill_(outside, NEGATIVE_INFINITY)
-            self.logs[number].add(exponent, None, rows)
+            self.sums[number].add(exponent, None, rows)
 
     def between(
         self, number: int, rows: slice, few: Tensor | None
@@ -80,7 +81,7 @@ class RelativeSums:
             if self.linear:
                 mean = count * (negative - query.threshold) - along(self.totals[number])
             else:
-                log = along(self.logs[number].log())
+                log = along(self.logs[number])
                 mean = (log - query.beta * negative).exp_().sub_(own)
             mean = mean / (count - own).clamp_(min=1)
             if not self.linear:

@@ -84,8 +84,7 @@ class Lister:
         batch = self.batch
         rows, columns = self.rows[part], self.columns
         ids = batch.question.row_ids, batch.question.column_ids
-        target = torch.where(batch.exists[part], batch.own[part], -1)
-        pairing = Pairing(target, None if ids[0] is None else ids[0][part], ids[1])
+        pairing = Pairing(batch.target[part], None if ids[0] is None else ids[0][part], ids[1])
         bounds = self.bounds[1][part].contiguous(), self.bounds[0].contiguous()
         room = int(SHARE * len(rows) * len(columns))
         found = above(rows, columns, pairing, bounds, room, exact=self.exact)

@@ -11,8 +11,8 @@ from goal_kernels.data.progress import progress_line
 
 _DESCRIPTION = """\
 Make a dataset of real drawings: emoji by several vendors, with the names and keywords that people
-gave them. Names and keywords, not captions: nobody wrote a sentence about a picture, and results on
-it say nothing about COCO or Flickr30K.
+gave them. These are no captions: they name a thing and do not describe its picture. Results on this
+dataset say nothing about COCO or Flickr30K.
 
 About 1,640 things in up to four drawings each (Noto, Twemoji, Fluent, Emoji One; with --share-alike
 OpenMoji too). A thing has 1 to 5 texts: its name, and lists of three to five keywords. Flags are

@@ -28,8 +28,9 @@ LICENCES = "LICENSES.txt"
 _LICENCES = """\
 Drawings of things by several vendors, with names and keywords.
 
-The texts are names and keywords that people gave to emoji. They are not captions: nobody wrote a
-sentence about a picture. Results on them say nothing about datasets of photographs with captions.
+The texts are names and keywords that people gave to emoji. They are not captions: they name a
+thing and do not describe its picture. Results on them say nothing about datasets of photographs
+with captions.
 
 What is changed: the drawings, SVG in the packages, are rasterised to {size} x {size} pixels on
 white; keywords are joined into lists. Who passes pictures on has to keep to each set's licence.
