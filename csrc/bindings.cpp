@@ -191,10 +191,10 @@ const char* top_k_addresses(const std::string& dtype, const Rows& query, const R
   return top_k(job, find_isa(isa), threads);
 }
 
-void apply_listed_addresses(const std::string& dtype, const Rows& rows, const Rows& columns, std::int64_t width,
-                            std::int64_t count, const std::tuple<Address, Address, Address>& elements,
-                            const std::tuple<Address, Address>& gradients, int threads,
-                            const std::string& isa) {
+void add_listed_addresses(const std::string& dtype, const Rows& rows, const Rows& columns, std::int64_t width,
+                          std::int64_t count, const std::tuple<Address, Address, Address>& elements,
+                          const std::tuple<Address, Address>& gradients, int threads,
+                          const std::string& isa) {
   const Dtype type = parse("dtype", kDtypes, dtype);
   const auto [row, column, weight] = elements;
   const ListedJob job{matrix(rows, type, width),
@@ -205,7 +205,7 @@ void apply_listed_addresses(const std::string& dtype, const Rows& rows, const Ro
                       pointer(weight),
                       pointer(std::get<0>(gradients)),
                       pointer(std::get<1>(gradients))};
-  apply_listed(job, *find_isa(isa).row, threads);
+  add_listed(job, *find_isa(isa).row, threads);
 }
 
 std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const Rows& columns, std::int64_t width,
@@ -328,7 +328,7 @@ PYBIND11_MODULE(_native, module) {
   module.def("above", &above_addresses, py::arg("dtype"), py::arg("rows"), py::arg("columns"), py::arg("width"),
              py::arg("pairing"), py::arg("bounds"), py::arg("exact"), py::arg("room"), py::arg("output"), py::arg("threads"),
              py::arg("isa"), py::call_guard<py::gil_scoped_release>());
-  module.def("apply_listed", &apply_listed_addresses, py::arg("dtype"), py::arg("rows"), py::arg("columns"),
+  module.def("add_listed", &add_listed_addresses, py::arg("dtype"), py::arg("rows"), py::arg("columns"),
              py::arg("width"), py::arg("count"), py::arg("elements"), py::arg("gradients"), py::arg("threads"),
              py::arg("isa"), py::call_guard<py::gil_scoped_release>());
   module.def("sample", &sample_addresses, py::arg("dtype"), py::arg("score"), py::arg("width"),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.base import RelativeQuery, accumulate_dtype
-from goal_kernels.constants import RESCORE_ELEMENTS
+from goal_kernels.constants import CACHED_ELEMENTS, RESCORE_ELEMENTS
 
 
 def default_target(rows: int, columns: int, device: torch.device) -> Tensor:
@@ -40,7 +40,7 @@ def pair_similarity(image: Tensor, text: Tensor, index: Tensor | None) -> Tensor
     if index is None and rows > text.shape[0]:
         index = default_target(rows, text.shape[0], image.device)
     result = torch.empty(rows, dtype=dtype, device=image.device)
-    step = max(1, RESCORE_ELEMENTS // width)
+    step = max(1, (CACHED_ELEMENTS if image.is_cpu else RESCORE_ELEMENTS) // width)
     for start in range(0, rows, step):
         part = slice(start, min(start + step, rows))
         if index is None:

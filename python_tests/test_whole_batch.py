@@ -334,7 +334,7 @@ def test_blocks_change_nothing_but_rounding(name, monkeypatch) -> None:
     whole, again = step(), step()
     assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
     monkeypatch.setattr(blocks, "BLOCK", 16)
-    monkeypatch.setattr(blocks, "PIECE", 60)
+    monkeypatch.setattr(blocks, "CACHED_ELEMENTS", 60)
     for left, right in zip(step(), whole, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4 * right.abs().max().item())
 

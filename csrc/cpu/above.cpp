@@ -3,13 +3,14 @@
 // Method: as in top_k.cpp, with bounds that stay. S may be exact, or a product of rounded values S~ with
 //         |S~ - S| <= slack / 2 (lengths.h): then bounds are lower by that, and what is found near them, or all of
 //         it, is computed again in float.
-// Memory: pages of the lists that are written to, 8 bytes an element; besides the tile loop's.
-// Determinism: a list depends on its row alone; giving up on the sum over all lists after a block of columns.
+// Memory: 12 bytes a candidate, 24 in double, besides the tile loop's; addresses for a whole block of columns more.
+// Determinism: what is listed of a row depends on it alone; giving up on the sum over all after a block of columns.
 #include "above.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "exclusion_table.h"
 #include "lengths.h"
@@ -34,60 +35,71 @@ class Lister {
         kernel_(kernel),
         loop_(job.rows, job.columns, kernel, threads),
         exclusions_(mining_job(job), kernel.columns),
-        room_(job.columns.rows + kernel.columns + kVectorRoom),
+        room_(kernel.columns + kVectorRoom),
         row_floor_(job.rows.rows),
         column_floor_(job.columns.rows + kernel.columns),
-        ceiling_(job.rows.rows),
-        count_(job.rows.rows),
-        value_(job.rows.rows * room_),
-        column_(job.rows.rows * room_) {
+        ceiling_(kernel.rows),
+        count_(loop_.workers() * kernel.rows),
+        value_(loop_.workers() * kernel.rows * room_),
+        column_(loop_.workers() * kernel.rows * room_),
+        next_(job.rows.rows),
+        worker_(static_cast<std::size_t>(loop_.plan().chunks)),
+        found_(static_cast<std::size_t>(loop_.plan().chunks)) {
     lower(static_cast<const T*>(job.row_bound), row_slack, job.rows.rows, row_floor_.data());
     lower(static_cast<const T*>(job.column_bound), column_slack, job.columns.rows, column_floor_.data());
     std::fill_n(column_floor_.data() + job.columns.rows, kernel.columns, kInfinity);
-    std::fill_n(ceiling_.data(), job.rows.rows, kInfinity);
-    std::fill_n(count_.data(), job.rows.rows, Integer<T>(0));
+    std::fill_n(ceiling_.data(), kernel.rows, kInfinity);
+    make_room();
   }
 
   std::int64_t run() {
     loop_.run(*this);
     if (gave_up_) return -1;
-    parallel_for(loop_.plan().chunks, loop_.workers(), [&](std::int64_t chunk, int) {
-      for (std::int64_t r = first_row(chunk); r < first_row(chunk + 1); ++r) decide(r);
-    });
-    std::int64_t total = 0;
-    for (std::int64_t r = 0; r < job_.rows.rows; total += count_[r++]) job_.count[r] = count_[r];
-    if (total > job_.room) return -1;
-    std::int64_t* index = job_.index;
-    T* value = static_cast<T*>(job_.value);
-    for (std::int64_t r = 0; r < job_.rows.rows; ++r) {
-      index = std::copy_n(column_.data() + r * room_, count_[r], index);
-      value = std::copy_n(value_.data() + r * room_, count_[r], value);
-    }
-    return total;
+    const auto every_chunk = [&](const auto& work) {
+      parallel_for(loop_.plan().chunks, loop_.workers(), [&](std::int64_t chunk, int) { work(chunk); });
+    };
+    every_chunk([&](std::int64_t chunk) { decide(chunk); });
+    std::vector<std::int64_t> begin(found_.size() + 1);
+    for (std::size_t chunk = 0; chunk < found_.size(); ++chunk)
+      begin[chunk + 1] = begin[chunk] + static_cast<std::int64_t>(found_[chunk].size());
+    if (begin.back() > job_.room) return -1;
+    every_chunk([&](std::int64_t chunk) { order(chunk, begin[chunk]); });
+    return begin.back();
   }
 
-  void start(std::int64_t, int) const {}
+  void start(std::int64_t chunk, int worker) { worker_[chunk] = worker; }
 
-  void tile(const TilePlace<T>& place, std::int64_t, std::int64_t) {
+  void tile(const TilePlace<T>& place, std::int64_t chunk, std::int64_t) {
     if (gave_up_) return;
-    const std::int64_t first = place.first_row;
-    kernel_.list(ListTile<T>{place, exclusions_.at(place), row_floor_.data() + first,
-                             column_floor_.data() + place.first_column, ceiling_.data() + first,
-                             count_.data() + first, value_.data() + first * room_,
-                             column_.data() + first * room_, room_,
-                             std::numeric_limits<Integer<T>>::max()});
+    const std::int64_t own = worker_[chunk] * kernel_.rows;
+    Integer<T>* const count = count_.data() + own;
+    T* const value = value_.data() + own * room_;
+    Integer<T>* const column = column_.data() + own * room_;
+    std::fill_n(count, place.rows, Integer<T>(0));
+    kernel_.list(ListTile<T>{place, exclusions_.at(place), row_floor_.data() + place.first_row,
+                             column_floor_.data() + place.first_column, ceiling_.data(), count, value, column,
+                             room_, std::numeric_limits<Integer<T>>::max()});
+    for (int r = 0; r < place.rows; ++r)
+      for (std::int64_t i = r * room_; i < r * room_ + count[r]; ++i)
+        found_[chunk].push_back({place.first_row + Integer<T>(r), column[i], value[i]});
   }
 
   void stop(std::int64_t) const {}
 
   void finish(std::int64_t, std::int64_t) {
-    std::int64_t total = 0;
-    for (std::int64_t r = 0; r < job_.rows.rows; ++r) total += count_[r];
-    if (total > job_.room) gave_up_ = true;
+    std::size_t total = 0;
+    for (const auto& found : found_) total += found.size();
+    gave_up_ = total > static_cast<std::size_t>(job_.room);
+    if (!gave_up_) make_room();
   }
 
  private:
   static constexpr T kInfinity = std::numeric_limits<T>::infinity();
+
+  struct Element {
+    Integer<T> row, column;
+    T value;
+  };
 
   static MineJob mining_job(const AboveJob& job) {
     MineJob result{};
@@ -108,27 +120,46 @@ class Lister {
     return std::min(loop_.plan().first_group(chunk) * kernel_.rows, job_.rows.rows);
   }
 
+  // For a block of columns of which every element is found: what runs in parallel must not allocate.
+  void make_room() {
+    const std::int64_t columns = std::min(loop_.plan().block_columns, job_.columns.rows);
+    for (std::size_t chunk = 0; chunk < found_.size(); ++chunk) {
+      const std::int64_t number = static_cast<std::int64_t>(chunk);
+      const std::int64_t rows = first_row(number + 1) - first_row(number);
+      found_[chunk].reserve(found_[chunk].size() + static_cast<std::size_t>(rows * columns));
+    }
+  }
+
   // Whether rounding leaves open on which side of a bound an element is.
   static bool open(T value, T bound, T slack) { return !(std::abs(value - bound) > slack / 2 * T(1.0001)); }
 
-  // Computes candidates of a row again where that matters, and keeps what reaches a bound.
-  void decide(std::int64_t r) const {
+  // Computes candidates of a chunk again where that matters, and keeps what reaches a bound.
+  void decide(std::int64_t chunk) {
     if (row_slack_ == nullptr) return;
-    const T bound = static_cast<const T*>(job_.row_bound)[r];
+    const T* const row_bound = static_cast<const T*>(job_.row_bound);
     const T* const column_bound = static_cast<const T*>(job_.column_bound);
-    T* const value = value_.data() + r * room_;
-    Integer<T>* const column = column_.data() + r * room_;
-    std::int64_t kept = 0;
-    for (std::int64_t i = 0; i < count_[r]; ++i) {
-      const Integer<T> c = column[i];
-      T s = value[i];
-      if (job_.exact || open(s, bound, row_slack_[r]) || open(s, column_bound[c], column_slack_[c]))
-        s = row_.dot(job_.rows, r, job_.columns, c);
-      if (s < bound && s < column_bound[c]) continue;
-      value[kept] = s;
-      column[kept++] = c;
+    std::size_t kept = 0;
+    for (Element element : found_[chunk]) {
+      const Integer<T> r = element.row, c = element.column;
+      if (job_.exact || open(element.value, row_bound[r], row_slack_[r]) ||
+          open(element.value, column_bound[c], column_slack_[c]))
+        element.value = row_.dot(job_.rows, r, job_.columns, c);
+      if (!(element.value < row_bound[r] && element.value < column_bound[c])) found_[chunk][kept++] = element;
     }
-    count_[r] = Integer<T>(kept);
+    found_[chunk].resize(kept);
+  }
+
+  // Writes what was found, in the order of rows, from `begin` on. A row's elements are in that of columns already.
+  void order(std::int64_t chunk, std::int64_t begin) {
+    const std::int64_t first = first_row(chunk), end = first_row(chunk + 1);
+    std::fill(job_.count + first, job_.count + end, 0);
+    for (const Element& element : found_[chunk]) ++job_.count[element.row];
+    for (std::int64_t r = first; r < end; begin += job_.count[r++]) next_[r] = begin;
+    for (const Element& element : found_[chunk]) {
+      const std::int64_t at = next_[element.row]++;
+      job_.index[at] = element.column;
+      static_cast<T*>(job_.value)[at] = element.value;
+    }
   }
 
   const AboveJob& job_;
@@ -138,13 +169,16 @@ class Lister {
   const TileKernel<T>& kernel_;
   const TileLoop<T> loop_;
   const ExclusionTable<T> exclusions_;
-  const std::int64_t room_;  // elements of a list
+  const std::int64_t room_;  // elements of a row of a micro-tile
   Buffer<T> row_floor_;      // [R]
   Buffer<T> column_floor_;   // [N + one micro-tile]
-  Buffer<T> ceiling_;        // [R]
-  Buffer<Integer<T>> count_;   // [R]
-  Buffer<T> value_;            // [R, room]
-  Buffer<Integer<T>> column_;  // [R, room]
+  Buffer<T> ceiling_;        // [rows of a micro-tile]
+  Buffer<Integer<T>> count_;   // [workers, rows of a micro-tile]
+  Buffer<T> value_;            // [workers, rows of a micro-tile, room]
+  Buffer<Integer<T>> column_;  // likewise
+  Buffer<std::int64_t> next_;  // [R], where the next element of a row is written
+  std::vector<int> worker_;    // of each chunk
+  std::vector<std::vector<Element>> found_;  // by chunk; of a row in the order of columns
   bool gave_up_ = false;       // set between blocks of columns only
 };
 

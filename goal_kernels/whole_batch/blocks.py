@@ -17,6 +17,7 @@ from torch import Tensor
 
 from goal_kernels.backends.base import accumulate_dtype
 from goal_kernels.backends.candidates import NEGATIVE_INFINITY, false_negative_limit
+from goal_kernels.constants import CACHED_ELEMENTS
 from goal_kernels.normalization import raw_gradient, row_scale, scaled_rows
 from goal_kernels.pairs import owned, pair_similarity
 from goal_kernels.reference import sum_rows
@@ -32,10 +33,6 @@ from goal_kernels.whole_batch.shares import current_share
 
 BLOCK, GPU_BLOCK = 512, 4096
 """Rows of a block on a CPU and elsewhere: enough for the product to run at full speed."""
-
-PIECE = 1 << 18
-"""Elements of a block that are weighed at a time on a CPU: they and what is made of them stay in
-its cache."""
 
 
 class Question(NamedTuple):
@@ -113,7 +110,7 @@ class Batch:
         self.exists = owned(target, count)
         self.own = target.clamp(0, count - 1)
         self.target = torch.where(self.exists, target, -1)
-        self.positive = pair_similarity(self.rows, self.columns, target)
+        self.positive = pair_similarity(self.rows, self.columns, question.target)
         by_rows = torch.where(self.exists, index, -1)[None]
         by_columns = by_rows if question.target is None else _slots(self.own, self.exists, count)
         self.sides = [
@@ -159,7 +156,7 @@ class Batch:
 
     def pieces(self, part: slice, tile: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """A block row by row, as many at a time as fit into a cache."""
-        step = max(1, PIECE // tile.shape[1]) if tile.is_cpu else len(tile)
+        step = max(1, CACHED_ELEMENTS // tile.shape[1]) if tile.is_cpu else len(tile)
         for start in range(0, len(tile), step):
             piece = tile[start : start + step]
             yield slice(part.start + start, part.start + start + len(piece)), piece
@@ -254,11 +251,17 @@ class Gradients:
         Of all processes together, or of this one's share.
         """
         batch = self.batch
+        rows, columns = batch.rows.to(batch.dtype), batch.columns.to(batch.dtype)
         weight = torch.where(batch.exists, weight, 0.0).to(batch.dtype)
-        self.rows.addcmul_(batch.columns.to(batch.dtype)[batch.own], weight[:, None])
+        if batch.question.target is None:
+            pairs = min(len(rows), len(columns))
+            factor = weight[:pairs, None]
+            self.rows[:pairs].addcmul_(columns[:pairs], factor)
+            self.columns[:pairs].addcmul_(rows[:pairs], factor)
+            return
+        self.rows.addcmul_(columns[batch.own], weight[:, None])
         every = torch.arange(len(weight), device=weight.device)
-        wide_rows = batch.rows.to(batch.dtype)
-        self.columns += sum_rows(wide_rows, every, batch.own, weight, len(batch.columns))
+        self.columns += sum_rows(rows, every, batch.own, weight, len(columns))
 
     def scale(self) -> Tensor:
         """Sum of S dL/dS over the matrix, 0-d: the derivative by a factor of S."""

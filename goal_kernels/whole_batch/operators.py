@@ -64,8 +64,9 @@ def compute(
         return Answer(value.to(dtype), nothing, nothing, nothing, nothing, *rest)
     for matrix in (gradients.rows, gradients.columns):
         batch.share.add_large(matrix)
-    by_scale = gradients.scale()
+    by_scale = value.new_zeros(())
     if scale is not None:
+        by_scale = gradients.scale()
         gradients.rows *= scale
         gradients.columns *= scale
     rows, columns = gradients.raw()

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.candidates import NEGATIVE_INFINITY
+from goal_kernels.pairs import pair_similarity
 from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
 from goal_kernels.whole_batch.fused import fused_epilogues
 from goal_kernels.whole_batch.kinds import Averaged, Pointwise, Relate, Siglip, Terms, softplus
 from goal_kernels.whole_batch.products import logistic, readable
 from goal_kernels.whole_batch.relative import RelativeSums
-from goal_kernels.whole_batch.sparse import Listed, Lister, apply_listed
+from goal_kernels.whole_batch.sparse import Listed, Lister, add_listed
 
 
 def run_pointwise(kind: Pointwise, batch: Batch, gradients: Gradients | None) -> Tensor:
@@ -26,11 +27,10 @@ def run_pointwise(kind: Pointwise, batch: Batch, gradients: Gradients | None) ->
         if found is not None:
             weight = sums.weigh_listed(found, part)
             if gradients is not None:
-                own = lister.rows[part]
-                gradients.rows[part], of_columns = apply_listed(own, lister.columns, found, weight)
-                gradients.columns += of_columns
+                own, gradient = lister.rows[part], gradients.rows[part]
+                add_listed(own, lister.columns, found, weight, (gradient, gradients.columns))
                 # The value is linear in similarities that have a weight: put the exact ones in.
-                exact = wide((own * gradients.rows[part]).sum(dim=1))
+                exact = wide(pair_similarity(own, gradient, None))
                 sums.values += [ordered_sum(exact), -ordered_sum(wide(weight * found.similarity))]
             continue
         for block, tile in batch.blocks(part):

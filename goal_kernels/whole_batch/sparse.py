@@ -130,21 +130,32 @@ def above(
     return Listed(row, index[:found], value[:found])
 
 
-def apply_listed(
-    rows: Tensor, columns: Tensor, found: Listed, weight: Tensor, isa: str = "auto"
-) -> tuple[Tensor, ...]:
-    """Gradients of rows [R, D] and columns [N, D] from dL/dS of listed elements, weight [P]."""
+def add_listed(
+    rows: Tensor,
+    columns: Tensor,
+    found: Listed,
+    weight: Tensor,
+    gradients: tuple[Tensor, Tensor],
+    isa: str = "auto",
+) -> None:
+    """Add to gradients what dL/dS of listed elements, weight [P], makes of them.
+
+    Args:
+        rows, columns: [R, D], [N, D]. gradients: of both, contiguous, in the accumulate dtype.
+    """
     rows, columns = as_rows(rows, columns, ("rows", "columns"))
-    gradients = torch.empty_like(rows), torch.empty_like(columns)
-    native.load().apply_listed(
+    dtype = accumulate_dtype(rows.dtype)
+    native.load().add_listed(
         *matrix_arguments(rows, columns),
         len(weight),
         (
             *addresses(found.row, found.column),
-            address(weight, "weight", accumulate_dtype(rows.dtype), len(found.row)),
+            address(weight, "weight", dtype, len(found.row)),
         ),
-        addresses(*gradients),
+        tuple(
+            address(x.view(-1), "gradients", dtype, like.numel())
+            for x, like in zip(gradients, (rows, columns), strict=True)
+        ),
         torch.get_num_threads(),
         isa,
     )
-    return gradients

@@ -10,7 +10,7 @@ from test_native_top_k import embeddings, threads
 from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
-from goal_kernels.whole_batch.sparse import Listed, above, apply_listed
+from goal_kernels.whole_batch.sparse import Listed, above, add_listed
 
 
 def question(rows: int, columns: int, ids: bool) -> Pairing:
@@ -98,7 +98,9 @@ def test_threads_change_nothing() -> None:
         with threads(count):
             found = above(rows, columns, pairing, limits, rows.numel(), exact=False)
             weight = found.similarity.sin()
-            answers.append((*found, *apply_listed(rows, columns, found, weight)))
+            gradients = torch.ones_like(rows), torch.ones_like(columns)
+            add_listed(rows, columns, found, weight, gradients)
+            answers.append((*found, *gradients))
     for left, right in zip(*answers, strict=True):
         assert torch.equal(left, right)
 
@@ -112,13 +114,14 @@ def test_gradients_of_listed_elements(isa) -> None:
         row[:700] = 4  # a row with many terms
         column = torch.randint(-1, len(columns), (3000,), generator=generator)
         weight = torch.randn(3000, generator=generator, dtype=dtype)
-        found = apply_listed(rows, columns, Listed(row, column, weight), weight, isa)
+        found = torch.ones_like(rows), torch.ones_like(columns)
+        add_listed(rows, columns, Listed(row, column, weight), weight, found, isa)
         matrix = torch.zeros(len(rows), len(columns), dtype=torch.float64)
         real = (row >= 0) & (column >= 0)
         places = row[real], column[real]
         matrix.index_put_(places, weight[real].double(), accumulate=True)
-        expected = matrix @ columns.double(), matrix.T @ rows.double()
+        expected = 1 + matrix @ columns.double(), 1 + matrix.T @ rows.double()
         for left, right in zip(found, expected, strict=True):
             torch.testing.assert_close(left.double(), right, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="row: expected indices in"):
-        apply_listed(rows, columns, Listed(row + len(rows), column, weight), weight)
+        add_listed(rows, columns, Listed(row + len(rows), column, weight), weight, found)
