@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,52 @@ def test_a_run_checks_times_and_keeps(
     methods = ["--methods", "gemm", "eager", "goal_kernels"]
     assert whole_batch.main([*size, *methods, "--output", str(file)]) == 0
     cases = json.loads(file.read_text())["cases"]
-    assert len(cases) == len(whole_batch.LOSSES) * len(whole_batch.DTYPES)
+    whole = len(whole_batch.LOSSES) * len(whole_batch.DTYPES)
+    assert len(cases) == whole + len(whole_batch.ACTIVE)
     for case in cases:
         assert set(case["methods"]) == {"gemm", "eager", "goal_kernels"}
         assert case["methods"]["gemm"]["to_gemm"] == 1.0
         assert case["failures"] == {}
     assert "to eager" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", ["compiled", "goal_kernels"])
+def test_a_wrong_answer_has_no_time_and_the_run_is_kept(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager, _ = whole_batch.LOSSES["siglip"]
+
+    def half(image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        return eager(image, text) / 2
+
+    ours = half if wrong == "goal_kernels" else eager
+    monkeypatch.setattr(whole_batch, "LOSSES", {"siglip": (eager, ours)})
+    monkeypatch.setattr(whole_batch, "ACTIVE", {})
+    monkeypatch.setattr(torch, "compile", lambda loss: half if wrong == "compiled" else loss)
+    monkeypatch.setattr(whole_batch, "BATCHES", (64,))
+    monkeypatch.setattr(whole_batch, "WIDTHS", (16,))
+    monkeypatch.setattr(whole_batch, "EFFORT", whole_batch.Effort(0.01, 2, 2))
+    monkeypatch.setattr(whole_batch, "peak_mib", lambda name, case: 1.5)
+    monkeypatch.setattr(whole_batch, "__file__", str(tmp_path / "bench" / "whole_batch.py"))
+    threads = ["--threads", str(torch.get_num_threads())]
+    assert whole_batch.main(threads) == int(wrong == "goal_kernels")
+    (file,) = tmp_path.glob("bench/results/*/whole_batch.json")
+    for case in json.loads(file.read_text())["cases"]:
+        assert wrong not in case["methods"]
+        assert "from float64" in case["failures"][wrong]
+
+
+@pytest.mark.parametrize("name", whole_batch.ACTIVE)
+def test_the_margin_leaves_a_weight_to_the_share_of_pairs_in_the_name(name: str) -> None:
+    case = whole_batch.WholeBatchCase(name, 600, 256, "float32")
+    step = whole_batch.make_step("eager", case)
+    assert isinstance(step.loss, partial)
+    similarity = step.image @ step.text.T
+    assert torch.equal(similarity.double(), step.image.double() @ step.text.double().T)
+    positive = similarity.diagonal()
+    hinge = step.loss.keywords["margin"] + similarity - positive[:, None].minimum(positive)
+    active = (hinge.fill_diagonal_(0) > 0).double().mean()
+    assert active == pytest.approx(whole_batch.ACTIVE[name], rel=0.2)
 
 
 def test_parts_become_one_run(tmp_path: Path) -> None:
