@@ -67,10 +67,8 @@ def matrix_arguments(
     first: Tensor, second: Tensor, scales: tuple[int, int] = (0, 0)
 ) -> tuple[str, MatrixArgument, MatrixArgument, int]:
     """What a native function takes first: dtype, both matrices of `as_rows`, and their width."""
-    (rows, width), columns = first.shape, second.shape[0]
-    left = first.data_ptr(), rows, first.stride(0), scales[0]
-    right = second.data_ptr(), columns, second.stride(0), scales[1]
-    return DTYPES[first.dtype], left, right, width
+    left, right = matrix_argument(first, scales[0]), matrix_argument(second, scales[1])
+    return DTYPES[first.dtype], left, right, first.shape[1]
 
 
 def pairing_addresses(pairing: Pairing, rows: int, columns: int) -> tuple[int, int, int]:
