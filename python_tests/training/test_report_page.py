@@ -92,6 +92,17 @@ def test_marks_follow_the_truth(tmp_path: Path) -> None:
     assert "Its image is at place 2 of 6" in query
 
 
+def test_recalls_among_siblings_have_rows_and_blanks_where_unknown(tmp_path: Path) -> None:
+    outcome = make_outcome(tmp_path)
+    siblings = {"dual": {"i2t": 41.5, "t2i": 34.5}, "chance": {"i2t": 33.5, "t2i": 33.0}}
+    known = replace(outcome.evaluation, siblings=siblings)
+    ridge = outcome.evaluation.metrics
+    page = report_page(replace(outcome, evaluation=known, ridge=ridge), make_run(tmp_path))
+    row = "text → image, R@1 among siblings</th><td>34.5</td><td>33.0</td><td></td>"
+    assert row in page
+    assert "among siblings<" not in report_page(outcome, make_run(tmp_path))
+
+
 def test_sessions_and_both_checkpoints_are_shown(tmp_path: Path) -> None:
     outcome, run = make_outcome(tmp_path), make_run(tmp_path)
     assert "Sessions" not in report_page(outcome, run)

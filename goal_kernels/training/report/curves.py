@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -170,6 +171,7 @@ def _epoch_table(history: History) -> str:
 
 
 def table_row(name: str, cells: Sequence[float]) -> str:
-    """A `<tr>` of a heading and numbers with one decimal."""
-    values = "".join(f"<td>{cell:.1f}</td>" for cell in cells)
+    """A `<tr>` of a heading and numbers with one decimal, blank where there is none (NaN)."""
+    texts = ("" if math.isnan(cell) else f"{cell:.1f}" for cell in cells)
+    values = "".join(f"<td>{text}</td>" for text in texts)
     return f'<tr><th scope="row">{escape(name)}</th>{values}</tr>'

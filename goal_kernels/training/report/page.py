@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -114,6 +115,7 @@ def _metrics_table(outcome: Outcome) -> str:
         table_row(name, list(cells))
         for name, cells in zip(names, zip(*columns, strict=True), strict=True)
     )
+    body += _sibling_rows(outcome.evaluation.siblings, list(known))
     note = "No oracle is recorded for this split."
     if oracle is not None:
         note = (
@@ -130,6 +132,20 @@ def _metrics_table(outcome: Outcome) -> str:
         f'<thead><tr><th scope="col">recall in %</th>{heads}</tr></thead><tbody>{body}</tbody>'
         f'</table></div>{_checkpoints(outcome)}<p class="note">Median rank: {ranks}. {note}</p>'
         "</section>"
+    )
+
+
+def _sibling_rows(siblings: Mapping[str, Mapping[str, float]], columns: Sequence[str]) -> str:
+    """R@1 among siblings by direction, blank for rankers that it is not known of."""
+    if not siblings:
+        return ""
+    own = list(siblings)[-2]  # the ranking that the metrics are of, before "chance"
+    known = {**siblings, "this run": siblings[own], "best": siblings[own]}
+    return "".join(
+        table_row(
+            f"{label}, R@1 among siblings", [known.get(n, {}).get(d, math.nan) for n in columns]
+        )
+        for d, label in DIRECTIONS.items()
     )
 
 
