@@ -1,6 +1,6 @@
 """The README's number and picture, from the committed results of one machine.
 
-python -m bench.headline bench/results/amd-epyc
+python -m bench.headline bench/results/intel-r-xeon-r-processor
 
 Writes headline.svg beside results.csv and the sentence between the markers in README.md.
 """

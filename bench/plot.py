@@ -83,7 +83,8 @@ def _draw_over_eager(axes: Axes, steps: Iterable[Record], objective: str) -> Non
                 curves[f"{name}, {_plain(kind)}"] = points
     _draw_ratios(axes, curves, _colours(curves), "eager")
     axes.set_title(f"{objective}: over eager torch")
-    axes.legend(fontsize="small")
+    axes.set_ylim(bottom=axes.get_ylim()[0] / 10)  # room for the legend
+    axes.legend(fontsize="small", loc="lower left")
 
 
 def _draw_memory(axes: Axes, run: Run, colours: dict[str, str]) -> None:
@@ -112,7 +113,8 @@ def _draw_memory(axes: Axes, run: Run, colours: dict[str, str]) -> None:
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="MiB beyond inputs and gradients")
     axes.set_title(f"peak memory, B = {batch}")
-    axes.legend(fontsize="small")
+    axes.set_xlim(right=30 * axes.get_xlim()[1])  # room for the legend
+    axes.legend(fontsize="small", loc="upper right")
 
 
 def _colours(names: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import headline, startup
+from bench import headline, startup, whole_batch_page
 from bench.report import BENCH_PART, main, markers, replace_between, update_readme
 from bench.results import Record, busy_warning, processor_share, read_run
 from bench.tables import (
@@ -205,6 +205,7 @@ def test_a_file_that_is_no_run_is_refused(tmp_path, capsys) -> None:
 
 
 ROOT = Path(__file__).parent.parent.parent
+COMMITTED = ROOT / "bench" / "results" / "intel-r-xeon-r-processor"
 
 
 def committed_records() -> list[Record]:
@@ -216,7 +217,7 @@ def committed_records() -> list[Record]:
             return float(text) if text else None
         return kinds.get(name, str)(text)
 
-    with (ROOT / "bench" / "results" / "amd-epyc" / "results.csv").open() as stream:
+    with (COMMITTED / "results.csv").open() as stream:
         return [
             Record(**{k: value(k, v) for k, v in row.items()}) for row in csv.DictReader(stream)
         ]
@@ -226,23 +227,26 @@ def test_committed_tables_are_what_the_committed_figures_render_to() -> None:
     records = committed_records()
     for op in ("mine", "goal_loss"):
         assert job_table(select_short(records), op) in (ROOT / "docs/speed.md").read_text()
-    table = ROOT / "bench" / "results" / "amd-epyc" / "table.md"
+    table = COMMITTED / "table.md"
     assert target_table(judge_targets(records)) in table.read_text()
 
 
 def test_the_readme_has_the_number_and_the_picture_of_the_committed_figures() -> None:
-    folder = ROOT / "bench" / "results" / "amd-epyc"
+    folder = COMMITTED
     rows = headline.read_case(folder / "results.csv")
     times = headline.figures(rows, "wall_time")
     assert set(times) == set(headline.NAMES)
-    assert times["cpu"] == min(times.values())
+    assert times["cpu"] < min(times["eager"], times["compiled"])
     assert headline.sentence(rows) in (ROOT / "README.md").read_text()
     assert headline.picture(rows) == (folder / "headline.svg").read_text()
     ElementTree.fromstring(headline.picture(rows))
 
 
-def test_committed_start_up_and_matrix_tables_come_from_their_results() -> None:
+def test_committed_tables_of_pages_come_from_their_results() -> None:
     results = ROOT / "bench" / "results"
+    (over_all,) = results.glob("*/whole_batch.json")
+    table = whole_batch_page.render(json.loads(over_all.read_text()))
+    assert table in (ROOT / "docs/whole_batch.md").read_text()
     started = json.loads((results / "startup.json").read_text())
     assert startup.render(started) in (ROOT / "docs/speed.md").read_text()
     cells = json.loads((results / "matrix.json").read_text())
