@@ -14,11 +14,11 @@ from typing import Any
 
 from bench.lineup import GEMM
 from bench.report import update_readme
+from bench.tables import ABSENT, markdown_table
 from bench.whole_batch import COMPILED, EAGER, OURS
 
 PAGE = Path(__file__).parent.parent / "docs" / "whole_batch.md"
 PART = "whole-batch"
-NONE = "–"
 HEADS = (
     *("loss", "dtype", "B × D", "product ms", "library ms", "library / product"),
     *("library / eager", "compiled / eager", "library MiB", "eager MiB"),
@@ -28,20 +28,18 @@ HEADS = (
 def render(run: Mapping[str, Any]) -> str:
     """A table in Markdown, a row a case, and what was measured on."""
     rows = [_row(case) for case in run["cases"]]
-    aligned = ["---"] * 3 + ["--:"] * (len(HEADS) - 3)
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in (HEADS, aligned, *rows))
     return (
-        f"{table}\n\n"
+        f"{markdown_table(HEADS, rows, 3)}\n\n"
         f"`{run['command']}`, {run['date']}, {run['device']} ({run['threads']} threads, "
         f"{run['isa']}), torch {run['torch']}, Python {run['python']}, commit `{run['commit']}`. "
-        f"`{NONE}`: no time, because the answer was not that of float64.\n"
+        f"`{ABSENT}`: no time, because the answer was not that of float64.\n"
     )
 
 
 def _row(case: Mapping[str, Any]) -> list[str]:
     def value(method: str, field: str, digits: int, factor: float = 1.0) -> str:
         found = case["methods"].get(method, {}).get(field)
-        return NONE if found is None else f"{factor * found:,.{digits}f}"
+        return ABSENT if found is None else f"{factor * found:,.{digits}f}"
 
     size = f"{case['batch']} × {case['width']}"
     return [
