@@ -86,11 +86,11 @@ class Lister {
 
   void stop(std::int64_t) const {}
 
-  void finish(std::int64_t, std::int64_t) {
+  void finish(std::int64_t first, std::int64_t count) {
     std::size_t total = 0;
     for (const auto& found : found_) total += found.size();
     gave_up_ = total > static_cast<std::size_t>(job_.room);
-    if (!gave_up_) make_room();
+    if (!gave_up_ && first + count < job_.columns.rows) make_room();
   }
 
  private:
