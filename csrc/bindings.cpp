@@ -15,6 +15,7 @@
 #include "cpu/apply.h"
 #include "cpu/forward.h"
 #include "cpu/isa.h"
+#include "cpu/listed.h"
 #include "cpu/logistic.h"
 #include "cpu/mine.h"
 #include "cpu/pairs.h"
@@ -214,7 +215,7 @@ std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const R
                              const std::string& isa) {
   const Dtype type = parse("dtype", kDtypes, dtype);
   const auto [target, row_ids, column_ids] = pairing;
-  const auto [count, index, value] = output;
+  const auto [row, column, value] = output;
   const AboveJob job{matrix(rows, type, width),
                      matrix(columns, type, width),
                      pointer<std::int64_t>(target),
@@ -224,8 +225,8 @@ std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const R
                      pointer(std::get<1>(bounds)),
                      exact,
                      room,
-                     pointer<std::int64_t>(count),
-                     pointer<std::int64_t>(index),
+                     pointer<std::int64_t>(row),
+                     pointer<std::int64_t>(column),
                      pointer(value)};
   return above(job, find_isa(isa), threads);
 }

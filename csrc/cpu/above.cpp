@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "exclusion_table.h"
@@ -152,12 +153,13 @@ class Lister {
   // Writes what was found, in the order of rows, from `begin` on. A row's elements are in that of columns already.
   void order(std::int64_t chunk, std::int64_t begin) {
     const std::int64_t first = first_row(chunk), end = first_row(chunk + 1);
-    std::fill(job_.count + first, job_.count + end, 0);
-    for (const Element& element : found_[chunk]) ++job_.count[element.row];
-    for (std::int64_t r = first; r < end; begin += job_.count[r++]) next_[r] = begin;
+    std::fill(next_.data() + first, next_.data() + end, 0);
+    for (const Element& element : found_[chunk]) ++next_[element.row];
+    for (std::int64_t r = first; r < end; ++r) begin += std::exchange(next_[r], begin);
     for (const Element& element : found_[chunk]) {
       const std::int64_t at = next_[element.row]++;
-      job_.index[at] = element.column;
+      job_.row[at] = element.row;
+      job_.column[at] = element.column;
       static_cast<T*>(job_.value)[at] = element.value;
     }
   }

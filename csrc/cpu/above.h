@@ -17,9 +17,9 @@ struct AboveJob {
   const void* row_bound;            // [R]
   const void* column_bound;         // [N]
   bool exact;                       // all values are; else those that are surely above may be of rounded rows
-  std::int64_t room;                // how many elements `index` and `value` can take
-  std::int64_t* count;              // out [R]
-  std::int64_t* index;              // out [room]: columns, ascending within a row, row after row
+  std::int64_t room;                // how many elements the output can take
+  std::int64_t* row;                // out [room], ascending
+  std::int64_t* column;             // out [room], ascending within a row
   void* value;                      // out [room]
 };
 

@@ -110,16 +110,14 @@ Runs cut(const std::vector<std::int64_t>& begin) {
   return runs;
 }
 
-// The gradient of one side: grad [rows, D] contiguous = g * ordered sums of rows of the other side; with `adds`, these
-// sums are added to what is there, T.
+// The gradient of one side: grad [rows, D] contiguous = g * ordered sums of rows of the other side.
 template <typename T>
 class Side {
  public:
-  Side(const Matrix& own, const Matrix& source, const Edges<T> (&edges)[3], void* grad, bool adds = false)
+  Side(const Matrix& own, const Matrix& source, const Edges<T> (&edges)[3], void* grad)
       : own_(own),
         source_(source),
         grad_(static_cast<char*>(grad)),
-        adds_(adds),
         lists_(sort_edges(edges, own.rows, source)),
         runs_(cut(lists_.begin)),
         scratch_(runs_.scratch_rows * own.width) {}
@@ -136,9 +134,7 @@ class Side {
       const Term<T>* terms = lists_.terms.data() + run.begin;
       if (run.scratch >= 0) {
         kernel.sum_terms(source_, terms, run.count, scratch_.data() + run.scratch * own_.width);
-      } else if (adds_ && run.count == 0) {
-        continue;
-      } else if (run.count <= kFewTerms && own_.scale == nullptr && !adds_) {
+      } else if (run.count <= kFewTerms && own_.scale == nullptr) {
         kernel.gather(source_, terms, run.count, factor, out(run.row));
       } else {
         kernel.sum_terms(source_, terms, run.count, accumulator);
@@ -161,13 +157,11 @@ class Side {
   std::int64_t total() const { return static_cast<std::int64_t>(runs_.all.size()); }
 
   void* out(std::int64_t row) const {
-    return grad_ + static_cast<std::size_t>(row * own_.width) * (adds_ ? sizeof(T) : element_bytes(own_.dtype));
+    return grad_ + static_cast<std::size_t>(row * own_.width) * element_bytes(own_.dtype);
   }
 
   void finish(const T* sum, std::int64_t row, T factor, const RowKernel<T>& kernel) const {
-    if (adds_)
-      kernel.add(sum, own_.width, static_cast<T*>(out(row)));
-    else if (own_.scale != nullptr)
+    if (own_.scale != nullptr)
       kernel.store_projected(sum, factor, own_, row, out(row));
     else
       kernel.store(sum, factor, own_.width, own_.dtype, out(row));
@@ -176,7 +170,6 @@ class Side {
   const Matrix& own_;
   const Matrix& source_;
   char* const grad_;
-  const bool adds_;
   const TermLists<T> lists_;
   const Runs runs_;
   const Buffer<T> scratch_;
@@ -240,18 +233,6 @@ void apply_as(const ApplyJob& job, const RowKernel<T>& kernel, int threads) {
     gather_sides(sides, job.image.width, *static_cast<const T*>(job.grad_loss), kernel, threads);
 }
 
-template <typename T>
-void add_listed_as(const ListedJob& job, const RowKernel<T>& kernel, int threads) {
-  const T* weight = static_cast<const T*>(job.weight);
-  const Edges<T> none{nullptr, nullptr, nullptr, T(1), 0};
-  const Edges<T> to_rows[3] = {{job.row, job.column, weight, T(1), job.count}, none, none};
-  const Edges<T> to_columns[3] = {{job.column, job.row, weight, T(1), job.count}, none, none};
-  std::deque<Side<T>> sides;
-  sides.emplace_back(job.rows, job.columns, to_rows, job.grad_rows, true);
-  sides.emplace_back(job.columns, job.rows, to_columns, job.grad_columns, true);
-  gather_sides(sides, job.rows.width, T(1), kernel, threads);
-}
-
 }  // namespace
 
 void apply(const ApplyJob& job, const RowKernels& kernels, int threads) {
@@ -261,15 +242,6 @@ void apply(const ApplyJob& job, const RowKernels& kernels, int threads) {
     apply_as<double>(job, kernels.float64, threads);
   else
     apply_as<float>(job, kernels.float32, threads);
-}
-
-void add_listed(const ListedJob& job, const RowKernels& kernels, int threads) {
-  check_range("row", job.row, job.count, job.rows.rows);
-  check_range("column", job.column, job.count, job.columns.rows);
-  if (job.rows.dtype == Dtype::float64)
-    add_listed_as<double>(job, kernels.float64, threads);
-  else
-    add_listed_as<float>(job, kernels.float32, threads);
 }
 
 }  // namespace goal_kernels

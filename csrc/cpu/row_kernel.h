@@ -17,6 +17,21 @@ struct Term {
 // Sums of at most this many terms are made in registers, in one pass over the rows.
 constexpr std::int64_t kFewTerms = 4;
 
+// The part of rows that sums of listed elements are made of in registers.
+constexpr std::int64_t kSliceBytes = 256;
+template <typename T>
+constexpr std::int64_t kSlice = kSliceBytes / static_cast<std::int64_t>(sizeof(T));
+
+// How many rows ahead slices are asked for.
+constexpr std::int64_t kRowsAhead = 8;
+
+// weight * (row `source` of packed slices).
+template <typename T>
+struct SliceTerm {
+  Integer<T> source;
+  T weight;
+};
+
 // Widths are those of the matrices. `out` is a row of the matrices' dtype, rounded to it.
 template <typename T>
 struct RowKernel {
@@ -26,6 +41,10 @@ struct RowKernel {
   void (*sum_terms)(const Matrix& source, const Term<T>* terms, std::int64_t count, T* sum);
   // out = factor * the terms in order, likewise; count <= kFewTerms.
   void (*gather)(const Matrix& source, const Term<T>* terms, std::int64_t count, T factor, void* out);
+  // packed [rows, kSlice] = columns from `first` on of rows from `row` on; 0 beyond the last column.
+  void (*pack_slice)(const Matrix& source, std::int64_t row, std::int64_t rows, std::int64_t first, T* packed);
+  // sum [width] += the terms, in runs of kSliceRun; width <= kSlice.
+  void (*add_slice)(const T* packed, const SliceTerm<T>* terms, std::int64_t count, T* sum, std::int64_t width);
   // sum += addend.
   void (*add)(const T* addend, std::int64_t width, T* sum);
   // out = factor * sum.

@@ -112,22 +112,21 @@ def above(
     rows, columns = as_rows(rows, columns, ("rows", "columns"))
     sizes = len(rows), len(columns)
     dtype = accumulate_dtype(rows.dtype)
-    index = rows.new_empty(room, dtype=torch.int64)
-    count, value = index.new_empty(sizes[0]), rows.new_empty(room, dtype=dtype)
+    row, column = (rows.new_empty(room, dtype=torch.int64) for _ in sizes)
+    value = rows.new_empty(room, dtype=dtype)
     found = native.load().above(
         *matrix_arguments(rows, columns),
         pairing_addresses(pairing, *sizes),
         tuple(address(x, "bounds", dtype, size) for x, size in zip(bounds, sizes, strict=True)),
         exact,
         room,
-        addresses(count, index, value),
+        addresses(row, column, value),
         torch.get_num_threads(),
         isa,
     )
     if found < 0:
         return None
-    row = torch.arange(sizes[0], device=rows.device).repeat_interleave(count)
-    return Listed(row, index[:found], value[:found])
+    return Listed(row[:found], column[:found], value[:found])
 
 
 def add_listed(

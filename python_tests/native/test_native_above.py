@@ -9,7 +9,7 @@ from test_native_screen import SCREENING_ISAS
 from test_native_top_k import embeddings, threads
 from torch import Tensor
 
-from goal_kernels.backends.base import Pairing
+from goal_kernels.backends.base import Pairing, accumulate_dtype
 from goal_kernels.whole_batch.sparse import Listed, above, add_listed
 
 
@@ -106,22 +106,33 @@ def test_threads_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_gradients_of_listed_elements(isa) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_gradients_of_listed_elements(isa, dtype) -> None:
+    """Rows in two blocks, a width of two slices and a part of one, a row with many terms."""
     generator = torch.Generator().manual_seed(1)
-    for dtype in (torch.float32, torch.float64):
-        rows, columns = (x.to(dtype) for x in embeddings())
-        row = torch.randint(-1, len(rows), (3000,), generator=generator)
-        row[:700] = 4  # a row with many terms
-        column = torch.randint(-1, len(columns), (3000,), generator=generator)
-        weight = torch.randn(3000, generator=generator, dtype=dtype)
-        found = torch.ones_like(rows), torch.ones_like(columns)
-        add_listed(rows, columns, Listed(row, column, weight), weight, found, isa)
-        matrix = torch.zeros(len(rows), len(columns), dtype=torch.float64)
-        real = (row >= 0) & (column >= 0)
-        places = row[real], column[real]
-        matrix.index_put_(places, weight[real].double(), accumulate=True)
-        expected = 1 + matrix @ columns.double(), 1 + matrix.T @ rows.double()
-        for left, right in zip(found, expected, strict=True):
-            torch.testing.assert_close(left.double(), right, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="row: expected indices in"):
-        add_listed(rows, columns, Listed(row + len(rows), column, weight), weight, found)
+    wide = accumulate_dtype(dtype)
+    rows, columns = (torch.randn(n, 150, generator=generator).to(dtype) for n in (4200, 60))
+    row = torch.randint(len(rows), (9000,), generator=generator)
+    row[:700] = 4100
+    column = torch.randint(len(columns), (9000,), generator=generator)
+    weight = torch.randn(9000, generator=generator, dtype=wide)
+    found = torch.ones_like(rows, dtype=wide), torch.ones_like(columns, dtype=wide)
+    add_listed(rows, columns, Listed(row, column, weight), weight, found, isa)
+    matrix = torch.zeros(len(rows), len(columns), dtype=torch.float64)
+    matrix.index_put_((row, column), weight.double(), accumulate=True)
+    expected = 1 + matrix @ columns.double(), 1 + matrix.T @ rows.double()
+    rounding = 2000 * torch.finfo(wide).eps
+    for left, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(left.double(), right, rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize("name", ["row", "column"])
+@pytest.mark.parametrize("wrong", [-1, 10**6])
+def test_an_index_out_of_range_is_refused(name, wrong) -> None:
+    rows, columns = embeddings()
+    at = {"row": torch.zeros(3, dtype=torch.int64), "column": torch.zeros(3, dtype=torch.int64)}
+    at[name][1] = wrong
+    weight = torch.ones(3)
+    gradients = torch.zeros_like(rows), torch.zeros_like(columns)
+    with pytest.raises(ValueError, match=f"{name}: expected indices in .*, got {wrong} at"):
+        add_listed(rows, columns, Listed(*at.values(), weight), weight, gradients)
