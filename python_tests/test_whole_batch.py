@@ -581,6 +581,20 @@ def test_listed_hinges_of_wide_rows(monkeypatch) -> None:
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc"
 )
+def test_a_graph_that_is_kept_gives_the_same_gradients_again() -> None:
+    image, text = (x.requires_grad_() for x in paired_batch(40, 8, torch.float64))
+    loss = gk.sum_of_hinges_loss(image, text, margin=0.3)
+    once = [x.clone() for x in torch.autograd.grad(loss, (image, text), retain_graph=True)]
+    for times in (1, 2):
+        loss.backward(retain_graph=True)
+        for own, first in zip((image, text), once, strict=True):
+            assert torch.equal(own.grad, times * first)
+    found = torch.autograd.grad(loss, (image, text), retain_graph=True)
+    found[0].zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_memory_is_that_of_a_few_blocks() -> None:
     """The matrix would be 400 MiB, and autograd would keep several."""
     image, text = torch.randn(2, 10240, 8).unbind()
