@@ -19,13 +19,14 @@ from goal_kernels.backends.base import accumulate_dtype
 from goal_kernels.backends.candidates import NEGATIVE_INFINITY, false_negative_limit
 from goal_kernels.constants import CACHED_ELEMENTS
 from goal_kernels.normalization import raw_gradient, row_scale, scaled_rows
-from goal_kernels.pairs import owned, pair_similarity
+from goal_kernels.pairs import owned
 from goal_kernels.reference import sum_rows
 from goal_kernels.weights import wide
 from goal_kernels.whole_batch.products import (
     multiplies_fast,
     multiplies_wide,
     native_product,
+    pair_products,
     similarities,
     wide_product,
 )
@@ -110,7 +111,7 @@ class Batch:
         self.exists = owned(target, count)
         self.own = target.clamp(0, count - 1)
         self.target = torch.where(self.exists, target, -1)
-        self.positive = pair_similarity(self.rows, self.columns, question.target)
+        self.positive = pair_products(self.rows, self.columns, question.target)
         by_rows = torch.where(self.exists, index, -1)[None]
         by_columns = by_rows if question.target is None else _slots(self.own, self.exists, count)
         self.sides = [

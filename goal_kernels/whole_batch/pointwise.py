@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends.candidates import NEGATIVE_INFINITY
-from goal_kernels.pairs import pair_similarity
 from goal_kernels.weights import ordered_sum, wide
 from goal_kernels.whole_batch.blocks import Batch, Gradients, Side
 from goal_kernels.whole_batch.fused import fused_epilogues
 from goal_kernels.whole_batch.kinds import Averaged, Pointwise, Relate, Siglip, Terms, softplus
-from goal_kernels.whole_batch.products import logistic, readable
+from goal_kernels.whole_batch.products import logistic, pair_products, readable
 from goal_kernels.whole_batch.relative import RelativeSums
 from goal_kernels.whole_batch.sparse import Listed, Lister, add_listed
 
@@ -30,7 +29,7 @@ def run_pointwise(kind: Pointwise, batch: Batch, gradients: Gradients | None) ->
                 own, gradient = lister.rows[part], gradients.rows[part]
                 add_listed(own, lister.columns, found, weight, (gradient, gradients.columns))
                 # The value is linear in similarities that have a weight: put the exact ones in.
-                exact = wide(pair_similarity(own, gradient, None))
+                exact = wide(pair_products(own, gradient))
                 sums.values += [ordered_sum(exact), -ordered_sum(wide(weight * found.similarity))]
             continue
         for block, tile in batch.blocks(part):

@@ -6,9 +6,16 @@ import torch
 from torch import Tensor
 
 from goal_kernels import native
-from goal_kernels.backends.arguments import DTYPES, as_rows, matrix_argument
+from goal_kernels.backends.arguments import (
+    DTYPES,
+    address,
+    as_rows,
+    matrix_argument,
+    matrix_arguments,
+)
 from goal_kernels.backends.base import accumulate_dtype
 from goal_kernels.operators import transformed
+from goal_kernels.pairs import pair_similarity
 
 
 def readable(matrix: Tensor) -> bool:
@@ -81,6 +88,23 @@ def native_product(
         torch.get_num_threads(),
         isa,
     )
+
+
+def pair_products(rows: Tensor, columns: Tensor, index: Tensor | None = None) -> Tensor:
+    """`pair_similarity`, and by native code in one pass where it can read the rows."""
+    if not readable(rows):
+        return pair_similarity(rows, columns, index)
+    rows, columns = as_rows(rows, columns, ("rows", "columns"))
+    kept = None if index is None else index.contiguous()  # while its memory is read
+    out = rows.new_empty(len(rows), dtype=accumulate_dtype(rows.dtype))
+    native.load().score_pairs(
+        *matrix_arguments(rows, columns),
+        address(kept, "index", torch.int64, len(rows)),
+        out.data_ptr(),
+        torch.get_num_threads(),
+        "auto",
+    )
+    return out
 
 
 def wide_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
