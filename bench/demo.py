@@ -21,6 +21,7 @@ from typing import Any
 from bench.machine import device_name
 from bench.report import DEMO_PART, update_readme
 from goal_kernels.data.files import write_text
+from goal_kernels.terminal import markdown_table
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = [(side, f"R@{k}") for side in ("i2t", "t2i") for k in (1, 5, 10)]
@@ -52,12 +53,12 @@ def _cell(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-def _row(name: str, records: Sequence[dict[str, Any]]) -> str:
+def _row(name: str, records: Sequence[dict[str, Any]]) -> list[str]:
     cells = [_cell([record[side][recall] for record in records]) for side, recall in COLUMNS]
-    return f"| {name} | {' | '.join(cells)} | {_cell([record['rsum'] for record in records])} |"
+    return [name, *cells, _cell([record["rsum"] for record in records])]
 
 
-def _own_rows(runs: Sequence[dict[str, Any]]) -> list[str]:
+def _own_rows(runs: Sequence[dict[str, Any]]) -> list[list[str]]:
     """One row; of a model that scores pairs one for each ranking, the dual encoder's first."""
     rankings = runs[0].get("rankings")
     if not rankings:
@@ -73,15 +74,12 @@ def render(result: dict[str, Any]) -> str:
     if len(runs) > 1:
         what = f"Mean ± standard deviation of {len(runs)} runs, seeds {seeds}; each"
     seconds = statistics.fmean(run["seconds"] for run in runs)
-    head = " | ".join(f"{side} {recall}" for side, recall in COLUMNS)
+    head = [f"GoalWorld {first['split']}, %", *(f"{a} {b}" for a, b in COLUMNS), "rsum"]
+    rows = [_row("chance", [first["chance"]]), *_own_rows(runs), _row("oracle", [first["oracle"]])]
     versions = ", ".join(f"{name} {number}" for name, number in result["packages"].items())
     return "\n".join(
         [
-            f"| GoalWorld {first['split']}, % | {head} | rsum |",
-            "|---|" + "--:|" * (len(COLUMNS) + 1),
-            _row("chance", [first["chance"]]),
-            *_own_rows(runs),
-            _row("oracle", [first["oracle"]]),
+            markdown_table(head, rows),
             "",
             f"{what} {first['epochs']} epochs, {seconds / 60:.1f} minutes of training and "
             f"evaluation{result.get('note', '')}: `{result['command']}` on {result['device']} with "

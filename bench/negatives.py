@@ -34,6 +34,7 @@ from bench.memory import ENVIRONMENT, peak_cpu
 from bench.report import replace_between
 from goal_kernels.data.files import write_text
 from goal_kernels.negatives import named_negatives
+from goal_kernels.terminal import markdown_table
 
 PART = "negatives"
 PAGE = ROOT / "docs" / "mining.md"
@@ -223,40 +224,41 @@ def tables(record: Mapping[str, Any]) -> str:
     parity, memory = record["parity"], record["memory"]
     names = list(parity[0]["backends"])
     dtypes = ", ".join(next(iter(parity[0]["backends"].values())))
-    lines = [
-        "Indices that differ from the loops, of those compared, and the largest error of a "
-        f"gradient in {dtypes}:",
-        "",
-        "| negatives | batch | " + " | ".join(names) + " |",
-        "|---|---|" + "---|" * len(names),
-    ]
+    rows = []
     for row in parity:
-        cells = []
+        cells = [row["kind"], str(row["batch"])]
         for name in names:
             found = row["backends"][name].values()
             wrong, indices = (sum(each[n] for each in found) for n in ("wrong", "indices"))
             cells.append(
                 f"{wrong} of {indices:,}; " + ", ".join(f"{e['error']:.0e}" for e in found)
             )
-        lines.append(f"| {row['kind']} | {row['batch']} | " + " | ".join(cells) + " |")
+        rows.append(cells)
+    lines = [
+        "Indices that differ from the loops, of those compared, and the largest error of a "
+        f"gradient in {dtypes}:",
+        "",
+        markdown_table(["negatives", "batch", *names], rows, 2 + len(names)),
+    ]
     images, captions, width = (memory[0][name] for name in ("images", "captions", "width"))
-    rows, matrix = images * (1 + captions), images**2 * captions
+    sides, matrix = images * (1 + captions), images**2 * captions
+    rows = [
+        [
+            row["objective"],
+            row["negatives"],
+            f"{row['extra_mib']:.1f}",
+            f"{row['processor_seconds']:.0f}",
+        ]
+        for row in memory
+    ]
     lines += [
         "",
         f"A step, forward and backward, on {images:,} images with {captions} captions each, D = "
         f"{width}, float32, {record['threads']} thread: memory beyond inputs and gradients "
-        f"({4 * width * rows / MIB:,.0f} MiB each). One matrix of all similarities would take "
+        f"({4 * width * sides / MIB:,.0f} MiB each). One matrix of all similarities would take "
         f"{4 * matrix / MIB:,.0f} MiB.",
         "",
-        "| objective | negatives | memory, MiB | processor time, s |",
-        "|---|---|--:|--:|",
-    ]
-    lines += [
-        f"| {row['objective']} | {row['negatives']} | {row['extra_mib']:.1f} | "
-        f"{row['processor_seconds']:.0f} |"
-        for row in memory
-    ]
-    lines += [
+        markdown_table(["objective", "negatives", "memory, MiB", "processor time, s"], rows, 2),
         "",
         f"`{record['command']}`, {record['date']}, commit {record['commit']}, {record['device']} "
         f"({record['isa']}), torch {record['torch']}. The machine did other work beside it, which "

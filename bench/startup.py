@@ -19,6 +19,7 @@ import torch
 from bench.machine import device_name
 from bench.report import update_readme
 from goal_kernels.data.files import write_text
+from goal_kernels.terminal import markdown_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "startup.json"
@@ -85,12 +86,10 @@ def run() -> dict[str, Any]:
 
 def render(result: dict[str, Any]) -> str:
     """The Markdown table, and what gave it."""
-    lines = ["| | processor seconds | peak memory, MiB |", "|---|--:|--:|"]
-    for name, row in result["rows"].items():
-        lines.append(f"| {name} | {row['seconds']:.2f} | {row['mib']:.0f} |")
+    rows = [[n, f"{row['seconds']:.2f}", f"{row['mib']:.0f}"] for n, row in result["rows"].items()]
     return "\n".join(
         [
-            *lines,
+            markdown_table(["", "processor seconds", "peak memory, MiB"], rows),
             "",
             f"Medians of {ROUNDS} runs in turns: `python -m bench.startup`, {result['device']}, "
             f"one thread, Python {result['python']}, torch {result['torch']}, {result['date']}.",

@@ -16,6 +16,7 @@ from bench.lineup import (
 )
 from bench.results import PEAK_MEMORY, WALL_TIME, Record, Run, busy_warning
 from bench.targets import BACKEND, Figure, Verdict, judge_targets
+from goal_kernels.terminal import markdown_table
 
 ABSENT = "–"
 SHORT_BATCH = 1024
@@ -27,15 +28,6 @@ SHOWN_FIGURES = 2
 
 Found = dict[str, Record]
 """Method -> record of one metric in one case."""
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """A Markdown table whose first `left` columns hold words, the others numbers; none if empty."""
-    rows = list(rows)
-    if not rows:
-        return ""
-    rule = ["---"] * left + ["--:"] * (len(header) - left)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
 def by_case(records: Iterable[Record], metric: str) -> dict[Case, Found]:

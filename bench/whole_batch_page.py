@@ -14,8 +14,9 @@ from typing import Any
 
 from bench.lineup import GEMM
 from bench.report import update_readme
-from bench.tables import ABSENT, markdown_table
+from bench.tables import ABSENT
 from bench.whole_batch import COMPILED, EAGER, OURS
+from goal_kernels.terminal import markdown_table
 
 PAGE = Path(__file__).parent.parent / "docs" / "whole_batch.md"
 PART = "whole-batch"

@@ -7,7 +7,7 @@ import io
 import shutil
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
@@ -52,6 +52,22 @@ def spell_out() -> None:
             stream.reconfigure(errors=_SPELLING)
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """A table in Markdown without a last line end; "" if it has no rows.
+
+    Args: words: how many of the first columns hold words; the others hold numbers.
+    """
+    rows = list(rows)
+    if not rows:
+        return ""
+    rule = ["---"] * words + ["--:"] * (len(header) - words)
+    lines = [
+        [f" {cell.strip()} " if cell.strip() else " " for cell in row] for row in (header, *rows)
+    ]
+    lines.insert(1, rule)
+    return "\n".join(f"|{'|'.join(line)}|" for line in lines)
+
+
 @dataclass(frozen=True)
 class Table:
     """A title, names of columns (the first names the rows), rows of as many cells."""
@@ -62,9 +78,7 @@ class Table:
 
     def markdown(self) -> str:
         """The table, without its title, in Markdown."""
-        lines = [f"| {' | '.join(cell.strip() for cell in line)} |" for line in self.lines]
-        lines.insert(1, "|---|" + "--:|" * (len(self.columns) - 1))
-        return "".join(f"{line}\n" for line in lines)
+        return markdown_table(self.columns, self.rows) + "\n"
 
     @property
     def lines(self) -> list[Sequence[str]]:

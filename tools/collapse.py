@@ -22,6 +22,7 @@ from goal_kernels import Objective, builtin_objectives, ops
 from goal_kernels.analysis import Analysis, analyze
 from goal_kernels.analysis.numerics import axis
 from goal_kernels.data.files import read_json, write_text
+from goal_kernels.terminal import markdown_table
 from goal_kernels.training.compare.picture import COLOURS, INK, drawing
 from goal_kernels.training.density import read_density
 from goal_kernels.training.objectives import make_objective
@@ -106,38 +107,39 @@ def plateau_table(runs: list[ColdStart]) -> str:
     groups: dict[tuple[str, str], list[ColdStart]] = {}
     for run in runs:
         groups.setdefault((_name(run), f"{run.predicted:.2f}"), []).append(run)
-    lines = [
-        "| pair weight | runs | positives, first logged | predicted | at the end | negatives |"
-    ]
-    lines += ["|---|--:|--:|--:|--:|--:|"]
+    heads = ["pair weight", "runs", "positives, first logged", "predicted"]
+    heads += ["at the end", "negatives"]
+    rows = []
     for (name, predicted), members in sorted(groups.items()):
         cells = [
+            name,
             str(len(members)),
             _range((run.positives[0] for run in members), 2),
             predicted,
             _range(run.positives[-1] for run in members),
             _range(run.negatives[-1] for run in members),
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown_table(heads, rows)
 
 
 def negatives_table(runs: list[ColdStart]) -> str:
     """By kind of negatives: the violation that decides, and whether the runs learnt."""
-    lines = ["| negatives | runs | n − p, first logged | predicted | n − p, at the end | rsum |"]
-    lines += ["|---|--:|--:|---|--:|--:|"]
+    heads = ["negatives", "predicted", "runs", "n − p, first logged", "n − p, at the end", "rsum"]
+    rows = []
     for kind in sorted({run.negatives_kind for run in runs}):
         members = [run for run in runs if run.negatives_kind == kind]
         first, last = ([run.negatives[k] - run.positives[k] for run in members] for k in (0, -1))
         cells = [
+            f"`{kind}`",
+            "stays" if min(first) > 0 else "leaves" if max(first) < 0 else "open",
             str(len(members)),
             _range(first),
-            "stays" if min(first) > 0 else "leaves" if max(first) < 0 else "open",
             _range(last),
             _range((run.rsum for run in members), 1),
         ]
-        lines.append(f"| `{kind}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown_table(heads, rows, 2)
 
 
 def draw(path: Path, runs: list[ColdStart]) -> None:
@@ -243,8 +245,8 @@ def anchors_table() -> str:
         from_histograms(),
         "",
     ]
-    lines += ["| objective | share of the anchors | rsum |", "|---|--:|--:|"]
-    lines += [f"| {name} | {shares[name]:.2f} | {found[name]:.1f} |" for name in names]
+    rows = [[name, f"{shares[name]:.2f}", f"{found[name]:.1f}"] for name in names]
+    lines.append(markdown_table(["objective", "share of the anchors", "rsum"], rows))
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from bench.report import update_readme
 from goal_kernels.data.files import write_text
+from goal_kernels.terminal import markdown_table
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "matrix"
@@ -136,19 +137,16 @@ def run_cell(cell: Cell, wheel: Path, keep: bool) -> dict[str, Any]:
 
 def render(rows: dict[str, dict[str, Any]]) -> str:
     """The Markdown table of all rows."""
-    lines = [
-        "| Python | torch | triton | numpy | wheel, README and tests | date |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ["Python", "torch", "triton", "numpy", "wheel, README and tests", "date"]
+    cells = []
     for name, row in sorted(
         rows.items(), key=lambda item: [int(x) for x in item[0].replace("/", ".").split(".")]
     ):
         python = row.get("python", name.partition("/")[0])
-        lines.append(
-            f"| {python} | {row['torch']} | {row.get('triton', '')} | {row['numpy']} | "
-            f"{row['result']}: {row['tests']} | {row['date']} |"
-        )
-    return "\n".join([*lines, "", "`make wheels`, then `python -m tools.matrix`, on Linux x86-64."])
+        versions = [python, row["torch"], row.get("triton", ""), row["numpy"]]
+        cells.append([*versions, f"{row['result']}: {row['tests']}", row["date"]])
+    table = markdown_table(heads, cells, len(heads))
+    return "\n".join([table, "", "`make wheels`, then `python -m tools.matrix`, on Linux x86-64."])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

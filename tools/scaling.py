@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from goal_kernels.terminal import markdown_table
+
 PRODUCTS = 400e12
 """Operations a second of the search: 0.4 of the peak of an H100 SXM in bfloat16, 989e12."""
 
@@ -109,11 +111,9 @@ WIDTH = 512
 
 def table(steps: list[Step]) -> str:
     """Markdown, a row for each step."""
-    lines = [
-        "| GPUs | B | TFLOP | unshared | MB sent | GB held | products ms | unshared | messages ms "
-        "| gradients ms |",
-        "|" + " --: |" * 10,
-    ]
+    heads = ["GPUs", "B", "TFLOP", "unshared", "MB sent", "GB held", "products ms", "unshared"]
+    heads += ["messages ms", "gradients ms"]
+    rows = []
     for step in steps:
         alone = 2 * step.pairs**2 * step.width
         amounts = (
@@ -127,8 +127,8 @@ def table(steps: list[Step]) -> str:
             step.gradient_seconds * 1e3,
         )
         numbers = (f"{step.processes:,}", f"{step.pairs:,}", *map(_two_digits, amounts))
-        lines.append("| " + " | ".join(numbers) + " |")
-    return "\n".join(lines)
+        rows.append(numbers)
+    return markdown_table(heads, rows, 0)
 
 
 def tables() -> dict[str, str]:

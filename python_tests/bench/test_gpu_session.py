@@ -80,8 +80,8 @@ def test_a_report_says_what_ran_out_of_memory_and_when_the_clock_fell() -> None:
         {**record(), "kind": "fault", "status": SKIPPED, "title": "late", "result": {}},
     ]
     report = render(HEAD, records)
-    assert "| 4096 × 512 ⚠ | bfloat16 |  | 2 (2.00) |" in report
-    assert "| 4096 × 512 | bfloat16 |  | 9 (9.00) | 1 |" in report
+    assert "| 4096 × 512 ⚠ | bfloat16 | | 2 (2.00) |" in report
+    assert "| 4096 × 512 | bfloat16 | | 9 (9.00) | 1 |" in report
     assert "| hinge/constant | 4096 × 512 | eager | 1.50 | 9000 | 9000 |" in report
     assert "| nca/sigmoid_ms | 4096 × 512 | bfloat16 | no memory | 1.25 |" in report
     assert "- out of memory forward_backward-nca/sigmoid_ms-4096x512-bfloat16, eager:" in report

@@ -149,7 +149,7 @@ def test_files_and_text(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 def test_markdown(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     record = evaluated(tmp_path, save(tmp_path / "set.npz", *embeddings()), "--markdown")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("|  | i2t R@1 |")
+    assert lines[0].startswith("| | i2t R@1 |")
     mean = record["protocols"]["plain"]["mean"]
     assert lines[2].startswith(f"| plain | {mean['i2t']['R@1']:.1f} |")
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from bench.cases import GOAL_LOSS, TEXTS_PER_IMAGE, Case
 from bench.lineup import BASELINES, EAGER, GEMM, GRAPH, split_way
-from bench.tables import ABSENT, markdown_table, number
+from bench.tables import ABSENT, number
+from goal_kernels.terminal import markdown_table
 from tools.gpu_session.watchdog import BAD, CUT, OK, SKIPPED
 
 Record = dict[str, Any]

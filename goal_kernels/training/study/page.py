@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from goal_kernels.data.files import write_text
+from goal_kernels.terminal import markdown_table
 from goal_kernels.training.compare.differences import batch_said, warnings_about
 from goal_kernels.training.compare.runs import run_of_cell
 from goal_kernels.training.compare.statistics import paired_test, spread_text
@@ -101,9 +102,9 @@ def _settings(gathered: Gathered) -> str:
         "commit": _each(run_of_cell(result).commit or "unknown" for result in results),
         "date": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
     }
-    table = "| | |\n|---|---|\n" + "".join(f"| {k} | {v} |\n" for k, v in rows.items())
     warnings = warnings_about(gathered.main)
-    return table + "".join(f"\n**Warning:** {warning}.\n" for warning in warnings)
+    table = markdown_table(["", ""], rows.items(), 2)
+    return f"{table}\n" + "".join(f"\n**Warning:** {warning}.\n" for warning in warnings)
 
 
 def _of_main(gathered: Gathered) -> CellResult:
@@ -167,12 +168,12 @@ def _grid_section(grid: Grid | None) -> str:
         return ""
 
     pairs = [*grid.pairs, MARGINAL]
-    lines = ["| rsum | " + " | ".join(pairs) + " |", "|---|" + "--:|" * len(pairs)]
-    for triplet in (*grid.triplets, MARGINAL):
-        cells = [spread_text(grid.values[triplet, pair].values()) for pair in pairs]
-        lines.append(f"| {triplet} | " + " | ".join(cells) + " |")
+    rows = [
+        [triplet, *(spread_text(grid.values[triplet, pair].values()) for pair in pairs)]
+        for triplet in (*grid.triplets, MARGINAL)
+    ]
     head = "### Triplet weights (rows) and pair weights (columns)\n\n"
-    return head + "\n".join(lines) + "\n"
+    return head + markdown_table(["rsum", *pairs], rows) + "\n"
 
 
 def _mined_section(gathered: Gathered) -> str:
@@ -187,17 +188,17 @@ def _mined_section(gathered: Gathered) -> str:
         return ""
     looked = next(iter(mined[labels[0]].values()))
     baseline = mined.get(gathered.baseline.label, {})
-    lines = [
-        "### What was mined\n",
+    text = (
+        "### What was mined\n\n"
         f"The model of each run, without augmentation, on {looked['pairs']:,} training pairs in "
         f"batches, by its own options. Of all other pairs of a batch "
         f"{100 * looked['true_candidates']:.2f} % are true. False: mined negatives that are true, "
         "in percent, mean ± standard deviation over seeds; Δ: against "
         f"`{gathered.baseline.label}` within seeds, with the 95 % interval of the t-test. Without: "
-        "anchors with no negative left. Left out: candidates that limits and semi_hard skip.\n",
-        "| | false | i2t | t2i | Δ false | without | left out |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
+        "anchors with no negative left. Left out: candidates that limits and semi_hard skip.\n\n"
+    )
+    heads = ["", "false", "i2t", "t2i", "Δ false", "without", "left out"]
+    rows = []
     names = ("false_negatives", "false_negatives_i2t", "false_negatives_t2i", "without", "skipped")
     for label in labels:
         seeds = mined[label]
@@ -207,10 +208,8 @@ def _mined_section(gathered: Gathered) -> str:
             for seed, each in seeds.items()
             if label != gathered.baseline.label and seed in baseline
         ]
-        lines.append(
-            f"| {label} | " + " | ".join([*cells[:3], _difference(own), *cells[3:]]) + " |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append([label, *cells[:3], _difference(own), *cells[3:]])
+    return text + markdown_table(heads, rows) + "\n"
 
 
 def _difference(values: Sequence[float]) -> str:
@@ -227,11 +226,9 @@ def _other_section(gathered: Gathered, name: str) -> str:
     contestants = gathered.others[name]
     partners = {contestant.label: contestant for contestant in gathered.main}
     first = gathered.recipe.groups[0].name
-    lines = [
-        f"| | seeds | rsum, {name} | rsum, {first}, same seeds | positives, at the end "
-        "| hardest negatives, at the end |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
+    heads = ["", "seeds", f"rsum, {name}", f"rsum, {first}, same seeds"]
+    heads += ["positives, at the end", "hardest negatives, at the end"]
+    rows = []
     for contestant in contestants:
         label = plain_label(contestant.label, name)
         own = contestant.values("rsum")
@@ -247,8 +244,8 @@ def _other_section(gathered: Gathered, name: str) -> str:
                 for logged in ("mean_positive", "mean_hardest_negative")
             ),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return f"### {name.capitalize()}\n\n" + "\n".join(lines) + "\n"
+        rows.append(cells)
+    return f"### {name.capitalize()}\n\n" + markdown_table(heads, rows) + "\n"
 
 
 def _last(run: Any, name: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from goal_kernels.terminal import markdown_table
 from goal_kernels.training.compare.statistics import (
     PairedTest,
     holm,
@@ -55,16 +56,16 @@ def _rankings(gathered: Gathered, direction: str) -> str:
         for ranking in RANKINGS
     ]
     heads = [*RANKINGS, *(f"{ranking}, siblings" for ranking in RANKINGS)]
-    lines = [_line([f"{direction} R@1", *heads]), "|---|" + "--:|" * len(heads)]
-    for contestant in gathered.main:
-        cells = [spread_text(column.get(contestant.label, {}).values()) for column in columns]
-        lines.append(_line([contestant.label, *cells]))
+    rows = [
+        [label, *(spread_text(column.get(label, {}).values()) for column in columns)]
+        for label in (contestant.label for contestant in gathered.main)
+    ]
     first = gathered.results[0].result
     chance = [first["chance"][direction]["R@1"]]
     if "siblings" in first:
         chance.append(first["siblings"]["chance"][direction])
-    cells = [f"{value:.1f}" for value in chance for _ in RANKINGS]
-    return "\n".join([*lines, _line(["chance", *cells])]) + "\n"
+    rows.append(["chance", *(f"{value:.1f}" for value in chance for _ in RANKINGS)])
+    return markdown_table([f"{direction} R@1", *heads], rows) + "\n"
 
 
 def _parts(gathered: Gathered, matched: Values) -> str:
@@ -78,17 +79,17 @@ def _parts(gathered: Gathered, matched: Values) -> str:
         for of in (matched, siblings)
     )
     head = _tests({label: (matched[label], full.get(label, dual[label])) for label in labels})
+    rows = [
+        [label, *(x for tests in (changed, confused, head) for x in _cells(tests.get(label)))]
+        for label in labels
+    ]
     lines = [
         "Differences of t2i R@1 within seeds, with the 95 % interval and p of the t-test, which is "
         f"corrected by Holm in each column: of `{MATCHED}` against `{base}`, among all and among "
         f"siblings, and of `{MATCHED}` against the ranking that the head begins with.\n",
-        _line(["", "Δ", "p", "Δ among siblings", "p", "Δ by the head", "p"]),
-        "|---|" + "--:|" * 6,
+        markdown_table(["", "Δ", "p", "Δ among siblings", "p", "Δ by the head", "p"], rows),
+        "",
     ]
-    for label in labels:
-        cells = [cell for tests in (changed, confused, head) for cell in _cells(tests.get(label))]
-        lines.append(_line([label, *cells]))
-    lines.append("")
     for tests, what in (
         (changed, f"t2i R@1 of `{MATCHED}` against `{base}`"),
         (confused, "the same among siblings"),
@@ -129,15 +130,13 @@ def _reranked(records: Sequence[Mapping[str, Any]]) -> str:
     heads += [
         name for part in ("", ", siblings") for name in (f"i2t{part}", f"t2i{part}", "Δ", "p")
     ]
-    lines = [
+    text = (
         f"R@1 of `{MATCHED}`, the first k of `full` in the order of the head, and of `reranked`, "
         "the first k of `dual` in the order of the scores; of runs with all of the recipe's steps, "
         "evaluated by `eval RUN --rerank K --json FILE`. k 0: `full` itself. Δ: t2i "
         "against the row above within runs, with the 95 % interval and p of the t-test, which is "
-        "corrected by Holm.\n",
-        _line(heads),
-        "|" + "--:|" * len(heads),
-    ]
+        "corrected by Holm.\n"
+    )
     rows: dict[int, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
         0: ("full", by_k[max(by_k)]),
         **{k: (MATCHED, by_k[k]) for k in sorted(by_k)},
@@ -147,14 +146,17 @@ def _reranked(records: Sequence[Mapping[str, Any]]) -> str:
     for siblings in (False, True):
         found = {k: _recalls(runs, name, "t2i", siblings) for k, (name, runs) in rows.items()}
         tests[siblings] = _tests({str(k): (found[k], found[before]) for k, before in steps})
+    table = []
     for k, (name, runs) in rows.items():
         cells = [str(k), str(len(runs))]
         cells.append(spread_text(_recalls(runs, "reranked", "t2i").values()) if k else "")
         for siblings, tested in tests.items():
             cells += [spread_text(_recalls(runs, name, d, siblings).values()) for d in DIRECTIONS]
             cells += _cells(tested.get(str(k)))
-        lines.append(_line(cells))
-    lines += [
+        table.append(cells)
+    lines = [
+        text,
+        markdown_table(heads, table, 0),
         "",
         f"- t2i R@1 with each k against the one before it: {_verdict(tests[False])}",
         f"- the same among siblings: {_verdict(tests[True])}",
@@ -181,7 +183,3 @@ def _cells(tested: tuple[PairedTest, float | None] | None) -> list[str]:
     test, p = tested
     interval = "" if test.interval is None else " ({:+.1f} to {:+.1f})".format(*test.interval)
     return [f"{test.difference:+.1f}{interval}", p_text(p)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

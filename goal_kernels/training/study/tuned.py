@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from goal_kernels.registry import PARAMETERS
+from goal_kernels.terminal import markdown_table
 from goal_kernels.training.compare.picture import COLOURS, INK, SOFT, drawing
 from goal_kernels.training.compare.statistics import holm, p_text, paired_test
 from goal_kernels.training.study.gathered import Gathered, plain_label, registry_order
@@ -29,16 +30,17 @@ def tuned_sections(gathered: Gathered) -> Iterator[str]:
 
 def _drawn(tuning: Tuning) -> str:
     settings = ", ".join(f"{name} ({_said(s)})" for name, s in tuning.settings.items())
-    return (
+    text = (
         f"{tuning.trials} trials of each objective with hyper-parameters, judged by the mean rsum "
         f"on the dev split of {len(tuning.seeds)} runs, seeds "
         f"{', '.join(map(str, tuning.seeds))}. First the settings that it has the hyper-parameters "
         f"for: {settings}; then a Latin hypercube of the ranges, drawn with seed {tuning.seed}.\n\n"
-        "| | from | to | scale | default |\n|---|--:|--:|---|--:|\n"
-    ) + "".join(
-        f"| {name} | {r.low:g} | {r.high:g} | {r.scale} | {PARAMETERS[name].default:g} |\n"
-        for name, r in tuning.ranges.items()
     )
+    rows = [
+        [name, r.scale, *(f"{x:g}" for x in (r.low, r.high, PARAMETERS[name].default))]
+        for name, r in tuning.ranges.items()
+    ]
+    return text + markdown_table(["", "scale", "from", "to", "default"], rows, 2) + "\n"
 
 
 def _said(parameters: Parameters) -> str:
@@ -47,11 +49,11 @@ def _said(parameters: Parameters) -> str:
 
 def _choices(gathered: Gathered, tuning: Tuning) -> str:
     """The best trial of each objective on dev, where its values are marked that lie at an end."""
-    lines = [
+    text = (
         "The rsum is that on dev, where the choice was made. ↓, ↑: the lowest, the highest value "
-        "that was tried; a better one may lie beyond.\n",
-        "| | trials | chosen | rsum | worst trial | first trial |\n|---|--:|---|--:|--:|--:|",
-    ]
+        "that was tried; a better one may lie beyond.\n\n"
+    )
+    heads, rows = ["", "chosen", "trials", "rsum", "worst trial", "first trial"], []
     for objective, rsums in gathered.trials.items():
         chosen, trials = gathered.chosen[objective], tuning.of(objective)
         values = []
@@ -59,10 +61,9 @@ def _choices(gathered: Gathered, tuning: Tuning) -> str:
             own, tried = _value(chosen, name), [_value(trial, name) for trial in trials]
             end = "↓" * (own == min(tried)) + "↑" * (own == max(tried))
             values.append(f"{name} {own:g}{end}")
-        cells = [objective, str(len(rsums)), ", ".join(values)]
-        cells += [f"{rsum:.1f}" for rsum in (max(rsums), min(rsums), rsums[0])]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        cells = [objective, ", ".join(values), str(len(rsums))]
+        rows.append([*cells, *(f"{rsum:.1f}" for rsum in (max(rsums), min(rsums), rsums[0]))])
+    return text + markdown_table(heads, rows, 2) + "\n"
 
 
 def _value(parameters: Parameters, name: str) -> float:
@@ -98,17 +99,17 @@ def _table(name: str, own: Mapping[str, Seeds], other: str, theirs: Mapping[str,
     pairs = {objective: values for objective, values in pairs.items() if values}
     tests = [paired_test([a - b for a, b in values]) for values in pairs.values()]
     corrected = holm([1.0 if test.p_student is None else test.p_student for test in tests])
-    lines = [f"| | seeds | {name} | {other} | Δ | 95 % interval | p |", "|---|" + "--:|" * 6]
+    rows = []
     for (objective, values), test, p in zip(pairs.items(), tests, corrected, strict=True):
         means = [f"{math.fsum(column) / len(values):.1f}" for column in zip(*values, strict=True)]
         interval = "" if test.interval is None else "{:+.1f} to {:+.1f}".format(*test.interval)
         cells = [objective, str(len(values)), *means, f"{test.difference:+.1f}", interval]
         cells.append(p_text(None if test.p_student is None else p))
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     if tests:
         mean = math.fsum(test.difference for test in tests) / len(tests)
-        lines.append(f"| mean | | | | {mean:+.1f} | | |")
-    return "\n".join(lines) + "\n"
+        rows.append(["mean", "", "", "", f"{mean:+.1f}", "", ""])
+    return markdown_table(["", "seeds", name, other, "Δ", "95 % interval", "p"], rows) + "\n"
 
 
 def draw_trials(gathered: Gathered, path: Path) -> None:

@@ -213,7 +213,7 @@ def test_the_page_of_a_tuned_study(
     text = (out / "page.md").read_text()
     assert "![trials on dev" in text
     assert (out / "trials.png").read_bytes().startswith(b"\x89PNG")
-    assert "| hinge/constant | 4 | margin 0.833↑ | 302.3 | 301.5 | 301.5 |" in text
+    assert "| hinge/constant | margin 0.833↑ | 4 | 302.3 | 301.5 | 301.5 |" in text
     # The choice of dev costs 0.833 on this test split, in all seeds alike.
     assert "| hinge/constant | 3 | 300.2 | 301.0 | -0.8 | -0.8 to -0.8 | < 0.001 |" in text
     assert "| | seeds | tau 1 | defaults | Δ | 95 % interval | p |" in text
