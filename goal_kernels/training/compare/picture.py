@@ -15,8 +15,11 @@ from goal_kernels.training.compare.statistics import mean_and_deviation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe & Ito's, which people with any colour vision can tell apart."""
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#999999", "#661100"),
+)
+"""Okabe & Ito's, which people with any colour vision can tell apart, a grey and a dark red."""
 
 INK, SOFT, RULE = "#1c2128", "#59636e", "#dedbd3"
 RESOLUTION = 150  # dots an inch

@@ -59,8 +59,8 @@ PANELS = (
         "mining.png",
         "mean cosine in the batch",
         [
-            Logged("mining/mean_positive", "-", "positives"),
-            Logged("mining/mean_hardest_negative", ":", "hardest negatives"),
+            Logged("mining/mean_positive", "-", "mean positive"),
+            Logged("mining/mean_hardest_negative", ":", "mean hardest negative"),
         ],
         "positives and hardest negatives of the training batches",
     ),
