@@ -16,11 +16,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <deque>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "buffer.h"
+#include "check_range.h"
 #include "parallel.h"
 
 namespace goal_kernels {
@@ -201,15 +200,6 @@ void gather_sides(const std::deque<Side<T>>& sides, std::int64_t width, T factor
   });
 }
 
-void check_range(const char* name, const std::int64_t* index, std::int64_t count, std::int64_t limit) {
-  for (std::int64_t i = 0; i < count; ++i)
-    if (index[i] < -1 || index[i] >= limit)
-      throw std::invalid_argument(std::string(name) + ": expected indices in [-1, " +
-                                  std::to_string(limit) + "), got " + std::to_string(index[i]) +
-                                  " at position " + std::to_string(i) +
-                                  "; pass the indices that mining returned");
-}
-
 template <typename T>
 void apply_as(const ApplyJob& job, const RowKernel<T>& kernel, int threads) {
   const std::int64_t rows = job.image.rows, columns = job.text.rows;
@@ -236,8 +226,9 @@ void apply_as(const ApplyJob& job, const RowKernel<T>& kernel, int threads) {
 }  // namespace
 
 void apply(const ApplyJob& job, const RowKernels& kernels, int threads) {
-  check_range("hardest_text", job.hardest_text, job.image.rows, job.text.rows);
-  check_range("hardest_image", job.hardest_image, job.text.rows, job.image.rows);
+  constexpr const char* remedy = "pass the indices that mining returned";
+  check_range("hardest_text", job.hardest_text, job.image.rows, -1, job.text.rows, remedy);
+  check_range("hardest_image", job.hardest_image, job.text.rows, -1, job.image.rows, remedy);
   if (job.image.dtype == Dtype::float64)
     apply_as<double>(job, kernels.float64, threads);
   else

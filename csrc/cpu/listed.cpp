@@ -10,10 +10,9 @@
 #include "listed.h"
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
 #include "buffer.h"
+#include "check_range.h"
 #include "parallel.h"
 #include "tile_loop.h"
 
@@ -38,35 +37,36 @@ class ListedSide {
         weight_(static_cast<const T*>(job.weight)),
         grad_(static_cast<T*>(grad)),
         blocks_(ceil_div(source.rows, kSliceRows)),
-        end_(blocks_ * rows + 1),
+        begin_(blocks_ * rows + 2),
         terms_(job.count) {}
 
   // A stable counting sort by block of the source, then by row.
   void sort() const {
     const auto list = [&](std::int64_t e) { return from_[e] / kSliceRows * rows_ + to_[e]; };
-    std::fill_n(end_.data(), blocks_ * rows_ + 1, 0);
-    for (std::int64_t e = 0; e < count_; ++e) ++end_[list(e) + 1];
-    for (std::int64_t i = 0; i < blocks_ * rows_; ++i) end_[i + 1] += end_[i];
-    // end_[i] is where list i begins, until its elements are in place.
+    const std::int64_t lists = blocks_ * rows_;
+    std::fill_n(begin_.data(), lists + 2, 0);
+    for (std::int64_t e = 0; e < count_; ++e) ++begin_[list(e) + 2];
+    for (std::int64_t i = 1; i <= lists; ++i) begin_[i + 1] += begin_[i];
+    // begin_[i + 1] is where list i begins, until its elements are in place: then where the next one does.
     for (std::int64_t e = 0; e < count_; ++e)
-      terms_[end_[list(e)]++] = {static_cast<Integer<T>>(from_[e] % kSliceRows), weight_[e]};
+      terms_[begin_[list(e) + 1]++] = {static_cast<Integer<T>>(from_[e] % kSliceRows), weight_[e]};
   }
 
   // Columns [first, first + slice) of gradient rows [begin, end). packed: [kSliceRows, slice].
   void add(std::int64_t first, std::int64_t begin, std::int64_t end, const RowKernel<T>& kernel, T* packed) const {
     const std::int64_t width = std::min(kSlice<T>, source_.width - first);
     for (std::int64_t block = 0; block < blocks_; ++block) {
-      std::int64_t at = begin_of(block * rows_ + begin);
-      if (at == begin_of(block * rows_ + end)) continue;
+      const std::int64_t* const lists = begin_.data() + block * rows_;
+      if (lists[begin] == lists[end]) continue;
       const std::int64_t row = block * kSliceRows;
       kernel.pack_slice(source_, row, std::min(kSliceRows, source_.rows - row), first, packed);
       for (std::int64_t r = begin; r < end; ++r) {
-        const std::int64_t stop = end_[block * rows_ + r];
+        const std::int64_t count = lists[r + 1] - lists[r];
         const T* const ahead = grad_ + std::min(r + kRowsAhead, end - 1) * source_.width + first;
         for (std::int64_t d = 0; d < width; d += 64 / static_cast<std::int64_t>(sizeof(T)))
           __builtin_prefetch(ahead + d, 1);
-        if (stop > at) kernel.add_slice(packed, terms_.data() + at, stop - at, grad_ + r * source_.width + first, width);
-        at = stop;
+        T* const sum = grad_ + r * source_.width + first;
+        if (count > 0) kernel.add_slice(packed, terms_.data() + lists[r], count, sum, width);
       }
     }
   }
@@ -74,8 +74,6 @@ class ListedSide {
   std::int64_t rows() const { return rows_; }
 
  private:
-  std::int64_t begin_of(std::int64_t list) const { return list == 0 ? 0 : end_[list - 1]; }
-
   const Matrix& source_;
   const std::int64_t rows_, count_;
   const std::int64_t* const to_;
@@ -83,7 +81,7 @@ class ListedSide {
   const T* const weight_;
   T* const grad_;
   const std::int64_t blocks_;
-  const Buffer<std::int64_t> end_;  // [blocks, rows] and one more
+  const Buffer<std::int64_t> begin_;  // [blocks, rows] and two more
   const Buffer<SliceTerm<T>> terms_;
 };
 
@@ -106,20 +104,13 @@ void add_listed_as(const ListedJob& job, const RowKernel<T>& kernel, int threads
   });
 }
 
-void check_range(const char* name, const std::int64_t* index, std::int64_t count, std::int64_t limit) {
-  for (std::int64_t i = 0; i < count; ++i)
-    if (index[i] < 0 || index[i] >= limit)
-      throw std::invalid_argument(std::string(name) + ": expected indices in [0, " + std::to_string(limit) +
-                                  "), got " + std::to_string(index[i]) + " at position " + std::to_string(i) +
-                                  "; pass the indices that `above` returned");
-}
-
 }  // namespace
 
 void add_listed(const ListedJob& job, const RowKernels& kernels, int threads) {
   check_sizes(job.rows, job.columns);
-  check_range("row", job.row, job.count, job.rows.rows);
-  check_range("column", job.column, job.count, job.columns.rows);
+  constexpr const char* remedy = "pass the indices that `above` returned";
+  check_range("row", job.row, job.count, 0, job.rows.rows, remedy);
+  check_range("column", job.column, job.count, 0, job.columns.rows, remedy);
   if (job.rows.dtype == Dtype::float64)
     add_listed_as<double>(job, kernels.float64, threads);
   else

@@ -112,7 +112,7 @@ def above(
     rows, columns = as_rows(rows, columns, ("rows", "columns"))
     sizes = len(rows), len(columns)
     dtype = accumulate_dtype(rows.dtype)
-    row, column = (rows.new_empty(room, dtype=torch.int64) for _ in sizes)
+    row, column = rows.new_empty(2, room, dtype=torch.int64)
     value = rows.new_empty(room, dtype=dtype)
     found = native.load().above(
         *matrix_arguments(rows, columns),
