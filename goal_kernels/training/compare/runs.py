@@ -183,6 +183,7 @@ def run_of_cell(cell: CellResult) -> Run:
         started=environment["started"],
         history=cell.history,
         environment={**environment, "dataset": cell.header["dataset"]},
+        ridge=cell.result.get("ridge"),
     )
 
 

@@ -37,8 +37,9 @@ class CellResult:
         header: format, study, group, label, seed, config, dataset, environment.
         history: logged numbers by name, over optimiser steps.
         result: split, metrics, chance, oracle, steps, seconds, cpu_seconds, weights_sha256;
-            `mined` of `mined_truth` where that is known; `rankings` and `siblings` of the
-            `Evaluation` where it has them.
+            `mined` of `mined_truth` where that is known; `ridge` of `ridge_metrics` where
+            `run.ridge` asks for it; `rankings` and `siblings` of the `Evaluation` where it has
+            them.
     """
 
     path: Path
@@ -85,7 +86,7 @@ def write_result(path: Path, study: str, cell: Cell, trained: Trained) -> None:
         "weights_sha256": trained.weights,
         **{
             name: found
-            for name in ("mined", "rankings", "siblings")
+            for name in ("mined", "ridge", "rankings", "siblings")
             if (found := getattr(trained, name))
         },
     }

@@ -20,6 +20,7 @@ from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.evaluation import read_oracle
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.lightning_options import TRAINER_DEFAULTS
+from goal_kernels.training.ridge import ridge_metrics
 from goal_kernels.training.study.mined import mined_truth
 from goal_kernels.training.study.recipe import Cell
 
@@ -61,6 +62,7 @@ class Trained(NamedTuple):
     mined: dict[str, float] | None = None
     rankings: dict[str, dict[str, Any]] | None = None
     siblings: dict[str, dict[str, float]] | None = None
+    ridge: dict[str, Any] | None = None
 
 
 class _StopAt(pl.Callback):
@@ -183,6 +185,7 @@ def train_cell(cell: Cell, warmup: Warmup | None) -> Trained:
         mined=mined,
         rankings=evaluation.rankings,
         siblings=evaluation.siblings,
+        ridge=ridge_metrics(data) if cell.config.get("run", {}).get("ridge") else None,
     )
 
 

@@ -67,6 +67,7 @@ def write_study(folder: Path, place: Path) -> Path:
         "title": "A small study",
         "base": str(place / "base.yaml"),
         "seeds": [0, 1],
+        "set": {"run": {"ridge": True}},
         "groups": [
             {"name": "warmed", "objectives": ["hinge/constant", "nca/sigmoid_ms"]},
             {"name": "sum of hinges", "set": {"model": {"warmup_steps": 8}}},

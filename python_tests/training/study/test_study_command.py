@@ -105,6 +105,8 @@ def test_the_page_is_made_of_the_results(finished: Path, study_file: Path, tmp_p
     result = read_result(folder / "results" / "nca-sigmoid_ms-seed0.jsonl")
     row = next(line for line in text.splitlines() if line.startswith("| nca/sigmoid_ms |"))
     assert f"| {result.result['metrics']['rsum']:.1f} |" in row
+    ridge = next(line for line in text.splitlines() if line.startswith("| ridge |"))
+    assert f"| {result.result['ridge']['rsum']:.1f} |" in ridge
     for picture in ("rsum.png", "curves.png", "mining.png"):
         assert f"](../out/{picture})" in text
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
@@ -120,7 +122,7 @@ def test_results_of_another_configuration_are_refused(
     folder = results_of_seed_0(finished, tmp_path / "out")
     command = ["study", "--config", str(study_file), "--folder", str(folder)]
     study = yaml.safe_load(study_file.read_text())
-    study["set"] = {"model": {"lr": 0.02}}
+    study["set"]["model"] = {"lr": 0.02}
     study_file.write_text(yaml.safe_dump(study))
     assert main(command) == 2
     assert trained == []

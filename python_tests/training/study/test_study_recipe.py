@@ -46,6 +46,13 @@ def test_the_packaged_study_of_objectives() -> None:
     assert recipe.baseline in {cell.label for cell in cells}
 
 
+def test_the_packaged_study_of_drawings() -> None:
+    cells = read_study("emoji").cells()
+    assert len(cells) == (len(all_objectives()) + 1) * 5
+    assert all(cell.config["run"]["ridge"] for cell in cells)
+    assert {cell.config["data"]["folder"] for cell in cells} == {"data/emoji/lite0"}
+
+
 def test_layers_of_a_configuration(tmp_path: Path) -> None:
     base = {
         "seed_everything": 9,
