@@ -246,7 +246,9 @@ class RetrievalCLI(LightningCLI):
         return getattr(rank_zero_only, "rank", 0) == 0
 
     def before_fit(self) -> None:
-        """Record the session that begins."""
+        """Compile the model where that was asked for, and record the session that begins."""
+        if self.options.run.compile:
+            self.model.model.compile()
         if self.run is None or not self._is_first:
             return
         if self.resumption is not None:

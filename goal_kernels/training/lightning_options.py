@@ -36,6 +36,7 @@ RUN_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     ),
     "save_every_minutes": (float | None, 10.0, "resume points, besides one an epoch"),
     "save_every_steps": (int | None, None, "resume points, counted in optimiser steps"),
+    "compile": (bool, False, "train encoders that torch.compile has compiled"),
     "ridge": (
         bool,
         False,
