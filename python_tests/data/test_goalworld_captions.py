@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from goal_kernels.data import tokenize
-from goal_kernels.data.goalworld.captions import Caption, Captioner, CaptionStyle
+from goal_kernels.data.goalworld.captions import Caption, Captioner
+from goal_kernels.data.goalworld.config import PRESETS, GoalWorldConfig
 from goal_kernels.data.goalworld.grammar import realise
 from goal_kernels.data.goalworld.lexicon import ADJECTIVES, SHAPE_NOUNS, pick
 from goal_kernels.data.goalworld.scenes import draw_family
@@ -19,9 +21,13 @@ from goal_kernels.data.goalworld.truth import Evaluator, PackedScenes
 FAMILIES = 100
 
 
-def write_captions(style: CaptionStyle, families: int = FAMILIES) -> list[Caption]:
+def styled(detail: float, contrast: float, rarity: int) -> GoalWorldConfig:
+    return replace(PRESETS["tiny"], detail=detail, contrast=contrast, rarity=rarity)
+
+
+def write_captions(config: GoalWorldConfig, families: int = FAMILIES) -> list[Caption]:
     rng = np.random.default_rng(4)
-    captioner = Captioner(style, (3, 6))
+    captioner = Captioner(config)
     return [
         caption
         for _ in range(families)
@@ -32,7 +38,7 @@ def write_captions(style: CaptionStyle, families: int = FAMILIES) -> list[Captio
 
 @pytest.fixture(scope="module")
 def captions() -> list[Caption]:
-    return write_captions(CaptionStyle(0.5, 0.5, 50))
+    return write_captions(styled(0.5, 0.5, 50))
 
 
 def test_sentences_are_well_formed(captions: list[Caption]) -> None:
@@ -139,16 +145,16 @@ def test_verbs_agree() -> None:
 
 def test_detail_lengthens_captions() -> None:
     lengths = [
-        np.mean([len(tokenize(c.text)) for c in write_captions(CaptionStyle(detail, 0, 0), 20)])
+        np.mean([len(tokenize(c.text)) for c in write_captions(styled(detail, 0.0, 0), 20)])
         for detail in (0.0, 0.5, 1.0)
     ]
     assert lengths[0] + 1 < lengths[1] < lengths[2] - 1
 
 
-def exclusive_share(style: CaptionStyle) -> float:
+def exclusive_share(config: GoalWorldConfig) -> float:
     """The share of captions that are true of one scene of their family only."""
     rng = np.random.default_rng(4)
-    captioner = Captioner(style, (3, 6))
+    captioner = Captioner(config)
     alone = []
     for _ in range(30):
         family = draw_family(rng, 2, (3, 6))
@@ -159,7 +165,7 @@ def exclusive_share(style: CaptionStyle) -> float:
 
 
 def test_contrast_tells_siblings_apart() -> None:
-    shares = [exclusive_share(CaptionStyle(0.5, contrast, 0)) for contrast in (0.0, 1.0)]
+    shares = [exclusive_share(styled(0.5, contrast, 0)) for contrast in (0.0, 1.0)]
     assert shares[0] < 0.5
     assert shares[1] > 0.85
 
@@ -171,7 +177,7 @@ def test_rarity_keeps_out_what_is_nearly_always_true() -> None:
         rarity: np.mean(
             [
                 len(strangers.true_rows(caption.statement)) > 5
-                for caption in write_captions(CaptionStyle(0.5, 0, rarity), 30)
+                for caption in write_captions(styled(0.5, 0.0, rarity), 30)
             ]
         )
         for rarity in (0, 300)

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from goal_kernels.data.goalworld.features import Detector, DetectorConfig
+from goal_kernels.data.goalworld.config import PRESETS
+from goal_kernels.data.goalworld.features import Detector
 from goal_kernels.data.goalworld.scenes import Scene, Thing, draw_family
 from goal_kernels.data.goalworld.world import COLOURS, RADIUS, SHAPES, SIZES, TEXTURES
 
-CONFIG = DetectorConfig(regions=12, dim=64, noise=0.08, miss=0.03)
+CONFIG = PRESETS["tiny"]
 WHOLE = (0.0, 0.0, 1.0, 1.0, 1.0)
 
 
@@ -98,7 +99,7 @@ def test_setting_and_light_show() -> None:
 def sample_boxes(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Features [count, D] of single boxes and the attribute indices [count, 4] behind them."""
     rng = np.random.default_rng(7)
-    detector = Detector(replace(CONFIG, miss=0.0, regions=5))
+    detector = Detector(replace(CONFIG, miss=0.0, regions=5, max_objects=4))
     features, labels = [], []
     while len(labels) < count:
         codes = [int(rng.integers(len(names))) for names in (SHAPES, COLOURS, SIZES, TEXTURES)]

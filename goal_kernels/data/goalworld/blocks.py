@@ -76,7 +76,7 @@ def make_block(task: BlockTask) -> Block:
     """Make the images of a task, and write their pictures where it asks for them."""
     config = task.config
     width = 1 + config.siblings
-    captioner = Captioner(config.style, config.objects)
+    captioner = Captioner(config)
     scenes: list[Scene] = []
     captions: list[list[Caption]] = []
     for first in range(task.start, task.stop, width):
@@ -125,7 +125,7 @@ def _generator(task: BlockTask, index: int, purpose: int) -> np.random.Generator
 def _features(task: BlockTask, scenes: Sequence[Scene]) -> NDArray[np.floating]:
     """Features [n, K, D], image by image, so that their bits do not depend on the block."""
     config = task.config
-    detector = Detector(config.detector)
+    detector = Detector(config)
     features = np.empty((len(scenes), config.regions, config.dim), dtype=config.dtype)
     for row, scene in enumerate(scenes):
         features[row] = detector.detect(scene, _generator(task, task.start + row, _FEATURES))

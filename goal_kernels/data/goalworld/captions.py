@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from goal_kernels.data.goalworld.config import GoalWorldConfig
 from goal_kernels.data.goalworld.describing import Describer, SceneFacts, collect_facts
 from goal_kernels.data.goalworld.grammar import realise
 from goal_kernels.data.goalworld.scenes import Scene, draw_family
@@ -28,35 +29,19 @@ class Caption:
     statement: Statement
 
 
-@dataclass(frozen=True)
-class CaptionStyle:
-    """How much captions give away.
-
-    Attributes:
-        detail: 0 to 1, how much a caption says.
-        contrast: 0 to 1, the share of captions whose writer saw the siblings of the scene and
-            tried to say something that is true of none of them.
-        rarity: how many unrelated random scenes a caption should be false of, all of them; 0 for
-            no such rule. It keeps out captions that are true of nearly everything.
-    """
-
-    detail: float
-    contrast: float
-    rarity: int
-
-
 class Captioner:
     """Writes the captions of families of scenes.
 
     Args:
-        style: how much captions give away.
-        objects: fewest and most things in a scene.
+        config: of which ``detail``, ``contrast`` and ``rarity`` say how much captions give away.
     """
 
-    def __init__(self, style: CaptionStyle, objects: tuple[int, int]) -> None:
-        self._describer = Describer(style.detail)
-        self._contrast = style.contrast
-        self._others = Evaluator(_reference(style.rarity, objects)) if style.rarity else None
+    def __init__(self, config: GoalWorldConfig) -> None:
+        self._describer = Describer(config.detail)
+        self._contrast = config.contrast
+        self._others = None
+        if config.rarity:
+            self._others = Evaluator(_reference(config.rarity, config.objects))
 
     def caption_family(
         self, family: Sequence[Scene], rngs: Sequence[np.random.Generator]

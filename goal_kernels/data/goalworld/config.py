@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from goal_kernels.data.goalworld.captions import CaptionStyle
-from goal_kernels.data.goalworld.features import DetectorConfig
-
 SPLITS = ("train", "dev", "test")
 DTYPES = ("float32", "float16")
 _MIN_DIM = 16
@@ -26,11 +23,14 @@ class GoalWorldConfig:
             of words, tell them apart.
         min_objects, max_objects: things in a scene, 2 to 6.
         detail: 0 to 1, how much a caption says.
-        contrast: 0 to 1, the share of captions meant to be true of no sibling.
-        rarity: 0 to 5,000, how many random scenes a caption is meant to be false of. All three
-            dials raise the oracle's recall; see ``captions.CaptionStyle``.
+        contrast: 0 to 1, the share of captions whose writer saw the siblings of the scene and
+            tried to say something that is true of none of them.
+        rarity: 0 to 5,000, how many unrelated random scenes a caption should be false of, all of
+            them; it keeps out captions that are true of nearly everything. All three dials raise
+            the oracle's recall.
         regions: K, boxes an image; room for every thing and the whole picture.
-        dim: D, numbers a box, at least 16.
+        dim: D, numbers a box, at least 16; the last five are x1, y1, x2, y2 and area, fractions of
+            the picture.
         dtype: ``"float32"`` or ``"float16"`` on disk.
         noise: standard deviation of the noise on appearance, which is within [-1, 1].
         miss: probability that a thing gets no box.
@@ -76,20 +76,9 @@ class GoalWorldConfig:
         """Fewest and most things in a scene."""
         return self.min_objects, self.max_objects
 
-    @property
-    def style(self) -> CaptionStyle:
-        """The part that the captions' writer needs."""
-        return CaptionStyle(self.detail, self.contrast, self.rarity)
-
-    @property
-    def detector(self) -> DetectorConfig:
-        """The part that the simulated detector needs."""
-        return DetectorConfig(self.regions, self.dim, self.noise, self.miss)
-
     def images_in(self, split: str) -> int:
         """N of a split of ``SPLITS``."""
-        sizes: dict[str, int] = {"train": self.train, "dev": self.dev, "test": self.test}
-        return sizes[split]
+        return int(getattr(self, split))
 
 
 def _expect(name: str, value: float, low: float, high: float) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 
 from goal_kernels.data.files import new_folder, write_lines, write_text
 from goal_kernels.data.goalworld.blocks import (
-    Block,
     BlockTask,
     TaskRunner,
     TruthTask,
@@ -212,8 +211,9 @@ def _generate_split(job: _Job, split: str) -> tuple[list[str], TruthRelation]:
                 record = scene_record(split, index, block, config.siblings)
                 lines.write(json.dumps(record, separators=(",", ":")) + "\n")
             scenes += block.scenes
-            texts += _texts(block)
-            statements += [caption.statement for row in block.captions for caption in row]
+            captions = [caption for row in block.captions for caption in row]  # image by image
+            texts += [caption.text for caption in captions]
+            statements += [caption.statement for caption in captions]
             job.progress(f"{split} images", rows.stop, images)
     features.flush()
     write_lines(job.folder / f"{split}_caps.txt", texts)
@@ -230,11 +230,6 @@ def _block_tasks(job: _Job, split: str) -> Iterator[BlockTask]:
     for start in range(0, images, step):
         stop = min(start + step, images)
         yield BlockTask(job.config, job.seed, split, start, stop, pictures)
-
-
-def _texts(block: Block) -> list[str]:
-    """The captions of a block, image by image."""
-    return [caption.text for row in block.captions for caption in row]
 
 
 def _find_truth(

@@ -8,11 +8,10 @@ appended, and negative numbers are cut off as by a ReLU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from goal_kernels.data.goalworld.config import GoalWorldConfig
 from goal_kernels.data.goalworld.scenes import Scene, Thing
 from goal_kernels.data.goalworld.world import ATTRIBUTES, LIGHTS, SETTINGS
 
@@ -37,27 +36,14 @@ _CENTRE_JITTER, _SIZE_JITTER = 0.015, 0.10
 _DETECTOR_SEED = 20_230_103
 
 
-@dataclass(frozen=True)
-class DetectorConfig:
-    """What the simulated detector gives.
+class Detector:
+    """Turns scenes into [K, D] features, with weights fixed by D alone.
 
-    Attributes:
-        regions: K, boxes an image.
-        dim: D, numbers a box; the last five are x1, y1, x2, y2 and area, fractions of the picture.
-        noise: standard deviation of the noise on appearance, which itself is within [-1, 1].
-        miss: probability that a thing gets no box.
+    Args:
+        config: of which ``regions`` is K and ``dim`` D; ``noise`` and ``miss``.
     """
 
-    regions: int
-    dim: int
-    noise: float
-    miss: float
-
-
-class Detector:
-    """Turns scenes into [K, D] features, with weights fixed by D alone."""
-
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: GoalWorldConfig) -> None:
         rng = np.random.default_rng([_DETECTOR_SEED, config.dim])
         self._thing_codes = {name: _pair_codes(rng, name) for name in ATTRIBUTES}
         self._setting_codes = rng.standard_normal((len(SETTINGS), _CODE_WIDTH))

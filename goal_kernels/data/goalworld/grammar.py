@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +33,6 @@ from goal_kernels.data.goalworld.lexicon import (
     TEXTURE_ENDINGS,
     TOTALS,
     VERBS,
-    Noun,
     pick,
 )
 from goal_kernels.data.goalworld.statements import Description, Statement, Tally
@@ -202,7 +201,8 @@ class _Speaker:
                 before.append(pick(self._rng, ADJECTIVES["colour"][description.colour]))
         if description.place is not None:
             after.append(pick(self._rng, PLACE_ENDINGS[description.place]))
-        noun = pick(self._rng, _nouns_for(description))
+        nouns = ANY_NOUNS if description.shape is None else SHAPE_NOUNS[description.shape]
+        noun = pick(self._rng, nouns)
         return " ".join([*before, noun.plural if plural else noun.singular, *after])
 
     def _denial(self, description: Description) -> str:
@@ -215,10 +215,9 @@ class _Speaker:
 
     def _with_adverbs(self, text: str, setting: str | None, light: str | None) -> str:
         """Add the setting and the light, before or after."""
+        tables = (SETTING_PHRASES, setting), (LIGHT_PHRASES, light)
         adverbs = [
-            pick(self._rng, phrases[value])
-            for phrases, value in _adverbial(setting, light)
-            if value is not None
+            pick(self._rng, phrases[value]) for phrases, value in tables if value is not None
         ]
         if not adverbs:
             return text
@@ -233,18 +232,6 @@ class _Speaker:
 
 
 _WHICH = (", which is ", " that is ")
-
-
-def _adverbial(
-    setting: str | None, light: str | None
-) -> tuple[tuple[Mapping[str, tuple[str, ...]], str | None], ...]:
-    """The tables of adverbs with the values to look up in them."""
-    return (SETTING_PHRASES, setting), (LIGHT_PHRASES, light)
-
-
-def _nouns_for(description: Description) -> tuple[Noun, ...]:
-    """The nouns that may name a thing so described."""
-    return ANY_NOUNS if description.shape is None else SHAPE_NOUNS[description.shape]
 
 
 def _fill(frame: str, phrase: _Phrase) -> str:

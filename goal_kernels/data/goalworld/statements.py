@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -69,14 +68,3 @@ class Statement:
             "light": self.light,
         }
         return {name: value for name, value in parts.items() if value}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Statement:
-        """The inverse of :meth:`to_json`."""
-        return cls(
-            tuple(Description(**thing) for thing in record.get("things", ())),
-            tuple(Relation(*claim) for claim in record.get("relations", ())),
-            tuple(Tally(Description(**said), count) for said, count in record.get("tallies", ())),
-            record.get("setting"),
-            record.get("light"),
-        )

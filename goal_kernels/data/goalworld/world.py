@@ -58,4 +58,3 @@ FAR = 0.62
 DIRECTIONS = ("left", "right", "above", "below")
 DISTANCES = ("near", "far")
 COMPARISONS = ("bigger", "smaller", "same colour", "same shape", "same texture")
-RELATIONS = (*DIRECTIONS, *DISTANCES, *COMPARISONS)
