@@ -11,10 +11,9 @@ from typing import Any
 from goal_kernels.recipes import flat
 from goal_kernels.training.compare.runs import Run
 from goal_kernels.training.compare.statistics import (
-    PairedTest,
-    holm,
+    Comparison,
+    compare_values,
     mean_and_deviation,
-    paired_test,
 )
 from goal_kernels.training.evaluation import RECALLS
 
@@ -51,20 +50,6 @@ class Contestant:
     def summary(self, name: str) -> tuple[float, float | None]:
         """Mean over seeds and sample standard deviation, None for one seed."""
         return mean_and_deviation(list(self.values(name).values()))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A contestant's test against the baseline on one column, corrected for the family.
-
-    Attributes:
-        test: the paired tests; None for the baseline itself and where no seed is shared.
-        holm_exact, holm_student: p-values after Holm's correction over all contestants tested.
-    """
-
-    test: PairedTest | None
-    holm_exact: float | None = None
-    holm_student: float | None = None
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[Contestant], list[str]]:
@@ -108,28 +93,12 @@ def compare_with(
 
     Args:
         baseline: what is subtracted.
-        contestants: the family; the baseline among them is not tested against itself.
+        contestants: the family. Not tested are the baseline itself, and who shares no seed with it.
         name: one of `COLUMNS`.
     """
     its = baseline.values(name)
-    tests: dict[str, PairedTest] = {}
-    for contestant in contestants:
-        differences = [v - its[seed] for seed, v in contestant.values(name).items() if seed in its]
-        if differences and contestant.label != baseline.label:
-            tests[contestant.label] = paired_test(differences)
-    exact = _corrected({label: test.p_exact for label, test in tests.items()})
-    student = _corrected({label: test.p_student for label, test in tests.items()})
-    labels = [contestant.label for contestant in contestants]
-    return {
-        label: Comparison(tests.get(label), exact.get(label), student.get(label))
-        for label in labels
-    }
-
-
-def _corrected(p_values: Mapping[str, float | None]) -> dict[str, float]:
-    """Holm's correction over those that are known."""
-    known = {label: p for label, p in p_values.items() if p is not None}
-    return dict(zip(known, holm(list(known.values())), strict=True))
+    others = [contestant for contestant in contestants if contestant.label != baseline.label]
+    return compare_values({other.label: (other.values(name), its) for other in others})
 
 
 def _identity(run: Run) -> str:

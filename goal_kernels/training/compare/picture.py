@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from goal_kernels.data.files import replacing
 from goal_kernels.extras import require
-from goal_kernels.training.compare.contestants import Comparison, Contestant, compare_with
+from goal_kernels.training.compare.contestants import Contestant, compare_with
 from goal_kernels.training.compare.statistics import mean_and_deviation
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def draw_comparison(
             its = baseline.values("rsum")
             if contestant.label != baseline.label:
                 _row(differences, place, [values[s] - its[s] for s in values if s in its], colour)
-                _whisker(differences, place, tests[contestant.label])
+                if test := tests.get(contestant.label):
+                    _whisker(differences, place, test.test.interval)
         for axes in (rsums, differences):
             axes.set_ylim(len(contestants) - 0.4, -0.6)
             axes.tick_params(axis="y", length=0)
@@ -111,7 +112,7 @@ def _row(axes: Axes, place: int, values: Sequence[float], colour: str) -> None:
         axes.plot([mean, mean], [place - 0.32, place + 0.32], color=INK, linewidth=1.8)
 
 
-def _whisker(axes: Axes, place: int, comparison: Comparison) -> None:
+def _whisker(axes: Axes, place: int, interval: tuple[float, float] | None) -> None:
     """The confidence interval of the mean difference, where there is one."""
-    if comparison.test is not None and comparison.test.interval is not None:
-        axes.plot(comparison.test.interval, [place, place], color=INK, linewidth=1.2)
+    if interval is not None:
+        axes.plot(interval, [place, place], color=INK, linewidth=1.2)

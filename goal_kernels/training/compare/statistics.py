@@ -8,8 +8,9 @@ Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statisti
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -125,6 +126,16 @@ class PairedTest:
     p_exact: float
     p_student: float | None
 
+    @property
+    def interval_text(self) -> str:
+        """The interval for people; nothing where there is none."""
+        return "" if self.interval is None else "{:+.1f} to {:+.1f}".format(*self.interval)
+
+    @property
+    def text(self) -> str:
+        """The difference for people, with the interval in brackets."""
+        return f"{self.difference:+.1f}" + (f" ({self.interval_text})" if self.interval else "")
+
 
 def paired_test(differences: Sequence[float], confidence: float = 0.95) -> PairedTest:
     """Both paired tests and the interval of n >= 1 differences."""
@@ -157,6 +168,47 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One test of a family.
+
+    Attributes:
+        test: uncorrected.
+        holm_exact, holm_student: p-values after Holm's correction over the family; None where the
+            test has none.
+    """
+
+    test: PairedTest
+    holm_exact: float | None
+    holm_student: float | None
+
+
+def compare_values(
+    pairs: Mapping[str, tuple[Mapping[Any, float], Mapping[Any, float]]],
+) -> dict[str, Comparison]:
+    """A family of paired tests, by name: of what is subtracted from what.
+
+    Args:
+        pairs: two series of values by seed or run; a pair that has none in common is not tested.
+    """
+    differences = {
+        name: [value - its[seed] for seed, value in own.items() if seed in its]
+        for name, (own, its) in pairs.items()
+    }
+    tests = {name: paired_test(found) for name, found in differences.items() if found}
+    exact = _corrected({name: test.p_exact for name, test in tests.items()})
+    student = _corrected({name: test.p_student for name, test in tests.items()})
+    return {
+        name: Comparison(test, exact.get(name), student.get(name)) for name, test in tests.items()
+    }
+
+
+def _corrected(p_values: Mapping[str, float | None]) -> dict[str, float]:
+    """Holm's correction over those that are known."""
+    known = {name: p for name, p in p_values.items() if p is not None}
+    return dict(zip(known, holm(list(known.values())), strict=True))
 
 
 def spread_text(values: Collection[float]) -> str:

@@ -11,12 +11,11 @@ from typing import Any
 from goal_kernels.terminal import Table as Shown
 from goal_kernels.training.compare.contestants import (
     COLUMNS,
-    Comparison,
     Contestant,
     column,
     compare_with,
 )
-from goal_kernels.training.compare.statistics import p_text
+from goal_kernels.training.compare.statistics import Comparison, p_text
 
 TESTED = ("Δ rsum", "95 % interval", "p exact", "p t-test")
 """Columns of the test against the baseline; both p-values after Holm's correction."""
@@ -32,7 +31,7 @@ class Row:
         label: its name.
         seeds: number of runs, 0 for a reference.
         summaries: mean and standard deviation by column; None for one seed.
-        comparison: with the baseline; None for references.
+        comparison: with the baseline; None for that and for references, and without a shared seed.
     """
 
     label: str
@@ -53,7 +52,7 @@ def make_table(contestants: Sequence[Contestant], baseline: Contestant) -> Table
     """The table of contestants, in their order, beside chance, ridge and oracle."""
     tests = compare_with(baseline, contestants)
     rows = [
-        Row(c.label, len(c.runs), {name: c.summary(name) for name in COLUMNS}, tests[c.label])
+        Row(c.label, len(c.runs), {name: c.summary(name) for name in COLUMNS}, tests.get(c.label))
         for c in contestants
     ]
     first = next(iter(contestants[0].runs.values()))
@@ -76,12 +75,11 @@ def cells(row: Row, baseline: str) -> list[str]:
 def _tested(row: Row, baseline: str) -> list[str]:
     if row.label == baseline:
         return ["baseline", "", "", ""]
-    if row.comparison is None or row.comparison.test is None:
+    if row.comparison is None:
         return ["", "", "", ""]
     test = row.comparison.test
-    low_high = "" if test.interval is None else "{:+.1f} to {:+.1f}".format(*test.interval)
     p_values = [p_text(row.comparison.holm_exact), p_text(row.comparison.holm_student)]
-    return [f"{test.difference:+.1f}", low_high, *p_values]
+    return [f"{test.difference:+.1f}", test.interval_text, *p_values]
 
 
 def whole_table(table: Table) -> Shown:

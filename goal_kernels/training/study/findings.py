@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from goal_kernels.training.compare.contestants import Comparison, Contestant, compare_with
-from goal_kernels.training.compare.statistics import PairedTest, holm, p_text, paired_test
+from goal_kernels.training.compare.contestants import Contestant, compare_with
+from goal_kernels.training.compare.statistics import Comparison, compare_values, p_text
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, grid_of, plain_label
 
 LEVEL = 0.05  # of tests, after Holm's correction
@@ -18,7 +18,7 @@ def findings(gathered: Gathered) -> list[str]:
     tests = compare_with(baseline, main)
     sentences = [_range(main), *_against(baseline, main, tests)]
     against_best = compare_with(main[0], main)
-    equal = [c.label for c in main[1:] if not _separates(against_best[c.label])]
+    equal = [c.label for c in main[1:] if not separates(against_best.get(c.label))]
     sentences.append(
         f"Not told apart from the best, `{main[0].label}`, by the t-test: {named(equal)}."
     )
@@ -47,27 +47,19 @@ def _against(
 ) -> list[str]:
     """Who is better and worse than the baseline, and what the exact test can say."""
     others = [c for c in main if c.label != baseline.label]
-    separate = [c for c in others if _separates(tests[c.label])]
-    better = [c.label for c in separate if _difference(tests[c.label]) > 0]
-    worse = [c.label for c in separate if _difference(tests[c.label]) < 0]
-    rest = [c.label for c in others if c not in separate]
-    exact = [c.label for c in others if (tests[c.label].holm_exact or 1.0) <= LEVEL]
+    separate = [c.label for c in others if separates(tests.get(c.label))]
+    better = [label for label in separate if tests[label].test.difference > 0]
+    worse = [label for label in separate if tests[label].test.difference < 0]
+    rest = [c.label for c in others if c.label not in separate]
+    exact = [label for label, test in tests.items() if (test.holm_exact or 1.0) <= LEVEL]
+    most = [c for c in tests.values() if c.test.p_exact <= 2 / 2**c.test.pairs]
     return [
         f"Better than `{baseline.label}` (t-test, Holm, {LEVEL}): {named(better)}.",
         f"Worse than `{baseline.label}`: {named(worse)}.",
         f"Not told apart from `{baseline.label}`: {named(rest)}.",
-        f"By the exact test after Holm's correction: {named(exact)}. " + _one_sided(others, tests),
+        f"By the exact test after Holm's correction: {named(exact)}. For {len(most)} of "
+        f"{len(tests)} the difference has one sign in all seeds, which is the most it can see.",
     ]
-
-
-def _one_sided(others: Sequence[Contestant], tests: dict[str, Comparison]) -> str:
-    """For how many contestants the exact test found all it can find."""
-    known = [test for c in others if (test := tests[c.label].test) is not None]
-    most = [test for test in known if test.p_exact <= 2 / 2**test.pairs]
-    return (
-        f"For {len(most)} of {len(known)} the difference has one sign in all seeds, which is the "
-        "most it can see."
-    )
 
 
 def _weights(gathered: Gathered) -> list[str]:
@@ -82,15 +74,10 @@ def _weights(gathered: Gathered) -> list[str]:
     )
     sentences = []
     for kind, other, base, rsums in kinds:
-        names = [name for name in rsums if name != base]
-        tests = [
-            paired_test([rsums[name][seed] - value for seed, value in rsums[base].items()])
-            for name in names
-        ]
-        corrected = holm([1.0 if t.p_student is None else t.p_student for t in tests])
+        pairs = {name: (values, rsums[base]) for name, values in rsums.items() if name != base}
         parts = [
-            f"`{name}` {test.difference:+.1f}" + _interval(test, p)
-            for name, test, p in zip(names, tests, corrected, strict=True)
+            f"`{name}` {found.test.difference:+.1f}{_interval(found)}"
+            for name, found in compare_values(pairs).items()
         ]
         sentences.append(
             f"Averaged over {other} weights, against {kind} weight `{base}`: {', '.join(parts)}."
@@ -98,21 +85,16 @@ def _weights(gathered: Gathered) -> list[str]:
     return sentences
 
 
-def _interval(test: PairedTest, corrected: float) -> str:
+def _interval(found: Comparison) -> str:
     """What is known of a mean difference, in brackets; "" for one seed."""
-    if test.interval is None:
+    if found.test.interval is None:
         return ""
-    low, high = test.interval
-    return f" ({low:+.1f} to {high:+.1f}, p {p_text(corrected)} by t-test and Holm)"
+    return f" ({found.test.interval_text}, p {p_text(found.holm_student)} by t-test and Holm)"
 
 
-def _separates(comparison: Comparison) -> bool:
-    return comparison.holm_student is not None and comparison.holm_student <= LEVEL
-
-
-def _difference(comparison: Comparison) -> float:
-    assert comparison.test is not None  # only tested ones separate
-    return comparison.test.difference
+def separates(found: Comparison | None) -> bool:
+    """Whether the t-test tells two apart after Holm's correction."""
+    return found is not None and found.holm_student is not None and found.holm_student <= LEVEL
 
 
 def _untrained(name: str, contestants: Sequence[Contestant]) -> str:

@@ -12,7 +12,7 @@ from goal_kernels.data.files import write_text
 from goal_kernels.terminal import markdown_table
 from goal_kernels.training.compare.differences import batch_said, warnings_about
 from goal_kernels.training.compare.runs import run_of_cell
-from goal_kernels.training.compare.statistics import paired_test, spread_text
+from goal_kernels.training.compare.statistics import compare_values, spread_text
 from goal_kernels.training.compare.table import make_table, whole_table
 from goal_kernels.training.study.findings import findings
 from goal_kernels.training.study.gathered import MARGINAL, Gathered, Grid, grid_of, plain_label
@@ -187,38 +187,30 @@ def _mined_section(gathered: Gathered) -> str:
     if not labels:
         return ""
     looked = next(iter(mined[labels[0]].values()))
-    baseline = mined.get(gathered.baseline.label, {})
+    names = ("false_negatives", "false_negatives_i2t", "false_negatives_t2i", "without", "skipped")
+    percent = {
+        label: {n: {seed: 100 * each[n] for seed, each in mined[label].items()} for n in names}
+        for label in labels
+    }
+    base = gathered.baseline.label
+    false = {label: columns[names[0]] for label, columns in percent.items()}
+    tests = compare_values({n: (of, false.get(base, {})) for n, of in false.items() if n != base})
     text = (
         "### What was mined\n\n"
         f"The model of each run, without augmentation, on {looked['pairs']:,} training pairs in "
         f"batches, by its own options. Of all other pairs of a batch "
         f"{100 * looked['true_candidates']:.2f} % are true. False: mined negatives that are true, "
         "in percent, mean ± standard deviation over seeds; Δ: against "
-        f"`{gathered.baseline.label}` within seeds, with the 95 % interval of the t-test. Without: "
+        f"`{base}` within seeds, with the 95 % interval of the t-test. Without: "
         "anchors with no negative left. Left out: candidates that limits and semi_hard skip.\n\n"
     )
     heads = ["", "false", "i2t", "t2i", "Δ false", "without", "left out"]
     rows = []
-    names = ("false_negatives", "false_negatives_i2t", "false_negatives_t2i", "without", "skipped")
-    for label in labels:
-        seeds = mined[label]
-        cells = [spread_text([100 * each[name] for each in seeds.values()]) for name in names]
-        own = [
-            100 * (each[names[0]] - baseline[seed][names[0]])
-            for seed, each in seeds.items()
-            if label != gathered.baseline.label and seed in baseline
-        ]
-        rows.append([label, *cells[:3], _difference(own), *cells[3:]])
+    for label, columns in percent.items():
+        cells = [spread_text(values.values()) for values in columns.values()]
+        change = tests[label].test.text if label in tests else ""
+        rows.append([label, *cells[:3], change, *cells[3:]])
     return text + markdown_table(heads, rows) + "\n"
-
-
-def _difference(values: Sequence[float]) -> str:
-    """Mean of differences, and its interval where there are seeds enough."""
-    if not values:
-        return ""
-    test = paired_test(list(values))
-    interval = "" if test.interval is None else " ({:+.1f} to {:+.1f})".format(*test.interval)
-    return f"{test.difference:+.1f}{interval}"
 
 
 def _other_section(gathered: Gathered, name: str) -> str:

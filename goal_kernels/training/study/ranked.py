@@ -7,22 +7,19 @@ from typing import Any
 
 from goal_kernels.terminal import markdown_table
 from goal_kernels.training.compare.statistics import (
-    PairedTest,
-    holm,
+    Comparison,
+    compare_values,
     p_text,
-    paired_test,
     spread_text,
 )
 from goal_kernels.training.rankings import MATCHED
-from goal_kernels.training.study.findings import LEVEL, named
+from goal_kernels.training.study.findings import LEVEL, named, separates
 from goal_kernels.training.study.gathered import Gathered
 
 RANKINGS = ("dual", "reranked", "full", MATCHED)
 DIRECTIONS = ("i2t", "t2i")
 Values = dict[str, dict[Any, float]]
 """R@1 in percent by label, and by seed or run."""
-Tests = dict[str, tuple[PairedTest, float | None]]
-"""By label, with the p-value of the t-test after Holm's correction."""
 
 
 def ranked_sections(gathered: Gathered) -> Iterator[str]:
@@ -75,10 +72,12 @@ def _parts(gathered: Gathered, matched: Values) -> str:
     siblings = recalls_at_1(gathered, MATCHED, "t2i", True)
     dual, full = (recalls_at_1(gathered, ranking, "t2i", False) for ranking in ("dual", "full"))
     changed, confused = (
-        _tests({n: (of.get(n, {}), of.get(base, {})) for n in labels if n != base})
+        compare_values({n: (of.get(n, {}), of.get(base, {})) for n in labels if n != base})
         for of in (matched, siblings)
     )
-    head = _tests({label: (matched[label], full.get(label, dual[label])) for label in labels})
+    head = compare_values(
+        {label: (matched[label], full.get(label, dual[label])) for label in labels}
+    )
     rows = [
         [label, *(x for tests in (changed, confused, head) for x in _cells(tests.get(label)))]
         for label in labels
@@ -99,26 +98,14 @@ def _parts(gathered: Gathered, matched: Values) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verdict(tests: Tests) -> str:
+def _verdict(tests: Mapping[str, Comparison]) -> str:
     """Who is above, who below, and who is not told apart."""
-    sure = {label: t.difference for label, (t, p) in tests.items() if p is not None and p <= LEVEL}
+    sure = {label: c.test.difference for label, c in tests.items() if separates(c)}
     rest = [label for label in tests if label not in sure]
     return (
         f"higher (t-test, Holm, {LEVEL}) {named([n for n, d in sure.items() if d > 0])}; lower "
         f"{named([n for n, d in sure.items() if d < 0])}; not told apart {named(rest)}."
     )
-
-
-def _tests(pairs: Mapping[str, tuple[Mapping[Any, float], Mapping[Any, float]]]) -> Tests:
-    """Paired tests over the seeds, or runs, that both of a pair have, where there is one."""
-    differences = {
-        label: [value - its[seed] for seed, value in own.items() if seed in its]
-        for label, (own, its) in pairs.items()
-    }
-    tests = {label: paired_test(d) for label, d in differences.items() if d}
-    known = {label: t.p_student for label, t in tests.items() if t.p_student is not None}
-    corrected = dict(zip(known, holm(list(known.values())), strict=True))
-    return {label: (test, corrected.get(label)) for label, test in tests.items()}
 
 
 def _reranked(records: Sequence[Mapping[str, Any]]) -> str:
@@ -145,7 +132,7 @@ def _reranked(records: Sequence[Mapping[str, Any]]) -> str:
     tests = {}
     for siblings in (False, True):
         found = {k: _recalls(runs, name, "t2i", siblings) for k, (name, runs) in rows.items()}
-        tests[siblings] = _tests({str(k): (found[k], found[before]) for k, before in steps})
+        tests[siblings] = compare_values({str(k): (found[k], found[before]) for k, before in steps})
     table = []
     for k, (name, runs) in rows.items():
         cells = [str(k), str(len(runs))]
@@ -176,10 +163,6 @@ def _recalls(
     }
 
 
-def _cells(tested: tuple[PairedTest, float | None] | None) -> list[str]:
+def _cells(found: Comparison | None) -> list[str]:
     """A difference with its interval, and its p."""
-    if tested is None:
-        return ["", ""]
-    test, p = tested
-    interval = "" if test.interval is None else " ({:+.1f} to {:+.1f})".format(*test.interval)
-    return [f"{test.difference:+.1f}{interval}", p_text(p)]
+    return ["", ""] if found is None else [found.test.text, p_text(found.holm_student)]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 
 from goal_kernels.registry import PARAMETERS
 from goal_kernels.terminal import markdown_table
 from goal_kernels.training.compare.picture import COLOURS, INK, SOFT, drawing
-from goal_kernels.training.compare.statistics import holm, p_text, paired_test
+from goal_kernels.training.compare.statistics import compare_values, p_text
 from goal_kernels.training.study.gathered import Gathered, plain_label, registry_order
 from goal_kernels.training.study.tuning import Parameters, Tuning
 
@@ -92,22 +93,19 @@ def _brought(gathered: Gathered, tuning: Tuning) -> str:
 def _table(name: str, own: Mapping[str, Seeds], other: str, theirs: Mapping[str, Seeds]) -> str:
     """Objectives whose runs differ, one against the other; the last line is their mean."""
     pairs = {
-        objective: [(rsums[seed], theirs[objective][seed]) for seed in sorted(rsums.keys() & known)]
+        objective: (rsums, theirs[objective])
         for objective, rsums in own.items()
-        if (known := theirs.get(objective, {}).keys()) and theirs[objective] is not rsums
+        if objective in theirs and theirs[objective] is not rsums
     }
-    pairs = {objective: values for objective, values in pairs.items() if values}
-    tests = [paired_test([a - b for a, b in values]) for values in pairs.values()]
-    corrected = holm([1.0 if test.p_student is None else test.p_student for test in tests])
-    rows = []
-    for (objective, values), test, p in zip(pairs.items(), tests, corrected, strict=True):
-        means = [f"{math.fsum(column) / len(values):.1f}" for column in zip(*values, strict=True)]
-        interval = "" if test.interval is None else "{:+.1f} to {:+.1f}".format(*test.interval)
-        cells = [objective, str(len(values)), *means, f"{test.difference:+.1f}", interval]
-        cells.append(p_text(None if test.p_student is None else p))
-        rows.append(cells)
+    rows, tests = [], compare_values(pairs)
+    for objective, found in tests.items():
+        mine, its = pairs[objective]
+        shared = mine.keys() & its.keys()
+        means = [f"{fmean(side[seed] for seed in shared):.1f}" for side in (mine, its)]
+        change = [f"{found.test.difference:+.1f}", found.test.interval_text]
+        rows.append([objective, str(len(shared)), *means, *change, p_text(found.holm_student)])
     if tests:
-        mean = math.fsum(test.difference for test in tests) / len(tests)
+        mean = fmean(found.test.difference for found in tests.values())
         rows.append(["mean", "", "", "", f"{mean:+.1f}", "", ""])
     return markdown_table(["", "seeds", name, other, "Δ", "95 % interval", "p"], rows) + "\n"
 
