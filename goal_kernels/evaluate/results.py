@@ -17,8 +17,7 @@ from goal_kernels.data.truth_relation import TruthRelation
 from goal_kernels.evaluate.inputs import Member
 from goal_kernels.evaluate.protocols import Protocol, protocol_notes
 from goal_kernels.retrieval import FoldMetrics, RankHistogram, fold_chance
-
-DIRECTIONS = ("i2t", "t2i")
+from goal_kernels.retrieval.metrics import DIRECTIONS
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from goal_kernels.data.files import replacing
-from goal_kernels.evaluate.results import DIRECTIONS, shares
+from goal_kernels.evaluate.results import shares
 from goal_kernels.extras import require
+from goal_kernels.retrieval.metrics import DIRECTIONS, RECALLS
 from goal_kernels.terminal import Table
 
-RECALLS = ("R@1", "R@5", "R@10")
 BAR = 22  # characters of the longest bar of a histogram
 NAMES = {"i2t": "image to text", "t2i": "text to image"}
 COLOURS = {"i2t": "#0072b2", "t2i": "#d55e00"}  # told apart by readers with any colour vision

@@ -13,7 +13,9 @@ from goal_kernels import checks
 from goal_kernels.checks import Ranks, check_ranks
 from goal_kernels.retrieval.ranks import RetrievalRanks, Standing, check_groups, settle
 
+DIRECTIONS = ("i2t", "t2i")  # an image asks for texts, a text for images: keys of a record
 RECALL_AT = (1, 5, 10)
+RECALLS = tuple(f"R@{k}" for k in RECALL_AT)  # the ones that rsum adds up
 STEPS = (1, 2, 5)  # of every power of ten: bins end at 1, 2, 5, 10, 20, 50, ...
 
 
@@ -89,7 +91,7 @@ def retrieval_metrics(ranks: RetrievalRanks) -> dict[str, Any]:
         )
     i2t = _direction_metrics(ranks.i2t, ranks.i2t_standing, ranks.ties)
     t2i = _direction_metrics(ranks.t2i, ranks.t2i_standing, ranks.ties)
-    recalls = [side[f"R@{k}"] for side in (i2t, t2i) for k in RECALL_AT]
+    recalls = [side[name] for side in (i2t, t2i) for name in RECALLS]
     ar, ari = (
         sum(part) / len(part) for part in (recalls[: len(RECALL_AT)], recalls[len(RECALL_AT) :])
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 import goal_kernels as gk
 from goal_kernels.data.split import Split
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, sibling_recalls
+from goal_kernels.retrieval.metrics import DIRECTIONS
 from goal_kernels.training.rankings import MATCHED, PairScores, make_rankings
 from goal_kernels.training.scoring import lengthened
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from goal_kernels.training.data import TextBatch
     from goal_kernels.training.model import VSE
 
-RECALLS = ("R@1", "R@5", "R@10")  # the ones that rsum adds up
 SIBLINGS = "R@1_among_siblings"  # in logs
 
 
@@ -185,7 +185,7 @@ def by_name(stage: str, evaluation: Evaluation) -> dict[str, float]:
     logged = {
         f"{place}/{direction}_{name}": float(value)
         for place, metrics in found.items()
-        for direction in ("i2t", "t2i")
+        for direction in DIRECTIONS
         for name, value in metrics[direction].items()
     }
     siblings = {name: r for name, r in evaluation.siblings.items() if name != "chance"}
@@ -212,7 +212,7 @@ def worse_reranked(rankings: Mapping[str, dict[str, Any]]) -> str | None:
         f"{direction} R@1 {rankings[name][direction]['R@1']:.1f} ({name}) after "
         f"{rankings[base][direction]['R@1']:.1f} ({base})"
         for name, base in (("reranked", "dual"), (MATCHED, full))
-        for direction in ("i2t", "t2i")
+        for direction in DIRECTIONS
         if name in rankings and rankings[name][direction]["R@1"] < rankings[base][direction]["R@1"]
     ]
     if not worse:

@@ -11,13 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from goal_kernels.data.files import write_text
+from goal_kernels.retrieval.metrics import DIRECTIONS, RECALLS
 from goal_kernels.training.best_checkpoint import MONITORED
-from goal_kernels.training.evaluation import (
-    RECALLS,
-    Evaluation,
-    describe_scoring,
-    worse_reranked,
-)
+from goal_kernels.training.evaluation import Evaluation, describe_scoring, worse_reranked
 from goal_kernels.training.history import read_history
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.outcome import CheckpointResult, Outcome
@@ -39,13 +35,13 @@ def print_outcome(outcome: Outcome) -> None:
     for name, metrics in columns.items():
         if metrics is not None or not name:
             table.add_column(name, justify="right" if name else "left")
-    for direction in ("i2t", "t2i"):
+    for direction in DIRECTIONS:
         for recall in RECALLS:
             cells = [f"{metrics[direction][recall]:.1f}" for metrics in shown]
             table.add_row(f"{direction} {recall}", *cells)
     table.add_row("rsum", *(f"{metrics['rsum']:.1f}" for metrics in shown))
     siblings = outcome.evaluation.siblings.values()  # in the order of the columns
-    for direction in ("i2t", "t2i") if siblings else ():
+    for direction in DIRECTIONS if siblings else ():
         cells = [f"{recalls[direction]:.1f}" for recalls in siblings]
         table.add_row(f"{direction} R@1 among siblings", *cells)
     Console().print(table)

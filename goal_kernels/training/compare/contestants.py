@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from goal_kernels.recipes import flat
+from goal_kernels.retrieval.metrics import DIRECTIONS, RECALLS
 from goal_kernels.training.compare.runs import Run
 from goal_kernels.training.compare.statistics import (
     Comparison,
     compare_values,
     mean_and_deviation,
 )
-from goal_kernels.training.evaluation import RECALLS
 
-COLUMNS = (*(f"{d} {recall}" for d in ("i2t", "t2i") for recall in RECALLS), "rsum")
+COLUMNS = (*(f"{d} {recall}" for d in DIRECTIONS for recall in RECALLS), "rsum")
 OBJECTIVE = "model.objective"
 MOST_NAMED = 3  # differing options in a label; runs that differ in more are called by their folders
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from goal_kernels.training.evaluation import RECALLS
+from goal_kernels.retrieval.metrics import RECALLS
 from goal_kernels.training.history import History, read_history
 from goal_kernels.training.report.charts import Chart, Series, chart_html
 from goal_kernels.training.report.curves import (

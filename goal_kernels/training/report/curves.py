@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from goal_kernels.constants import COLLAPSE_GAP
-from goal_kernels.training.evaluation import RECALLS
+from goal_kernels.retrieval.metrics import RECALLS
 from goal_kernels.training.history import DATA_WAIT, PAIRS_PER_SECOND, History
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.report.charts import Chart, Series, chart_html

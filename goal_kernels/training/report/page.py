@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from goal_kernels.training.evaluation import RECALLS
+from goal_kernels.retrieval.metrics import RECALLS
 from goal_kernels.training.history import read_history
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.report.beside import beside_section, read_finished

@@ -154,10 +154,11 @@ def _main_table(gathered: Gathered) -> str:
     """The ranking, and how to read it."""
     table = make_table(gathered.main, gathered.baseline)
     most = max(len(contestant.runs) for contestant in gathered.main)
+    seeds = "1 seed" if most == 1 else f"{most} seeds"
     return (
         f"Percent, mean ± standard deviation over seeds; rsum is the sum of the six recalls. Tests "
         f"are paired by seed, against `{table.baseline}`, and corrected by Holm for "
-        f"{len(gathered.main) - 1} comparisons. With {most} seeds the exact test cannot give less "
+        f"{len(gathered.main) - 1} comparisons. With {seeds} the exact test cannot give less "
         f"than {2 / 2**most:.4g} before the correction.\n\n{whole_table(table).markdown()}"
     )
 

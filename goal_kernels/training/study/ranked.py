@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from goal_kernels.retrieval.metrics import DIRECTIONS
 from goal_kernels.terminal import markdown_table
 from goal_kernels.training.compare.statistics import (
     Comparison,
@@ -17,7 +18,6 @@ from goal_kernels.training.study.findings import LEVEL, named, separates
 from goal_kernels.training.study.gathered import Gathered
 
 RANKINGS = ("dual", "reranked", "full", MATCHED)
-DIRECTIONS = ("i2t", "t2i")
 Values = dict[str, dict[Any, float]]
 """R@1 in percent by label, and by seed or run."""
 

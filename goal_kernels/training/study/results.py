@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from goal_kernels.data.files import write_text
+from goal_kernels.data.files import read_lines, write_text
 from goal_kernels.recipes import flat
 from goal_kernels.training.environment import describe_environment, git_state, processor_name
 from goal_kernels.training.history import History
@@ -100,7 +100,7 @@ def read_result(path: Path) -> CellResult:
     Raises: ValueError when it is not a whole one of this format.
     """
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        records = [json.loads(line) for line in read_lines(path)]
         header, *middle, result = records
         if (header["kind"], header["format"], result["kind"]) != ("cell", FORMAT, "result"):
             raise ValueError(f"found format {header['format']}")
