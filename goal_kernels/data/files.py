@@ -53,7 +53,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never half of either. When the block raises, the
     temporary file is removed and ``path`` stays as it was.
+
+    Raises: IsADirectoryError, before the block, when a folder is there.
     """
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path}: expected a file or nothing to write it to, found a folder; move the folder, "
+            "or name another file"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(handle)

@@ -385,6 +385,13 @@ def test_links_and_folders_in_place_of_files(tmp_path: Path) -> None:
         open_source(tmp_path / ("x" * 500))
 
 
+def test_a_folder_where_a_file_is_to_be_written(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"vocab\.json: expected a file or nothing"):
+        Vocabulary(()).save(tmp_path / "vocab.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["vocab.json"]
+
+
 @pytest.mark.parametrize("limit", [0, -1])
 def test_limits_below_one(tmp_path: Path, limit: int) -> None:
     (tmp_path / "captions.csv").write_text("image,caption,split\na,b,train\nc,d,train\n")

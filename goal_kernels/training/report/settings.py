@@ -7,6 +7,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from goal_kernels.data.files import reading
 from goal_kernels.training.environment import read_environment
 from goal_kernels.training.run_folder import RunFolder
 
@@ -16,7 +17,8 @@ def settings_section(run: RunFolder) -> str:
     environment = read_environment(run)
     if not environment:
         return "<section><h2>How it was made</h2><p>The record of it is lost.</p></section>"
-    config = run.config.read_text(encoding="utf-8", errors="replace")
+    with reading(run.config) as stream:
+        config = stream.read().decode("utf-8", "replace")
     return (
         "<section><h2>How it was made</h2>"
         f"<p>Command: <code>{escape(' '.join(environment['command']))}</code></p>"

@@ -118,6 +118,8 @@ def test_damaged_result_files_are_refused(gathered: Gathered) -> None:
         path.write_text(damaged)
         with pytest.raises(ValueError, match="move it elsewhere, and if a study"):
             read_result(path)
+    with pytest.raises(ValueError, match=r"Is a directory.*; move it elsewhere"):
+        read_result(path.parent)
 
 
 def test_a_result_of_another_configuration_is_not_this_cells(gathered: Gathered) -> None:
