@@ -120,14 +120,7 @@ def _read_sets(args: argparse.Namespace) -> _Sets:
             f"{' '.join(map(str, paths))}; see --help"
         )
     for side in (sets.queries,) if sets.itself else (sets.queries, sets.corpus):
-        what = f"embeddings of {' '.join(map(str, paths))}"
-        require_floats(side, what)
-        if len(broken := row_faults(side[:, None])[0]):
-            raise ValueError(  # a NaN is above every number, so it would be everyone's negative
-                f"{what}: expected finite numbers within float32, found NaN, infinite or larger "
-                f"ones in {len(broken):,} of {len(side):,} rows, first row {broken[0]} of "
-                f"{list(side.shape)}; encode them again"
-            )
+        require_floats(side, f"embeddings of {' '.join(map(str, paths))}")
     if sets.queries.shape[1] != sets.corpus.shape[1]:
         raise ValueError(
             f"INPUT: expected embeddings of one width, got {sets.queries.shape} and "
@@ -145,12 +138,8 @@ def _encode(path: Path, args: argparse.Namespace) -> _Sets:
     if len(data) != len(args.data):
         raise ValueError(f"--data: expected NAME=VALUE each, got {' '.join(args.data)}")
     found = encode_checkpoint(path, {**data, "test_split": args.split}, args.device)
-    return _Sets(
-        found.image_embeddings.numpy(),
-        found.text_embeddings.numpy(),
-        found.image_of_caption.numpy(),
-        None if found.groups is None else found.groups.numpy(),
-    )
+    embeddings = found.image_embeddings.numpy(), found.text_embeddings.numpy()
+    return _Sets(*embeddings, found.split.image_of_caption, found.split.groups)
 
 
 def _owner(args: argparse.Namespace, sets: _Sets) -> NDArray[np.int64]:
@@ -230,9 +219,22 @@ def positive_scores(search: Search, normalize: bool) -> NDArray[np.floating]:
     return best.astype(np.float64 if both == np.float64 else np.float32)
 
 
-def fingerprint(array: NDArray[Any]) -> dict[str, Any]:
-    """Shape, type and a checksum of all numbers of an array."""
+def fingerprint(array: NDArray[Any], what: str) -> dict[str, Any]:
+    """Shape, type and a checksum of all numbers of an array, embeddings or ids.
+
+    Raises: ValueError for embeddings that are not all finite; both need every number once.
+    """
     digest = hashlib.blake2b(digest_size=16)
+    broken: list[int] = []
     for part in blocks(len(array)):
-        digest.update(np.ascontiguousarray(array[part]).tobytes())
+        rows = np.ascontiguousarray(array[part])
+        digest.update(rows.tobytes())
+        if rows.dtype.kind == "f":
+            broken += (part.start + row_faults(rows[:, None])[0]).tolist()
+    if broken:  # a NaN is above every number, so it would be everyone's negative
+        raise ValueError(
+            f"{what}: expected finite numbers within float32, found NaN, infinite or larger ones "
+            f"in {len(broken):,} of {len(array):,} rows, first row {broken[0]} of "
+            f"{list(array.shape)}; encode them again"
+        )
     return {"shape": list(array.shape), "dtype": array.dtype.str, "blake2b": digest.hexdigest()}

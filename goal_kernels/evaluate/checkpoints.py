@@ -9,17 +9,15 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from goal_kernels.data.layout import VOCABULARY
-from goal_kernels.data.truth_relation import TruthRelation
+from goal_kernels.data.split import Split
 from goal_kernels.evaluate.inputs import choose_device
 from goal_kernels.training.checkpoints import CheckpointError, check_tokenizer, load_checkpoint
 from goal_kernels.training.data_module import RetrievalDataModule
-from goal_kernels.training.evaluation import joined, read_oracle
+from goal_kernels.training.evaluation import joined
 from goal_kernels.training.lightning_module import RetrievalModule
 from goal_kernels.training.local_weights import checkpoint_loading
 from goal_kernels.training.rankings import PairScores
@@ -33,23 +31,14 @@ class Encoded:
 
     Attributes:
         image_embeddings: [N, D] float32; text_embeddings: [M, D] float32.
-        image_of_caption: [M] int64.
-        split: its name.
-        truth, oracle: what is known of the split, or None.
+        split: what was encoded.
         pairs: what ranks pairs, as `VSE.pair_scores` gives it.
-        groups: [N] int64, where several images show one thing, or None.
-        families: `Split.families`.
     """
 
     image_embeddings: Tensor
     text_embeddings: Tensor
-    image_of_caption: Tensor
-    split: str
-    truth: TruthRelation | None
-    oracle: dict[str, Any] | None
+    split: Split
     pairs: dict[str, PairScores] = field(default_factory=dict)
-    groups: Tensor | None = None
-    families: NDArray[np.int64] | None = None
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -118,18 +107,8 @@ def encode_split(run: OpenRun) -> Encoded:
     images, texts = data.test_dataloader()
     image = _encode(model.image_side, images, run.device, "images")
     text = _encode(model.text_side, texts, run.device, "captions")
-    split = data.split(data.test_split)
-    return Encoded(
-        image_embeddings=image[0].float().cpu(),
-        text_embeddings=text[0].float().cpu(),
-        image_of_caption=torch.from_numpy(split.image_of_caption),
-        split=data.test_split,
-        truth=split.truth,
-        oracle=read_oracle(split),
-        pairs=model.pair_scores(image, text),
-        groups=None if split.groups is None else torch.from_numpy(split.groups),
-        families=split.families,
-    )
+    embeddings = image[0].float().cpu(), text[0].float().cpu()
+    return Encoded(*embeddings, data.split(data.test_split), model.pair_scores(image, text))
 
 
 def _recorded_data(file: Path, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from goal_kernels.data.arrays import open_array
 from goal_kernels.data.files import replacing, write_text
 from goal_kernels.data.precomputed import open_split
+from goal_kernels.data.split import Split
 from goal_kernels.evaluate.alignment import read_index
 from goal_kernels.evaluate.inputs import (
     EMBEDDINGS,
@@ -60,14 +61,18 @@ def run_eval(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """Read, rank, write the files that were asked for; the record."""
     _check(args)
-    models = _models(args)
+    encoded = {path: _encode(path, args) for path in _models(args)}
     index: NDArray[np.integer] | None = None
-    truth, oracle, groups, families = None, None, None, None
-    if args.folder is not None and not models:  # what saved embeddings or matrices are of
+    split: Split | None = None
+    groups = None
+    if encoded:
+        split = next(iter(encoded.values())).split
+    elif args.folder is not None:  # what saved embeddings or matrices are of
         split = open_split(args.folder, args.split or "test")
-        index, truth, groups = split.image_of_caption, split.truth, split.groups
-        families = split.families
-        oracle = read_oracle(split)
+        index, groups = split.image_of_caption, split.groups
+    truth, oracle, families = None, None, None
+    if split is not None:
+        truth, oracle, families = split.truth, read_oracle(split), split.families
     if args.image_of_caption is not None:
         index = read_index(args.image_of_caption)
     alignment = Alignment(
@@ -76,20 +81,16 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         transpose=args.transpose,
         normalize=args.normalize,
     )
-    encoded = {path: _encode(path, args) for path in models}
     rankings = _rankings(args, encoded)
     members = _read_members(args, alignment, encoded, rankings)
     member = combine(members)
     if groups is not None:
         member = replace(member, groups=groups)
-    elif member.groups is not None:
+    elif member.groups is not None and not encoded:
         oracle = None  # of the folder, which knows no groups
     images, texts = member.scores.shape
-    if encoded:
-        truth, oracle = encoded[models[0]].truth, encoded[models[0]].oracle
-        families = encoded[models[0]].families
-        if any(made.asked in RANKS_ONLY for made in rankings.values()):
-            truth = None  # which needs scores of all pairs
+    if any(made.asked in RANKS_ONLY for made in rankings.values()):
+        truth = None  # which needs scores of all pairs
     if args.truth is not None:
         truth = read_truth(args.truth, texts, images)
     options = EvaluationOptions(
@@ -179,10 +180,9 @@ def _read_members(
             found = encoded[path]
             sides = (found.image_embeddings.numpy(), found.text_embeddings.numpy())
             straight = replace(alignment, transpose=False)
-            name = f"{path}, split {found.split}"
-            index = found.image_of_caption.numpy()
-            groups = None if found.groups is None else found.groups.numpy()
-            member = replace(embeddings_member(name, *sides, straight, index), groups=groups)
+            name = f"{path}, split {found.split.name}"
+            member = embeddings_member(name, *sides, straight, found.split.image_of_caption)
+            member = replace(member, groups=found.split.groups)
             if path in rankings:
                 scores = rankings[path].scores[rankings[path].asked]
                 member = replace(member, scores=scores)
@@ -202,8 +202,10 @@ def _write(
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     if args.save_embeddings is not None:
         [model] = encoded.values()
-        found = {name: getattr(model, name) for name in (*EMBEDDINGS, "image_of_caption", "groups")}
-        arrays = {name: array.numpy() for name, array in found.items() if array is not None}
+        arrays = {name: getattr(model, name).numpy() for name in EMBEDDINGS}
+        arrays["image_of_caption"] = model.split.image_of_caption
+        if model.split.groups is not None:
+            arrays["groups"] = model.split.groups
         with replacing(args.save_embeddings) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)
     if args.json is not None:

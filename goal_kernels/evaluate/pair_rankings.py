@@ -105,7 +105,7 @@ def _manifest(name: str, found: Encoded, args: argparse.Namespace) -> dict[str, 
     return {
         "weights": hashlib.sha256(weights).hexdigest(),
         "data": {"folder": args.folder, "options": args.data},
-        "split": found.split,
+        "split": found.split.name,
         "shape": [len(found.image_embeddings), len(found.text_embeddings)],
         "block": IMAGE_BLOCK,
     }

@@ -38,6 +38,8 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
 def run_report(args: argparse.Namespace) -> int:
     """Write the page and say where; 0. Raises: FileNotFoundError, ValueError, CheckpointError."""
     with importing():
+        import torch
+
         from goal_kernels.data.files import write_text
         from goal_kernels.evaluate.checkpoints import encode_split, open_run
         from goal_kernels.training.evaluation import evaluate, read_oracle
@@ -55,17 +57,21 @@ def run_report(args: argparse.Namespace) -> int:
     file = getattr(run, record["selected"])
     opened = open_run(file, {"test_split": record["split"]}, args.device)
     encoded = encode_split(opened)
-    embeddings = encoded.image_embeddings, encoded.text_embeddings
+    split = encoded.split
+    groups = None if split.groups is None else torch.from_numpy(split.groups)
     checkpoints: dict[str, Any] = {
         name: CheckpointResult(found["epoch"], found["step"], found["dev_rsum"], found)
         for name in ("best", "last")
         if (found := record.get(name)) is not None
     }
-    split = opened.data.split(record["split"])
     outcome = Outcome(
         evaluation=evaluate(
-            *(*embeddings, encoded.image_of_caption, encoded.pairs, encoded.groups),
-            families=encoded.families,
+            encoded.image_embeddings,
+            encoded.text_embeddings,
+            torch.from_numpy(split.image_of_caption),
+            encoded.pairs,
+            groups,
+            split.families,
         ),
         split=split,
         oracle=read_oracle(split),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from goal_kernels.data.split import Split
 from goal_kernels.evaluate.checkpoints import OpenRun, encode_split, moved
 from goal_kernels.training.data import collate_texts
 from goal_kernels.training.rankings import PairScores
@@ -56,7 +56,7 @@ class Collection:
 
     def __init__(self, run: OpenRun) -> None:
         self.run, self.encoded = run, encode_split(run)
-        self.split: Split = run.data.split(run.data.test_split)
+        self.split = self.encoded.split
         self.images, self.captions = map(
             len, (self.encoded.image_embeddings, self.encoded.text_embeddings)
         )
@@ -106,16 +106,17 @@ class Collection:
 
     def own(self, image: int) -> Tensor:
         """Captions of an image, [R] int64."""
-        return (self.encoded.image_of_caption == image).nonzero().flatten()
+        return torch.from_numpy(np.flatnonzero(self.split.image_of_caption == image))
 
     def related(self, image: int) -> tuple[Tensor, Tensor]:
         """Images of an image's group and their captions, none of which is a negative of the others:
         two of [any] int64. Without groups the image and its captions."""
-        groups, owner = self.encoded.groups, self.encoded.image_of_caption
+        groups = self.split.groups
         if groups is None:
             return torch.tensor([image], dtype=torch.int64, device="cpu"), self.own(image)
         same = groups == groups[image]
-        return same.nonzero().flatten(), same[owner].nonzero().flatten()
+        rows = np.flatnonzero(same), np.flatnonzero(same[self.split.image_of_caption])
+        return torch.from_numpy(rows[0]), torch.from_numpy(rows[1])
 
     def _scores(self, name: str, images: Tensor, captions: Tensor) -> Tensor:
         images, captions = torch.broadcast_tensors(images, captions)

@@ -13,6 +13,7 @@ from fresh_process import run_fresh
 from top_k_literal import top_k_literally
 
 from goal_kernels import cli
+from goal_kernels.data import Split
 from goal_kernels.dataset_mining import cli as mine_cli
 from goal_kernels.dataset_mining.parts import Parts
 
@@ -298,7 +299,11 @@ def test_a_run_is_encoded(folder, monkeypatch) -> None:
         assert (path, device) == (Path("runs/a"), "auto")
         assert options == {"folder": "here", "test_split": "train"}
         sides = (torch.from_numpy(np.load(f"{name}.npy")) for name in ("images", "captions"))
-        return checkpoints.Encoded(*sides, torch.from_numpy(OWNER), "train", None, None)
+        captions, ids = [""] * len(OWNER), np.arange(OWNER.max() + 1)
+        split = Split(
+            folder=path, name="train", captions=captions, image_of_caption=OWNER, image_ids=ids
+        )
+        return checkpoints.Encoded(*sides, split)
 
     monkeypatch.setattr(checkpoints, "encode_checkpoint", encode)
     assert mine("runs/a", "--data", "folder=here", "-k", K, "--output", "n.npz") == 0

@@ -118,7 +118,7 @@ def test_an_image_shows_its_hardest_negatives(server: LocalServer, world: Collec
 def test_pictures_of_one_thing_are_no_hardest_negatives(world: Collection) -> None:
     """Images 0 to 7 are one group, 8 to 15 the other; captions 0 to 39 are of the first."""
     grouped = copy(world)
-    grouped.encoded = replace(world.encoded, groups=torch.arange(16) // 8)
+    grouped.split = replace(world.split, group_names=["a"] * 8 + ["b"] * 8)
     page = Pages(grouped, "run").image(3)
     triplets, negatives = page.split("<h2>Its captions and ")[1].split("<h2>Its hardest negatives")
     confused = shown(triplets)[1::2]
