@@ -49,7 +49,7 @@ class Job:
             return "trained"
         trained = train_cell(self.cell, self.warmup)
         write_result(self.target, self.study, self.cell, trained)
-        return f"rsum {trained.metrics['rsum']:.1f}"
+        return f"rsum {trained.result['metrics']['rsum']:.1f}"
 
 
 def plan(study: str, cells: Sequence[Cell], results: Path, work: Path) -> list[list[Job]]:

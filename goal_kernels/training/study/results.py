@@ -74,22 +74,7 @@ def write_result(path: Path, study: str, cell: Cell, trained: Trained) -> None:
         {"kind": "history", "name": name, "steps": steps, "values": values}
         for name, (steps, values) in sorted(trained.history.items())
     ]
-    result = {
-        "kind": "result",
-        "split": trained.split,
-        "metrics": trained.metrics,
-        "chance": trained.chance,
-        "oracle": trained.oracle,
-        "steps": trained.steps,
-        "seconds": round(trained.seconds, 1),
-        "cpu_seconds": round(trained.cpu_seconds, 1),
-        "weights_sha256": trained.weights,
-        **{
-            name: found
-            for name in ("mined", "ridge", "rankings", "siblings")
-            if (found := getattr(trained, name))
-        },
-    }
+    result = {"kind": "result", **trained.result}
     lines = [json.dumps(record, allow_nan=False) for record in (header, *history, result)]
     write_text(path, "\n".join(lines) + "\n")
 

@@ -48,21 +48,10 @@ class Warmup(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a cell's training gave; see `results.CellResult`."""
+    """What a cell's training logged, and the `result` of its `results.CellResult`."""
 
-    metrics: dict[str, Any]
-    chance: dict[str, Any]
-    oracle: dict[str, Any] | None
-    split: str
-    steps: int
     history: Columns
-    weights: str
-    seconds: float
-    cpu_seconds: float
-    mined: dict[str, float] | None = None
-    rankings: dict[str, dict[str, Any]] | None = None
-    siblings: dict[str, dict[str, float]] | None = None
-    ridge: dict[str, Any] | None = None
+    result: dict[str, Any]
 
 
 class _StopAt(pl.Callback):
@@ -172,21 +161,23 @@ def train_cell(cell: Cell, warmup: Warmup | None) -> Trained:
         mined = mined_truth(module, data)
     evaluation = module.evaluation
     assert evaluation is not None  # `test` has just made it
-    return Trained(
-        metrics=evaluation.metrics,
-        chance=evaluation.chance,
-        oracle=read_oracle(data.split(data.test_split)),
-        split=data.test_split,
-        steps=steps,
-        history=history,
-        weights=weights_digest(module.model.state_dict()),
-        seconds=time.monotonic() - started,
-        cpu_seconds=time.process_time() - cpu_started,
-        mined=mined,
-        rankings=evaluation.rankings,
-        siblings=evaluation.siblings,
-        ridge=ridge_metrics(data) if cell.config.get("run", {}).get("ridge") else None,
-    )
+    result = {
+        "split": data.test_split,
+        "metrics": evaluation.metrics,
+        "chance": evaluation.chance,
+        "oracle": read_oracle(data.split(data.test_split)),
+        "steps": steps,
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(time.process_time() - cpu_started, 1),
+        "weights_sha256": weights_digest(module.model.state_dict()),
+    }
+    known = {
+        "mined": mined,
+        "ridge": ridge_metrics(data) if cell.config.get("run", {}).get("ridge") else None,
+        "rankings": evaluation.rankings,
+        "siblings": evaluation.siblings,
+    }
+    return Trained(history, result | {name: found for name, found in known.items() if found})
 
 
 def weights_digest(state: dict[str, torch.Tensor]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_results import made
 
 from goal_kernels.training.compare.statistics import p_text, paired_test
 from goal_kernels.training.study.findings import findings
@@ -21,7 +22,6 @@ from goal_kernels.training.study.results import (
     result_path,
     write_result,
 )
-from goal_kernels.training.study.training import Trained
 
 TRIPLETS, PAIRS = ("nca", "hinge"), ("constant", "linear")
 OBJECTIVES = tuple(f"{t}/{p}" for t in TRIPLETS for p in PAIRS)
@@ -64,7 +64,7 @@ def gathered(recipe: StudyRecipe, tmp_path: Path) -> Gathered:
             "mining/mean_positive": [[0, 4], [0.1, 0.625]],
             "mining/mean_hardest_negative": [[0, 4], [0.2, 0.375]],
         }
-        trained = Trained(metrics(rsum), metrics(3), metrics(570), "test", 8, history, "ab", 1, 1)
+        trained = made(metrics(rsum), metrics(3), history=history, oracle=metrics(570))
         write_result(result_path(tmp_path / "results", cell), "made", cell, trained)
     return gather(recipe, cells, tmp_path / "results")
 
@@ -85,7 +85,7 @@ def test_mined_negatives_are_compared_within_seeds(recipe: StudyRecipe, tmp_path
             "without": 0.125,
             "skipped": 0.0,
         }
-        trained = Trained(metrics(300), metrics(3), None, "test", 8, {}, "ab", 1, 1, mined)
+        trained = made(metrics(300), metrics(3), mined=mined)
         write_result(result_path(tmp_path / "results", cell), "made", cell, trained)
     gathered = gather(recipe, cells, tmp_path / "results")
     text = page_text(gathered, {})

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from made_results import made
 
 from goal_kernels.training.compare.statistics import holm, p_text, paired_test
 from goal_kernels.training.study.gathered import Gathered, gather
 from goal_kernels.training.study.page import page_text
 from goal_kernels.training.study.recipe import Group, StudyRecipe
 from goal_kernels.training.study.results import result_path, write_result
-from goal_kernels.training.study.training import Trained
 
 MATCHED = {"recipe": (40.0, 41.0, 42.5), "plain": (30.0, 31.5, 32.0), "other": (40.5, 39.0, 44.0)}
 """t2i R@1 by seed; the head adds 2 everywhere, but takes 1, 2 and 3 from `plain`."""
@@ -45,7 +45,7 @@ def gathered(tmp_path: Path) -> Gathered:
                 del table["full"], table["reranked"]
         metrics = {**found["rankings"]["matched"], "rsum": 6 * matched}
         chance = {"i2t": side(0.1), "t2i": side(0.1), "rsum": 3}
-        trained = Trained(metrics, chance, None, "test", 8, {}, "ab", 1, 1, None, **found)
+        trained = made(metrics, chance, **found)
         write_result(result_path(tmp_path / "results", cell), "made", cell, trained)
     (tmp_path / "evaluations").mkdir()
     for k, gain in ((2, 0.8), (16, 3.0)):

@@ -60,9 +60,9 @@ def test_a_branch_from_the_warmup_of_another_objective_equals_training_from_scra
     train_warmup(other, warmup)
     assert warmup.complete
     branched, whole = train_cell(cell, warmup), train_cell(cell, None)
-    assert branched.weights == whole.weights
-    assert branched.metrics == whole.metrics
-    assert branched.steps == whole.steps == 8
+    for name in ("weights_sha256", "metrics", "steps"):
+        assert branched.result[name] == whole.result[name]
+    assert whole.result["steps"] == 8
     assert whole.history["train/loss"][0] == list(range(8))
     # Which anchors are active is a matter of the objective, so the shared warm-up cannot know.
     for name in ("active_fraction", "mean_absolute_gap", "mean_hardest_negative"):
@@ -88,7 +88,7 @@ def test_the_command_fit_gives_the_same_weights(
         for name, weight in last["state_dict"].items()
         if name.startswith("model.")
     }
-    assert weights_digest(state) == trained.weights
+    assert weights_digest(state) == trained.result["weights_sha256"]
 
 
 def test_the_digest_of_weights_sees_one_bit() -> None:
@@ -119,7 +119,7 @@ def test_a_budget_of_steps_is_never_resumed_since_that_would_lose_some(
     limited = Cell("", "limited", 1, overlaid(cell.config, {"trainer": {"max_steps": 6}}))
     assert not can_branch(limited)
     assert plan("", [limited, limited], tmp_path, tmp_path)[0] == []
-    assert train_cell(limited, None).steps == 6
+    assert train_cell(limited, None).result["steps"] == 6
     train_warmup(limited, warmup)
     with pytest.raises(RuntimeError, match="expected to train 6 steps, trained"):
         train_cell(limited, warmup)
