@@ -17,7 +17,7 @@ import torch
 
 from goal_kernels.analysis import analyze
 from goal_kernels.analysis.drawing import flow, full_colour, heat
-from goal_kernels.analysis.page import mean_path, page_html, sheet_svg, summary_table
+from goal_kernels.analysis.page import landscapes_html, mean_path, sheet_svg, summary_table
 from goal_kernels.cli import main
 
 RUN = {"bins": 4, "range": [-1, 1]}
@@ -170,7 +170,7 @@ def test_a_page_escapes_names() -> None:
         return n - p
 
     odd.__name__ = "<b>"
-    page = page_html([analyze(odd)])
+    page = landscapes_html([analyze(odd)])
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
 

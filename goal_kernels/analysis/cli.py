@@ -71,14 +71,14 @@ def add_analyze_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_analyze(args: argparse.Namespace) -> int:
     """Print the table and write what is asked for; 0. Raises: ValueError, FileNotFoundError."""
-    from goal_kernels.analysis.page import page_html, sheet_svg, summary_table
+    from goal_kernels.analysis.page import landscapes_html, sheet_svg, summary_table
     from goal_kernels.data.files import write_text
     from goal_kernels.terminal import show
 
     losses = _losses(args)
     show([summary_table(losses)])
     if args.output is not None:
-        write_text(args.output / PAGE, page_html(losses, args.run))
+        write_text(args.output / PAGE, landscapes_html(losses, args.run))
         print(f"page   {args.output / PAGE}")
     if args.sheet is not None:
         write_text(args.sheet, sheet_svg(losses))

@@ -27,7 +27,7 @@ from goal_kernels.analysis.landscape import Analysis
 from goal_kernels.analysis.numerics import axis, lattice
 from goal_kernels.terminal import Table
 from goal_kernels.training.density import read_density
-from goal_kernels.training.report.style import STYLE
+from goal_kernels.training.report.style import STYLE, page_html, table_html
 
 COLUMNS = 5  # of the sheet
 HEADING = 24  # height of a title on the sheet
@@ -69,7 +69,7 @@ def _balance(loss: Analysis) -> str:
     return "on a line" if len(loss.equilibrium(40)) else "nowhere"
 
 
-def page_html(losses: Sequence[Analysis], run: Path | None = None) -> str:
+def landscapes_html(losses: Sequence[Analysis], run: Path | None = None) -> str:
     """One HTML page that needs no other file and no network.
 
     Args:
@@ -93,29 +93,14 @@ def page_html(losses: Sequence[Analysis], run: Path | None = None) -> str:
         sections.append(_run_section(losses[0], run.name, density))
     sections += [_section(loss) for loss in losses]
     names = ", ".join(loss.name for loss in losses)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Landscapes: {escape(names)}</title><style>{STYLE}{MAP_STYLE}</style></head><body>"
+    table = summary_table(losses)
+    return page_html(
+        f"Landscapes: {names}",
         f'<header><p class="kicker">{len(losses)} losses</p><h1>What they do to the gradients</h1>'
-        f"<p>{escape(READING)}</p></header><main><section>{_html_table(summary_table(losses))}"
-        f"</section>{''.join(sections)}</main>"
-        "<footer>Written by goal_kernels.</footer></body></html>\n"
-    )
-
-
-def _html_table(table: Table) -> str:
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in table.rows
-    )
-    return (
-        f'<h2>{escape(table.title)}</h2><div class="box scroll" tabindex="0" role="region" '
-        f'aria-label="{escape(table.title)}"><table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        f"<p>{escape(READING)}</p></header><main><section><h2>{escape(table.title)}</h2>"
+        f"{table_html(table.columns, table.rows, label=table.title)}</section>{''.join(sections)}"
+        "</main><footer>Written by goal_kernels.</footer>",
+        STYLE + MAP_STYLE,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from goal_kernels.explore.collection import Collection
 from goal_kernels.parser import nearest
 from goal_kernels.training.report.gallery import Exhibit
-from goal_kernels.training.report.style import STYLE
+from goal_kernels.training.report.style import STYLE, page_html
 
 HITS = 12  # images shown for a caption
 SENTENCES = 10  # captions shown for an image
@@ -199,17 +199,15 @@ class Pages:
         return self._page("Not found", f"<h1>Sorry</h1><p>{escape(sentence)}</p>")
 
     def _page(self, title: str, body: str, typed: str = "") -> str:
-        return (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width,initial-scale=1">'
-            f"<title>{escape(title)}</title><style>{EXPLORE_STYLE}</style></head><body><main>"
-            '<form action="/search" role="search"><input name="caption" type="search" '
+        return page_html(
+            title,
+            '<main><form action="/search" role="search"><input name="caption" type="search" '
             f'maxlength="{LONGEST}" aria-label="Caption" placeholder="Type a caption" '
             f'value="{escape(typed)}"><button>Find images</button></form>'
             f'<p class="kicker"><a href="/">{escape(self.name)}</a> · '
             f"{escape(self.collection.split.name)} split</p>{body}</main>"
-            "<footer>Similarities are those of the model. Written by goal_kernels.</footer>"
-            "</body></html>\n"
+            "<footer>Similarities are those of the model. Written by goal_kernels.</footer>",
+            EXPLORE_STYLE,
         )
 
 

@@ -16,8 +16,8 @@ from goal_kernels.training.report.curves import (
     MOST_LINES,
     STEP,
     collapsed_steps,
-    table_row,
 )
+from goal_kernels.training.report.style import number_cells, table_html
 from goal_kernels.training.run_folder import RunFolder, read_record
 
 MOST_BESIDE = MOST_LINES - 1
@@ -104,20 +104,18 @@ def _gap(run: Finished) -> Series:
 
 def _table(runs: Sequence[Finished]) -> str:
     """Test metrics and collapsed steps, a column a run."""
-    heads = "".join(f'<th scope="col">{escape(run.name)}</th>' for run in runs)
+    heads = [f"{runs[0].record['split']} split, recall in %", *(run.name for run in runs)]
     rows = [
-        table_row(f"{label}, {r}", [run.record[key][r] for run in runs])
+        [f"{label}, {r}", *number_cells(run.record[key][r] for run in runs)]
         for key, label in DIRECTIONS.items()
         for r in RECALLS
     ]
-    rows.append(table_row("rsum", [run.record["rsum"] for run in runs]))
+    rows.append(["rsum", *number_cells(run.record["rsum"] for run in runs)])
     histories = [run.history for run in runs]
     if all(history.by_step(GAP) for history in histories):
         shares = [len(collapsed_steps(h)) / len(h.by_step(GAP)) for h in histories]
-        rows.append(table_row("collapsed steps, %", [100 * share for share in shares]))
+        rows.append(["collapsed steps, %", *number_cells(100 * share for share in shares)])
     return (
-        '<div class="box scroll"><table class="results"><thead><tr><th scope="col">'
-        f"{escape(runs[0].record['split'])} split, recall in %</th>{heads}</tr></thead><tbody>"
-        f'{"".join(rows)}</tbody></table></div><p class="note">One seed: a difference of a few '
+        f'{table_html(heads, rows, kind="results")}<p class="note">One seed: a difference of a few '
         "points may be chance. goal-kernels compare tests differences over seeds.</p>"
     )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from html import escape
-
 from goal_kernels.constants import COLLAPSE_GAP
 from goal_kernels.retrieval.metrics import RECALLS
 from goal_kernels.training.history import DATA_WAIT, PAIRS_PER_SECOND, History
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.report.charts import Chart, Series, chart_html
+from goal_kernels.training.report.style import number_cells, table_html
 
 STEP = "optimiser step"
 RATES = "lr-"  # what the learning rates are logged under
@@ -157,21 +154,10 @@ def _epoch_table(history: History) -> str:
     """The dev metrics of every epoch, folded away; also what the charts say in words."""
     names = [f"{k}_{r}" for k in DIRECTIONS for r in RECALLS] + ["rsum"]
     columns = [[value for _, value in history.by_step(f"val/{name}")] for name in names]
-    rows = "".join(
-        table_row(str(epoch), cells)  # a damaged log may have lost columns: then there is no row
+    rows = [
+        [str(epoch), *number_cells(cells)]  # a damaged log may have lost columns: then no row
         for epoch, cells in enumerate(zip(*columns, strict=False), start=1)
-    )
-    heads = "".join(f'<th scope="col">{name.replace("_", " ")}</th>' for name in names)
-    return (
-        '<details><summary>Every epoch in numbers</summary><div class="box scroll" tabindex="0" '
-        'role="region" aria-label="Metrics of every epoch"><table><thead><tr>'
-        f'<th scope="col">epoch</th>{heads}</tr></thead><tbody>{rows}</tbody>'
-        "</table></div></details>"
-    )
-
-
-def table_row(name: str, cells: Sequence[float]) -> str:
-    """A `<tr>` of a heading and numbers with one decimal, blank where there is none (NaN)."""
-    texts = ("" if math.isnan(cell) else f"{cell:.1f}" for cell in cells)
-    values = "".join(f"<td>{text}</td>" for text in texts)
-    return f'<tr><th scope="row">{escape(name)}</th>{values}</tr>'
+    ]
+    heads = ["epoch", *(name.replace("_", " ") for name in names)]
+    table = table_html(heads, rows, label="Metrics of every epoch")
+    return f"<details><summary>Every epoch in numbers</summary>{table}</details>"

@@ -11,11 +11,11 @@ from goal_kernels.retrieval.metrics import RECALLS
 from goal_kernels.training.history import read_history
 from goal_kernels.training.outcome import Outcome
 from goal_kernels.training.report.beside import beside_section, read_finished
-from goal_kernels.training.report.curves import DIRECTIONS, curves_section, table_row
+from goal_kernels.training.report.curves import DIRECTIONS, curves_section
 from goal_kernels.training.report.gallery import Gallery
 from goal_kernels.training.report.mined import mined_section
 from goal_kernels.training.report.settings import settings_section
-from goal_kernels.training.report.style import STYLE
+from goal_kernels.training.report.style import number_cells, page_html, table_html
 from goal_kernels.training.run_folder import RunFolder
 
 MOST_RSUM = 600  # six recalls of 100 %
@@ -33,18 +33,16 @@ def report_page(outcome: Outcome, run: RunFolder, beside: Sequence[RunFolder] = 
     """
     gallery = Gallery(outcome)
     compared = beside_section(read_finished([run, *beside])) if beside else ""
-    name = escape(run.path.name)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{name}: retrieval report</title><style>{STYLE}</style></head><body>"
-        f"{_header(name, outcome)}<main>{_metrics_table(outcome)}"
+    name = run.path.name
+    return page_html(
+        f"{name}: retrieval report",
+        f"{_header(escape(name), outcome)}<main>{_metrics_table(outcome)}"
         f"{compared}{curves_section(read_history(run.history), outcome)}"
         f"{mined_section(run, outcome.dev)}{_examples(gallery, outcome)}"
         f"{settings_section(run)}</main>"
         "<footer>Written by goal_kernels. Recall at K is the share of queries with a right answer "
         "among the first K; an image counts as found by any of its captions. rsum adds the six "
-        "recalls (at most 600).</footer></body></html>\n"
+        "recalls (at most 600).</footer>",
     )
 
 
@@ -108,14 +106,13 @@ def _metrics_table(outcome: Outcome) -> str:
         "oracle": oracle,
     }
     known = {name: record for name, record in rankers.items() if record is not None}
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in known)
     columns = [_cells(record) for record in known.values()]
     names = [f"{label}, {r}" for label in DIRECTIONS.values() for r in RECALLS] + ["rsum"]
-    body = "".join(
-        table_row(name, list(cells))
+    rows = [
+        [name, *number_cells(cells)]
         for name, cells in zip(names, zip(*columns, strict=True), strict=True)
-    )
-    body += _sibling_rows(outcome.evaluation.siblings, list(known))
+    ]
+    rows += _sibling_rows(outcome.evaluation.siblings, list(known))
     note = "No oracle is recorded for this split."
     if oracle is not None:
         note = (
@@ -128,25 +125,26 @@ def _metrics_table(outcome: Outcome) -> str:
     )
     return (
         f"<section><h2>Retrieval: {escape(outcome.where)}</h2>"
-        '<div class="box scroll"><table class="results">'
-        f'<thead><tr><th scope="col">recall in %</th>{heads}</tr></thead><tbody>{body}</tbody>'
-        f'</table></div>{_checkpoints(outcome)}<p class="note">Median rank: {ranks}. {note}</p>'
-        "</section>"
+        f"{table_html(['recall in %', *known], rows, kind='results')}{_checkpoints(outcome)}"
+        f'<p class="note">Median rank: {ranks}. {note}</p></section>'
     )
 
 
-def _sibling_rows(siblings: Mapping[str, Mapping[str, float]], columns: Sequence[str]) -> str:
+def _sibling_rows(
+    siblings: Mapping[str, Mapping[str, float]], columns: Sequence[str]
+) -> list[list[str]]:
     """R@1 among siblings by direction, blank for rankers that it is not known of."""
     if not siblings:
-        return ""
+        return []
     own = list(siblings)[-2]  # the ranking that the metrics are of, before "chance"
     known = {**siblings, "this run": siblings[own], "best": siblings[own]}
-    return "".join(
-        table_row(
-            f"{label}, R@1 among siblings", [known.get(n, {}).get(d, math.nan) for n in columns]
-        )
+    return [
+        [
+            f"{label}, R@1 among siblings",
+            *number_cells(known.get(n, {}).get(d, math.nan) for n in columns),
+        ]
         for d, label in DIRECTIONS.items()
-    )
+    ]
 
 
 def _checkpoints(outcome: Outcome) -> str:

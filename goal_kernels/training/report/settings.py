@@ -9,6 +9,7 @@ from typing import Any
 
 from goal_kernels.data.files import reading
 from goal_kernels.training.environment import read_environment
+from goal_kernels.training.report.style import table_html
 from goal_kernels.training.run_folder import RunFolder
 
 
@@ -24,8 +25,7 @@ def settings_section(run: RunFolder) -> str:
         f"<p>Command: <code>{escape(' '.join(environment['command']))}</code></p>"
         f"{_sessions(environment.get('sessions', []))}"
         f"<details><summary>Configuration</summary><pre>{escape(config)}</pre></details>"
-        f'<details><summary>Versions and machine</summary><div class="box scroll"><table><tbody>'
-        f"{_facts(environment)}</tbody></table></div></details></section>"
+        f"<details><summary>Versions and machine</summary>{_facts(environment)}</details></section>"
     )
 
 
@@ -33,23 +33,20 @@ def _sessions(sessions: list[Mapping[str, Any]]) -> str:
     """A table of the processes that took turns; "" for a run that one process did."""
     if len(sessions) < 2:
         return ""
-    rows = "".join(
-        f'<tr><th scope="row">{escape(_clock(session["started"]))}</th>'
-        f"<td>{session['from_step']:,}</td><td>{_reached(session['to_step'])}</td>"
-        f"<td>{escape(session['ended'] or 'killed')}</td></tr>"
+    rows = [
+        [
+            _clock(session["started"]),
+            f"{session['from_step']:,}",
+            "unknown" if session["to_step"] is None else f"{session['to_step']:,}",
+            session["ended"] or "killed",
+        ]
         for session in sessions
-    )
+    ]
     return (
         "<h3>Sessions</h3><p>The run was stopped and resumed. What a session did after its last "
         "resume point was done again by the next one.</p>"
-        '<div class="box scroll"><table><thead><tr><th scope="col">began (UTC)</th>'
-        '<th scope="col">at step</th><th scope="col">saved up to</th><th scope="col">ended</th>'
-        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"{table_html(['began (UTC)', 'at step', 'saved up to', 'ended'], rows)}"
     )
-
-
-def _reached(step: int | None) -> str:
-    return "unknown" if step is None else f"{step:,}"
 
 
 def _clock(time: str) -> str:
@@ -58,7 +55,7 @@ def _clock(time: str) -> str:
 
 
 def _facts(environment: Mapping[str, Any]) -> str:
-    """Rows of versions, code and machine."""
+    """A table of versions, code and machine."""
     git = environment.get("git")
     commit = "not in a repository"
     if git is not None:
@@ -74,7 +71,4 @@ def _facts(environment: Mapping[str, Any]) -> str:
         "GPUs": ", ".join(environment["gpus"]) or "none",
         "started": _clock(environment["started"]) + " UTC",
     }
-    return "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(fact))}</td></tr>'
-        for name, fact in facts.items()
-    )
+    return table_html([], [[name, str(fact)] for name, fact in facts.items()])

@@ -1,6 +1,10 @@
-"""The style sheet of the report: light and dark, phone and desktop, print."""
+"""The look of pages: their frame, their tables, and a style for screens and print."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#faf9f6;--card:#fff;--ink:#1c2128;--soft:#59636e;
@@ -108,3 +112,38 @@ th,td{padding:8px 5px}.box{padding:2px}.results{font-size:.85rem}
 .ranked .score{justify-self:end}}
 @media print{body{background:#fff}.tile,figure,.query{break-inside:avoid}}
 """
+"""Light and dark, phone and desktop, print."""
+
+
+def page_html(title: str, body: str, style: str = STYLE) -> str:
+    """A page that needs no other file and no network. title: text; body: HTML."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"
+    )
+
+
+def table_html(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "plain", label: str = ""
+) -> str:
+    """Texts as a table that scrolls where it is too wide; the first of a row is its heading.
+
+    Args: heads: none for a table without. kind: its class. label: for who cannot see it.
+    """
+    region = f' tabindex="0" role="region" aria-label="{escape(label)}"' if label else ""
+    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for name, *cells in rows
+    )
+    return (
+        f'<div class="box scroll"{region}><table class="{kind}">'
+        f"{top and f'<thead><tr>{top}</tr></thead>'}<tbody>{body}</tbody></table></div>"
+    )
+
+
+def number_cells(numbers: Iterable[float]) -> list[str]:
+    """Cells with one decimal, blank where there is no number (NaN)."""
+    return ["" if math.isnan(number) else f"{number:.1f}" for number in numbers]
