@@ -147,13 +147,11 @@ class Pages:
         ranking, own = found.captions_of(number), found.own(number)
         names = found.split.image_names
         name = f"image {found.split.image_ids[number]}" if names is None else names[number]
-        verdict = self.small.verdict
         ranked = "".join(
-            self.small.sentence(c, score, verdict(c, number))
-            for c, score in ranking.first(SENTENCES)
+            self.small.sentence(c, score, number) for c, score in ranking.first(SENTENCES)
         )
         negatives = "".join(
-            self._confused(c, _listed(self.small.sentence(c, score, verdict(c, number))), [])
+            self._confused(c, _listed(self.small.sentence(c, score, number)), [])
             for c, score in ranking.first(NEGATIVES, without=found.related(number)[1])
         )
         return self._page(

@@ -13,7 +13,7 @@ from strangers import put_picture
 
 from goal_kernels.data.picture_files import PictureError, decode_picture, read_picture
 from goal_kernels.data.split import PictureSplit
-from goal_kernels.training.report.gallery import Pictures
+from goal_kernels.training.report.gallery import Exhibit
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -185,6 +185,6 @@ def test_reports_show_what_training_sees(tmp_path: Path) -> None:
         image_root=tmp_path,
         names=["a.png"],
     )
-    uri = Pictures(split).uri(0)
+    uri = Exhibit(split).uri(0)
     shown = Image.open(BytesIO(b64decode(uri.split(",")[1]))).convert("L")
     assert 100 < np.asarray(shown).mean() < 150

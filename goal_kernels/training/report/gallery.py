@@ -38,12 +38,15 @@ JPEG_QUALITY = 85
 class Exhibit:
     """Renders images and captions of a split as HTML.
 
+    The picture of an image is its file (see `Split.picture`), or is drawn where its scene is known;
+    for anything else there is none.
+
     Args: pixels: side of the square that a picture is fitted into.
     """
 
     def __init__(self, split: Split, pixels: int = THUMBNAIL_PIXELS) -> None:
-        self.split = split
-        self.pictures = Pictures(split, pixels)
+        self.split, self.pixels = split, pixels
+        self.uri = lru_cache(maxsize=None)(self._uri)
 
     def verdict(self, caption: int, image: int) -> str:
         """Key of MARKS; without truth a miss is only known to be another image."""
@@ -56,20 +59,21 @@ class Exhibit:
             return "other"
         return "also" if image in self.split.truth.images_of(caption) else "wrong"
 
-    def hit(self, image: int, score: float, verdict: str = "") -> str:
-        """One image as a list item, with its mark, if any, and similarity."""
+    def hit(self, image: int, score: float, verdict: str = "", before: str = "") -> str:
+        """One image as a list item, with its mark, if any, and similarity, HTML before that."""
         mark = f'<span class="mark">{MARKS[verdict]}</span> ' if verdict else ""
         return (
             f'<li class="{verdict}">{self.picture(image)}{mark}'
-            f'<span class="score">{score:.2f}</span></li>'
+            f'<span class="score">{before}{score:.2f}</span></li>'
         )
 
-    def sentence(self, caption: int, score: float, verdict: str) -> str:
-        """One caption as a list item, with its mark and similarity."""
+    def sentence(self, caption: int, score: float, image: int, before: str = "") -> str:
+        """One caption as a list item, with its mark for an image, and similarity as in `hit`."""
+        verdict = self.verdict(caption, image)
         return (
             f'<li class="{verdict}"><span class="mark">{MARKS[verdict]}</span>'
             f'<span class="text">{self.said(caption)}</span>'
-            f'<span class="score">{score:.2f}</span></li>'
+            f'<span class="score">{before}{score:.2f}</span></li>'
         )
 
     def said(self, caption: int) -> str:
@@ -80,10 +84,32 @@ class Exhibit:
     def picture(self, image: int) -> str:
         """The picture of an image, or a card with its id where there is none."""
         described = Exhibit.said(self, int(np.searchsorted(self.split.image_of_caption, image)))
-        uri, side = self.pictures.uri(image), self.pictures.pixels
+        uri, side = self.uri(image), self.pixels
         if uri is None:
             return f'<div class="card">image {self.split.image_ids[image]}: {described}</div>'
         return f'<img src="{uri}" alt="{described}" width="{side}" height="{side}">'
+
+    def _uri(self, row: int) -> str | None:
+        """`data:image/jpeg;base64,...` of image `row`, or None where there is no picture."""
+        picture = self._open(row)
+        if picture is None:
+            return None
+        picture.thumbnail((self.pixels, self.pixels))
+        stored = BytesIO()
+        picture.save(stored, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        return "data:image/jpeg;base64," + base64.b64encode(stored.getvalue()).decode("ascii")
+
+    def _open(self, row: int) -> Image | None:
+        path = self.split.picture(row)
+        if path is not None:
+            return read_picture(path)
+        if self.split.scenes is None:
+            return None
+        from goal_kernels.data.goalworld.rendering import render_scene
+        from goal_kernels.data.goalworld.scenes import Scene
+
+        scene = Scene.from_json(self.split.scenes[row])
+        return render_scene(scene, 2 * self.pixels, np.random.default_rng(row))
 
 
 class Gallery(Exhibit):
@@ -124,10 +150,7 @@ class Gallery(Exhibit):
     def _image_query(self, image: int) -> str:
         scores = self.evaluation.scores_of_image(image)  # [M]
         own = (self.evaluation.image_of_caption == image).nonzero().flatten()
-        hits = "".join(
-            self.sentence(caption, score, self.verdict(caption, image))
-            for caption, score in _best(scores)
-        )
+        hits = "".join(self.sentence(caption, score, image) for caption, score in _best(scores))
         return (
             f'<article class="query"><p class="note">'
             f"{_placed('the first of its captions', scores, own)}</p>"
@@ -146,37 +169,3 @@ def _placed(what: str, scores: Tensor, right: Tensor | list[int]) -> str:
     """Where the best of the right answers [R] stands among all scores [N]."""
     place = 1 + int((scores > scores[right].max()).sum())
     return f"{what} is at place {place:,} of {len(scores):,}".capitalize()
-
-
-class Pictures:
-    """Finds or draws the picture of an image row.
-
-    Its file comes first (see `Split.picture`); an image whose scene is known is drawn; for
-    anything else there is no picture.
-    """
-
-    def __init__(self, split: Split, pixels: int = THUMBNAIL_PIXELS) -> None:
-        self.split, self.pixels = split, pixels
-        self.uri = lru_cache(maxsize=None)(self._uri)
-
-    def _uri(self, row: int) -> str | None:
-        """`data:image/jpeg;base64,...` of image `row`, or None where there is no picture."""
-        picture = self._open(row)
-        if picture is None:
-            return None
-        picture.thumbnail((self.pixels, self.pixels))
-        stored = BytesIO()
-        picture.save(stored, "JPEG", quality=JPEG_QUALITY, optimize=True)
-        return "data:image/jpeg;base64," + base64.b64encode(stored.getvalue()).decode("ascii")
-
-    def _open(self, row: int) -> Image | None:
-        path = self.split.picture(row)
-        if path is not None:
-            return read_picture(path)
-        if self.split.scenes is None:
-            return None
-        from goal_kernels.data.goalworld.rendering import render_scene
-        from goal_kernels.data.goalworld.scenes import Scene
-
-        scene = Scene.from_json(self.split.scenes[row])
-        return render_scene(scene, 2 * self.pixels, np.random.default_rng(row))

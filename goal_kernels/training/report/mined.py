@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -13,7 +13,7 @@ from goal_kernels.data.split import Split
 from goal_kernels.training.density import read_density
 from goal_kernels.training.hardest_examples import read_hardest
 from goal_kernels.training.report.charts import Chart, Series, chart_html
-from goal_kernels.training.report.gallery import MARKS, Exhibit
+from goal_kernels.training.report.gallery import Exhibit
 from goal_kernels.training.run_folder import RunFolder
 
 SIDE = 240  # user units of a map
@@ -60,10 +60,8 @@ def _caption(found: list[tuple[int, dict[str, Any]]], exhibit: Exhibit) -> str:
     caption = found[0][1]["caption"]
     owner = int(exhibit.split.image_of_caption[caption])
     cells = "".join(
-        f'<li class="{(verdict := exhibit.verdict(caption, row["negative"]))}">'
-        f"{exhibit.picture(row['negative'])}{_told(epoch, row)}"
-        f'<span class="mark">{MARKS[verdict]}</span></li>'
-        for epoch, row in found
+        exhibit.hit(row["negative"], row["score"], exhibit.verdict(caption, row["negative"]), told)
+        for row, told in _told(found)
     )
     return (
         f'<article class="query"><p class="asked">“{exhibit.said(caption)}”</p><ol class="hits">'
@@ -76,10 +74,7 @@ def _image(found: list[tuple[int, dict[str, Any]]], exhibit: Exhibit) -> str:
     """An image and the hardest caption of each moment."""
     image = found[0][1]["image"]
     rows = "".join(
-        f'<li class="{(verdict := exhibit.verdict(row["negative"], image))}">'
-        f'<span class="mark">{MARKS[verdict]}</span>'
-        f'<span class="text">{exhibit.said(row["negative"])}</span>{_told(epoch, row)}</li>'
-        for epoch, row in found
+        exhibit.sentence(row["negative"], row["score"], image, told) for row, told in _told(found)
     )
     return (
         f'<article class="query"><div class="sentences"><div>{exhibit.picture(image)}</div>'
@@ -87,11 +82,9 @@ def _image(found: list[tuple[int, dict[str, Any]]], exhibit: Exhibit) -> str:
     )
 
 
-def _told(epoch: int, row: dict[str, Any]) -> str:
-    return (
-        f'<span class="score">epoch {epoch}<br>p {row["positive"]:.2f} · n {row["score"]:.2f}'
-        "</span>"
-    )
+def _told(found: list[tuple[int, dict[str, Any]]]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The row of each moment, and what to say before its score."""
+    return ((row, f"epoch {epoch}<br>p {row['positive']:.2f} · n ") for epoch, row in found)
 
 
 def _maps(density: dict[int, Tensor]) -> str:
