@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,13 +58,11 @@ def find_checkpoint(path: Path) -> Path:
     return path / RUN_CHECKPOINT
 
 
-@dataclass(frozen=True)
-class OpenRun:
-    """A trained model in evaluation mode, on `device`, and the data of its run, not yet read."""
+class OpenRun(NamedTuple):
+    """A trained model in evaluation mode, on its device, and the data of its run, not yet read."""
 
     module: RetrievalModule
     data: RetrievalDataModule
-    device: torch.device
 
 
 def open_run(path: Path, options: Mapping[str, str], device: str = "auto") -> OpenRun:
@@ -83,9 +81,7 @@ def open_run(path: Path, options: Mapping[str, str], device: str = "auto") -> Op
             f"{file}: its model was made for data of other sizes: {module.model.sizes}, the data "
             f"here has {data.sizes}; give the vocabulary and features of its training"
         )
-    where = choose_device(device)
-    module.to(where).eval()
-    return OpenRun(module, data, where)
+    return OpenRun(module.to(choose_device(device)).eval(), data)
 
 
 def encode_checkpoint(path: Path, options: Mapping[str, str], device: str = "auto") -> Encoded:
@@ -105,8 +101,8 @@ def encode_split(run: OpenRun) -> Encoded:
     """Encode every image and every caption of the test split once. Raises: as `open_run`."""
     data, model = run.data, run.module.model
     images, texts = data.test_dataloader()
-    image = _encode(model.image_side, images, run.device, "images")
-    text = _encode(model.text_side, texts, run.device, "captions")
+    image = _encode(run.module, model.image_side, images, "images")
+    text = _encode(run.module, model.text_side, texts, "captions")
     embeddings = image[0].float().cpu(), text[0].float().cpu()
     return Encoded(*embeddings, data.split(data.test_split), model.pair_scores(image, text))
 
@@ -157,22 +153,17 @@ def build_data(recorded: Mapping[str, Any], options: Mapping[str, str]) -> Retri
         raise ValueError(f"--data: {' '.join(str(error).split())}") from error
 
 
-def moved(batch: Any, device: torch.device) -> Any:
-    """An image or text batch on a device."""
-    return type(batch)(*(None if part is None else part.to(device) for part in batch))
-
-
 @torch.no_grad()
 def _encode(
+    module: RetrievalModule,
     encode: Callable[[Any], tuple[Tensor, ...]],
     batches: Iterable[Any],
-    device: torch.device,
     what: str,
 ) -> list[Tensor]:
     """What a model makes of all batches in order, on its device: embeddings, tokens if any."""
     parts, done, watched = [], 0, sys.stderr.isatty()
     for batch in batches:
-        parts.append(encode(moved(batch, device)))
+        parts.append(encode(module.transfer_batch_to_device(batch, module.device, 0)))
         done += len(parts[-1][0])
         if watched:
             print(f"\r{what}: {done:,}", end="", file=sys.stderr, flush=True)

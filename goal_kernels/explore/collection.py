@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from goal_kernels.evaluate.checkpoints import OpenRun, encode_split, moved
+from goal_kernels.evaluate.checkpoints import OpenRun, encode_split
 from goal_kernels.training.data import collate_texts
 from goal_kernels.training.rankings import PairScores
 from goal_kernels.training.scoring import TokenSet
@@ -76,8 +76,9 @@ class Collection:
     def images_for(self, caption: str) -> Ranking:
         """Images ranked for a caption that is typed."""
         tokens = self.run.data.tokenizer.encode(caption)
-        batch = moved(collate_texts([(tokens, -1)]), self.run.device)
-        text, *text_tokens = self.run.module.model.text_side(batch)
+        module, batch = self.run.module, collate_texts([(tokens, -1)])
+        batch = module.transfer_batch_to_device(batch, module.device, 0)
+        text, *text_tokens = module.model.text_side(batch)
         dual = self.encoded.image_embeddings @ text[0].float().cpu()
 
         typed = {

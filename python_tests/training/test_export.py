@@ -56,7 +56,7 @@ def opened(folder: Path, name: str) -> OpenRun:
         for buffer in module.buffers():
             if buffer.is_floating_point() and buffer.ndim == 1:
                 buffer.uniform_(0.5, 1.5)
-    return OpenRun(module.eval(), data, torch.device("cpu"))
+    return OpenRun(module.eval(), data)
 
 
 def test_a_process_with_torch_alone_makes_the_same_embeddings(
