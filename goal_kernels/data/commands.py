@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from goal_kernels.data.conversion import Conversion, ConversionOptions, convert
+from goal_kernels.data.conversion import Conversion, convert
 from goal_kernels.data.inspection import inspect_source
 from goal_kernels.data.inspection.findings import describe
 from goal_kernels.data.progress import progress_line
@@ -176,18 +176,20 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_convert(args: argparse.Namespace) -> int:
     """Convert and say what was made; 0. Raises: ValueError, OSError."""
-    options = ConversionOptions(
-        splits=args.splits,
-        half=args.half,
-        features=args.features,
-        vocabulary_from=args.vocabulary_from,
-        min_count=args.min_count,
-        vocabulary=args.vocabulary,
-        overwrite=args.overwrite,
-    )
     source = open_given(args)
     with progress_line() as progress:
-        made = convert(source, args.out, options, progress)
+        made = convert(
+            source,
+            args.out,
+            splits=args.splits,
+            half=args.half,
+            features=args.features,
+            vocabulary_from=args.vocabulary_from,
+            min_count=args.min_count,
+            vocabulary=args.vocabulary,
+            overwrite=args.overwrite,
+            progress=progress,
+        )
     print(describe_conversion(made, source))
     return 0
 

@@ -20,7 +20,7 @@ def no_progress(stage: str, done: int, total: int) -> None:
 def progress_line() -> Iterator[Progress]:
     """A progress function that keeps one line on stderr up to date, with rich if there is one."""
     if not sys.stderr.isatty():
-        yield _report_stages()
+        yield _write_stage
     elif find_spec("rich") is None:
         yield _write_line
         sys.stderr.write("\n")
@@ -45,11 +45,7 @@ def _write_line(stage: str, done: int, total: int) -> None:
     sys.stderr.flush()
 
 
-def _report_stages() -> Progress:
-    """A progress function for logs: one line when a stage is complete."""
-
-    def report(stage: str, done: int, total: int) -> None:
-        if done == total:
-            print(f"{stage}: {total:,}", file=sys.stderr, flush=True)
-
-    return report
+def _write_stage(stage: str, done: int, total: int) -> None:
+    """For logs: one line when a stage is complete."""
+    if done == total:
+        print(f"{stage}: {total:,}", file=sys.stderr, flush=True)

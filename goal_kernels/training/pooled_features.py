@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from goal_kernels.data.commands import add_source_arguments, describe_conversion, open_given
-from goal_kernels.data.conversion import ConversionOptions, convert
+from goal_kernels.data.conversion import convert
 from goal_kernels.data.conversion.features import FeatureStream
 from goal_kernels.data.progress import progress_line
 from goal_kernels.data.split import PictureSplit
@@ -74,7 +74,6 @@ def run_features(args: argparse.Namespace) -> int:
         return FeatureStream((len(images), backbone.channels), np.dtype(np.float32), blocks)
 
     with progress_line() as progress:
-        options = ConversionOptions(encode=encode, overwrite=args.overwrite)
-        made = convert(source, args.out, options, progress)
+        made = convert(source, args.out, encode=encode, overwrite=args.overwrite, progress=progress)
     print(describe_conversion(made, source))
     return 0

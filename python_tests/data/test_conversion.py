@@ -220,11 +220,10 @@ def test_features_pass_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     features = np.random.default_rng(0).random((400, 8, 1024), dtype=np.float32)  # 13 MB
     write_split(tmp_path / "old", "train", features, ["x"] * 400)
     source = open_source(tmp_path / "old")
-    from goal_kernels.data.conversion import ConversionOptions
     from goal_kernels.data.conversion import convert as convert_source
 
     tracemalloc.start()
-    convert_source(source, tmp_path / "new", ConversionOptions(half=True))
+    convert_source(source, tmp_path / "new", half=True)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 21

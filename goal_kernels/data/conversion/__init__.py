@@ -31,32 +31,7 @@ from goal_kernels.data.vocabulary import MIN_COUNT, Vocabulary
 RECORD = "conversion.json"
 Encode: TypeAlias = Callable[[PictureSplit], FeatureStream]
 
-__all__ = ["RECORD", "Conversion", "ConversionOptions", "convert"]
-
-
-@dataclass(frozen=True)
-class ConversionOptions:
-    """What to make of a source.
-
-    Attributes:
-        splits: the ones to convert; all when empty.
-        half: features as float16.
-        features: TSV files of bottom-up attention with the features of the source's pictures.
-        encode: makes features of the pictures of a split instead.
-        vocabulary_from: the splits whose captions the vocabulary is built from.
-        min_count: times that a word has to occur in them.
-        vocabulary: a vocabulary file to take over instead.
-        overwrite: replace what an earlier conversion left in the folder.
-    """
-
-    splits: Sequence[str] = ()
-    half: bool = False
-    features: Sequence[Path] = ()
-    encode: Encode | None = None
-    vocabulary_from: Sequence[str] = ("train",)
-    min_count: int = MIN_COUNT
-    vocabulary: Path | None = None
-    overwrite: bool = False
+__all__ = ["RECORD", "Conversion", "convert"]
 
 
 @dataclass
@@ -79,16 +54,36 @@ class Conversion:
 def convert(
     source: Source,
     folder: str | Path,
-    options: ConversionOptions | None = None,
+    *,
+    splits: Sequence[str] = (),
+    half: bool = False,
+    features: Sequence[Path] = (),
+    encode: Encode | None = None,
+    vocabulary_from: Sequence[str] = ("train",),
+    min_count: int = MIN_COUNT,
+    vocabulary: Path | None = None,
+    overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> Conversion:
     """Write a source into ``folder``: see docs/data.md for the files.
 
     A source with features becomes the precomputed layout (repeated rows once, ragged captions with
     an index file), and so does one with pictures when TSV files have their features or `encode`
-    makes them; otherwise
-    pictures become one JSON list a split, with names relative to ``folder``. Each file is written
-    in full or not at all, and ``conversion.json`` last.
+    makes them; otherwise pictures become one JSON list a split, with names relative to ``folder``.
+    Each file is written in full or not at all, and ``conversion.json`` last.
+
+    Args:
+        source: from `goal_kernels.data.open_source`.
+        folder: where to.
+        splits: the ones to convert; all when empty.
+        half: features as float16.
+        features: TSV files of bottom-up attention with the features of the source's pictures.
+        encode: makes features of the pictures of a split instead.
+        vocabulary_from: the splits whose captions the vocabulary is built from.
+        min_count: times that a word has to occur in them.
+        vocabulary: a vocabulary file to take over instead.
+        overwrite: replace what an earlier conversion left in the folder.
+        progress: called with (stage, done, total).
 
     Raises:
         FileExistsError: ``folder`` holds something and may not be overwritten.
@@ -96,9 +91,8 @@ def convert(
         ValueError: the options do not fit the source, or its data is unusable.
         OSError: the disk has too little room.
     """
-    options = options or ConversionOptions()
     folder = Path(folder)
-    names = [source.find(split) for split in options.splits] or source.names()
+    names = [source.find(split) for split in splits] or source.names()
     held_out = [name for name in names if name in DEV_NAMES]
     if not names:
         raise ValueError(f"{source.path}: expected images with captions, found none at all")
@@ -107,20 +101,24 @@ def convert(
             f"{source.path}: expected one split to call dev, found {held_out}; name those to "
             "convert with --splits"
         )
-    vocabulary = _vocabulary(source, options)
-    _prepare(folder, source, options.overwrite)
-    regions = RegionTsv.index(options.features, progress) if options.features else None
-    made = Conversion(folder, "list", vocabulary=len(vocabulary))
+    if vocabulary is not None:
+        words = Vocabulary.load(vocabulary)
+    else:
+        captions = [text for split in vocabulary_from for text in source.open(split).captions]
+        words = Vocabulary.from_captions(captions, min_count)
+    _prepare(folder, source, overwrite)
+    regions = RegionTsv.index(features, progress) if features else None
+    made = Conversion(folder, "list", vocabulary=len(words))
     mapping: dict[str, str] = {}
     for stored_name in names:
         split = source.open(stored_name)
         name = "dev" if stored_name in DEV_NAMES else stored_name
-        stream = _stream(split, regions, options.encode)
+        stream = _stream(split, regions, encode)
         if stream is not None:
             made.kind = "precomputed"
-            _write_precomputed(folder, name, split, stream, options.half, progress)
+            _write_precomputed(folder, name, split, stream, half, progress)
             mapping |= _names_by_id(split)
-        elif options.half:
+        elif half:
             raise ValueError("half: expected a source with features, this one has only pictures")
         else:
             assert isinstance(split, PictureSplit)
@@ -131,20 +129,10 @@ def convert(
         shutil.copyfile(oracle, folder / oracle.name)
     if mapping:
         write_text(folder / "id_mapping.json", json.dumps(mapping, indent=0) + "\n")
-    vocabulary.save(folder / VOCABULARY)
+    words.save(folder / VOCABULARY)
     record = {"source": str(source.path), "format": source.format, "splits": made.counts}
     write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return made
-
-
-def _vocabulary(source: Source, options: ConversionOptions) -> Vocabulary:
-    """The vocabulary file given, or one built from captions."""
-    if options.vocabulary is not None:
-        return Vocabulary.load(options.vocabulary)
-    captions = [
-        caption for split in options.vocabulary_from for caption in source.open(split).captions
-    ]
-    return Vocabulary.from_captions(captions, options.min_count)
 
 
 def _prepare(folder: Path, source: Source, overwrite: bool) -> None:
