@@ -61,7 +61,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Contestant], list[str]]:
     remarks = []
     labels = _labels(finished)
     groups: dict[str, dict[int, Run]] = {}  # labels are as different as identities
-    for run in sorted(finished, key=lambda run: run.started):
+    for run in sorted(finished, key=lambda run: run.environment.get("started", "")):
         group = groups.setdefault(labels[_identity(run)], {})
         if run.seed in group:
             older = group[run.seed]

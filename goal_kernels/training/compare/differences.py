@@ -39,7 +39,8 @@ def _budget(run: Run) -> str:
 
 
 def _versions(run: Run) -> str:
-    return ", ".join(f"{name} {version}" for name, version in sorted(run.versions.items()))
+    versions = run.environment.get("packages", {})
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
 ASPECTS: Mapping[str, Callable[[Run], Any]] = {

@@ -30,13 +30,11 @@ class Run:
         config: resolved configuration, without what `NOT_COMPARED` names.
         label: name of its contestant where it has been given one (a study's), else "".
         metrics: "i2t", "t2i" and "rsum" of the test; None when the run is not finished.
-        chance, oracle: the same for a random ranking and for one that knows the truth, or None.
-        ridge: the same for ridge regression from image features to words, or None.
+        references: the same, where it is known, for "chance", a random ranking; "ridge", ridge
+            regression from image features to words; "oracle", a ranking that knows the truth.
         split: that was tested, "" when unfinished.
         checkpoint: that was tested: "best" on dev, "last" of the training, or "" when unknown.
         steps: optimiser steps, or None where they are not recorded.
-        versions: of packages, by name.
-        started: when, ISO 8601, "" where it is not recorded.
         history: what it logged.
         environment: the whole record.
     """
@@ -46,16 +44,12 @@ class Run:
     config: Mapping[str, Any]
     label: str
     metrics: Mapping[str, Any] | None
-    chance: Mapping[str, Any] | None
-    oracle: Mapping[str, Any] | None
+    references: Mapping[str, Mapping[str, Any]]
     split: str
     checkpoint: str
     steps: int | None
-    versions: Mapping[str, str | None]
-    started: str
     history: History
     environment: Mapping[str, Any]
-    ridge: Mapping[str, Any] | None = None
 
     @property
     def finished(self) -> bool:
@@ -152,16 +146,12 @@ def _read_folder(folder: RunFolder) -> Run:
         config=_compared(config),
         label="",
         metrics=record,
-        chance=(record or {}).get("chance"),
-        oracle=(record or {}).get("oracle"),
+        references=_references(record or {}),
         split=(record or {}).get("split", ""),
         checkpoint=(record or {}).get("selected") or "",
         steps=steps,
-        versions=environment.get("packages", {}),
-        started=environment.get("started", ""),
         history=history,
         environment=environment,
-        ridge=(record or {}).get("ridge"),
     )
 
 
@@ -174,17 +164,18 @@ def run_of_cell(cell: CellResult) -> Run:
         config=_compared(cell.header["config"]),
         label=cell.header["label"],
         metrics=cell.result["metrics"],
-        chance=cell.result["chance"],
-        oracle=cell.result["oracle"],
+        references=_references(cell.result),
         split=cell.result["split"],
         checkpoint="last",
         steps=cell.result["steps"],
-        versions=environment["packages"],
-        started=environment["started"],
         history=cell.history,
         environment={**environment, "dataset": cell.header["dataset"]},
-        ridge=cell.result.get("ridge"),
     )
+
+
+def _references(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record knows beside the metrics of its run."""
+    return {name: record[name] for name in ("chance", "ridge", "oracle") if record.get(name)}
 
 
 def _compared(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,10 +56,8 @@ def make_table(contestants: Sequence[Contestant], baseline: Contestant) -> Table
         for c in contestants
     ]
     first = next(iter(contestants[0].runs.values()))
-    references = {"chance": first.chance, "ridge": first.ridge, "oracle": first.oracle}
-    for label, metrics in references.items():
-        if metrics is not None:
-            rows.append(Row(label, 0, {name: (column(metrics, name), None) for name in COLUMNS}))
+    for label, metrics in first.references.items():
+        rows.append(Row(label, 0, {name: (column(metrics, name), None) for name in COLUMNS}))
     return Table(rows, baseline.label)
 
 

@@ -101,8 +101,8 @@ def _untrained(name: str, contestants: Sequence[Contestant]) -> str:
     """Which contestants of a group ended near chance."""
     near = []
     for contestant in contestants:
-        run = next(iter(contestant.runs.values()))
-        if run.chance and contestant.summary("rsum")[0] <= NEAR_CHANCE * run.chance["rsum"]:
+        chance = next(iter(contestant.runs.values())).references.get("chance")
+        if chance and contestant.summary("rsum")[0] <= NEAR_CHANCE * chance["rsum"]:
             near.append(plain_label(contestant.label, name))
     return (
         f"{name.capitalize()}: {len(near)} of {len(contestants)} end within {NEAR_CHANCE:g} times "

@@ -215,7 +215,7 @@ def _draw_pairs(
 ) -> None:
     """Each contestant of a group joined with the first group's of the same objective and seeds."""
     partners = {c.label: c for c in gathered.main}
-    chance = next(iter(contestants[0].runs.values())).chance
+    chance = next(iter(contestants[0].runs.values())).references.get("chance")
     with drawing(path, 1, 1, 8.0, 1.6 + 0.27 * len(contestants)) as grid:
         axes = grid[0, 0]
         for place, contestant in enumerate(contestants):
