@@ -86,19 +86,14 @@ def find_baseline(contestants: Sequence[Contestant], label: str | None) -> Conte
     raise ValueError(f"--baseline: expected one of {known}, got {label!r}")
 
 
-def compare_with(
-    baseline: Contestant, contestants: Sequence[Contestant], name: str = "rsum"
-) -> dict[str, Comparison]:
-    """Paired tests of every contestant against the baseline, by label.
+def compare_with(baseline: Contestant, contestants: Sequence[Contestant]) -> dict[str, Comparison]:
+    """Paired tests of the rsum of every contestant against the baseline's, by label.
 
-    Args:
-        baseline: what is subtracted.
-        contestants: the family. Not tested are the baseline itself, and who shares no seed with it.
-        name: one of `COLUMNS`.
+    Not tested are the baseline itself, and who shares no seed with it.
     """
-    its = baseline.values(name)
+    its = baseline.values("rsum")
     others = [contestant for contestant in contestants if contestant.label != baseline.label]
-    return compare_values({other.label: (other.values(name), its) for other in others})
+    return compare_values({other.label: (other.values("rsum"), its) for other in others})
 
 
 def _identity(run: Run) -> str:

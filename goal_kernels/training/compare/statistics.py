@@ -16,6 +16,7 @@ import numpy as np
 
 MOST_EXACT = 20  # differences: 2^20 sign patterns take a tenth of a second, in 8 MB
 DRAWN_FLIPS = 1 << 16  # sign patterns drawn when there are too many to list
+CONFIDENCE = 0.95  # of intervals
 ROUNDING = 1e-9  # relative; sums that differ by less are equal, since they are sums in float64
 
 
@@ -83,23 +84,12 @@ def student_p_value(t: float, degrees: int) -> float:
 
 
 def student_quantile(confidence: float, degrees: int) -> float:
-    """The t with P(|T| <= t) = `confidence`.
-
-    Args:
-        confidence: in (0, 1), e.g. 0.95.
-        degrees: of freedom, >= 1.
-    """
-    if not 0 < confidence < 1 or degrees < 1:
-        raise ValueError(
-            f"expected a confidence in (0, 1) and degrees >= 1, got {confidence} and {degrees}"
-        )
+    """The t with P(|T| <= t) = `confidence`, in (0, 1); `degrees` of freedom, >= 1."""
     low, high = 0.0, 1.0
     while student_central(high, degrees) < confidence:
         low, high = high, 2 * high
     while high - low > 1e-12 * high:
         middle = (low + high) / 2
-        if middle in (low, high):
-            break
         if student_central(middle, degrees) < confidence:
             low = middle
         else:
@@ -114,8 +104,8 @@ class PairedTest:
     Attributes:
         pairs: number of seeds n.
         difference: mean of contestant - baseline.
-        interval: confidence interval of that mean by Student's t, which takes the differences for
-            normal; None for one pair.
+        interval: the 95 % one of that mean by Student's t, which takes the differences for normal;
+            None for one pair.
         p_exact: of `sign_flip_p_value`, which takes them for symmetric only.
         p_student: of the paired t-test; None for one pair.
     """
@@ -137,7 +127,7 @@ class PairedTest:
         return f"{self.difference:+.1f}" + (f" ({self.interval_text})" if self.interval else "")
 
 
-def paired_test(differences: Sequence[float], confidence: float = 0.95) -> PairedTest:
+def paired_test(differences: Sequence[float]) -> PairedTest:
     """Both paired tests and the interval of n >= 1 differences."""
     n = len(differences)
     mean, deviation = mean_and_deviation(differences)
@@ -145,7 +135,7 @@ def paired_test(differences: Sequence[float], confidence: float = 0.95) -> Paire
     if deviation is None:
         return PairedTest(n, mean, None, exact, None)
     error = deviation / math.sqrt(n)  # standard error of the mean
-    reach = student_quantile(confidence, n - 1) * error
+    reach = student_quantile(CONFIDENCE, n - 1) * error
     if error == 0:
         p_student = 1.0 if mean == 0 else 0.0
     else:
