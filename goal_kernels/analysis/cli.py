@@ -42,7 +42,6 @@ def add_analyze_arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options and the help of `analyze`."""
     parser.description = DESCRIPTION
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("losses", nargs="*", metavar="LOSS", help="what to look at")
     parser.add_argument(
         "--run",

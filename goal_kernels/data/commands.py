@@ -56,7 +56,6 @@ Each file is written in full or not at all; nothing of the source is changed; pi
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """The path of a source and how to read it."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "source", type=Path, help="a folder, or the file that describes the dataset"
     )

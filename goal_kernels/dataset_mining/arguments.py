@@ -41,7 +41,6 @@ def add_mine_arguments(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` the options and the help of ``mine``."""
     parser.description = DESCRIPTION
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("-k", type=int, default=10, help="negatives of each item; 10 unless given")

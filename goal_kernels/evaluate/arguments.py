@@ -47,7 +47,6 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     protocols = "\n".join(f"  {p.name:<8} {p.meaning}" for p in PROTOCOLS.values())
     parser.description = DESCRIPTION
     parser.epilog = EPILOG.format(protocols=protocols)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("inputs", nargs="*", type=Path, metavar="INPUT")
     parser.add_argument(
         "--embeddings",

@@ -34,7 +34,6 @@ def add_explore_arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options and the help of `explore`."""
     parser.description = DESCRIPTION
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--split", metavar="NAME", help="default: the test split of the run's data")
     parser.add_argument(

@@ -39,7 +39,6 @@ SHORTEST = 32  # token ids that captions can have at least
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options and the help of `export`."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder or checkpoint")
     parser.add_argument("--output", type=Path, metavar="DIR", required=True, help="a new folder")
     parser.add_argument(

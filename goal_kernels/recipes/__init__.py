@@ -242,7 +242,6 @@ def read_card(name: str) -> Card:
 def add_recipes_arguments(parser: argparse.ArgumentParser) -> None:
     """The optional name of one recipe."""
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "name", nargs="?", help="print this recipe with all its options as YAML; list all if absent"
     )

@@ -23,7 +23,6 @@ WRITTEN_BY = "2.0.0"  # layout of the checkpoint, by the version of Lightning th
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.description = DESCRIPTION
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", type=Path, help="file that the published code saved")
     parser.add_argument("out", type=Path, help="checkpoint to write; it must not exist")
     chosen = parser.add_mutually_exclusive_group(required=True)

@@ -49,7 +49,6 @@ def add_emoji_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG.format(
         licences=LICENCES, pack=" \\\n    ".join([f"{CLIENT} pack", *specs])
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--output", type=Path, metavar="DIR", required=True, help="folder to make; may not exist"
     )

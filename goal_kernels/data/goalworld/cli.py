@@ -90,7 +90,6 @@ def add_synth_arguments(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` the options and the help of ``data synth``."""
     parser.description = _DESCRIPTION
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--folder",
         type=Path,

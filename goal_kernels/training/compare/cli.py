@@ -42,7 +42,6 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options and the help of `compare`."""
     parser.description = DESCRIPTION
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders of them"
     )

@@ -44,7 +44,6 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options and the help of `study`."""
     parser.description = DESCRIPTION
     parser.epilog = EPILOG.format(studies=", ".join(recipe_names(STUDIES)))
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--config", required=True, metavar="STUDY", help="a packaged study or a YAML file"
     )
