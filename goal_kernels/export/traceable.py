@@ -27,33 +27,23 @@ EXAMPLES = 2  # rows of the batch that is traced; the number is free
 def export_images(model: VSE, shape: list[int]) -> torch.export.ExportedProgram:
     """(images [B, *shape] float32, mask [B, shape[0]] bool) to [B, embed_dim] float32."""
     mask = torch.ones(EXAMPLES, shape[0], dtype=torch.bool, device="cpu")
-    return _exported(image_side(model, shape), (torch.rand(EXAMPLES, *shape), mask))
+    return _exported(ImageSide(model, shape), (torch.rand(EXAMPLES, *shape), mask))
 
 
 def export_texts(model: VSE, longest: int) -> torch.export.ExportedProgram:
     """(tokens [B, longest] int64, lengths [B] int64) to [B, embed_dim] float32."""
     tokens = torch.ones(EXAMPLES, longest, dtype=torch.int64, device="cpu")
-    return _exported(text_side(model, longest), (tokens, tokens.sum(dim=1)))
+    return _exported(TextSide(model, longest), (tokens, tokens.sum(dim=1)))
 
 
 def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
     rows = torch.export.Dim("rows", min=1)
     shapes = ({0: rows},) * len(example)
-    return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
+    return torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
 
 
-def image_side(model: VSE, shape: list[int]) -> nn.Module:
-    """`VSE.encode_images` as a module of what `export_images` takes."""
-    return _Images(model, shape).eval()
-
-
-def text_side(model: VSE, longest: int) -> nn.Module:
-    """`VSE.encode_texts` as a module of what `export_texts` takes."""
-    return _Texts(model, longest).eval()
-
-
-class _Images(nn.Module):
-    """`VSE.encode_images`, padding computed too."""
+class ImageSide(nn.Module):
+    """`VSE.encode_images` of what `export_images` takes, padding computed too."""
 
     def __init__(self, model: VSE, shape: list[int]) -> None:
         super().__init__()
@@ -73,8 +63,8 @@ class _Images(nn.Module):
         return self.encoder(batch)
 
 
-class _Texts(nn.Module):
-    """`VSE.encode_texts` of captions that are padded to one length."""
+class TextSide(nn.Module):
+    """`VSE.encode_texts` of what `export_texts` takes: captions that are padded to one length."""
 
     def __init__(self, model: VSE, longest: int) -> None:
         super().__init__()

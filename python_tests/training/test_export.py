@@ -95,8 +95,12 @@ def test_what_is_traced_equals_the_encoders(folder: Path, name: str) -> None:
     with torch.no_grad():
         wanted = model.encode_images(images), model.encode_texts(texts)
         for made, given, whole in (
-            (traceable.image_side(model, [3, 10]), (images.images, images.image_mask), wanted[0]),
-            (traceable.text_side(model, 16), (tokens, texts.lengths), wanted[1]),
+            (
+                traceable.ImageSide(model, [3, 10]).eval(),
+                (images.images, images.image_mask),
+                wanted[0],
+            ),
+            (traceable.TextSide(model, 16).eval(), (tokens, texts.lengths), wanted[1]),
         ):
             for rows in (1, 5):
                 found = made(*(part[:rows] for part in given))
@@ -112,7 +116,7 @@ def test_an_export_that_differs_is_not_left_behind(
 
     run = opened(folder, "mean, conv")
     monkeypatch.setattr(checkpoints, "open_run", lambda *_: run)
-    for side in ("image_side", "text_side"):
+    for side in ("ImageSide", "TextSide"):
         monkeypatch.setattr(traceable, side, lambda *_: Zeros())
     assert main(["export", "run", "--output", str(tmp_path / "new")]) == 2
     assert "the exported model computes other embeddings" in capsys.readouterr().err
