@@ -132,12 +132,12 @@ def _read_sets(args: argparse.Namespace) -> _Sets:
 def _encode(path: Path, args: argparse.Namespace) -> _Sets:
     """The encoded split of a model."""
     require(f"{path}: a model", "train", "pytorch_lightning", "jsonargparse")
-    from goal_kernels.evaluate.checkpoints import encode_checkpoint
+    from goal_kernels.evaluate.checkpoints import encode_split, open_run
 
     data = dict(given.split("=", 1) for given in args.data if "=" in given)
     if len(data) != len(args.data):
         raise ValueError(f"--data: expected NAME=VALUE each, got {' '.join(args.data)}")
-    found = encode_checkpoint(path, {**data, "test_split": args.split}, args.device)
+    found = encode_split(open_run(path, {**data, "test_split": args.split}, args.device))
     embeddings = found.image_embeddings.numpy(), found.text_embeddings.numpy()
     return _Sets(*embeddings, found.split.image_of_caption, found.split.groups)
 

@@ -66,7 +66,15 @@ class OpenRun(NamedTuple):
 
 
 def open_run(path: Path, options: Mapping[str, str], device: str = "auto") -> OpenRun:
-    """The model of a checkpoint with its data; arguments and errors of `encode_checkpoint`."""
+    """The model of a checkpoint with its data.
+
+    Args:
+        path: a checkpoint of `goal-kernels fit`, or its run folder.
+        options: of the data module that replace those of the run, as text by name; `test_split`
+            chooses the split.
+        device: "auto", "cpu", "cuda", or as torch names it.
+    Raises: FileNotFoundError, ValueError, CheckpointError.
+    """
     file = find_checkpoint(path)
     stored = load_checkpoint(file)
     if not {"state_dict", "hyper_parameters"} <= set(stored):
@@ -82,19 +90,6 @@ def open_run(path: Path, options: Mapping[str, str], device: str = "auto") -> Op
             f"here has {data.sizes}; give the vocabulary and features of its training"
         )
     return OpenRun(module.to(choose_device(device)).eval(), data)
-
-
-def encode_checkpoint(path: Path, options: Mapping[str, str], device: str = "auto") -> Encoded:
-    """Encode every image and every caption of the test split once.
-
-    Args:
-        path: a checkpoint of `goal-kernels fit`, or its run folder.
-        options: of the data module that replace those of the run, as text by name; `test_split`
-            chooses the split.
-        device: "auto", "cpu", "cuda", or as torch names it.
-    Raises: FileNotFoundError, ValueError, CheckpointError.
-    """
-    return encode_split(open_run(path, options, device))
 
 
 def encode_split(run: OpenRun) -> Encoded:

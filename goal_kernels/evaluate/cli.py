@@ -152,7 +152,7 @@ def _check(args: argparse.Namespace) -> None:
 def _encode(path: Path, args: argparse.Namespace) -> Encoded:
     """The encoded split of one model."""
     with importing():
-        from goal_kernels.evaluate.checkpoints import encode_checkpoint
+        from goal_kernels.evaluate.checkpoints import encode_split, open_run
 
     data = {}
     for given in args.data:
@@ -164,7 +164,7 @@ def _encode(path: Path, args: argparse.Namespace) -> Encoded:
         data["folder"] = args.folder
     if args.split is not None:
         data["test_split"] = args.split
-    return encode_checkpoint(path, data, args.device)
+    return encode_split(open_run(path, data, args.device))
 
 
 def _read_members(

@@ -305,6 +305,7 @@ def test_a_run_is_encoded(folder, monkeypatch) -> None:
         )
         return checkpoints.Encoded(*sides, split)
 
-    monkeypatch.setattr(checkpoints, "encode_checkpoint", encode)
+    monkeypatch.setattr(checkpoints, "open_run", lambda *given: given)
+    monkeypatch.setattr(checkpoints, "encode_split", lambda given: encode(*given))
     assert mine("runs/a", "--data", "folder=here", "-k", K, "--output", "n.npz") == 0
     assert_holds("n.npz", "i2t_", truth("i2t"))
