@@ -123,7 +123,8 @@ def embeddings_member(
     index = _said_index(alignment, image_of_caption, len(image), len(text), name)
     if index is None:
         counts = Counts(len(image), len(text), alignment.captions_per_image, name)
-        each = repetition(image, counts) if _may_repeat(counts) else 1
+        may_repeat = len(image) == len(text) and alignment.captions_per_image != 1
+        each = repetition(image, counts) if may_repeat else 1
         if each > 1:
             notes.append(
                 f"{name}: {len(image):,} image rows are {len(image) // each:,} images, each "
@@ -145,10 +146,6 @@ def choose_device(name: str) -> torch.device:
         return torch.empty(0, dtype=torch.uint8, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: {name!r} cannot be used here: {error}") from error
-
-
-def _may_repeat(counts: Counts) -> bool:
-    return counts.images == counts.texts and counts.captions_per_image != 1
 
 
 def _one_each(images: int, texts: int) -> list[str]:

@@ -151,7 +151,9 @@ class Pages:
             self.small.sentence(c, score, number) for c, score in ranking.first(SENTENCES)
         )
         negatives = "".join(
-            self._confused(c, _listed(self.small.sentence(c, score, number)), [])
+            self._confused(
+                c, f'<ul class="ranked">{self.small.sentence(c, score, number)}</ul>', []
+            )
             for c, score in ranking.first(NEGATIVES, without=found.related(number)[1])
         )
         return self._page(
@@ -207,10 +209,6 @@ class Pages:
             "<footer>Similarities are those of the model. Written by goal_kernels.</footer>",
             EXPLORE_STYLE,
         )
-
-
-def _listed(item: str) -> str:
-    return f'<ul class="ranked">{item}</ul>'
 
 
 def _one(row: int) -> torch.Tensor:

@@ -61,7 +61,7 @@ def stream_of_tsv(split: Split, regions: RegionTsv) -> FeatureStream:
     """
     ids = _ids_in(regions, split)
     width = regions.read(ids[0]).shape[1]
-    shape = (len(ids), regions.most_boxes, width)
+    shape = (len(ids), max(boxes for _, _, boxes in regions.places.values()), width)
 
     def blocks() -> Iterator[NDArray[np.floating]]:
         for start in range(0, len(ids), _IMAGES_OF_TSV):
@@ -204,8 +204,3 @@ class RegionTsv:
                 f"{self.paths[number]}: image {image_id}: expected base64 of float32 features of "
                 f"{boxes} boxes; {error}; fetch the file again"
             ) from error
-
-    @property
-    def most_boxes(self) -> int:
-        """The most boxes of any image."""
-        return max((boxes for _, _, boxes in self.places.values()), default=0)

@@ -132,10 +132,11 @@ def run_synth(args: argparse.Namespace) -> int:
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if changes.get("images") and find_spec("PIL") is None:
         raise ValueError("--images needs Pillow: pip install pillow")
+    name = "goalworld" if args.preset == DEFAULT_PRESET else f"goalworld_{args.preset}"
     started = time.perf_counter()
     with progress_line() as progress:
         summary = generate_goalworld(
-            args.folder or _default_folder(args.preset),
+            args.folder or Path("data") / name,  # where the recipes look for a preset
             preset=args.preset,
             seed=args.seed,
             overwrite=args.overwrite,
@@ -145,11 +146,6 @@ def run_synth(args: argparse.Namespace) -> int:
         )
     print(_describe(summary, time.perf_counter() - started))
     return 0
-
-
-def _default_folder(preset: str) -> Path:
-    """Where the training recipes look for a preset."""
-    return Path("data") / ("goalworld" if preset == DEFAULT_PRESET else f"goalworld_{preset}")
 
 
 def _describe(summary: DatasetSummary, seconds: float) -> str:

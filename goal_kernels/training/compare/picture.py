@@ -88,8 +88,10 @@ def draw_comparison(
             its = baseline.values("rsum")
             if contestant.label != baseline.label:
                 _row(differences, place, [values[s] - its[s] for s in values if s in its], colour)
-                if test := tests.get(contestant.label):
-                    _whisker(differences, place, test.test.interval)
+                found = tests.get(contestant.label)
+                if found and found.test.interval:
+                    ends = found.test.interval
+                    differences.plot(ends, [place, place], color=INK, linewidth=1.2)
         for axes in (rsums, differences):
             axes.set_ylim(len(contestants) - 0.4, -0.6)
             axes.tick_params(axis="y", length=0)
@@ -110,9 +112,3 @@ def _row(axes: Axes, place: int, values: Sequence[float], colour: str) -> None:
         axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.55, markersize=5)
         mean, _ = mean_and_deviation(values)
         axes.plot([mean, mean], [place - 0.32, place + 0.32], color=INK, linewidth=1.8)
-
-
-def _whisker(axes: Axes, place: int, interval: tuple[float, float] | None) -> None:
-    """The confidence interval of the mean difference, where there is one."""
-    if interval is not None:
-        axes.plot(interval, [place, place], color=INK, linewidth=1.2)

@@ -55,6 +55,9 @@ def result_path(folder: Path, cell: Cell) -> Path:
 
 def write_result(path: Path, study: str, cell: Cell, trained: Trained) -> None:
     """Write the file of a finished cell."""
+    folder, digest = Path(cell.config["data"]["folder"]), None
+    if (description := folder / "dataset.json").is_file():
+        digest = hashlib.sha256(description.read_bytes()).hexdigest()
     header = {
         "kind": "cell",
         "format": FORMAT,
@@ -63,10 +66,10 @@ def write_result(path: Path, study: str, cell: Cell, trained: Trained) -> None:
         "label": cell.label,
         "seed": cell.seed,
         "config": dict(cell.config),
-        "dataset": describe_dataset(Path(cell.config["data"]["folder"])),
+        "dataset": {"name": folder.name, "description_sha256": digest},
         "environment": {
             **describe_environment(cell.seed, ["study", "--config", study]),
-            "processor": machine_name(),
+            "processor": f"{processor_name()}, {os.cpu_count()} processors",
             "commit": source_commit(),
         },
     }
@@ -119,20 +122,6 @@ def is_finished(folder: Path, cell: Cell) -> bool:
             f"{changed}; give another --folder, or delete the results"
         )
     return True
-
-
-def describe_dataset(folder: Path) -> dict[str, Any]:
-    """Name of a data folder, and the digest of the description of its files if it has one."""
-    description = folder / "dataset.json"
-    digest = None
-    if description.is_file():
-        digest = hashlib.sha256(description.read_bytes()).hexdigest()
-    return {"name": folder.name, "description_sha256": digest}
-
-
-def machine_name() -> str:
-    """What the processor calls itself, and how many of them the machine has."""
-    return f"{processor_name()}, {os.cpu_count()} processors"
 
 
 @cache
