@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import command_parser
 from bench.cases import DEFAULT_SUITE, PRECISIONS, SUITES
 from bench.report import BENCH, LAST_RUN, default_folder, write_report
 from bench.results import busy_warning, read_run
@@ -32,12 +33,7 @@ machine alone while it runs.
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench", __doc__, EPILOG)
     size = parser.add_mutually_exclusive_group()
     for suite in SUITES:
         size.add_argument(

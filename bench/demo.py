@@ -10,7 +10,6 @@ alone, means and standard deviations. Run it on the machine that ran the trainin
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import command_parser
 from bench.machine import device_name
 from bench.report import DEMO_PART, update_readme
 from goal_kernels.data.files import write_text
@@ -91,11 +91,7 @@ def render(result: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Keep the result and write the page's part; 0, or 2 with a message."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench.demo", __doc__)
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="a run folder, such as runs/goalworld"
     )

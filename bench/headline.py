@@ -7,12 +7,12 @@ Writes headline.svg beside results.csv and the sentence between the markers in R
 
 from __future__ import annotations
 
-import argparse
 import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import command_parser
 from bench.cases import FORWARD_BACKWARD, GOAL_LOSS
 from bench.report import update_readme
 from bench.results import PEAK_MEMORY, WALL_TIME
@@ -104,11 +104,7 @@ def picture(rows: list[dict[str, str]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write both; 0, or 2 with a message when the results are not usable."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.headline",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench.headline", __doc__)
     parser.add_argument("results", type=Path, help="the folder with results.csv")
     folder = parser.parse_args(arguments).results
     try:

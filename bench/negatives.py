@@ -29,6 +29,7 @@ from test_negative_kinds import KINDS, near_positives, run
 from torch import Tensor
 
 import goal_kernels as gk
+from bench import command_parser
 from bench.machine import ROOT, commit, describe_machine, slug
 from bench.memory import ENVIRONMENT, peak_cpu
 from bench.report import replace_between
@@ -269,11 +270,7 @@ def tables(record: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, measure, keep, write the page; 0, or 1 when an index is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.negatives",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench.negatives", __doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, default=IMAGES, help="of the measured step")
     parser.add_argument("--output", type=Path, help="default: by processor")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import command_parser
 from bench.machine import slug
 from bench.plot import training_steps, write_plot
 from bench.results import Run, read_run, write_csv
@@ -81,11 +82,7 @@ def write_report(run: Run, folder: Path) -> list[Path]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line of `python -m bench.report`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench.report", __doc__)
     parser.add_argument("json", nargs="?", type=Path, default=LAST_RUN, help="a run's JSON")
     parser.add_argument("--out", type=Path, help="folder to write to (default: by device)")
     parser.add_argument(

@@ -11,7 +11,6 @@ are kept in bench/results/<processor>/top_k.json.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bench import command_parser
 from bench.cases import FORWARD, MINE, NO_OBJECTIVE, Case, Effort, make_inputs
 from bench.contest import ContestResult, Lane, Tell, make_clock, quiet, take_turns
 from bench.lineup import GEMM
@@ -186,11 +186,7 @@ def as_record(case: TopKCase, result: ContestResult) -> dict[str, object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, keep; 0, or 1 when a method was wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.top_k",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench.top_k", __doc__)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("-k", type=int, action="append", default=[], help="10 and 100 unless given")

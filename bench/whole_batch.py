@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import goal_kernels as gk
+from bench import command_parser
 from bench.cases import FORWARD, MINE, NO_OBJECTIVE, Case, Effort, make_inputs
 from bench.contest import ContestResult, Lane, Tell, make_clock, quiet, take_turns
 from bench.lineup import GEMM
@@ -286,11 +287,7 @@ def merge(files: Sequence[Path], output: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, keep; 0, or 1 when the library's answer was wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.whole_batch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench.whole_batch", __doc__)
     names = (*LOSSES, *ACTIVE)
     parser.add_argument("--loss", choices=names, action="append", default=[])
     parser.add_argument("--batch", type=int, action="append", default=[])

@@ -5,13 +5,13 @@ python -m bench.whole_batch_page bench/results/intel-r-xeon-r-processor/whole_ba
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import command_parser
 from bench.lineup import GEMM
 from bench.report import update_readme
 from bench.tables import ABSENT
@@ -55,11 +55,7 @@ def _row(case: Mapping[str, Any]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Update the page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.whole_batch_page",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("bench.whole_batch_page", __doc__)
     parser.add_argument("file", type=Path, help="whole_batch.json of `python -m bench.whole_batch`")
     options = parser.parse_args(arguments)
     update_readme(PAGE, render(json.loads(options.file.read_text())), PART)

@@ -11,7 +11,6 @@ up to 3 GB and takes minutes.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import command_parser
 from bench.report import update_readme
 from goal_kernels.data.files import write_text
 from goal_kernels.terminal import markdown_table
@@ -151,11 +151,7 @@ def render(rows: dict[str, dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cells; 0, or 1 when one does not pass, 2 when there is nothing to run."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.matrix",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("tools.matrix", __doc__)
     parser.add_argument("--only", action="append", metavar="PYTHON/TORCH", help="may be repeated")
     parser.add_argument("--wheels", type=Path, default=ROOT / "dist", metavar="DIR")
     parser.add_argument("--keep", action="store_true", help="keep the environments")

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from bench import command_parser
 from bench.machine import commit, slug
 from goal_kernels.data.files import write_text
 from tools.gpu_session.plan import BUILD, DRY, REAL, STAGES, Scale, Size, plan
@@ -240,11 +241,7 @@ def parse_stages(text: str) -> list[str]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.gpu_session",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("tools.gpu_session", __doc__)
     everything = ",".join((BUILD, *STAGES))
     parser.add_argument(
         "--stages", type=parse_stages, default=[BUILD, *STAGES], help=f"default: {everything}"
