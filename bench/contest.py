@@ -12,10 +12,10 @@ import random
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +326,23 @@ def float32_precision(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def contest_among(
+    names: Iterable[str],
+    make: Callable[[str], Lane],
+    effort: Effort,
+    device: str = "cpu",
+    tell: Tell = quiet,
+) -> ContestResult:
+    """Time the methods that `make` makes of their names, which raises when an answer is wrong."""
+    result = ContestResult()
+    for name in names:
+        tell(name)
+        with result.attempt(name):
+            result.lanes[name] = make(name)
+    take_turns(result, effort, make_clock(device), tell)
+    return result
+
+
 def hold_contest(
     case: Case, suite: Suite, tell: Tell = quiet, without: Sequence[str] = ()
 ) -> ContestResult:
@@ -333,14 +350,10 @@ def hold_contest(
 
     without: methods that are to be left out.
     """
-    result = ContestResult()
     with float32_precision(case.precision):
-        for name, verdict in line_up(case, suite):
-            if not verdict.ok:
-                result.refused[name] = verdict.reason
-            elif name not in without:
-                tell(name)
-                with result.attempt(name):
-                    result.lanes[name] = make_lane(name, case)
-        take_turns(result, suite.effort, make_clock(case.device), tell)
+        verdicts = dict(line_up(case, suite))
+        names = [name for name, verdict in verdicts.items() if verdict.ok and name not in without]
+        make = partial(make_lane, case=case)
+        result = contest_among(names, make, suite.effort, case.device, tell)
+    result.refused |= {name: verdict.reason for name, verdict in verdicts.items() if not verdict.ok}
     return result

@@ -22,7 +22,8 @@ import torch
 
 from bench.cases import Case, make_inputs
 from bench.lineup import PRODUCTS, make_method, split_way
-from bench.methods import Method
+from bench.machine import ROOT
+from bench.methods import Runnable
 
 TIME_LIMIT_SECONDS = 300
 WARM_UP_BATCH = 64
@@ -42,7 +43,7 @@ def _status_bytes(field: str) -> int:
     return int(found.group(1)) * 1024
 
 
-def peak_cpu(method: Method) -> int:
+def peak_cpu(method: Runnable) -> int:
     """Bytes of resident memory above the start, while one step runs."""
     Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     before = _status_bytes("VmRSS")
@@ -50,7 +51,7 @@ def peak_cpu(method: Method) -> int:
     return _status_bytes("VmHWM") - before
 
 
-def peak_cuda(method: Method) -> int:
+def peak_cuda(method: Runnable) -> int:
     """Bytes of allocated device memory above the start, while one step runs."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -76,24 +77,31 @@ def extra_mib(name: str, case: Case) -> float:
     return max(0, peak(method) - gradient_bytes(name, case)) / 2**20
 
 
-def extra_mib_apart(name: str, case: Case, threads: int) -> float:
-    """`extra_mib` in a process of its own, with the allocator set as it must be.
+def run_apart(
+    arguments: Sequence[str], threads: int, timeout: float | None = TIME_LIMIT_SECONDS
+) -> str:
+    """What `python -m ARGUMENTS` prints last, with the allocator set as it must be.
 
     Raises: RuntimeError with what the process said when it failed.
     """
-    command = [sys.executable, "-m", "bench.memory", name, json.dumps(asdict(case))]
+    settings = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        command,
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(threads)},
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **ENVIRONMENT, **settings},
         capture_output=True,
         text=True,
-        timeout=TIME_LIMIT_SECONDS,
+        timeout=timeout,
         check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return float(done.stdout.splitlines()[-1])
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    return done.stdout.splitlines()[-1]
+
+
+def extra_mib_apart(name: str, case: Case, threads: int) -> float:
+    """`extra_mib` in a process of its own. Raises: as `run_apart`."""
+    return float(run_apart(["bench.memory", name, json.dumps(asdict(case))], threads))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

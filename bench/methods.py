@@ -20,12 +20,8 @@ if TYPE_CHECKING:
     from bench.judge import Judge
 
 
-class Method(ABC):
-    """One way of doing one case, ready to run. `run` is timed, `reset` and `verify` are not."""
-
-    def __init__(self, case: Case, inputs: Inputs) -> None:
-        self.case = case
-        self.image, self.text, self.ids = inputs
+class Runnable(ABC):
+    """A job with its inputs. `run` is timed, `reset` is not."""
 
     def reset(self) -> None:
         """Bring everything back to where a training step starts; most leave nothing behind."""
@@ -35,14 +31,22 @@ class Method(ABC):
     def run(self) -> object:
         """Do the job once."""
 
-    @abstractmethod
-    def verify(self, judge: Judge) -> None:
-        """Run once and raise AssertionError if the result is wrong."""
-
     def step(self) -> object:
         """`run` from where a training step starts."""
         self.reset()
         return self.run()
+
+
+class Method(Runnable):
+    """One way of doing one case."""
+
+    def __init__(self, case: Case, inputs: Inputs) -> None:
+        self.case = case
+        self.image, self.text, self.ids = inputs
+
+    @abstractmethod
+    def verify(self, judge: Judge) -> None:
+        """Run once and raise AssertionError if the result is wrong."""
 
 
 class Gemm(Method):

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +29,8 @@ from torch import Tensor
 import goal_kernels as gk
 from bench import command_parser
 from bench.machine import ROOT, commit, describe_machine, slug
-from bench.memory import ENVIRONMENT, peak_cpu
+from bench.memory import peak_cpu, run_apart
+from bench.methods import Runnable
 from bench.report import replace_between
 from goal_kernels.data.files import write_text
 from goal_kernels.negatives import named_negatives
@@ -173,7 +172,7 @@ def parity_records(tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
             }
 
 
-class Step:
+class Step(Runnable):
     """A loss and its backward on images with several captions each, inputs made."""
 
     def __init__(self, objective: str, negatives: str, images: int, captions: int, width: int):
@@ -194,30 +193,16 @@ def measure(objective: str, negatives: str, images: int, captions: int, width: i
     """MiB of a first step beyond inputs and gradients, and its seconds of processor time."""
     Step(objective, negatives, 64, captions, width).run()
     step, start = Step(objective, negatives, images, captions, width), time.process_time()
-    peak = peak_cpu(step)  # type: ignore[arg-type]
+    peak = peak_cpu(step)
     gradients = 4 * (step.image.numel() + step.text.numel())
     seconds = time.process_time() - start
     return {"extra_mib": max(0, peak - gradients) / MIB, "processor_seconds": seconds}
 
 
 def measure_apart(case: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """`measure` in a process of its own. Raises: RuntimeError with what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.negatives", "--case", json.dumps(case)],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            **ENVIRONMENT,
-            "OMP_NUM_THREADS": str(threads),
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{case} failed:\n{done.stderr}")
-    return {**case, **json.loads(done.stdout.splitlines()[-1])}
+    """`measure` in a process of its own. Raises: as `run_apart`."""
+    printed = run_apart(["bench.negatives", "--case", json.dumps(case)], threads, timeout=None)
+    return {**case, **json.loads(printed)}
 
 
 def tables(record: Mapping[str, Any]) -> str:

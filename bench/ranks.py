@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.cases import LATENT_WIDTH, TEXTS_PER_IMAGE, Effort
-from bench.contest import ContestResult, Lane, Tell, make_clock, quiet, take_turns
+from bench.contest import ContestResult, Lane, Tell, contest_among, quiet
 from bench.lineup import GEMM, REFERENCE
+from bench.methods import Runnable
 from goal_kernels.backends import find_backend, verdicts
 from goal_kernels.backends.base import Call
 from goal_kernels.backends.scores import RankCounts
@@ -83,20 +84,14 @@ def _product(image: Tensor, text: Tensor, text_to_image: Tensor) -> Tensor:
 
 
 @dataclass
-class Ranker:
+class Ranker(Runnable):
     """One way to rank, ready to run."""
 
     inputs: RankInputs
     function: Callable[..., object]
 
-    def reset(self) -> None:
-        """It leaves nothing behind."""
-
     def run(self) -> object:
-        """Rank once."""
         return self.function(*self.inputs)
-
-    step = run
 
     def verify(self, expected: RankCounts) -> None:
         """Raise AssertionError unless the counts are those of the reference, or near them."""
@@ -128,13 +123,12 @@ def hold_rank_contest(
     """All rankers of a case in turns, after their counts were compared with the reference's."""
     inputs = make_rank_inputs(case)
     expected = find_backend(REFERENCE).rank(*inputs)
-    result = ContestResult()
-    for name, function in rankers(case).items():
-        if name not in without:
-            tell(name)
-            with result.attempt(name):
-                ranker = Ranker(inputs, function)
-                ranker.verify(expected)
-                result.lanes[name] = Lane(name, [ranker])
-    take_turns(result, effort, make_clock(case.device), tell)
-    return result
+    functions = rankers(case)
+
+    def make(name: str) -> Lane:
+        ranker = Ranker(inputs, functions[name])
+        ranker.verify(expected)
+        return Lane(name, [ranker])
+
+    names = [name for name in functions if name not in without]
+    return contest_among(names, make, effort, case.device, tell)

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from bench import command_parser
 from bench.cases import FORWARD, MINE, NO_OBJECTIVE, Case, Effort, make_inputs
-from bench.contest import ContestResult, Lane, Tell, make_clock, quiet, take_turns
+from bench.contest import ContestResult, Lane, contest_among
 from bench.lineup import GEMM
 from bench.machine import describe_machine, installed_version, keep_records, slug
+from bench.methods import Runnable
 from goal_kernels import mine_top_k
 
 FAISS, TORCH, CPU, CHUNKED = "faiss", "torch", "cpu", "chunked"
@@ -100,17 +101,13 @@ METHODS = {
 
 
 @dataclass
-class Searcher:
+class Searcher(Runnable):
     """One method, ready to run."""
 
-    run: Callable[[], Tensor]
+    search: Callable[[], Tensor]
 
-    def reset(self) -> None:
-        """It leaves nothing behind."""
-
-    @property
-    def step(self) -> Callable[[], Tensor]:
-        return self.run
+    def run(self) -> Tensor:
+        return self.search()
 
 
 class TopKJudge:
@@ -145,25 +142,20 @@ class TopKJudge:
         assert worst <= self.error, f"scores are {worst:.3g} from those of the first method"
 
 
-def hold_top_k_contest(
-    case: TopKCase, effort: Effort, tell: Tell = quiet, names: Sequence[str] = tuple(METHODS)
-) -> ContestResult:
-    """All methods of a case in turns, after their answers were checked."""
+def hold_top_k_contest(case: TopKCase, effort: Effort, names: Sequence[str]) -> ContestResult:
+    """The methods of a case in turns, after their answers were checked."""
     inputs = make_inputs(Case(MINE, FORWARD, NO_OBJECTIVE, case.rows, case.width, "float32"))
     queries, corpus = inputs.image.detach(), inputs.text.detach()
     judge = TopKJudge(queries, corpus, case.k)
-    result = ContestResult()
-    for name in names:
-        tell(name)
-        with result.attempt(name):
-            searcher = Searcher(METHODS[name](queries, corpus, case.k))
-            answer = searcher.run()
-            if name != GEMM:
-                judge.check(answer)
-            result.lanes[name] = Lane(name, [searcher])
-    del judge
-    take_turns(result, effort, make_clock("cpu"), tell)
-    return result
+
+    def make(name: str) -> Lane:
+        searcher = Searcher(METHODS[name](queries, corpus, case.k))
+        answer = searcher.run()
+        if name != GEMM:
+            judge.check(answer)
+        return Lane(name, [searcher])
+
+    return contest_among(names, make, effort)
 
 
 def as_record(case: TopKCase, result: ContestResult) -> dict[str, object]:
@@ -199,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records, failed = [], False
     for k in options.k or PLACES:
         case = TopKCase(options.rows, options.width, k)
-        result = hold_top_k_contest(case, EFFORT, names=options.methods)
+        result = hold_top_k_contest(case, EFFORT, options.methods)
         record = as_record(case, result)
         records.append(record)
         failed |= bool(record["failures"])

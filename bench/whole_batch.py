@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,10 +30,11 @@ from torch import Tensor
 import goal_kernels as gk
 from bench import command_parser
 from bench.cases import FORWARD, MINE, NO_OBJECTIVE, Case, Effort, make_inputs
-from bench.contest import ContestResult, Lane, Tell, make_clock, quiet, take_turns
+from bench.contest import ContestResult, Lane, Tell, contest_among, quiet
 from bench.lineup import GEMM
 from bench.machine import describe_machine, keep_records, slug
-from bench.memory import ENVIRONMENT, TIME_LIMIT_SECONDS, peak_cpu
+from bench.memory import peak_cpu, run_apart
+from bench.methods import Runnable
 from goal_kernels.data.files import write_text
 from goal_kernels.whole_batch.blocks import BLOCK
 
@@ -139,7 +138,7 @@ def module_of(name: str) -> str:
 
 
 @dataclass
-class Step:
+class Step(Runnable):
     """One method, ready to run: forward and backward of fresh leaves, or a product."""
 
     loss: Loss | None
@@ -156,13 +155,6 @@ class Step:
         assert image.grad is not None
         assert text.grad is not None
         return loss.detach(), image.grad, text.grad
-
-    def reset(self) -> None:
-        """It leaves nothing behind."""
-
-    @property
-    def step(self) -> Callable[[], object]:
-        return self.run
 
 
 def make_step(name: str, case: WholeBatchCase) -> Step:
@@ -206,33 +198,21 @@ def hold_contest(
     """All methods of a case in turns, after their answers were checked."""
     exact = make_step(EAGER, case)
     truth = Step(exact.loss, exact.image.double(), exact.text.double()).run()
-    result = ContestResult()
-    for name in names:
-        tell(name)
-        with result.attempt(name):
-            step = make_step(name, case)
-            answer = step.run()
-            if name != GEMM:
-                check(case, answer, truth)
-            result.lanes[name] = Lane(name, [step])
-    del truth, exact
-    take_turns(result, effort, make_clock(case.device), tell)
-    return result
+
+    def make(name: str) -> Lane:
+        step = make_step(name, case)
+        answer = step.run()
+        if name != GEMM:
+            check(case, answer, truth)
+        return Lane(name, [step])
+
+    return contest_among(names, make, effort, case.device, tell)
 
 
 def peak_mib(name: str, case: WholeBatchCase) -> float:
     """Peak MiB of the first step beyond inputs and gradients, in a process of its own."""
-    command = [sys.executable, "-m", "bench.whole_batch", "--peak", name, json.dumps(case)]
-    done = subprocess.run(
-        command,
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT_SECONDS,
-        check=True,
-    )
-    return float(done.stdout.splitlines()[-1])
+    arguments = ["bench.whole_batch", "--peak", name, json.dumps(case)]
+    return float(run_apart(arguments, torch.get_num_threads()))
 
 
 def print_peak(name: str, case: WholeBatchCase) -> None:

@@ -41,7 +41,7 @@ def test_wrong_candidates_report_no_time(monkeypatch: pytest.MonkeyPatch) -> Non
     methods = {**top_k.METHODS, "wrong": wrong, "twice": twice}
     monkeypatch.setattr(top_k, "METHODS", methods)
     case, names = top_k.TopKCase(400, 32, 3), ("torch", "cpu", "wrong", "twice")
-    result = top_k.hold_top_k_contest(case, top_k.Effort(0.01, 2, 2), names=names)
+    result = top_k.hold_top_k_contest(case, top_k.Effort(0.01, 2, 2), names)
     assert set(result.lanes) == {"torch", "cpu"}
     assert "from the float64 truth" in result.failures["wrong"]
     assert "found twice" in result.failures["twice"]
