@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bench import command_parser
 from bench.cases import DEFAULT_SUITE, PRECISIONS, SUITES
-from bench.report import BENCH, LAST_RUN, default_folder, write_report
+from bench.machine import results_folder
+from bench.report import BENCH, LAST_RUN, write_report
 from bench.results import busy_warning, read_run
 from bench.tables import render_short
 
@@ -81,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("python -m bench: nothing was measured, see above.", file=sys.stderr)
         return status or 1
     run = read_run(raw)
-    folder = options.out or (LAST_RUN.with_name(partial) if partial else default_folder(run))
+    kept = LAST_RUN.with_name(partial) if partial else results_folder(run.machine["device"])
+    folder = options.out or kept
     written = write_report(run, folder)
     print(f"\n{render_short(run)}")
     print(raw, *written, sep="\n")

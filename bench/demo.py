@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import command_parser
-from bench.machine import device_name
+from bench.machine import RESULTS, device_name
 from bench.report import DEMO_PART, update_readme
 from goal_kernels.data.files import write_text
 from goal_kernels.terminal import markdown_table
 
-RESULTS = Path(__file__).parent / "results"
 COLUMNS = [(side, f"R@{k}") for side in ("i2t", "t2i") for k in (1, 5, 10)]
 PACKAGES = ("torch", "pytorch-lightning", "numpy")
 

@@ -22,6 +22,7 @@ from goal_kernels import native
 from goal_kernels.data.files import write_text
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results"
 CPUINFO = Path("/proc/cpuinfo")
 QUERY_SECONDS = 10.0
 
@@ -49,6 +50,11 @@ def device_name(device: str) -> str:
 def slug(text: str) -> str:
     """Lower-case letters, digits and dashes: a folder's name."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unknown"
+
+
+def results_folder(name: str) -> Path:
+    """Where results are kept of the processor or GPU of that name."""
+    return RESULTS / slug(name)
 
 
 def peak_gflops(device: str, dtype: str, precision: str) -> float:
@@ -85,22 +91,21 @@ def installed_version(package: str) -> str:
 
 
 def keep_records(
-    file: Path,
-    module: str,
-    arguments: Sequence[str] | None,
-    cases: list[dict[str, object]],
-    **versions: str,
-) -> None:
-    """Write the cases of one run with the command, date, commit and machine they belong to."""
+    file: Path, module: str, arguments: Sequence[str] | None, **fields: Any
+) -> dict[str, Any]:
+    """Write fields of one run behind the command, date, commit and machine they belong to.
+
+    Returns: all of it.
+    """
     kept = {
         "command": " ".join([f"python -m {module}", *(arguments or sys.argv[1:])]),
         "date": date.today().isoformat(),
         "commit": commit(),
         **describe_machine("cpu"),
-        **versions,
-        "cases": cases,
+        **fields,
     }
     write_text(file, json.dumps(kept, indent=2) + "\n")
+    return kept
 
 
 def describe_machine(device: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +27,10 @@ from torch import Tensor
 
 import goal_kernels as gk
 from bench import command_parser
-from bench.machine import ROOT, commit, describe_machine, slug
+from bench.machine import ROOT, device_name, keep_records, results_folder
 from bench.memory import peak_cpu, run_apart
 from bench.methods import Runnable
-from bench.report import replace_between
-from goal_kernels.data.files import write_text
+from bench.report import update_readme
 from goal_kernels.negatives import named_negatives
 from goal_kernels.terminal import markdown_table
 
@@ -267,24 +265,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(measure(**options.case)))
         return 0
     sizes = {"images": options.images, "captions": CAPTIONS, "width": WIDTH}
-    machine = describe_machine("cpu")
-    record = {
-        "command": "python -m bench.negatives",
-        "date": date.today().isoformat(),
-        "commit": commit(),
-        **machine,
-        "parity": list(parity_records(lambda what: print(what, flush=True))),
-        "memory": [
+    record = keep_records(
+        options.output or results_folder(device_name("cpu")) / "negatives.json",
+        "bench.negatives",
+        arguments,
+        parity=list(parity_records(lambda what: print(what, flush=True))),
+        memory=[
             measure_apart(
                 {"objective": objective, "negatives": negatives, **sizes}, options.threads
             )
             for objective, negatives in STEPS
         ],
-    }
-    default = Path(__file__).parent / "results" / slug(str(machine["device"])) / "negatives.json"
-    write_text(options.output or default, json.dumps(record, indent=1) + "\n")
-    page = options.page.read_text(encoding="utf-8")
-    write_text(options.page, replace_between(page, tables(record), str(options.page), PART))
+    )
+    update_readme(options.page, tables(record), PART)
     wrong = [
         each["wrong"]
         for row in record["parity"]

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import command_parser
-from bench.machine import slug
+from bench.machine import results_folder
 from bench.plot import training_steps, write_plot
 from bench.results import Run, read_run, write_csv
 from bench.tables import render, render_short
 from goal_kernels.data.files import write_text
 
 BENCH = Path(__file__).parent
-RESULTS = BENCH / "results"
 LAST_RUN = BENCH / "out" / "last.json"
 
 
@@ -53,16 +52,11 @@ def update_readme(path: Path, content: str, part: str = BENCH_PART) -> bool:
 
     Raises: ValueError as `replace_between`; OSError when the file cannot be read or written.
     """
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     after = replace_between(before, content, str(path), part)
     if after != before:
         write_text(path, after)
     return after != before
-
-
-def default_folder(run: Run) -> Path:
-    """The results folder of the device a run was made on."""
-    return RESULTS / slug(run.machine["device"])
 
 
 def write_report(run: Run, folder: Path) -> list[Path]:
@@ -96,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         run = read_run(options.json)
-        written = write_report(run, options.out or default_folder(run))
+        written = write_report(run, options.out or results_folder(run.machine["device"]))
         print(*written, sep="\n")
         if options.update_readme is not None:
             changed = update_readme(options.update_readme, render_short(run))

@@ -10,19 +10,17 @@ import os
 import subprocess
 import sys
 from datetime import date
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from bench.machine import device_name
+from bench.machine import RESULTS, ROOT, device_name
 from bench.report import update_readme
 from goal_kernels.data.files import write_text
 from goal_kernels.terminal import markdown_table
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench" / "results" / "startup.json"
+FILE = RESULTS / "startup.json"
 PAGE = ROOT / "docs" / "speed.md"
 PART = "startup"
 ROUNDS = 5
@@ -99,5 +97,5 @@ def render(result: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     result = run()
-    write_text(RESULTS, json.dumps(result, indent=2) + "\n")
+    write_text(FILE, json.dumps(result, indent=2) + "\n")
     update_readme(PAGE, render(result), PART)

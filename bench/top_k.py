@@ -24,7 +24,7 @@ from bench import command_parser
 from bench.cases import FORWARD, MINE, NO_OBJECTIVE, Case, Effort, make_inputs
 from bench.contest import ContestResult, Lane, contest_among
 from bench.lineup import GEMM
-from bench.machine import describe_machine, installed_version, keep_records, slug
+from bench.machine import describe_machine, installed_version, keep_records, results_folder
 from bench.methods import Runnable
 from goal_kernels import mine_top_k
 
@@ -204,11 +204,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {name:8} no time: {message}")
     complete = (options.rows, options.width, options.k) == (ROWS, WIDTH, [])
     complete = complete and options.methods == list(METHODS) and not failed
-    default = Path(__file__).parent / "results" / slug(str(machine["device"])) / "top_k.json"
+    default = results_folder(machine["device"]) / "top_k.json"
     output = options.output or (default if complete else None)
     if output is not None:
         faiss = installed_version("faiss-cpu")
-        keep_records(output, "bench.top_k", arguments, records, faiss=faiss)
+        keep_records(output, "bench.top_k", arguments, faiss=faiss, cases=records)
         print(output)
     return int(failed)
 

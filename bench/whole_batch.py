@@ -32,7 +32,7 @@ from bench import command_parser
 from bench.cases import FORWARD, MINE, NO_OBJECTIVE, Case, Effort, make_inputs
 from bench.contest import ContestResult, Lane, Tell, contest_among, quiet
 from bench.lineup import GEMM
-from bench.machine import describe_machine, keep_records, slug
+from bench.machine import device_name, keep_records, results_folder
 from bench.memory import peak_cpu, run_apart
 from bench.methods import Runnable
 from goal_kernels.data.files import write_text
@@ -309,10 +309,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {name:12} no time: {message}")
     chosen = (options.loss, options.batch, options.width, options.dtype)
     complete = not any(chosen) and options.methods == list(METHODS)
-    folder = Path(__file__).parent / "results" / slug(str(describe_machine("cpu")["device"]))
-    output = options.output or (folder / "whole_batch.json" if complete else None)
+    default = results_folder(device_name("cpu")) / "whole_batch.json"
+    output = options.output or (default if complete else None)
     if output is not None:
-        keep_records(output, "bench.whole_batch", arguments, records)
+        keep_records(output, "bench.whole_batch", arguments, cases=records)
         print(output)
     return int(failed)
 

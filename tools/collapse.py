@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from bench.report import update_readme
 from goal_kernels import Objective, builtin_objectives, ops
 from goal_kernels.analysis import Analysis, analyze
 from goal_kernels.analysis.numerics import axis
@@ -264,11 +265,6 @@ def draw_anchors(path: Path) -> None:
         axes.grid()
 
 
-def _between(text: str, name: str, part: str) -> str:
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    return f"{text.split(begin)[0]}{begin}\n{part}\n{end}{text.split(end)[1]}"
-
-
 def generated(runs: list[ColdStart]) -> dict[str, str]:
     """The generated parts of the page by the names of their places."""
     own = [run for run in runs if run.cell.header["study"] == "collapse"]
@@ -291,10 +287,8 @@ def main() -> None:
     runs = cold_starts()
     draw(PICTURE, _hardest(runs))
     draw_anchors(SCATTER)
-    text = PAGE.read_text(encoding="utf-8")
     for name, part in generated(runs).items():
-        text = _between(text, name, part)
-    write_text(PAGE, text)
+        update_readme(PAGE, part, name)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import command_parser
+from bench.machine import RESULTS, ROOT
 from bench.report import update_readme
 from goal_kernels.data.files import write_text
 from goal_kernels.terminal import markdown_table
 
-ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "matrix"
-RESULTS = ROOT / "bench" / "results" / "matrix.json"
+FILE = RESULTS / "matrix.json"
 PAGE = ROOT / "docs" / "install.md"
 PART = "matrix"
 
@@ -167,11 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{cell.name}: no python{cell.python} here, left out")
             continue
         row = run_cell(cell, wheel_for(cell.python, options.wheels), options.keep)
-        rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        rows = json.loads(FILE.read_text()) if FILE.exists() else {}
         rows[cell.name] = row
         print(f"{cell.name}, numpy {cell.numpy}: {row['result']}, {row['tests']}", flush=True)
         failed += row["result"] != "passes"
-        write_text(RESULTS, json.dumps(rows, indent=2) + "\n")
+        write_text(FILE, json.dumps(rows, indent=2) + "\n")
         update_readme(PAGE, render(rows), PART)
     return 1 if failed else 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import whole_batch
+from bench import machine, whole_batch
 
 
 def test_a_run_checks_times_and_keeps(
@@ -48,10 +48,10 @@ def test_a_wrong_answer_has_no_time_and_the_run_is_kept(
     monkeypatch.setattr(whole_batch, "WIDTHS", (16,))
     monkeypatch.setattr(whole_batch, "EFFORT", whole_batch.Effort(0.01, 2, 2))
     monkeypatch.setattr(whole_batch, "peak_mib", lambda name, case: 1.5)
-    monkeypatch.setattr(whole_batch, "__file__", str(tmp_path / "bench" / "whole_batch.py"))
+    monkeypatch.setattr(machine, "RESULTS", tmp_path)
     threads = ["--threads", str(torch.get_num_threads())]
     assert whole_batch.main(threads) == int(wrong == "goal_kernels")
-    (file,) = tmp_path.glob("bench/results/*/whole_batch.json")
+    (file,) = tmp_path.glob("*/whole_batch.json")
     for case in json.loads(file.read_text())["cases"]:
         assert wrong not in case["methods"]
         assert "from float64" in case["failures"][wrong]

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from bench import command_parser
-from bench.machine import commit, slug
+from bench.machine import RESULTS, commit, results_folder
 from goal_kernels.data.files import write_text
 from tools.gpu_session.plan import BUILD, DRY, REAL, STAGES, Scale, Size, plan
 from tools.gpu_session.report import failed, render
@@ -45,7 +45,6 @@ from tools.gpu_session.watchdog import (
     end_group,
 )
 
-RESULTS = ROOT / "bench" / "results"
 NAME = "gpu_session"
 STAGE_SECONDS = 600.0
 OUTPUT_TAIL = 3000
@@ -262,7 +261,7 @@ def choose_folder(out: Path | None, dry_run: bool) -> Path:
     if out is None:
         if dry_run:
             return Path(tempfile.mkdtemp(prefix="gpu-session-"))
-        return RESULTS / slug(torch.cuda.get_device_name())
+        return results_folder(torch.cuda.get_device_name())
     if dry_run and out.resolve().is_relative_to(RESULTS):
         raise ValueError(f"--out: a dry run does not write to {RESULTS}")
     return out
