@@ -29,23 +29,18 @@ from goal_kernels.backends.base import (
 )
 from goal_kernels.objective import Objective
 from goal_kernels.operators import define_operator, is_unwatched
-from goal_kernels.pairs import relative_query, value_at
+from goal_kernels.pairs import relative_query
 from goal_kernels.reference import apply_similarity, mine_similarity
 from goal_kernels.weights import weigh
 
-_MINED = (
-    "Tensor positive, Tensor row_value, Tensor row_index, Tensor column_value, "
-    "Tensor column_index, Tensor row_sum, Tensor row_count, Tensor column_sum, Tensor column_count"
-)
+_FOUND = "Tensor values, Tensor indices, Tensor sums, Tensor counts, Tensor scales_of_rows"
 _IDS = "Tensor? image_ids, Tensor? text_ids"
 _SEARCH_SCHEMA = (
     f"(Tensor image, Tensor text, Tensor? target, {_IDS}, str relative, float epsilon, float beta,"
-    " bool normalize, str precision) -> (Tensor values, Tensor indices, Tensor sums, "
-    "Tensor counts, Tensor scales_of_rows)"
+    f" bool normalize, str precision) -> ({_FOUND})"
 )
 _MINE_SIMILARITY_SCHEMA = (
-    f"(Tensor similarity, Tensor? target, {_IDS}, str relative, float epsilon, float beta)"
-    f" -> ({_MINED})"
+    f"(Tensor similarity, {_IDS}, str relative, float epsilon, float beta) -> ({_FOUND})"
 )
 _FORWARD_SCHEMA = (
     f"(Tensor image, Tensor text, {_IDS}, str triplet, str pair, float tau, float alpha, "
@@ -84,48 +79,38 @@ def _search(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
     return search
 
 
-def _search_fake(image: Tensor, text: Tensor, *question: Any) -> tuple[Tensor, ...]:
-    query = SearchQuery(*question[3:])
-    rows, both = image.shape[0], image.shape[0] + text.shape[0]
-    sums = 0 if query.relative == "none" else both
+def _found_fake(
+    like: Tensor, sizes: tuple[int, int], relative: str, normalize: bool
+) -> tuple[Tensor, ...]:
+    rows, both = sizes[0], sum(sizes)
+    sums = 0 if relative == "none" else both
 
     def values(size: int) -> Tensor:
-        return image.new_empty(size, dtype=accumulate_dtype(image.dtype))
+        return like.new_empty(size, dtype=accumulate_dtype(like.dtype))
 
     def integers(size: int) -> Tensor:
-        return image.new_empty(size, dtype=torch.int64)
+        return like.new_empty(size, dtype=torch.int64)
 
-    scales = values(both if query.normalize else 0)
+    scales = values(both if normalize else 0)
     return values(rows + both), integers(both), values(sums), integers(sums), scales
 
 
+def _search_fake(image: Tensor, text: Tensor, *question: Any) -> tuple[Tensor, ...]:
+    query = SearchQuery(*question[3:])
+    return _found_fake(image, (image.shape[0], text.shape[0]), query.relative, query.normalize)
+
+
 def _mine_similarity(similarity: Tensor, *question: Any) -> tuple[Tensor, ...]:
-    pairing, (relative, epsilon, beta) = Pairing(*question[:3]), question[3:]
+    pairing, (relative, epsilon, beta) = Pairing(None, *question[:2]), question[2:]
     scores = similarity.to(accumulate_dtype(similarity.dtype))
-    if pairing.target is None:
-        positive = scores.diagonal().clone()
-    else:
-        positive = value_at(scores, pairing.target)
+    positive = scores.diagonal().clone()
     query = relative_query(relative, positive, epsilon, beta)
-    return (positive, *mine_similarity(scores, pairing, query))
+    return Found.pack(positive, mine_similarity(scores, pairing, query))
 
 
 def _mine_similarity_fake(similarity: Tensor, *question: Any) -> tuple[Tensor, ...]:
     rows, columns = similarity.shape
-    dtype = accumulate_dtype(similarity.dtype)
-
-    def values(size: int) -> Tensor:
-        return similarity.new_empty(size, dtype=dtype)
-
-    def integers(size: int) -> Tensor:
-        return similarity.new_empty(size, dtype=torch.int64)
-
-    sums = (0, 0) if question[3] == "none" else (rows, columns)
-    return (
-        values(rows),
-        *(values(rows), integers(rows), values(columns), integers(columns)),
-        *(values(sums[0]), integers(sums[0]), values(sums[1]), integers(sums[1])),
-    )
+    return _found_fake(similarity, (rows, columns), question[2], False)
 
 
 @lru_cache(maxsize=256)
@@ -178,24 +163,24 @@ def _forward_setup(
     ctx.mark_non_differentiable(vectors, hardest)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:2], vectors, hardest)
-    ctx.backend, ctx.arguments = backend, len(inputs)
+    ctx.operator, ctx.arguments = f"backward_{backend}", len(inputs)
 
 
 def _attach(image: Tensor, text: Tensor, value: Tensor, *rest: Any) -> Tensor:
     return value.clone()
 
 
-def _attach_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    image, text, _, vectors, hardest, backend = inputs
-    ctx.save_for_backward(image, text, vectors, hardest)
-    ctx.backend, ctx.arguments = backend, len(inputs)
+def _attach_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor, operation: str) -> None:
+    image, text, _, *weighted, backend = inputs
+    ctx.save_for_backward(image, text, *weighted)
+    ctx.operator, ctx.arguments = f"{operation}_{backend}", len(inputs)
 
 
 def _propagate(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad_loss is None:  # not materialised: nothing flows back
         return (None,) * ctx.arguments
     need_image, need_text = ctx.needs_input_grad[:2]
-    operator = getattr(torch.ops.goal_kernels, f"backward_{ctx.backend}")
+    operator = getattr(torch.ops.goal_kernels, ctx.operator)
     grad_image, grad_text = operator(grad_loss, *ctx.saved_tensors, need_image, need_text)
     absent = (None,) * (ctx.arguments - 2)
     return (grad_image if need_image else None, grad_text if need_text else None, *absent)
@@ -243,20 +228,6 @@ def _apply(backend: Backend) -> Callable[..., tuple[Tensor, Tensor]]:
     return apply
 
 
-def _attach_terms_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    image, text, _, *terms, backend = inputs
-    ctx.save_for_backward(image, text, *terms)
-    ctx.backend, ctx.arguments = backend, len(inputs)
-
-
-def _propagate_terms(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-    need_image, need_text = ctx.needs_input_grad[:2]
-    operator = getattr(torch.ops.goal_kernels, f"apply_{ctx.backend}")
-    grad_image, grad_text = operator(grad_loss, *ctx.saved_tensors, need_image, need_text)
-    absent = (None,) * (ctx.arguments - 2)
-    return (grad_image if need_image else None, grad_text if need_text else None, *absent)
-
-
 def _backward_similarity(grad_loss: Tensor, similarity: Tensor, *rest: Tensor) -> Tensor:
     terms = GradientTerms(*rest)
     grad = apply_similarity(grad_loss.to(terms.row_weight.dtype), similarity.shape, terms)
@@ -294,15 +265,12 @@ for _backend in BACKENDS:
         _propagate,
         partial(_forward_setup, backend=_name),
     )
-define_operator("attach", _ATTACH_SCHEMA, _attach, _attach, _propagate, _attach_setup)
-define_operator(
-    "attach_terms",
-    _ATTACH_TERMS_SCHEMA,
-    _attach,
-    _attach,
-    _propagate_terms,
-    _attach_terms_setup,
-)
+for _name, _schema, _operation in (
+    ("attach", _ATTACH_SCHEMA, "backward"),
+    ("attach_terms", _ATTACH_TERMS_SCHEMA, "apply"),
+):
+    _setup = partial(_attach_setup, operation=_operation)
+    define_operator(_name, _schema, _attach, _attach, _propagate, _setup)
 define_operator("mine_similarity", _MINE_SIMILARITY_SCHEMA, _mine_similarity, _mine_similarity_fake)
 define_operator(
     "backward_similarity",

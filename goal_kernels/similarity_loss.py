@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels import checks, rectangular
-from goal_kernels.backends.answers import Found, Mined, unpack_terms
+from goal_kernels.backends.answers import Found, unpack_terms
 from goal_kernels.backends.base import Pairing
 from goal_kernels.backends.candidates import PLAIN
 from goal_kernels.checks import Index, Mask
@@ -103,10 +103,8 @@ def goal_loss_from_similarity(
             forward, terms = rectangular.weigh_pairs(objective, found, owner, direction)
         skipped = found.skipped
     else:
-        positive, *mined = torch.ops.goal_kernels.mine_similarity(
-            scores.detach(), None, *ids, *relative
-        )
-        forward = weigh_mined(objective, Found.pack(positive, Mined(*mined)), direction)
+        found = torch.ops.goal_kernels.mine_similarity(scores.detach(), *ids, *relative)
+        forward = weigh_mined(objective, Found(*found), direction)
         terms, _ = unpack_terms(forward.vectors, forward.hardest)
     value = torch.ops.goal_kernels.attach_similarity(scores, forward.value, *terms)
     forward = forward._replace(value=value)

@@ -148,8 +148,8 @@ def test_opcheck_attach_and_similarity() -> None:
     terms, none = terms_of(image, text), torch.empty(0)
     torch.library.opcheck(ops.attach_terms, (image, text, value, *terms, none, "reference"))
     similarity = (image @ text.T).detach()
-    for target in (None, terms[2]):
-        question = (target, None, None, "linear", 0.1, 10.0)
+    for relative in ("none", "linear"):
+        question = (None, None, relative, 0.1, 10.0)
         torch.library.opcheck(ops.mine_similarity, (similarity, *question))
     torch.library.opcheck(ops.backward_similarity, (value, similarity, *terms))
     torch.library.opcheck(ops.attach_similarity, (similarity.requires_grad_(), value, *terms))
