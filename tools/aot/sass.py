@@ -12,6 +12,8 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import networkx as nx
+
 MATRIX_OPCODES = {
     "tcgen05": ("UTCHMMA", "UTCQMMA"),
     "wgmma": ("HGMMA", "QGMMA"),
@@ -112,18 +114,20 @@ def tile_loop(instructions: list[Instruction], matrix: str) -> list[Instruction]
 def natural_loops(instructions: list[Instruction]) -> list[list[Instruction]]:
     """The instructions of every natural loop, by header; loops of one header are one loop."""
     blocks = _blocks(instructions)
-    following = _following(blocks)
-    order = _reverse_postorder(following)
-    preceding: dict[int, list[int]] = {block: [] for block in order}
-    for block in order:
-        for successor in following[block]:
-            preceding[successor].append(block)
-    dominator = _dominators(order, preceding)
+    if not blocks:
+        return []
+    flow = _control_flow(blocks)
+    order = list(nx.dfs_postorder_nodes(flow, 0))[::-1]
+    flow = flow.subgraph(order)  # what can be reached
+    dominator = nx.immediate_dominators(flow, 0)
     bodies: dict[int, set[int]] = {}
     for block in order:
-        for header in following[block]:
+        for header in flow[block]:
             if _dominates(header, block, dominator):
-                bodies.setdefault(header, {header}).update(_reaching(block, header, preceding))
+                body = bodies.setdefault(header, {header})
+                if block != header:
+                    without = nx.restricted_view(flow, [header], [])
+                    body.update(nx.ancestors(without, block), {block})
     return [[i for block in sorted(body) for i in blocks[block]] for body in bodies.values()]
 
 
@@ -140,70 +144,21 @@ def _blocks(instructions: list[Instruction]) -> list[list[Instruction]]:
     return blocks
 
 
-def _following(blocks: list[list[Instruction]]) -> list[list[int]]:
+def _control_flow(blocks: list[list[Instruction]]) -> nx.DiGraph:
+    """From the number of each block to those that may follow it."""
     starts = [block[0].address for block in blocks]
-    following = []
+    flow = nx.DiGraph()
+    flow.add_nodes_from(range(len(blocks)))
     for position, block in enumerate(blocks):
         last = block[-1]
-        successors = [position + 1] if last.falls and position + 1 < len(blocks) else []
+        if last.falls and position + 1 < len(blocks):
+            flow.add_edge(position, position + 1)
         if last.target is not None:
-            successors.append(bisect_right(starts, last.target) - 1)
-        following.append(successors)
-    return following
-
-
-def _reverse_postorder(following: list[list[int]]) -> list[int]:
-    """Blocks that can be reached from the first, each before those that only follow it."""
-    finished: list[int] = []
-    seen = {0}
-    path = [(0, iter(following[0]))] if following else []
-    while path:
-        block, successors = path[-1]
-        fresh = next((s for s in successors if s not in seen), None)
-        if fresh is None:
-            finished.append(block)
-            path.pop()
-        else:
-            seen.add(fresh)
-            path.append((fresh, iter(following[fresh])))
-    return finished[::-1]
-
-
-def _dominators(order: list[int], preceding: dict[int, list[int]]) -> dict[int, int]:
-    """Immediate dominator of every block; the first block is its own (Cooper, Harvey, Kennedy)."""
-    rank = {block: place for place, block in enumerate(order)}
-    dominator = {block: block for block in order[:1]}
-    changed = True
-    while changed:
-        changed = False
-        for block in order[1:]:
-            known = [p for p in preceding[block] if p in dominator]
-            common = known[0]
-            for other in known[1:]:
-                while common != other:
-                    if rank[common] > rank[other]:
-                        common = dominator[common]
-                    else:
-                        other = dominator[other]
-            if dominator.get(block) != common:
-                dominator[block] = common
-                changed = True
-    return dominator
+            flow.add_edge(position, bisect_right(starts, last.target) - 1)
+    return flow
 
 
 def _dominates(header: int, block: int, dominator: dict[int, int]) -> bool:
-    while block not in (header, dominator[block]):
+    while block not in (header, 0):
         block = dominator[block]
     return block == header
-
-
-def _reaching(block: int, header: int, preceding: dict[int, list[int]]) -> set[int]:
-    """Blocks from which `block` can be reached without passing the header, itself included."""
-    found = {header}
-    waiting = [block]
-    while waiting:
-        current = waiting.pop()
-        if current not in found:
-            found.add(current)
-            waiting += preceding[current]
-    return found
