@@ -102,7 +102,7 @@ class Candidates:
         assert pairing.target is not None
         self.scores, self.columns, self.pairing = scores, columns, pairing
         self.exempt, self.selection, self.block = exempt, selection, block
-        self.rows, self.target = len(positive), pairing.target
+        self.rows = len(positive)
         self.limited = selection.kind == SEMI_HARD or not (
             selection.margin == selection.ratio == math.inf
         )
@@ -112,8 +112,8 @@ class Candidates:
         self.limits = [
             self._limits(positive, positive),
             self._limits(
-                _of_columns(positive, self.target, columns, "amax"),
-                _of_columns(positive, self.target, columns, "amin"),
+                _of_columns(positive, pairing.target, columns, "amax"),
+                _of_columns(positive, pairing.target, columns, "amin"),
             ),
         ]
 
@@ -145,13 +145,7 @@ class Candidates:
         self.scores(part, tile)
         padded[:, self.columns :] = NEGATIVE_INFINITY
         tile.clamp_(min=torch.finfo(tile.dtype).min)
-        target = self.target[part]
-        exists = owned(target, self.columns)[:, None]
-        own = target.clamp(0, self.columns - 1)[:, None]
-        tile.scatter_(1, own, tile.gather(1, own).masked_fill(exists, NEGATIVE_INFINITY))
-        row_ids, column_ids = self.pairing.image_ids, self.pairing.text_ids
-        if row_ids is not None and column_ids is not None:
-            tile.masked_fill_(row_ids[part, None] == column_ids, NEGATIVE_INFINITY)
+        exclude(tile, part, self.pairing)
         turned = self.of_columns[:, : whole_segments(size)]
         turned[:, :size] = tile.T
         turned[:, size:] = NEGATIVE_INFINITY
@@ -207,6 +201,22 @@ class Candidates:
         text = torch.arange(counts[1], device=device) + part.start + selection.first_row
         both = words(image, text, direction, selection.seed)
         return both if direction == 1 else both[::-1]
+
+
+def exclude(score: Tensor, part: slice, pairing: Pairing) -> None:
+    """Write -inf over the positives of the rows `part`, and over equal ids. score: [rows, M]."""
+    columns, device = score.shape[1], score.device
+    target = pairing.target
+    if target is None:
+        target = torch.arange(part.start, part.stop, device=device)
+    else:
+        target = target[part]
+    exists = owned(target, columns)[:, None]
+    own = target.clamp(0, columns - 1)[:, None]
+    score.scatter_(1, own, score.gather(1, own).masked_fill(exists, NEGATIVE_INFINITY))
+    if pairing.image_ids is not None and pairing.text_ids is not None:
+        same = pairing.image_ids[part, None] == pairing.text_ids
+        score.masked_fill_(same, NEGATIVE_INFINITY)
 
 
 def false_negative_limit(highest: Tensor, margin: float, ratio: float) -> Tensor:

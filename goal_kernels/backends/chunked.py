@@ -20,21 +20,16 @@ from torch import Tensor
 
 from goal_kernels.backends.answers import Mined, MinedTopK
 from goal_kernels.backends.base import Pairing, RelativeQuery, TopKQuery
+from goal_kernels.backends.candidates import NEGATIVE_INFINITY, SEGMENT, exclude
 from goal_kernels.backends.reference import ReferenceBackend, matmul_precision
 from goal_kernels.backends.torch_top_k import rescore, search_blocks
 from goal_kernels.constants import NO_INDEX
-from goal_kernels.pairs import owned
 
 BLOCK = 512
 """Rows of a block: enough for the product to run at full speed (256 cost 3 % more on a CPU)."""
 
-SEGMENT = 64
-"""Columns of a segment; a row's largest element is looked for in one."""
-
 GROUP = 16
 """Rows of a group; a column's largest element is looked for in one."""
-
-NEGATIVE_INFINITY = float("-inf")
 
 
 class ChunkedBackend(ReferenceBackend):
@@ -100,7 +95,7 @@ def mine_blocks(image: Tensor, text: Tensor, pairing: Pairing, relative: Relativ
         if not diagonal:
             # An element of -inf is a negative all the same: only what is excluded may be lower.
             allowed.clamp_(min=torch.finfo(score.dtype).min)
-        _exclude(allowed, part, pairing)
+        exclude(allowed, part, pairing)
         own = _best_of_rows(tile)
         both, improved = _better_of_columns(tile, start, best)
         if summing:
@@ -124,22 +119,6 @@ def mine_blocks(image: Tensor, text: Tensor, pairing: Pairing, relative: Relativ
         *_finished(row, row_total, relative),
         *_finished(column, column_total, relative),
     )
-
-
-def _exclude(score: Tensor, part: slice, pairing: Pairing) -> None:
-    """Write -inf over the positives of the rows `part`, and over equal ids. score: [rows, M]."""
-    columns, device = score.shape[1], score.device
-    target = pairing.target
-    if target is None:
-        target = torch.arange(part.start, part.stop, device=device)
-    else:
-        target = target[part]
-    exists = owned(target, columns)[:, None]
-    own = target.clamp(0, columns - 1)[:, None]
-    score.scatter_(1, own, score.gather(1, own).masked_fill(exists, NEGATIVE_INFINITY))
-    if pairing.image_ids is not None and pairing.text_ids is not None:
-        same = pairing.image_ids[part, None] == pairing.text_ids
-        score.masked_fill_(same, NEGATIVE_INFINITY)
 
 
 def _best_of_rows(tile: Tensor) -> _Best:
