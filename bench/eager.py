@@ -13,31 +13,21 @@ import torch
 from torch import Tensor
 
 from bench.cases import NO_OBJECTIVE
-from goal_kernels import Objective
+from goal_kernels import MinedPairs, Objective
 from goal_kernels.backends.base import accumulate_dtype
 
 NEGATIVE_INFINITY = float("-inf")
 
 
-class Hardest(NamedTuple):
-    """Positives and hardest negatives: values [B] in float32, indices int64 [B]."""
-
-    positive: Tensor
-    negative_text: Tensor
-    hardest_text: Tensor
-    negative_image: Tensor
-    hardest_image: Tensor
-
-
 class Outcome(NamedTuple):
     """What any method answers: hardest negatives, 0-d value, gradients [B, D] of both if made."""
 
-    hardest: Hardest
+    hardest: MinedPairs
     value: Tensor
     gradients: tuple[Tensor, Tensor] | None
 
 
-def mine(image: Tensor, text: Tensor) -> tuple[Tensor, Hardest]:
+def mine(image: Tensor, text: Tensor) -> tuple[Tensor, MinedPairs]:
     """The similarity matrix [B, B] without its diagonal, in the input dtype, and the hardest."""
     similarity = image @ text.T
     wide = accumulate_dtype(image.dtype)
@@ -45,17 +35,19 @@ def mine(image: Tensor, text: Tensor) -> tuple[Tensor, Hardest]:
     similarity.fill_diagonal_(NEGATIVE_INFINITY)
     text_value, text_index = similarity.max(1)
     image_value, image_index = similarity.max(0)
-    hardest = Hardest(positive, text_value.to(wide), text_index, image_value.to(wide), image_index)
+    hardest = MinedPairs(
+        positive, text_value.to(wide), text_index, image_value.to(wide), image_index
+    )
     return similarity, hardest
 
 
-def hardest_only(image: Tensor, text: Tensor) -> Hardest:
+def hardest_only(image: Tensor, text: Tensor) -> MinedPairs:
     """Mining alone."""
     return mine(image, text)[1]
 
 
 def pipeline(objective: str, mode: str) -> Callable[..., object]:
-    """The pipeline of a case: (image, text) [B, D] -> Hardest or Outcome."""
+    """The pipeline of a case: (image, text) [B, D] -> MinedPairs or Outcome."""
     if objective == NO_OBJECTIVE:
         return hardest_only
     function: Callable[..., object] = getattr(EagerPipeline(Objective.parse(objective)), mode)
@@ -122,7 +114,9 @@ class EagerPipeline:
         hardest, value, *_ = self._weigh(image, text)
         return Outcome(hardest, value, None)
 
-    def _weigh(self, image: Tensor, text: Tensor) -> tuple[Hardest, Tensor, Tensor, Tensor, Tensor]:
+    def _weigh(
+        self, image: Tensor, text: Tensor
+    ) -> tuple[MinedPairs, Tensor, Tensor, Tensor, Tensor]:
         """What was mined, 0-d value, and weights [B] of positives, texts and images."""
         similarity, hardest = mine(image, text)
         positive = hardest.positive

@@ -16,6 +16,7 @@ from bench import command_parser
 from bench.cases import FORWARD_BACKWARD, GOAL_LOSS
 from bench.report import update_readme
 from bench.results import PEAK_MEMORY, WALL_TIME
+from bench.tables import number
 from goal_kernels.data.files import write_text
 
 README = Path(__file__).parent.parent / "README.md"
@@ -58,7 +59,7 @@ def figures(rows: list[dict[str, str]], metric: str) -> dict[str, float]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+    return number(value, "{:.2g}")
 
 
 def sentence(rows: list[dict[str, str]]) -> str:

@@ -28,10 +28,11 @@ from comparators import (
 from torch import Tensor
 
 from bench.cases import Case, Inputs
-from bench.eager import Hardest, Outcome
-from goal_kernels import Objective
+from bench.eager import Outcome
+from goal_kernels import MinedPairs, Objective
 from goal_kernels.backends.answers import GradientTerms, Mined
 from goal_kernels.backends.base import RelativeQuery, accumulate_dtype
+from goal_kernels.pairs import value_at
 from goal_kernels.reference import apply_terms, relative_negative_sums
 from goal_kernels.weights import weigh
 
@@ -132,7 +133,7 @@ class Judge:
                 assert worst <= bound, f"similarity: error {worst:.3g} above the bound {bound:.3g}"
             self._passed_product = found.clone() if self._whole is not None else None
 
-    def check_hardest(self, found: Hardest, stored: bool) -> None:
+    def check_hardest(self, found: MinedPairs, stored: bool) -> None:
         """Indices, and the similarities at the method's own indices."""
         answer = _contents(found) + bytes([stored])
         if answer in self._passed_hardest:
@@ -147,7 +148,7 @@ class Judge:
             for rows, similarity, allowed in self._blocks(side, self.step):
                 with self.device:
                     check_indices(similarity, allowed, index[rows], error, f"hardest_{name}")
-                exact = _at(similarity, index[rows]).cpu()
+                exact = value_at(similarity, index[rows]).cpu()
                 check_values(value[rows], exact, error, f"negative_{name}")
         self._passed_hardest.add(answer)
 
@@ -284,9 +285,3 @@ class Judge:
             for part, a, b in zip(total, few[1:], many[1:], strict=True):
                 part += (a - b).abs()
         return -total[0], total[1], total[2]
-
-
-def _at(similarity: Tensor, index: Tensor) -> Tensor:
-    """Each row's element at its index; -inf where that is -1."""
-    value = similarity.gather(1, index.clamp(min=0)[:, None])[:, 0]
-    return value.masked_fill(index < 0, float("-inf"))

@@ -33,7 +33,7 @@ from bench.methods import (
     Mining,
     Pipeline,
 )
-from goal_kernels.backends import AUTO, BACKENDS, find_backend
+from goal_kernels.backends import AUTO, find_backend, verdicts
 from goal_kernels.backends.base import Call, Verdict
 
 GEMM = "gemm"
@@ -81,10 +81,8 @@ def _home(backend: str) -> ModuleType:
 
 def strategies(backend: str) -> tuple[str, ...]:
     """Names of a backend's mining strategies; none where there is no choice."""
-    found = getattr(find_backend(backend), "strategies", None)
-    if found is None:
-        found = getattr(_home(backend), "strategies", tuple)()
-    return tuple(found) if len(found) > 1 else ()
+    found: tuple[str, ...] = getattr(find_backend(backend), "strategies", ())
+    return found if len(found) > 1 else ()
 
 
 def has_programs(name: str) -> bool:
@@ -185,9 +183,7 @@ def _library(case: Case, suite: Suite) -> Iterator[tuple[str, Verdict]]:
     # A suite that asks for strategies is there to check, so it also takes Triton's interpreter.
     automatic = not suite.strategies
     call = Call(case.device, getattr(torch, case.dtype), case.precision, automatic)
-    for backend in BACKENDS:
-        verdict = backend.availability()
-        verdict = backend.supports(call) if verdict.ok else verdict
+    for backend, verdict in verdicts(call):
         if backend.name == REFERENCE and case.batch > REFERENCE_LIMIT:
             verdict = Verdict(False, f"the dense reference is timed up to B = {REFERENCE_LIMIT}")
         found = strategies(backend.name) if suite.strategies else ()

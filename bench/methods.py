@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import goal_kernels as gk
 from bench.cases import Case, Inputs
-from bench.eager import Hardest, Outcome
+from bench.eager import Outcome
 from goal_kernels.statistics import MiningStatistics
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Pipeline(Method):
 
     def verify(self, judge: Judge) -> None:
         result = self.run()
-        if isinstance(result, Hardest):
+        if isinstance(result, gk.MinedPairs):
             judge.check_hardest(result, stored=True)
             return
         assert isinstance(result, Outcome), f"unexpected result {type(result).__name__}"
@@ -115,7 +115,7 @@ class Mining(Method):
         return gk.mine(self.image, self.text, **self.options)
 
     def verify(self, judge: Judge) -> None:
-        judge.check_hardest(Hardest(*self.run()), stored=False)
+        judge.check_hardest(self.run(), stored=False)
 
 
 class Training(Method):
@@ -131,7 +131,7 @@ class Training(Method):
         """The 0-d loss as users compute it."""
 
     @abstractmethod
-    def hardest(self) -> Hardest:
+    def hardest(self) -> gk.MinedPairs:
         """The hardest negatives that `loss` found; not timed."""
 
     def reset(self) -> None:
@@ -167,12 +167,12 @@ class Loss(Training):
         assert isinstance(loss, Tensor)
         return loss
 
-    def hardest(self) -> Hardest:
+    def hardest(self) -> gk.MinedPairs:
         stats = gk.goal_loss(
             self.image, self.text, self.objective, return_stats=True, **self.options
         )[1]
         assert isinstance(stats, MiningStatistics)
-        return Hardest(
+        return gk.MinedPairs(
             stats.positive,
             stats.negative_text,
             stats.hardest_text,

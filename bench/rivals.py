@@ -12,8 +12,8 @@ from pytorch_metric_learning.reducers import SumReducer
 from torch import Tensor
 
 from bench.cases import Case, Inputs
-from bench.eager import Hardest
 from bench.methods import Training
+from goal_kernels import MinedPairs
 
 if TYPE_CHECKING:
     from bench.judge import Judge
@@ -55,12 +55,12 @@ class MetricLearning(Training):
     def loss(self) -> Tensor:
         return self._direction(self.image, self.text) + self._direction(self.text, self.image)
 
-    def hardest(self) -> Hardest:
+    def hardest(self) -> MinedPairs:
         image, text = self.image.detach(), self.text.detach()
         hardest_text, hardest_image = self._mine(image, text)[2], self._mine(text, image)[2]
         similarity = self.distance(image, text).float()
         row = torch.arange(self.case.batch, device=image.device)
-        return Hardest(
+        return MinedPairs(
             similarity.diagonal(),
             similarity[row, hardest_text],
             hardest_text,

@@ -17,7 +17,7 @@ from torch import Tensor
 import goal_kernels as gk
 from goal_kernels import native
 from goal_kernels.backends import candidates, selection
-from goal_kernels.backends.gumbel import gumbel, noise
+from goal_kernels.backends.gumbel import noise
 from goal_kernels.backends.gumbel import words as gumbel_words
 from goal_kernels.negatives import named_negatives
 
@@ -236,6 +236,11 @@ def test_blocks_change_nothing(name, block, monkeypatch) -> None:
     assert torch.equal(whole[1].hardest_text, blocks[1].hardest_text)
     assert whole[0] == pytest.approx(blocks[0], rel=1e-12)
     torch.testing.assert_close(whole[2], blocks[2], rtol=0, atol=1e-11)
+
+
+def gumbel(image: torch.Tensor, text: torch.Tensor, direction: int, seed: int) -> torch.Tensor:
+    of_image, of_text = gumbel_words(image, text, direction, seed)
+    return noise(of_image + of_text)
 
 
 def test_draws_follow_the_probabilities() -> None:

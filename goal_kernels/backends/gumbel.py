@@ -10,15 +10,6 @@ import torch
 from torch import Tensor
 
 
-def gumbel(image: Tensor, text: Tensor, direction: int, seed: int) -> Tensor:
-    """Gumbel noise of pairs of image and text: `noise` of the sum of their words.
-
-    Args: as in `words`, of shapes that broadcast.
-    """
-    of_image, of_text = words(image, text, direction, seed)
-    return noise(of_image + of_text)
-
-
 def words(image: Tensor, text: Tensor, direction: int, seed: int) -> tuple[Tensor, Tensor]:
     """What of the hash each side contributes, int64: their sum modulo 2^64 makes the noise.
 

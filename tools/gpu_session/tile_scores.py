@@ -74,14 +74,14 @@ def dumped(image: Tensor, text: Tensor, split: bool = False, programs: int = 0) 
     return scores
 
 
-def digits(tiles: Tiles, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """[N, 4] and [M, 4] whose products are 2048 r + c, every part exact in 16 bits."""
+def digits(tiles: Tiles) -> tuple[Tensor, Tensor]:
+    """[N, 4] and [M, 4] in bfloat16, whose products are 2048 r + c, every part exact in 16 bits."""
     row, column = torch.arange(tiles.rows), torch.arange(tiles.columns)
     one = [torch.ones_like(row), torch.ones_like(row)]
     image = torch.stack([row // 256 * 16, row % 256, *one], 1)
     scale = [torch.full_like(column, 2**15), torch.full_like(column, 2**11)]
     text = torch.stack([*scale, column // 256 * 256, column % 256], 1)
-    return image.to(dtype), text.to(dtype)
+    return image.bfloat16(), text.bfloat16()
 
 
 def expected(tiles: Tiles) -> Tensor:
@@ -107,11 +107,9 @@ def difference(found: Tensor, wanted: Tensor) -> str:
     return f"{number}; {len(wrong)} of {wanted.numel()} are wrong"
 
 
-def faults(
-    tiles: Tiles, device: str, offsets: Iterable[int] | None = None, dtype=torch.bfloat16
-) -> Iterator[str]:
+def faults(tiles: Tiles, device: str, offsets: Iterable[int] | None = None) -> Iterator[str]:
     """What is wrong, for every place of the digits, or for the given ones."""
-    image, text = (x.to(device) for x in digits(tiles, dtype))
+    image, text = (x.to(device) for x in digits(tiles))
     right = expected(tiles).to(device)
     for offset in range(tiles.width) if offsets is None else offsets:
         for image_half, text_half in HALVES if tiles.split else HALVES[:1]:

@@ -3,9 +3,4 @@
 from goal_kernels.backends.gpu.backend import CudaBackend, TritonBackend
 from goal_kernels.backends.gpu.plan import use_programs, use_strategy
 
-__all__ = ["CudaBackend", "TritonBackend", "strategies", "use_programs", "use_strategy"]
-
-
-def strategies() -> tuple[str, ...]:
-    """Mining strategies that `use_strategy` may force where `triton` serves."""
-    return TritonBackend.strategies
+__all__ = ["CudaBackend", "TritonBackend", "use_programs", "use_strategy"]
