@@ -51,9 +51,9 @@ constexpr Word<Precision> kPrecisions[] = {{"highest", Precision::highest},
                                            {"high", Precision::high},
                                            {"medium", Precision::medium}};
 
-Matrix matrix(const Rows& rows, Dtype dtype, std::int64_t width) {
+Matrix matrix(const Rows& rows, const std::string& dtype, std::int64_t width) {
   const auto [data, count, stride, scale] = rows;
-  return {pointer(data), dtype, count, stride, width, pointer(scale)};
+  return {pointer(data), parse("dtype", kDtypes, dtype), count, stride, width, pointer(scale)};
 }
 
 AnchorOutput anchors(const Anchors& addresses) {
@@ -64,23 +64,21 @@ AnchorOutput anchors(const Anchors& addresses) {
 void score_pairs_addresses(const std::string& dtype, const Rows& a, const Rows& b,
                            std::int64_t width, Address index, Address similarity, int threads,
                            const std::string& isa) {
-  const Dtype type = parse("dtype", kDtypes, dtype);
-  score_pairs(matrix(a, type, width), matrix(b, type, width), pointer<std::int64_t>(index),
+  score_pairs(matrix(a, dtype, width), matrix(b, dtype, width), pointer<std::int64_t>(index),
               pointer(similarity), *find_isa(isa).row, threads);
 }
 
 void row_scales_addresses(const std::string& dtype, const Rows& rows, std::int64_t width,
                           Address scale, int threads, const std::string& isa) {
-  row_scales(matrix(rows, parse("dtype", kDtypes, dtype), width), pointer(scale), *find_isa(isa).row, threads);
+  row_scales(matrix(rows, dtype, width), pointer(scale), *find_isa(isa).row, threads);
 }
 
 const char* mine_addresses(const std::string& dtype, const Rows& image, const Rows& text,
                            std::int64_t width, const Pairing& pairing, const RelativeQuery& relative,
                            const Anchors& row, const Anchors& column, const std::string& precision,
                            int threads, const std::string& isa) {
-  const Dtype type = parse("dtype", kDtypes, dtype);
-  const MineJob job{matrix(image, type, width),
-                    matrix(text, type, width),
+  const MineJob job{matrix(image, dtype, width),
+                    matrix(text, dtype, width),
                     pointer<std::int64_t>(std::get<0>(pairing)),
                     pointer<std::int64_t>(std::get<1>(pairing)),
                     pointer<std::int64_t>(std::get<2>(pairing)),
@@ -96,12 +94,11 @@ const char* mine_addresses(const std::string& dtype, const Rows& image, const Ro
 void search_addresses(const std::string& dtype, const Rows& image, const Rows& text, std::int64_t width,
                       const Pairing& pairing, const SearchTerms& query, const SearchOutput& output,
                       int threads, const std::string& isa) {
-  const Dtype type = parse("dtype", kDtypes, dtype);
   const auto [target, image_ids, text_ids] = pairing;
   const auto& [relative, epsilon, beta, normalize, precision] = query;
   const auto [positive, row, column, scales] = output;
-  const SearchJob job{matrix(image, type, width),
-                      matrix(text, type, width),
+  const SearchJob job{matrix(image, dtype, width),
+                      matrix(text, dtype, width),
                       pointer<std::int64_t>(target),
                       pointer<std::int64_t>(image_ids),
                       pointer<std::int64_t>(text_ids),
@@ -123,10 +120,9 @@ void forward_addresses(const std::string& dtype, const Rows& image, const Rows& 
                        const std::string& direction, bool normalize,
                        const std::string& precision, const ForwardOutput& output, int threads,
                        const std::string& isa) {
-  const Dtype type = parse("dtype", kDtypes, dtype);
   const auto [value, vectors, hardest] = output;
-  const ForwardJob job{matrix(image, type, width),
-                       matrix(text, type, width),
+  const ForwardJob job{matrix(image, dtype, width),
+                       matrix(text, dtype, width),
                        pointer<std::int64_t>(image_ids),
                        pointer<std::int64_t>(text_ids),
                        normalize,
@@ -142,9 +138,8 @@ void apply_addresses(const std::string& dtype, const Rows& image, const Rows& te
                      std::int64_t width, const Indices& indices, const Weights& weights,
                      const std::tuple<Address, Address>& gradients, int threads,
                      const std::string& isa) {
-  const Dtype type = parse("dtype", kDtypes, dtype);
-  const ApplyJob job{matrix(image, type, width),
-                     matrix(text, type, width),
+  const ApplyJob job{matrix(image, dtype, width),
+                     matrix(text, dtype, width),
                      pointer<std::int64_t>(std::get<0>(indices)),
                      pointer<std::int64_t>(std::get<1>(indices)),
                      pointer<std::int64_t>(std::get<2>(indices)),
@@ -166,8 +161,7 @@ CountOutput counts(const Counts& addresses) {
 void rank_addresses(const std::string& dtype, const Rows& image, const Rows& text, std::int64_t width,
                     Address text_to_image, Address positive, const Counts& image_counts,
                     const Counts& text_counts, int threads, const std::string& isa) {
-  const Dtype type = parse("dtype", kDtypes, dtype);
-  const RankJob job{matrix(image, type, width), matrix(text, type, width),
+  const RankJob job{matrix(image, dtype, width), matrix(text, dtype, width),
                     pointer<std::int64_t>(text_to_image), pointer<float>(positive),
                     counts(image_counts), counts(text_counts)};
   rank(job, find_isa(isa), threads);
@@ -177,10 +171,9 @@ const char* top_k_addresses(const std::string& dtype, const Rows& query, const R
                             const std::tuple<Address, Address>& ids, Address max_score, bool normalize,
                             std::int64_t k, const std::tuple<Address, Address, Address>& output, int threads,
                             const std::string& isa) {
-  const Dtype type = parse("dtype", kDtypes, dtype);
   const auto [score, index, count] = output;
-  const TopKJob job{matrix(query, type, width),
-                    matrix(corpus, type, width),
+  const TopKJob job{matrix(query, dtype, width),
+                    matrix(corpus, dtype, width),
                     pointer<std::int64_t>(std::get<0>(ids)),
                     pointer<std::int64_t>(std::get<1>(ids)),
                     pointer(max_score),
@@ -196,10 +189,9 @@ void add_listed_addresses(const std::string& dtype, const Rows& rows, const Rows
                           std::int64_t count, const std::tuple<Address, Address, Address>& elements,
                           const std::tuple<Address, Address>& gradients, int threads,
                           const std::string& isa) {
-  const Dtype type = parse("dtype", kDtypes, dtype);
   const auto [row, column, weight] = elements;
-  const ListedJob job{matrix(rows, type, width),
-                      matrix(columns, type, width),
+  const ListedJob job{matrix(rows, dtype, width),
+                      matrix(columns, dtype, width),
                       count,
                       pointer<std::int64_t>(row),
                       pointer<std::int64_t>(column),
@@ -213,11 +205,10 @@ std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const R
                              const Pairing& pairing, const std::tuple<Address, Address>& bounds,
                              bool exact, std::int64_t room, const std::tuple<Address, Address, Address>& output, int threads,
                              const std::string& isa) {
-  const Dtype type = parse("dtype", kDtypes, dtype);
   const auto [target, row_ids, column_ids] = pairing;
   const auto [row, column, value] = output;
-  const AboveJob job{matrix(rows, type, width),
-                     matrix(columns, type, width),
+  const AboveJob job{matrix(rows, dtype, width),
+                     matrix(columns, dtype, width),
                      pointer<std::int64_t>(target),
                      pointer<std::int64_t>(row_ids),
                      pointer<std::int64_t>(column_ids),
@@ -234,22 +225,21 @@ std::int64_t above_addresses(const std::string& dtype, const Rows& rows, const R
 void similarities_addresses(const std::string& dtype, const Rows& rows, const Rows& columns, std::int64_t width,
                             bool across, const std::tuple<Address, std::int64_t, bool>& output, int threads,
                             const std::string& isa) {
-  const Dtype type = parse("dtype", kDtypes, dtype);
   const auto [out, stride, add] = output;
-  SimilaritiesJob job{matrix(rows, type, width), matrix(columns, type, width), pointer(out), stride, add};
+  SimilaritiesJob job{matrix(rows, dtype, width), matrix(columns, dtype, width), pointer(out), stride, add};
   job.rows.across = across;
   similarities(job, find_isa(isa), threads);
 }
 
 void logistic_addresses(const std::string& dtype, const Rows& rows, std::int64_t width, Address sums, int threads,
                         const std::string& isa) {
-  logistic(matrix(rows, parse("dtype", kDtypes, dtype), width), pointer<double>(sums), *find_isa(isa).row, threads);
+  logistic(matrix(rows, dtype, width), pointer<double>(sums), *find_isa(isa).row, threads);
 }
 
 void sample_addresses(const std::string& dtype, const Rows& score, std::int64_t width,
                       const std::tuple<Address, Address>& words, double temperature,
                       const std::tuple<Address, Address>& output, int threads) {
-  sample({matrix(score, parse("dtype", kDtypes, dtype), width), pointer<std::uint64_t>(std::get<0>(words)),
+  sample({matrix(score, dtype, width), pointer<std::uint64_t>(std::get<0>(words)),
           pointer<std::uint64_t>(std::get<1>(words)), temperature, pointer<double>(std::get<0>(output)),
           pointer<std::int64_t>(std::get<1>(output))},
          threads);

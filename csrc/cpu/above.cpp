@@ -21,8 +21,6 @@
 namespace goal_kernels {
 namespace {
 
-constexpr std::int64_t kVectorRoom = 16;  // what a kernel may write beyond the last element
-
 // The job of the tile loop. slack [R] and [N]: how far S may lie from its product; null: it is exact.
 template <typename T>
 class Lister {
@@ -35,7 +33,7 @@ class Lister {
         column_slack_(column_slack),
         kernel_(kernel),
         loop_(job.rows, job.columns, kernel, threads),
-        exclusions_(mining_job(job), kernel.columns),
+        exclusions_(job.rows.rows, job.columns.rows, job.target, {job.row_ids, job.column_ids}, kernel.columns),
         room_(kernel.columns + kVectorRoom),
         row_floor_(job.rows.rows),
         column_floor_(job.columns.rows + kernel.columns),
@@ -102,23 +100,9 @@ class Lister {
     T value;
   };
 
-  static MineJob mining_job(const AboveJob& job) {
-    MineJob result{};
-    result.image = job.rows;
-    result.text = job.columns;
-    result.target = job.target;
-    result.image_ids = job.row_ids;
-    result.text_ids = job.column_ids;
-    return result;
-  }
-
   static void lower(const T* bound, const T* slack, std::int64_t count, T* floor) {
     for (std::int64_t i = 0; i < count; ++i)
       floor[i] = slack == nullptr ? bound[i] : std::nextafter(bound[i] - slack[i] / 2, -kInfinity);
-  }
-
-  std::int64_t first_row(std::int64_t chunk) const {
-    return std::min(loop_.plan().first_group(chunk) * kernel_.rows, job_.rows.rows);
   }
 
   // For a block of columns of which every element is found: what runs in parallel must not allocate.
@@ -126,7 +110,7 @@ class Lister {
     const std::int64_t columns = std::min(loop_.plan().block_columns, job_.columns.rows);
     for (std::size_t chunk = 0; chunk < found_.size(); ++chunk) {
       const std::int64_t number = static_cast<std::int64_t>(chunk);
-      const std::int64_t rows = first_row(number + 1) - first_row(number);
+      const std::int64_t rows = loop_.first_row(number + 1) - loop_.first_row(number);
       found_[chunk].reserve(found_[chunk].size() + static_cast<std::size_t>(rows * columns));
     }
   }
@@ -152,7 +136,7 @@ class Lister {
 
   // Writes what was found, in the order of rows, from `begin` on. A row's elements are in that of columns already.
   void order(std::int64_t chunk, std::int64_t begin) {
-    const std::int64_t first = first_row(chunk), end = first_row(chunk + 1);
+    const std::int64_t first = loop_.first_row(chunk), end = loop_.first_row(chunk + 1);
     std::fill(next_.data() + first, next_.data() + end, 0);
     for (const Element& element : found_[chunk]) ++next_[element.row];
     for (std::int64_t r = first; r < end; ++r) begin += std::exchange(next_[r], begin);

@@ -25,11 +25,6 @@
 namespace goal_kernels {
 namespace {
 
-std::size_t element_bytes(Dtype dtype) {
-  if (dtype == Dtype::float64) return sizeof(double);
-  return dtype == Dtype::float32 ? sizeof(float) : sizeof(std::uint16_t);
-}
-
 // A row that is the hardest negative of thousands is shared by several workers in runs of this many terms.
 constexpr std::int64_t kRunTerms = 256;
 constexpr std::int64_t kRunsPerItem = 16;
@@ -155,9 +150,7 @@ class Side {
  private:
   std::int64_t total() const { return static_cast<std::int64_t>(runs_.all.size()); }
 
-  void* out(std::int64_t row) const {
-    return grad_ + static_cast<std::size_t>(row * own_.width) * element_bytes(own_.dtype);
-  }
+  void* out(std::int64_t row) const { return grad_ + row * own_.width * element_bytes(own_.dtype); }
 
   void finish(const T* sum, std::int64_t row, T factor, const RowKernel<T>& kernel) const {
     if (own_.scale != nullptr)

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "buffer.h"
-#include "mine.h"
 #include "tile_kernel.h"
 
 namespace goal_kernels {
@@ -21,12 +20,14 @@ struct Ids {
 template <typename T>
 class ExclusionTable {
  public:
-  // `padding`: columns of a micro-tile, readable beyond the last one.
-  ExclusionTable(const MineJob& job, std::int64_t padding)
-      : ExclusionTable(job.image.rows, job.text.rows, {job.image_ids, job.text_ids}, padding) {
-    for (std::int64_t i = 0; i < job.image.rows; ++i) {
-      const std::int64_t target = job.target != nullptr ? job.target[i] : i;
-      target_[i] = target >= 0 && target < job.text.rows ? Integer<T>(target) : Integer<T>(-1);
+  // `targets` [rows], outside [0, columns): none; null: i. `padding`: columns of a micro-tile, readable beyond the
+  // last one.
+  ExclusionTable(std::int64_t rows, std::int64_t columns, const std::int64_t* targets, const Ids& ids,
+                 std::int64_t padding)
+      : ExclusionTable(rows, columns, ids, padding) {
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const std::int64_t target = targets != nullptr ? targets[i] : i;
+      target_[i] = target >= 0 && target < columns ? Integer<T>(target) : Integer<T>(-1);
     }
   }
 

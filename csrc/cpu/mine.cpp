@@ -92,7 +92,7 @@ class Miner {
         kernel_(kernel),
         loop_(job.image, job.text, kernel, threads),
         relative_(relative_terms()),
-        exclusions_(job, kernel.columns),
+        exclusions_(job.image.rows, job.text.rows, job.target, {job.image_ids, job.text_ids}, kernel.columns),
         rows_(job.image.rows),
         columns_(loop_.plan().chunks * block_columns()) {
     rows_.reset(0, job.image.rows, job.relative);

@@ -17,9 +17,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <stdexcept>
-#include <string>
 
+#include "check_range.h"
 #include "rank_tile.h"
 #include "rounding.h"
 #include "tile_loop.h"
@@ -191,18 +190,11 @@ const TileKernel<float>& choose_kernel(Dtype dtype, const Isa& isa) {
   return isa.exact->float32;
 }
 
-void check_owners(const RankJob& job) {
-  for (std::int64_t j = 0; j < job.text.rows; ++j)
-    if (job.text_to_image[j] < 0 || job.text_to_image[j] >= job.image.rows)
-      throw std::invalid_argument("text_to_image: expected rows in [0, " + std::to_string(job.image.rows - 1) +
-                                  "], got " + std::to_string(job.text_to_image[j]));
-}
-
 }  // namespace
 
 void rank(const RankJob& job, const Isa& isa, int threads) {
   check_sizes(job.image, job.text);
-  check_owners(job);
+  check_range("text_to_image", job.text_to_image, job.text.rows, 0, job.image.rows, "number the images from 0");
   if (job.image.dtype == Dtype::float64)
     Ranker<double>(job, isa.exact->float64, threads).run();
   else

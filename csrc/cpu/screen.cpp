@@ -58,7 +58,6 @@ constexpr std::int64_t kMaxLeft = kOpenCandidates / 2;
 // How many elements per row or column may be computed in float: usual are one or two, and this many cost less
 // than the product in float of the smallest job.
 constexpr std::int64_t kMaxPerAnchor = 16;
-constexpr std::int64_t kVectorRoom = 16;  // what a kernel may write beyond the last candidate
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
 // The best candidate of an anchor: by its value in float, then by index.
@@ -87,7 +86,7 @@ class Screener {
         row_kernel_(isa.row->float32),
         kernel_(*isa.bfloat16),
         loop_(job.image, job.text, kernel_, threads),
-        exclusions_(job, kernel_.columns),
+        exclusions_(job.image.rows, job.text.rows, job.target, {job.image_ids, job.text_ids}, kernel_.columns),
         row_slack_(row_slack),
         column_slack_(column_slack),
         row_best_(job.image.rows),
@@ -205,16 +204,14 @@ class Screener {
   }
 
   void decide_rows() {
-    const Plan& plan = loop_.plan();
-    parallel_for(plan.chunks, loop_.workers(), [&](std::int64_t chunk, int) {
+    parallel_for(loop_.plan().chunks, loop_.workers(), [&](std::int64_t chunk, int) {
       std::vector<Element>& rows = lists_[chunk].rows;
       const auto behind = [&](const Element& e) { return !leads_row(e); };
       rows.erase(std::remove_if(rows.begin(), rows.end(), behind), rows.end());
     });
     if (too_many(&List::rows, job_.image.rows)) return;
-    parallel_for(plan.chunks, loop_.workers(), [&](std::int64_t chunk, int) {
-      const std::int64_t begin = plan.first_group(chunk) * kernel_.rows;
-      const std::int64_t end = std::min(plan.first_group(chunk + 1) * kernel_.rows, job_.image.rows);
+    parallel_for(loop_.plan().chunks, loop_.workers(), [&](std::int64_t chunk, int) {
+      const std::int64_t begin = loop_.first_row(chunk), end = loop_.first_row(chunk + 1);
       std::vector<Decision> decisions(static_cast<std::size_t>(end - begin));
       decide(lists_[chunk].rows);
       for (const Element& e : lists_[chunk].rows) decisions[e.row - begin].offer(e.value, e.column);

@@ -43,21 +43,19 @@ class Writer {
 };
 
 // Columns [begin, begin + kDepth) of a matrix.
-template <typename T>
 Matrix slice(Matrix matrix, std::int64_t begin) {
-  return with_element<T>(matrix.dtype, [&](auto element) {
-    matrix.data = static_cast<const decltype(element)*>(matrix.data) + begin * (matrix.across ? matrix.stride : 1);
-    matrix.width = std::min(kDepth, matrix.width - begin);
-    return matrix;
-  });
+  const std::int64_t step = matrix.across ? matrix.stride : 1;
+  matrix.data = static_cast<const char*>(matrix.data) + begin * step * element_bytes(matrix.dtype);
+  matrix.width = std::min(kDepth, matrix.width - begin);
+  return matrix;
 }
 
 template <typename T>
 void write(SimilaritiesJob job, const TileKernel<T>& kernel, int threads) {
   const Matrix rows = job.rows, columns = job.columns;
   for (std::int64_t begin = 0; begin < rows.width; begin += kDepth) {
-    job.rows = slice<T>(rows, begin);
-    job.columns = slice<T>(columns, begin);
+    job.rows = slice(rows, begin);
+    job.columns = slice(columns, begin);
     Writer<T>(job, kernel, threads).run();
     job.add = true;
   }

@@ -65,6 +65,9 @@ struct MineTile {
   RelativeTerms<T> relative;
 };
 
+// What a kernel may write beyond the last element of a list: it stores whole vectors.
+constexpr std::int64_t kVectorRoom = 16;
+
 // Elements of S that may be the largest of their row or their column, as parallel arrays.
 template <typename T>
 struct Candidates {

@@ -84,6 +84,9 @@ class TileLoop {
 
   const Plan& plan() const { return plan_; }
   int workers() const { return workers_; }
+  std::int64_t first_row(std::int64_t chunk) const {
+    return std::min(plan_.first_group(chunk) * kernel_.rows, image_.rows);
+  }
 
   template <typename Job>
   void run(Job& job) const {

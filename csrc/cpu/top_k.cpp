@@ -32,7 +32,6 @@ constexpr std::int64_t kListBytes = std::int64_t{128} << 20;
 // real embeddings for k = 100, and for the first elements of a search.
 constexpr std::int64_t kListFactor = 4;
 constexpr std::int64_t kListExtra = 96;
-constexpr std::int64_t kVectorRoom = 16;  // what a kernel may write beyond the last element
 // One in so many elements of S may be computed again before the end: a dot product takes as long as the exact product
 // of ten to fifteen.
 constexpr std::int64_t kElementsPerDecision = 64;
@@ -122,9 +121,8 @@ class Finder {
     loop_.run(*this);
     if (gave_up_) return false;
     parallel_for(loop_.plan().chunks, loop_.workers(), [&](std::int64_t chunk, int worker) {
-      const std::int64_t rows = product_.kernel.rows, begin = loop_.plan().first_group(chunk) * rows;
-      const std::int64_t end = std::min(loop_.plan().first_group(chunk + 1) * rows, job_.query.rows);
-      for (std::int64_t r = begin; r < end; ++r) write(r, scratch_[worker]);
+      const std::int64_t end = loop_.first_row(chunk + 1);
+      for (std::int64_t r = loop_.first_row(chunk); r < end; ++r) write(r, scratch_[worker]);
     });
     return true;
   }
@@ -287,8 +285,7 @@ class Finder {
 template <typename T>
 TopKJob part_of(const TopKJob& job, std::int64_t first, std::int64_t count) {
   TopKJob part = job;
-  const std::int64_t bytes = job.query.dtype == Dtype::float64 ? 8 : job.query.dtype == Dtype::float32 ? 4 : 2;
-  part.query.data = static_cast<const char*>(job.query.data) + first * job.query.stride * bytes;
+  part.query.data = static_cast<const char*>(job.query.data) + first * job.query.stride * element_bytes(job.query.dtype);
   part.query.rows = count;
   if (job.query.scale != nullptr) part.query.scale = static_cast<const T*>(job.query.scale) + first;
   if (job.query_ids != nullptr) part.query_ids += first;

@@ -97,6 +97,12 @@ inline void narrow(float value, float16& out) {
   out.bits = static_cast<std::uint16_t>(sign | result);
 }
 
+// Of an element.
+inline std::int64_t element_bytes(Dtype dtype) {
+  if (dtype == Dtype::float64) return sizeof(double);
+  return dtype == Dtype::float32 ? sizeof(float) : sizeof(std::uint16_t);
+}
+
 // body(Element{}) for the element type behind `dtype` when accumulating in T.
 template <typename T, typename Body>
 inline auto with_element(Dtype dtype, const Body& body) {

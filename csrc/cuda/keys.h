@@ -13,7 +13,6 @@ namespace goal_kernels::cuda {
 constexpr std::int32_t kNanKey = INT32_MAX;
 constexpr std::int32_t kEmptyKey = INT32_MIN;  // no number has this key
 constexpr std::int32_t kMagnitude = 0x7fffffff;
-constexpr std::int64_t kNothing = INT64_MIN;  // packed key of an anchor that has no negative (yet)
 constexpr float kInfinity = INFINITY;
 constexpr float kFloatMax = 3.40282347e+38f;
 
@@ -29,25 +28,12 @@ struct Keys {
     const Value<std::int32_t> key = bits ^ ((bits >> 31) & kMagnitude);
     return select(value != value, Value<std::int32_t>(kNanKey), key);
   }
-  // -inf for kEmptyKey.
-  static GOAL_KERNELS_WARP Value<float> decode(Value<std::int32_t> key) {
-    const Value<std::int32_t> bits = key ^ ((key >> 31) & kMagnitude);
-    return select(key == kEmptyKey, Value<float>(-kInfinity), reinterpret<float>(bits));
-  }
   // Index in [0, INT32_MAX).
   static GOAL_KERNELS_WARP Value<std::int64_t> pack(Value<std::int32_t> key, Value<std::int32_t> index) {
     // Shifting a negative number left is undefined on the host before C++20.
     const Value<std::uint64_t> high = convert<std::uint64_t>(convert<std::uint32_t>(key)) << 32;
     const Value<std::uint64_t> low = convert<std::uint64_t>(convert<std::uint32_t>(kMagnitude - index));
     return convert<std::int64_t>(high | low);
-  }
-  static GOAL_KERNELS_WARP Value<std::int32_t> key_of(Value<std::int64_t> packed) {
-    return convert<std::int32_t>(packed >> 32);
-  }
-  // -1 where there is no negative.
-  static GOAL_KERNELS_WARP Value<std::int32_t> index_of(Value<std::int64_t> packed) {
-    const Value<std::int32_t> index = kMagnitude - convert<std::int32_t>(packed & std::int64_t(kMagnitude));
-    return select(key_of(packed) == kEmptyKey, Value<std::int32_t>(-1), index);
   }
 };
 

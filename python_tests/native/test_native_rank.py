@@ -257,7 +257,7 @@ def test_auto_ranks_natively(fastest, monkeypatch) -> None:
 def test_a_wrong_owner_is_refused(backend, stray) -> None:
     image, text, owner = embeddings(5, 9, 3)
     owner[4] = stray
-    with pytest.raises(ValueError, match=r"text_to_image: expected rows in \[0, 4\], got"):
+    with pytest.raises(ValueError, match=r"text_to_image: expected indices in \[0, 5\), got"):
         backend.rank(image, text, owner)
 
 
