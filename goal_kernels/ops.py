@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from goal_kernels.backends import BACKENDS, find_backend
-from goal_kernels.backends.answers import VECTORS, Forward, Found, GradientTerms, row_scales
+from goal_kernels.backends.answers import Forward, Found, GradientTerms, row_scales
 from goal_kernels.backends.base import (
     Backend,
     Pairing,
@@ -79,25 +79,10 @@ def _search(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
     return search
 
 
-def _found_fake(
-    like: Tensor, sizes: tuple[int, int], relative: str, normalize: bool
-) -> tuple[Tensor, ...]:
-    rows, both = sizes[0], sum(sizes)
-    sums = 0 if relative == "none" else both
-
-    def values(size: int) -> Tensor:
-        return like.new_empty(size, dtype=accumulate_dtype(like.dtype))
-
-    def integers(size: int) -> Tensor:
-        return like.new_empty(size, dtype=torch.int64)
-
-    scales = values(both if normalize else 0)
-    return values(rows + both), integers(both), values(sums), integers(sums), scales
-
-
 def _search_fake(image: Tensor, text: Tensor, *question: Any) -> tuple[Tensor, ...]:
-    query = SearchQuery(*question[3:])
-    return _found_fake(image, (image.shape[0], text.shape[0]), query.relative, query.normalize)
+    sizes, query = (image.shape[0], text.shape[0]), SearchQuery(*question[3:])
+    dtype = accumulate_dtype(image.dtype)
+    return Found.empty(image, sizes, dtype, query.relative, query.normalize)
 
 
 def _mine_similarity(similarity: Tensor, *question: Any) -> tuple[Tensor, ...]:
@@ -110,7 +95,8 @@ def _mine_similarity(similarity: Tensor, *question: Any) -> tuple[Tensor, ...]:
 
 def _mine_similarity_fake(similarity: Tensor, *question: Any) -> tuple[Tensor, ...]:
     rows, columns = similarity.shape
-    return _found_fake(similarity, (rows, columns), question[2], False)
+    dtype = accumulate_dtype(similarity.dtype)
+    return Found.empty(similarity, (rows, columns), dtype, question[2], normalize=False)
 
 
 @lru_cache(maxsize=256)
@@ -145,13 +131,8 @@ def _forward(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
 
 def _forward_fake(backend: Backend) -> Callable[..., tuple[Tensor, ...]]:
     def fake(image: Tensor, text: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-        normalize, batch = rest[-2], image.shape[0]
-        dtype = accumulate_dtype(image.dtype)
-        return (
-            image.new_empty((), dtype=dtype),
-            image.new_empty((VECTORS + 2 if normalize else VECTORS, batch), dtype=dtype),
-            image.new_empty((2 + backend.list_rows, batch), dtype=torch.int64),
-        )
+        normalize = rest[-2]
+        return Forward.empty(image, accumulate_dtype(image.dtype), normalize, backend.list_rows)
 
     return fake
 

@@ -9,6 +9,11 @@ from goal_kernels.backends.base import RelativeQuery, accumulate_dtype
 from goal_kernels.constants import CACHED_ELEMENTS, RESCORE_ELEMENTS
 
 
+def cut(size: int, step: int) -> list[slice]:
+    """[0, size) in slices of `step`, the last one as long as what is left."""
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
 def default_target(rows: int, columns: int, device: torch.device) -> Tensor:
     """The implicit pairing: row i belongs to column i, rows beyond the last column to none. [N]"""
     target = torch.arange(rows, device=device)
@@ -41,8 +46,7 @@ def pair_similarity(image: Tensor, text: Tensor, index: Tensor | None) -> Tensor
         index = default_target(rows, text.shape[0], image.device)
     result = torch.empty(rows, dtype=dtype, device=image.device)
     step = max(1, (CACHED_ELEMENTS if image.is_cpu else RESCORE_ELEMENTS) // width)
-    for start in range(0, rows, step):
-        part = slice(start, min(start + step, rows))
+    for part in cut(rows, step):
         if index is None:
             partner = text[part]
         else:

@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parent.parent / "goal_kernels"
 
 LAYERS = (
     {"constants", "operators", "backends.scores", "backends.answers", "extras", "terminal"},
-    {"backends.base", "native", "backends.reference_rank", "backends.gumbel"},
+    {"backends.base", "native", "backends.gumbel"},
     {"registry", "pairs", "normalization", "notices", "backends.arguments"},
-    {"elements", "reference", "backends.candidates"},
+    {"elements", "reference", "backends.candidates", "backends.reference_rank"},
     {"objective", "backends.torch_top_k", "backends.cpu", "backends.selection"},
     {"backends.reference"},
     {"backends.chunked", "backends.gpu*"},

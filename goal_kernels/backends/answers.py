@@ -105,6 +105,26 @@ class Found(NamedTuple):
     scales_of_rows: Tensor
 
     @classmethod
+    def empty(
+        cls,
+        like: Tensor,
+        sizes: tuple[int, int],
+        dtype: torch.dtype,
+        relative: str,
+        normalize: bool,
+    ) -> Found:
+        """Uninitialised, of N and M. dtype: to accumulate in. Others: as in `SearchQuery`."""
+        rows, both = sizes[0], sum(sizes)
+        sums = 0 if relative == "none" else both
+        return cls(
+            like.new_empty(rows + both, dtype=dtype),
+            like.new_empty(both, dtype=torch.int64),
+            like.new_empty(sums, dtype=dtype),
+            like.new_empty(sums, dtype=torch.int64),
+            like.new_empty(both if normalize else 0, dtype=dtype),
+        )
+
+    @classmethod
     def pack(cls, positive: Tensor, mined: Mined, scales: Scales = UNSCALED) -> Found:
         """From the results of the parts."""
         none = positive.new_empty(0)
@@ -185,6 +205,18 @@ class Forward(NamedTuple):
     value: Tensor
     vectors: Tensor
     hardest: Tensor
+
+    @classmethod
+    def empty(
+        cls, image: Tensor, dtype: torch.dtype, normalize: bool, list_rows: int = 0
+    ) -> Forward:
+        """Uninitialised, for images [B, D]. dtype: to accumulate in."""
+        batch, rows = image.shape[0], VECTORS + 2 if normalize else VECTORS
+        return cls(
+            image.new_empty((), dtype=dtype),
+            image.new_empty((rows, batch), dtype=dtype),
+            image.new_empty((2 + list_rows, batch), dtype=torch.int64),
+        )
 
     @classmethod
     def pack(cls, found: Found, weighted: Weighted) -> Forward:

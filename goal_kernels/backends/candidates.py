@@ -15,7 +15,7 @@ from torch import Tensor
 
 from goal_kernels.backends.base import Pairing
 from goal_kernels.backends.gumbel import noise, words
-from goal_kernels.pairs import owned
+from goal_kernels.pairs import cut, owned
 
 SEGMENT = 64
 """Candidates of a segment: the largest of an anchor is looked for in one of them."""
@@ -119,8 +119,7 @@ class Candidates:
 
     def parts(self) -> list[slice]:
         """The blocks."""
-        starts = range(0, self.rows, self.block)
-        return [slice(start, min(start + self.block, self.rows)) for start in starts]
+        return cut(self.rows, self.block)
 
     def _limits(self, highest: Tensor, lowest: Tensor) -> _Limits:
         """From the highest and lowest positive of each anchor; without one nothing is left out."""

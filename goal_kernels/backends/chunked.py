@@ -24,6 +24,7 @@ from goal_kernels.backends.candidates import NEGATIVE_INFINITY, SEGMENT, exclude
 from goal_kernels.backends.reference import ReferenceBackend, matmul_precision
 from goal_kernels.backends.torch_top_k import rescore, search_blocks
 from goal_kernels.constants import NO_INDEX
+from goal_kernels.pairs import cut
 
 BLOCK = 512
 """Rows of a block: enough for the product to run at full speed (256 cost 3 % more on a CPU)."""
@@ -84,9 +85,8 @@ def mine_blocks(image: Tensor, text: Tensor, pairing: Pairing, relative: Relativ
     )
     sums = _Sums(*image.new_zeros(3, width).unbind())
     row_best, row_sums = [], []
-    for start in range(0, rows, BLOCK):
-        part = slice(start, min(start + BLOCK, rows))
-        size = part.stop - start
+    for part in cut(rows, BLOCK):
+        start, size = part.start, part.stop - part.start
         tall = -(-size // GROUP) * GROUP
         tile = score[:tall]
         tile[size:] = NEGATIVE_INFINITY

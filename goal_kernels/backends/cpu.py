@@ -78,18 +78,10 @@ class CpuBackend(Backend):
 
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
         """See `Backend.search`."""
-        rows, both = image.shape[0], image.shape[0] + text.shape[0]
-        value = accumulate_dtype(image.dtype)
-        sums = 0 if query.relative == "none" else both
-        found = Found(
-            image.new_empty(rows + both, dtype=value),
-            image.new_empty(both, dtype=torch.int64),
-            image.new_empty(sums, dtype=value),
-            image.new_empty(sums, dtype=torch.int64),
-            image.new_empty(both if query.normalize else 0, dtype=value),
-        )
+        sizes, value = (image.shape[0], text.shape[0]), accumulate_dtype(image.dtype)
+        found = Found.empty(image, sizes, value, query.relative, query.normalize)
         values, indices, summed, counts, scales = addresses(*found)
-        step, wide = rows * value.itemsize, rows * torch.int64.itemsize
+        step, wide = sizes[0] * value.itemsize, sizes[0] * torch.int64.itemsize
         of_rows = (values + step, indices, summed, counts)
         of_columns = (values + 2 * step, indices + wide, summed + step, counts + wide)
         self._search(image, text, pairing, query, (values, of_rows, of_columns, scales))
@@ -148,12 +140,7 @@ class CpuBackend(Backend):
         batch = image.shape[0]
         if text.shape[0] != batch:
             raise ValueError(f"text: expected {batch} rows as images, got {text.shape[0]}")
-        dtype = accumulate_dtype(image.dtype)
-        result = Forward(
-            image.new_empty((), dtype=dtype),
-            image.new_empty((VECTORS + 2 if query.normalize else VECTORS, batch), dtype=dtype),
-            image.new_empty((2, batch), dtype=torch.int64),
-        )
+        result = Forward.empty(image, accumulate_dtype(image.dtype), query.normalize)
         native.load().forward(
             *matrix_arguments(image, text),
             *id_addresses(pairing, batch, batch),

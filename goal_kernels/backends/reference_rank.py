@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from goal_kernels.backends.scores import RankCounts, best_positives, comparable
 from goal_kernels.constants import RESCORE_ELEMENTS
+from goal_kernels.pairs import cut
 
 IMAGE_BLOCK = 512
 TEXT_BLOCK = 4096
@@ -75,14 +76,15 @@ def count_blocks(
         text_to_image: [M] int64 in [0, images).
     """
     texts, device = len(text_to_image), text_to_image.device
-    positive = torch.cat([_own_scores(block, text_to_image, images, c) for c in _cut_texts(texts)])
+    parts = cut(texts, TEXT_BLOCK)
+    positive = torch.cat([_own_scores(block, text_to_image, images, part) for part in parts])
     text_best = comparable(positive)
     image_best = best_positives(text_best, text_to_image, images)
     better = torch.zeros(images + texts, dtype=torch.int64, device=device)
     ties = torch.zeros_like(better)
-    for rows in _cut_images(images):
+    for rows in cut(images, IMAGE_BLOCK):
         number = torch.arange(rows.start, rows.stop, device=device)
-        for columns in _cut_texts(texts):
+        for columns in parts:
             score = comparable(block(rows, columns))
             wrong = number[:, None] != text_to_image[None, columns]
             for axis, offset, part, best in (
@@ -102,7 +104,7 @@ def _own_scores(
     own = text_to_image[columns]
     place = torch.arange(len(own), device=own.device)
     score = None
-    for rows in _cut_images(images):
+    for rows in cut(images, IMAGE_BLOCK):
         here = (own >= rows.start) & (own < rows.stop)
         if here.any():
             found = block(rows, columns)[
@@ -111,11 +113,3 @@ def _own_scores(
             score = found if score is None else torch.where(here, found, score)
     assert score is not None
     return score
-
-
-def _cut_images(images: int) -> Iterator[slice]:
-    return (slice(i, min(i + IMAGE_BLOCK, images)) for i in range(0, images, IMAGE_BLOCK))
-
-
-def _cut_texts(texts: int) -> Iterator[slice]:
-    return (slice(j, min(j + TEXT_BLOCK, texts)) for j in range(0, texts, TEXT_BLOCK))

@@ -11,7 +11,7 @@ from goal_kernels.backends.answers import MinedTopK
 from goal_kernels.backends.base import TopKQuery, accumulate_dtype
 from goal_kernels.constants import NO_INDEX
 from goal_kernels.normalization import row_scale, wide_rows
-from goal_kernels.pairs import pair_similarity
+from goal_kernels.pairs import cut, pair_similarity
 
 BLOCK_ROWS = 512
 BLOCK_COLUMNS = 16384
@@ -63,11 +63,11 @@ def search_blocks(queries: Tensor, corpus: Tensor, query: TopKQuery) -> MinedTop
         queries.new_full((rows, query.k), NEGATIVE_INFINITY, dtype=dtype),
         torch.full((rows, query.k), NO_INDEX, dtype=torch.int64, device=queries.device),
     )
-    for column in _cut(columns, BLOCK_COLUMNS):
+    for column in cut(columns, BLOCK_COLUMNS):
         right = wide_rows(corpus[column], None if right_scale is None else right_scale[column])
         tile = buffer[:, : -(-len(right) // SEGMENT) * SEGMENT]
         tile[:, len(right) :] = NEGATIVE_INFINITY
-        for row in _cut(rows, BLOCK_ROWS):
+        for row in cut(rows, BLOCK_ROWS):
             left = wide_rows(queries[row], None if left_scale is None else left_scale[row])
             score = tile[: len(left), : len(right)]
             torch.mm(left, right.T, out=score)
@@ -112,10 +112,6 @@ class _Best(NamedTuple):
 
     score: Tensor
     place: Tensor
-
-
-def _cut(size: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 def _excluded(score: Tensor, query: TopKQuery, rows: slice, columns: slice) -> Tensor | None:

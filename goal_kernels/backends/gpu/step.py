@@ -62,15 +62,8 @@ def search(
     image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery, strategy: str
 ) -> Found:
     """See `Backend.search`; image and text have unit inner stride. strategy: AUTO or one."""
-    rows, anchors = image.shape[0], image.shape[0] + text.shape[0]
-    summed = 0 if query.relative == "none" else anchors
-    found = Found(
-        image.new_empty(rows + anchors, dtype=torch.float32),
-        image.new_empty(anchors, dtype=torch.int64),
-        image.new_empty(summed, dtype=torch.float32),
-        image.new_empty(summed, dtype=torch.int64),
-        image.new_empty(anchors if query.normalize else 0, dtype=torch.float32),
-    )
+    sizes = image.shape[0], text.shape[0]
+    found = Found.empty(image, sizes, torch.float32, query.relative, query.normalize)
     scales = found.scales_of_rows if query.normalize else None
     what = MiningQuery.build(query.relative, query.epsilon, query.beta, query.precision)
     prepared, result = mine(image, text, pairing, what, strategy, found.values, scales)
@@ -94,12 +87,7 @@ def forward(
         found = search(image, text, pairing, query, strategy)
         packed = Forward.pack(found, stage.weigh(found.positive, found.mined))
         return packed._replace(hardest=with_lists(packed.hardest))
-    batch = image.shape[0]
-    result = Forward(
-        image.new_empty((), dtype=torch.float32),
-        image.new_empty((VECTORS + 2 * query.normalize, batch), dtype=torch.float32),
-        image.new_empty((2 + LIST_ROWS, batch), dtype=torch.int64),
-    )
+    result = Forward.empty(image, torch.float32, query.normalize, LIST_ROWS)
     scales = result.vectors[VECTORS:].view(-1) if query.normalize else None
     what = MiningQuery.build(query.relative, query.epsilon, query.beta, query.precision)
     prepared, mined = mine(image, text, pairing, what, strategy, result.vectors[0], scales)
