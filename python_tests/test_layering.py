@@ -105,7 +105,7 @@ LAYERS = (
     {"training.objectives", "training.evaluation", "training.import_command"},
     {"training.ridge", "training.pooled_features"},
     {"training.warmup", "training.outcome", "training.collapse", "training.hardest_examples"},
-    {"training.score_loss", "training.matching_loss", "training.slow_encoders"},
+    {"training.matching_loss", "training.slow_encoders"},
     {"training.joint_loss"},
     {"training.lightning_module"},
     {"training.report", "training.report.style", "training.report.charts"},

@@ -95,7 +95,7 @@ class Batch(NamedTuple):
     group_ids: Tensor | None = None
 
     def relation(self, mask_same_image: bool) -> dict[str, Any]:
-        """Which belong together, by the arguments of `WarmedLoss`.
+        """Which belong together, by the arguments of `gather_pairs`.
 
         Args: mask_same_image: whether pairs of one image, or group, are no negatives of each other.
         """

@@ -3,18 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from goal_kernels import MiningStatistics
+from goal_kernels.distributed import gather_pairs, gather_rows
+from goal_kernels.negatives import named_negatives
 from goal_kernels.training.matching_loss import MatchingLoss
-from goal_kernels.training.objectives import WholeBatchObjective
-from goal_kernels.training.parallel_steps import BatchShare
+from goal_kernels.training.objectives import WholeBatchObjective, make_objective
+from goal_kernels.training.options import ScoreOptions
+from goal_kernels.training.parallel_steps import BatchShare, gather_tokens
 from goal_kernels.training.pooling import widened
-from goal_kernels.training.score_loss import ScoreLoss
-from goal_kernels.training.warmup import WarmedLoss
+from goal_kernels.training.scoring import Scorer
+from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
+
+
+class ScoreLoss(WarmedLoss):
+    """The objective of the scores after the same warm-up as that of the embeddings.
+
+    Args:
+        scorer: of the model.
+        options: of the scores.
+        schedule, backend, mined_for_matching: as in `WarmedLoss`.
+    Raises: ValueError when the objective cannot be had of scores.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        options: ScoreOptions,
+        schedule: WarmupSchedule,
+        backend: str,
+        mined_for_matching: bool = False,
+    ) -> None:
+        objective = make_objective(options.objective, options.objective_parameters)
+        if objective.direction_element != "dot":
+            raise ValueError(
+                "model.scores.objective: expected the direction 'dot' of scores, which have no "
+                f"rows, got {options.objective!r}; leave the third part of it out"
+            )
+        super().__init__(
+            objective,
+            replace(schedule, margin=None),  # which is one of the embeddings' similarities
+            backend,
+            precision="highest",
+            mined_for_matching=mined_for_matching,
+            negatives=named_negatives(options.negatives),
+        )
+        self.scorer, self.embedding_weight = scorer, options.embedding_weight
 
 
 def joint_loss(
@@ -33,22 +72,23 @@ def joint_loss(
     Args:
         encoded: what the model returns for it.
         share: of this process.
-        step, seed, relation, stored: as in `WarmedLoss`.
+        step, seed: as in `WarmedLoss`.
+        relation: ids and text_to_image of this process.
+        stored: as in `WarmedLoss`, of this process.
     Returns: the loss, [] float32; what mining found among embeddings; what else is to be logged.
     """
     images, texts, *tokens = encoded
+    sizes: dict[str, Any] = {"rows": share.rows, "text_rows": share.text_rows}
     # Half precision would blur which negative is the hardest.
     with torch.autocast(images.device.type, enabled=False):
-        loss, statistics = of_embeddings(
-            widened(images),
-            widened(texts),
-            step=step,
-            rows=share.rows,
-            seed=seed,
-            text_rows=share.text_rows,
-            stored=stored,
-            **relation,
-        )
+        pairs = gather_pairs(widened(images), widened(texts), **sizes, **relation)
+        if stored is not None:
+            slow_images, slow_texts = stored
+            stored = (
+                gather_rows(slow_images, rows=share.rows),
+                gather_rows(slow_texts, rows=share.text_rows),
+            )
+        loss, statistics = of_embeddings(pairs, step=step, seed=seed, stored=stored)
         logged, mined = _mining(statistics), statistics
         # In every step of a run or in none: Lightning's log repeats what a step leaves out.
         if isinstance(of_embeddings.objective, WholeBatchObjective):
@@ -56,11 +96,12 @@ def joint_loss(
             logged["train/active_pairs"] = of_embeddings.active_pairs
         if of_scores is not None:
             logged["train/embedding_loss"] = loss.detach()
-            scores, mined = of_scores.of_tokens(tokens[:4], share, step, seed, **relation)
+            scores = of_scores.scorer.matrix(*gather_tokens(tokens[:4], share))
+            of_all, mined = of_scores.of_scores(scores, pairs, step, seed)
             logged["mining/active_fraction_of_scores"] = mined.active_fraction
-            loss = scores + of_scores.embedding_weight * loss
+            loss = of_all + of_scores.embedding_weight * loss
     if of_matching is not None:
-        matching, right = of_matching(tokens[-4:], share, mined, step, seed, **relation)
+        matching, right = of_matching(tokens[-4:], share, pairs, mined, step, seed)
         logged |= {"train/matching_loss": matching.detach(), "matching/negatives_below": right}
         loss = loss + matching
     return loss, statistics, logged

@@ -19,7 +19,7 @@ from goal_kernels.training.accumulation import seeded
 from goal_kernels.training.collapse import CollapsedSteps
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.evaluation import EncodedParts, Evaluation, by_name, families_of
-from goal_kernels.training.joint_loss import joint_loss
+from goal_kernels.training.joint_loss import ScoreLoss, joint_loss
 from goal_kernels.training.local_weights import is_checkpoint_loading
 from goal_kernels.training.matching_loss import MatchingLoss
 from goal_kernels.training.model import build_model
@@ -47,7 +47,6 @@ from goal_kernels.training.parallel_steps import (
     first_pass,
     require_unused_parameters,
 )
-from goal_kernels.training.score_loss import ScoreLoss
 from goal_kernels.training.slow_encoders import SlowEncoders
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule, check_memory
 

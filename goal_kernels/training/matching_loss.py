@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 import goal_kernels as gk
 from goal_kernels.distributed import GatheredPairs, sharing
 from goal_kernels.training.fusion import Fusion
-from goal_kernels.training.parallel_steps import BatchShare, gather_relation, shared_tokens
+from goal_kernels.training.parallel_steps import BatchShare, shared_tokens
 from goal_kernels.training.scoring import TokenSet
 from goal_kernels.training.warmup import WarmupSchedule
 from goal_kernels.whole_batch.shares import current_share
@@ -51,26 +50,24 @@ class MatchingLoss:
         self,
         tokens: Sequence[Tensor],
         share: BatchShare,
+        pairs: GatheredPairs,
         mined: gk.MiningStatistics,
         step: int,
         seed: int,
-        **relation: Any,
     ) -> tuple[Tensor, Tensor]:
         """Loss of a batch, [] float32, and the share of negatives below their positive, [].
 
         Args:
             tokens: values and weights of the images, then of the captions, of this process.
             share: of this process.
-            mined: negatives of the pairs of all processes.
+            pairs: of all processes. mined: their negatives.
             step: optimiser steps taken so far.
             seed: of random negatives, another one each step.
-            relation: ids and text_to_image of this process.
         """
         weight = self.schedule.weight(step)
         if weight == 0:
             nothing = tokens[0].new_zeros(())
             return nothing, nothing
-        pairs = gather_relation(tokens, share, **relation)
         random_share = 1 - weight * (1 - self.options.random_share)
         chosen = choose_pairs(pairs, mined, random_share, self.options.pairs, seed)
         with sharing():

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from goal_kernels.distributed import GatheredPairs, gather_pairs, gather_rows
+from goal_kernels.distributed import gather_rows
 from goal_kernels.distributed.gather import rank, world_size
 from goal_kernels.training.accumulation import ChunkedEncoding
 from goal_kernels.training.data import Batch
@@ -99,15 +99,6 @@ class BatchShare(NamedTuple):
         own = batch.tokens.new_tensor([[images, texts, width]])
         sizes = gather_rows(own, rows=[1] * world_size()).T.tolist()
         return cls(sizes[0], sizes[1], max(sizes[2]), rank())
-
-
-def gather_relation(tokens: Sequence[Tensor], share: BatchShare, **relation: Any) -> GatheredPairs:
-    """Which images and captions of all processes belong together; their rows mean nothing.
-
-    Args: tokens: as in `gather_tokens`. relation: ids and text_to_image of this process.
-    """
-    narrow = (weights[:, :1].detach() for weights in (tokens[1], tokens[3]))
-    return gather_pairs(*narrow, rows=share.rows, text_rows=share.text_rows, **relation)
 
 
 def gather_tokens(

@@ -6,7 +6,7 @@ equal and the loss stays at 2 * B * margin. A phase that pulls on all negatives 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from goal_kernels import MiningStatistics, NegativeMemory, Objective, Sampled, sum_of_hinges_loss
-from goal_kernels.distributed import DistributedGOALLoss, GatheredPairs, gather_pairs, sharing
+from goal_kernels.distributed import DistributedGOALLoss, GatheredPairs, sharing
 from goal_kernels.training.objectives import WholeBatchObjective
 
 HARDEST = "hardest"
@@ -202,68 +202,21 @@ class WarmedLoss(nn.Module):
 
     def forward(
         self,
-        image_embeddings: Tensor,
-        text_embeddings: Tensor,
-        image_ids: Tensor | None,
-        step: int,
-        rows: Sequence[int] | None = None,
-        seed: int = 0,
-        text_to_image: Tensor | None = None,
-        text_rows: Sequence[int] | None = None,
-        text_ids: Tensor | None = None,
-        stored: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, MiningStatistics]:
-        """Loss at one optimiser step.
-
-        Args:
-            image_embeddings, text_embeddings: [B, D], unit rows of this process; with
-                `text_to_image` [N, D] and [M, D].
-            image_ids: [B] integers or None; needed where there is a memory.
-            step: optimiser steps taken so far.
-            rows: B of every process; asked for when None.
-            seed: of negatives that are drawn, another one each step.
-            text_to_image: [M] integers, the image of each text, among those of this process, whose
-                texts are never its negatives; ids are then those of images. -1: a negative that
-                was chosen, which is never left out as a false one.
-            text_rows: M of every process, as rows is N. text_ids: [M] integers, beside
-                text_to_image and ids, where some texts have no image.
-            stored: what the memory is to hold instead of the embeddings, of this process.
-        Returns: 0-d loss, and what mining found, in the warm-up too; of the pairs of all processes.
-        """
-        pairs = gather_pairs(
-            *(image_embeddings, text_embeddings, image_ids, text_ids),
-            text_to_image=text_to_image,
-            rows=rows,
-            text_rows=text_rows,
-        )
-        if stored is not None:
-            slow = gather_pairs(
-                *stored, text_to_image=text_to_image, rows=rows, text_rows=text_rows
-            )
-            stored = slow.image_embeddings, slow.text_embeddings
-        return self.of_pairs(pairs, step, seed, stored)
-
-    def of_scores(
-        self, scores: Tensor, pairs: GatheredPairs, step: int, seed: int = 0
-    ) -> tuple[Tensor, MiningStatistics]:
-        """`forward` for scores [N, M] of the pairs of all processes instead of their embeddings.
-
-        Scores are their own products with unit vectors, so every loss takes them; the gradient is
-        that of `goal_loss_from_similarity`.
-        """
-        unit = torch.eye(scores.shape[1], dtype=scores.dtype, device=scores.device)
-        return self.of_pairs(
-            pairs._replace(image_embeddings=scores, text_embeddings=unit), step, seed
-        )
-
-    def of_pairs(
-        self,
         pairs: GatheredPairs,
         step: int,
         seed: int = 0,
         stored: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, MiningStatistics]:
-        """`forward` for the pairs of all processes."""
+        """Loss at one optimiser step.
+
+        Args:
+            pairs: of all processes, unit rows; with image_ids where there is a memory. Texts with
+                -1 as text_to_image are negatives that were chosen, never left out as false ones.
+            step: optimiser steps taken so far.
+            seed: of negatives that are drawn, another one each step.
+            stored: what the memory is to hold instead of the embeddings, of all processes.
+        Returns: 0-d loss, and what mining found, in the warm-up too.
+        """
         images, texts, ids, of_texts, owner = pairs
         chosen = None if owner is None else owner < 0
         weight = self.weight(step)
@@ -298,3 +251,14 @@ class WarmedLoss(nn.Module):
         if self.hold is not None:
             self.hold.observe(bool(statistics.collapsed), step, self.schedule)
         return loss, statistics
+
+    def of_scores(
+        self, scores: Tensor, pairs: GatheredPairs, step: int, seed: int = 0
+    ) -> tuple[Tensor, MiningStatistics]:
+        """`forward` for scores [N, M] of the pairs instead of their embeddings.
+
+        Scores are their own products with unit vectors, so every loss takes them; the gradient is
+        that of `goal_loss_from_similarity`.
+        """
+        unit = torch.eye(scores.shape[1], dtype=scores.dtype, device=scores.device)
+        return self(pairs._replace(image_embeddings=scores, text_embeddings=unit), step, seed)

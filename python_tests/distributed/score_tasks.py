@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from goal_kernels.distributed.gather import world_size
 from goal_kernels.training.data import Batch
-from goal_kernels.training.joint_loss import joint_loss
+from goal_kernels.training.joint_loss import ScoreLoss, joint_loss
 from goal_kernels.training.matching_loss import MatchingLoss
 from goal_kernels.training.model import build_model
 from goal_kernels.training.objectives import make_objective
@@ -25,7 +25,6 @@ from goal_kernels.training.options import (
     TextOptions,
 )
 from goal_kernels.training.parallel_steps import BatchShare, first_pass
-from goal_kernels.training.score_loss import ScoreLoss
 from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
 
 

@@ -21,6 +21,7 @@ from goal_kernels.distributed import (
 from goal_kernels.distributed.gather import rank, world_size
 from goal_kernels.training.accumulation import backward_in_chunks
 from goal_kernels.training.data import Batch
+from goal_kernels.training.joint_loss import joint_loss
 from goal_kernels.training.model import VSE, build_model
 from goal_kernels.training.options import DataSizes, ImageOptions, TextOptions
 from goal_kernels.training.parallel_steps import BatchShare, augment_share, split_batch
@@ -238,11 +239,10 @@ def trained(
         batch = own_batch(make(sum(rows), step, dtype), rows)
         share = BatchShare.of(batch)
         batch = augment_share(model, batch, share, torch.Generator().manual_seed(step))
-        known = {"step": step, "rows": share.rows, "text_rows": share.text_rows}
         embeddings = parallel(batch)
-        if memory == 10:
-            known["stored"] = tuple(side.detach().flip(1) for side in embeddings)
-        loss, _ = loss_of(*embeddings, **known, **batch.relation(True))
+        stored = [side.detach().flip(1) for side in embeddings] if memory == 10 else None
+        relation = batch.relation(True)
+        loss, *_ = joint_loss(loss_of, None, None, embeddings, share, step, 0, relation, stored)
         optimizer.zero_grad()
         loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))

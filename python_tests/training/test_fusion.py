@@ -43,10 +43,11 @@ def make_fusion(kind: str | None = "late", **options) -> tuple[Fusion, TokenSet,
     return fusion, *sides
 
 
-def mined_of_five() -> gk.MiningStatistics:
+def pairs_of_five() -> tuple[GatheredPairs, gk.MiningStatistics]:
     generator = torch.Generator().manual_seed(0)
     images, texts = F.normalize(torch.randn(2, 5, 3, generator=generator), dim=2)
-    return gk.goal_loss(images, texts, "hinge/constant", return_stats=True)[1]
+    _, mined = gk.goal_loss(images, texts, "hinge/constant", return_stats=True)
+    return GatheredPairs(images, texts, None, None), mined
 
 
 def flat(*sides: TokenSet) -> list[Tensor]:
@@ -170,8 +171,8 @@ def test_the_loss_is_that_of_a_loop() -> None:
         aligned=True, random_share=0.0, ranking_weight=0.5, weight=2.0
     )
     loss = MatchingLoss(fusion)
-    mined, share = mined_of_five(), BatchShare([5], [5], 6, 0)
-    value, below = loss(flat(images, texts), share, mined, 0, 0, image_ids=None)
+    (pairs, mined), share = pairs_of_five(), BatchShare([5], [5], 6, 0)
+    value, below = loss(flat(images, texts), share, pairs, mined, 0, 0)
 
     def logit(image: int, text: int) -> Tensor:
         sides = (s.at(torch.tensor([n])) for s, n in ((images, image), (texts, text)))
@@ -192,10 +193,10 @@ def test_the_loss_is_that_of_a_loop() -> None:
 def test_the_head_learns_to_tell_pairs_from_their_negatives() -> None:
     fusion, images, texts = make_fusion(None, random_share=1.0)
     optimizer = torch.optim.Adam(fusion.parameters(), 0.01)
-    loss, mined, share = MatchingLoss(fusion), mined_of_five(), BatchShare([5], [5], 6, 0)
+    loss, share = MatchingLoss(fusion), BatchShare([5], [5], 6, 0)
     values = []
     for step in range(60):
-        value, below = loss(flat(images, texts), share, mined, step, step, image_ids=None)
+        value, below = loss(flat(images, texts), share, *pairs_of_five(), step, step)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -208,9 +209,9 @@ def test_matching_begins_late_and_with_random_negatives() -> None:
     fusion, images, texts = make_fusion(aligned=True, blend_steps=3)
     loss = MatchingLoss(fusion)
     loss.schedule = replace(loss.schedule, warmup_steps=2)
-    mined, share = mined_of_five(), BatchShare([5], [5], 6, 0)
+    share = BatchShare([5], [5], 6, 0)
     values = [
-        float(loss(flat(images, texts), share, mined, step, 0, image_ids=None)[0].detach())
+        float(loss(flat(images, texts), share, *pairs_of_five(), step, 0)[0].detach())
         for step in range(8)
     ]
     assert values[:2] == [0, 0]

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 import goal_kernels as gk
 from goal_kernels.data import load_split
+from goal_kernels.distributed import gather_pairs
 from goal_kernels.training.data import Batch
 from goal_kernels.training.data_module import RetrievalDataModule
 from goal_kernels.training.evaluation import evaluate
@@ -46,7 +47,7 @@ def mined_own_group(batch: Batch, criterion: WarmedLoss) -> list[int]:
     texts = batch.image_ids
     owner = batch.text_to_image
     images = texts if owner is None else texts[owner.diff(prepend=owner[:1] - 1) > 0]
-    _, found = criterion(of_groups(images), of_groups(texts), step=0, **relation)
+    _, found = criterion(gather_pairs(of_groups(images), of_groups(texts), **relation), 0)
     of = torch.from_numpy(GROUPS)
     counts = []
     for place, candidates in ((found.hardest_text, texts), (found.hardest_image, images)):

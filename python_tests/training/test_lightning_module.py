@@ -17,6 +17,7 @@ from lightning_cases import make_module, make_trainer, parameters  # noqa: E402
 
 from goal_kernels import functional, notices  # noqa: E402
 from goal_kernels.data import TruthRelation, load_split, write_split  # noqa: E402
+from goal_kernels.distributed import gather_pairs  # noqa: E402
 from goal_kernels.training.data_module import RetrievalDataModule  # noqa: E402
 from goal_kernels.training.evaluation import evaluate, read_oracle  # noqa: E402
 from goal_kernels.training.options import ImageOptions, TextOptions  # noqa: E402
@@ -69,7 +70,7 @@ def test_rows_that_are_long_on_purpose_are_no_news(data: RetrievalDataModule, mo
         module = make_module(data, **options)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            module.loss(*torch.full((2, 4, 3), 9.0), None, 0)
+            module.loss(gather_pairs(*torch.full((2, 4, 3), 9.0)), 0)
         return [str(w.message) for w in caught if "unit length" in str(w.message)]
 
     assert len(heard()) == 1

@@ -119,9 +119,9 @@ def seen_by_the_loss(module: pl.LightningModule) -> list:
     dtypes: list = []
     original = module.loss.forward
 
-    def forward(images, texts, **rest):
-        dtypes.append((images.dtype, texts.dtype, torch.is_autocast_enabled("cpu")))
-        return original(images, texts, **rest)
+    def forward(pairs, **rest):
+        dtypes.append((*(side.dtype for side in pairs[:2]), torch.is_autocast_enabled("cpu")))
+        return original(pairs, **rest)
 
     module.loss.forward = forward
     return dtypes
@@ -340,9 +340,7 @@ def test_a_memory_knows_the_images_that_come_again(folder: Path, captions: int |
     data = RetrievalDataModule(str(folder), batch_size=batch, captions_per_image=captions)
     module = make_module(data, negative_memory=200)
     ids: list[Tensor] = []
-    module.loss.register_forward_pre_hook(
-        lambda _, pairs, given: ids.append(given["image_ids"]), with_kwargs=True
-    )
+    module.loss.register_forward_pre_hook(lambda _, given: ids.append(given[0].image_ids))
     train(data, module, epochs=3)
     memory = module.loss.memory.get_extra_state()
     images = torch.cat(ids)

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from goal_kernels import Objective, info_nce_loss, sum_of_hinges_loss
+from goal_kernels.distributed import gather_pairs
 from goal_kernels.training.objectives import WHOLE_BATCH_LOSSES, make_objective
 from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
 
@@ -77,8 +78,8 @@ def test_a_baseline_trains_like_an_objective(name: str) -> None:
         value.backward()
         return torch.cat([value.detach()[None], images.grad.flatten()])
 
-    warming = value_and_gradient(lambda images: loss(images, texts, ids, 0)[0])
-    trained = value_and_gradient(lambda images: loss(images, texts, ids, 2)[0])
+    warming = value_and_gradient(lambda images: loss(gather_pairs(images, texts, ids), 0)[0])
+    trained = value_and_gradient(lambda images: loss(gather_pairs(images, texts, ids), 2)[0])
     hinges = value_and_gradient(
         lambda images: sum_of_hinges_loss(images, texts, image_ids=ids, margin=MARGIN)
     )

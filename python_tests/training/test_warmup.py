@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from goal_kernels import GOALLoss, NegativeMemory, Objective, Sampled, sum_of_hinges_loss
+from goal_kernels.distributed import gather_pairs
 from goal_kernels.training.objectives import make_objective
 from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule
 
@@ -55,7 +56,9 @@ def test_warmed_loss_switches_loss_and_gradient_by_step() -> None:
     )
     expected = {0: hinges, 9: hinges, 10: (hinges + goal) / 2, 11: goal, 500: goal}
     for step, wanted in expected.items():
-        got = value_and_gradient(lambda images, step=step: loss(images, texts, ids, step)[0])
+        got = value_and_gradient(
+            lambda images, step=step: loss(gather_pairs(images, texts, ids), step)[0]
+        )
         torch.testing.assert_close(got, wanted)
 
 
@@ -64,9 +67,9 @@ def test_the_warm_up_can_have_a_margin_of_its_own() -> None:
     objective = Objective("hinge", "constant", margin=0.5)
     loss = WarmedLoss(objective, WarmupSchedule(1, margin=MARGIN), backend="reference")
     hinges = sum_of_hinges_loss(images, texts, margin=MARGIN)
-    torch.testing.assert_close(loss(images, texts, None, 0)[0], hinges)
+    torch.testing.assert_close(loss(gather_pairs(images, texts), 0)[0], hinges)
     goal = GOALLoss(objective, backend="reference")(images, texts)
-    torch.testing.assert_close(loss(images, texts, None, 1)[0], goal)
+    torch.testing.assert_close(loss(gather_pairs(images, texts), 1)[0], goal)
     with pytest.raises(ValueError, match=r"warmup_margin: expected a number >= 0, got -0\.1"):
         WarmupSchedule(margin=-0.1)
 
@@ -74,21 +77,21 @@ def test_the_warm_up_can_have_a_margin_of_its_own() -> None:
 def test_the_share_of_pairs_with_a_weight_is_told_of_losses_over_all_negatives() -> None:
     images, texts = unit_rows(8, 5, 1).requires_grad_(), unit_rows(8, 5, 2)
     loss = WarmedLoss(Objective("hinge", "constant"), WarmupSchedule(1), backend="reference")
-    loss(images, texts, None, 0)
+    loss(gather_pairs(images, texts), 0)
     _, found = sum_of_hinges_loss(images, texts, margin=MARGIN, return_stats=True)
     assert 0 < found.active_fraction < 1
     assert loss.active_pairs == found.active_fraction
-    loss(images, texts, None, 1)
+    loss(gather_pairs(images, texts), 1)
     assert loss.active_pairs is None
     whole = WarmedLoss(make_objective("sum_of_hinges"), WarmupSchedule(), backend="reference")
-    whole(images, texts, None, 0)
+    whole(gather_pairs(images, texts), 0)
     assert whole.active_pairs == found.active_fraction
 
 
 def test_mining_is_reported_during_the_warm_up() -> None:
     images, texts = unit_rows(8, 5, 1), unit_rows(8, 5, 2)
     loss = WarmedLoss(Objective("hinge", "constant"), WarmupSchedule(10), backend="reference")
-    _, statistics = loss(images, texts, None, 0)
+    _, statistics = loss(gather_pairs(images, texts), 0)
     torch.testing.assert_close(statistics.mean_positive, (images * texts).sum(dim=1).mean())
 
 
@@ -139,31 +142,31 @@ def test_loss_watches_what_mining_found() -> None:
     hold = CollapseHold(patience=1)
     loss = WarmedLoss(Objective("hinge", "constant"), WarmupSchedule(), "reference", hold)
     same = unit_rows(1, 5, 1).expand(6, -1)
-    value, _ = loss(same, same, None, 0)
+    value, _ = loss(gather_pairs(same, same), 0)
     assert hold.held
     assert value.item() == pytest.approx(2 * 6 * MARGIN)
-    value, _ = loss(same, same, None, 1)
+    value, _ = loss(gather_pairs(same, same), 1)
     assert value.item() == pytest.approx(2 * 6 * 5 * MARGIN)  # the sum of hinges
-    loss(unit_rows(6, 5, 1), unit_rows(6, 5, 2), None, 2)
+    loss(gather_pairs(unit_rows(6, 5, 1), unit_rows(6, 5, 2)), 2)
     assert not hold.held
 
 
 def test_negatives_are_drawn_anew_each_step_and_those_of_the_objective_alone() -> None:
     images, texts, ids = unit_rows(12, 5, 1), unit_rows(12, 5, 2), torch.arange(12) // 2
-    objective = Objective("nca", "sigmoid_ms")
+    pairs, objective = gather_pairs(images, texts, ids), Objective("nca", "sigmoid_ms")
     given = {"negatives": Sampled(1.0), "false_negative_margin": 0.1}
     loss = WarmedLoss(objective, WarmupSchedule(1), "reference", **given)
-    value, statistics = loss(images, texts, ids, 0, seed=3)
+    value, statistics = loss(pairs, 0, seed=3)
     torch.testing.assert_close(
         value, sum_of_hinges_loss(images, texts, image_ids=ids, margin=MARGIN)
     )
     assert statistics.skipped_negatives > 0
-    drawn = [loss(images, texts, ids, 1, seed=seed)[1].hardest_text for seed in (3, 4, 3)]
+    drawn = [loss(pairs, 1, seed=seed)[1].hardest_text for seed in (3, 4, 3)]
     assert torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[1])
     given["negatives"] = Sampled(1.0, 4)
     expected = GOALLoss(objective, backend="reference", **given)(images, texts, ids, ids)
-    assert loss(images, texts, ids, 1, seed=4)[0] == expected
+    assert loss(pairs, 1, seed=4)[0] == expected
 
 
 def test_the_memory_is_of_the_objective_and_fills_up_in_the_warm_up() -> None:
@@ -173,7 +176,7 @@ def test_the_memory_is_of_the_objective_and_fills_up_in_the_warm_up() -> None:
     batches = [(unit_rows(6, 5, seed), unit_rows(6, 5, seed + 9)) for seed in range(4)]
     for step, (images, texts) in enumerate(batches):
         ids = torch.arange(6) + step
-        value, _ = loss(images, texts, ids, step)
+        value, _ = loss(gather_pairs(images, texts, ids), step)
         expected = memory(criterion, images, texts, ids)
         if step == 0:
             expected = sum_of_hinges_loss(images, texts, image_ids=ids, margin=MARGIN)
@@ -184,8 +187,8 @@ def test_the_memory_is_of_the_objective_and_fills_up_in_the_warm_up() -> None:
     resumed = WarmedLoss(objective, WarmupSchedule(1), "reference", memory=10)
     resumed.load_resume_state(state)
     ids = torch.arange(6) + 2
-    resumed(*batches[2], ids, 2)
-    assert resumed(*batches[3], ids + 1, 3)[0] == value
+    resumed(gather_pairs(*batches[2], ids), 2)
+    assert resumed(gather_pairs(*batches[3], ids + 1), 3)[0] == value
     smaller = WarmedLoss(objective, WarmupSchedule(), "reference", memory=4)
     smaller.load_resume_state(state)
     assert len(smaller.memory) == 4
@@ -199,8 +202,8 @@ def test_repeated_images_with_ids_are_images_with_several_texts(step: int) -> No
     owner = torch.tensor([0, 0, 1, 2, 2, 2, 3])
     loss = WarmedLoss(Objective("nca", "sigmoid"), WarmupSchedule(1), "reference")
     images, texts = unit_rows(4, 5, 1).requires_grad_(), unit_rows(7, 5, 2).requires_grad_()
-    several, statistics = loss(images, texts, None, step, text_to_image=owner)
-    repeated, _ = loss(images[owner], texts, owner, step)
+    several, statistics = loss(gather_pairs(images, texts, text_to_image=owner), step)
+    repeated, _ = loss(gather_pairs(images[owner], texts, owner), step)
     assert (statistics.hardest_image >= 0).all()
     if step == 0:
         assert several < repeated
@@ -221,8 +224,8 @@ def test_negatives_that_were_chosen() -> None:
     loss = WarmedLoss(
         objective, WarmupSchedule(1), "reference", negatives="hardest", false_negative_margin=0.0
     )
-    relation = {"image_ids": ids, "text_ids": text_ids, "text_to_image": owner}
-    value, statistics = loss(images, texts, step=1, **relation)
+    pairs = gather_pairs(images, texts, ids, text_ids, text_to_image=owner)
+    value, statistics = loss(pairs, 1)
     expected, _ = GOALLoss(
         objective, backend="reference", false_negative_margin=0.0, return_stats=True
     )(images, texts, ids, text_ids, text_to_image=owner, exempt_texts=owner < 0)
@@ -236,4 +239,4 @@ def test_negatives_that_were_chosen() -> None:
                 [similarity[image, text_ids != image], similarity[ids != image, text]]
             )
             hinges += (over - similarity[image, text]).clamp(min=0).sum()
-    torch.testing.assert_close(loss(images, texts, step=0, **relation)[0], hinges)
+    torch.testing.assert_close(loss(pairs, 0)[0], hinges)
