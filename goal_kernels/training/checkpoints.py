@@ -11,7 +11,7 @@ import hashlib
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -172,22 +172,6 @@ def _read(path: Path, mapped: bool) -> dict[str, Any]:
             "use a checkpoint of `goal-kernels fit`"
         )
     return content
-
-
-def newest_whole(paths: Sequence[Path]) -> tuple[Path | None, list[Path]]:
-    """The first of some checkpoints that is whole.
-
-    Args:
-        paths: candidates with a checksum, best first; those that do not exist are passed over.
-    Returns: the first whole one, or None; and the damaged ones before it.
-    """
-    damaged: list[Path] = []
-    for path in paths:
-        if path.is_file():
-            if checksum_matches(path):
-                return path, damaged
-            damaged.append(path)
-    return None, damaged
 
 
 def check_weights(

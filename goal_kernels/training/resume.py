@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from goal_kernels.recipes import RecipeError, read_config
-from goal_kernels.training.checkpoints import CheckpointError, look_into_checkpoint, newest_whole
+from goal_kernels.training.checkpoints import (
+    CheckpointError,
+    checksum_matches,
+    look_into_checkpoint,
+)
 from goal_kernels.training.run_folder import RunFolder, lock_run, read_record
 
 LATEST = "latest"
@@ -117,12 +121,11 @@ def find_resume_point(run: RunFolder) -> Resumption:
     """
     damaged: list[Path] = []
     for path in (run.last, run.previous):
-        checkpoint, broken = newest_whole((path,))
-        damaged += broken
-        if checkpoint is not None:
-            if (place := _place_of(checkpoint)) is not None:
-                return Resumption(run, checkpoint, *place, damaged=tuple(damaged))
-            damaged.append(checkpoint)
+        if not path.is_file():
+            continue
+        if checksum_matches(path) and (place := _place_of(path)) is not None:
+            return Resumption(run, path, *place, damaged=tuple(damaged))
+        damaged.append(path)
     if damaged:
         named = " and ".join(str(path) for path in damaged)
         raise ResumeError(
