@@ -23,14 +23,6 @@ from goal_kernels.training.tokenizers import NO_WORD, Tokenizer, Tokens
 PICTURE_BATCH_DIMS = 4  # [B, 3, S, S]; regions have [B, K, D]
 
 
-class Pair(NamedTuple):
-    """One caption and its image: image (regions [K, D] or a picture [3, S, S]), tokens, row."""
-
-    image: np.ndarray
-    tokens: Tokens
-    image_id: int
-
-
 class Pairs(NamedTuple):
     """Captions and their images: images [n, ...] or n of them, captions as tokens and row.
 
@@ -219,10 +211,6 @@ class PairDataset(Dataset):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, key: tuple[int, int]) -> Pair:
-        images, captions, _ = self.__getitems__([key])
-        return Pair(images[0], *captions[0])
-
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Pairs:
         """Pairs at once, as a loader asks for them."""
         captions = [self.texts[caption] for _, caption in keys]
@@ -320,11 +308,8 @@ def _integers(values: Sequence[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.int64, device="cpu")
 
 
-def collate_pairs(pairs: Pairs | list[Pair], groups: NDArray[np.int64] | None = None) -> Batch:
+def collate_pairs(pairs: Pairs, groups: NDArray[np.int64] | None = None) -> Batch:
     """Stack and pad pairs into a `Batch`. groups: as in `collate_texts`."""
-    if isinstance(pairs, list):
-        captions = [(pair.tokens, pair.image_id) for pair in pairs]
-        pairs = Pairs([pair.image for pair in pairs], captions)
     texts = collate_texts(pairs.captions, groups)
     batch = Batch(*collate_images(pairs.images), **texts._asdict())
     if pairs.counts is None:

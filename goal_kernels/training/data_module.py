@@ -290,7 +290,6 @@ class RetrievalDataModule(pl.LightningDataModule):
             world_size=world_size,
             batch_size=batch_size,
             image_of_caption=split.group_of_caption if distinct else None,
-            with_epoch=True,
             noun="pairs" if captions is None else "images",
         )
         sampler.start_at(*self._start)

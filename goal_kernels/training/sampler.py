@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from goal_kernels.training.distinct_images import check_distinct, distinct_order
 class ShuffledSampler(Sampler):
     """A permutation of 0..size-1 that depends on (seed, epoch) alone, dealt out to the processes.
 
-    What it numbers are pairs, or images that come with several captions.
+    What it numbers are pairs, or images that come with several captions; it gives (epoch, number),
+    since some of what belongs to a number is drawn anew each epoch.
     The order is cut into steps of `world_size * batch_size` numbers, of which process `rank` takes
     the `rank`-th part; put side by side, the parts of a step are the step that one process with
     the same seed would take. The incomplete last step is left out.
@@ -29,7 +30,6 @@ class ShuffledSampler(Sampler):
         rank, world_size: which of how many processes this is.
         batch_size: how many one process takes a step.
         image_of_caption: int64 [size]; when given, an image comes at most once in a step.
-        with_epoch: give (epoch, number) instead of the number, for what is drawn anew each epoch.
         noun: what they are.
     Raises: ValueError when a number is out of range or no such order exists.
     """
@@ -42,11 +42,8 @@ class ShuffledSampler(Sampler):
         world_size: int = 1,
         batch_size: int = 1,
         image_of_caption: NDArray[np.int64] | None = None,
-        with_epoch: bool = False,
         noun: str = "pairs",
     ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank: expected 0 .. {world_size - 1}, got {rank}")
         if not 1 <= world_size * batch_size <= size:
             raise ValueError(
                 f"data.batch_size: expected at most the {size} training {noun}, got "
@@ -55,7 +52,7 @@ class ShuffledSampler(Sampler):
         self.size, self.seed = size, seed
         self.rank, self.world_size, self.batch_size = rank, world_size, batch_size
         self.image_of_caption = image_of_caption
-        self.with_epoch, self.noun = with_epoch, noun
+        self.noun = noun
         self.epoch = 0
         self.position = 0
         if image_of_caption is not None:
@@ -87,27 +84,14 @@ class ShuffledSampler(Sampler):
             )
         self.epoch, self.position = epoch, position
 
-    def state_dict(self) -> dict[str, int]:
-        """Seed, epoch, and the position that iteration begins at: see `start_at`."""
-        return {"seed": self.seed, "epoch": self.epoch, "position": self.position}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Begin where a state says. Raises: ValueError when it is of another seed."""
-        if state["seed"] != self.seed:
-            raise ValueError(
-                f"seed: expected the {state['seed']} of the resumed run, got "
-                f"{self.seed}; the order of the data would be another one"
-            )
-        self.start_at(state["epoch"], state["position"])
-
     def __len__(self) -> int:
         """Numbers that this process gets in a whole epoch."""
         return self.size // self.step_size * self.batch_size
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         steps = self._order().reshape(-1, self.world_size, self.batch_size)
         own = steps[self.position // self.step_size :, self.rank].reshape(-1).tolist()
-        return iter([(self.epoch, number) for number in own] if self.with_epoch else own)
+        return iter([(self.epoch, number) for number in own])
 
     def _order(self) -> NDArray[np.int64]:
         """int64 [steps * step_size], the order of the epoch for all processes."""

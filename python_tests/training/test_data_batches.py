@@ -42,7 +42,7 @@ def module(folder: Path) -> RetrievalDataModule:
 def test_pairs_carry_their_image_and_its_row(folder: Path) -> None:
     split, vocabulary = load_split(folder, "train"), Vocabulary.load(folder / "vocab.json")
     pairs = PairDataset(RegionDataset(split), TextDataset(split, WordTokenizer(vocabulary)))
-    batch = collate_pairs([pairs[0, caption] for caption in range(len(pairs))])
+    batch = collate_pairs(pairs.__getitems__([(0, caption) for caption in range(len(pairs))]))
     assert batch.image_ids.tolist() == [caption // 2 for caption in range(len(split.captions))]
     for row, image in enumerate(batch.image_ids.tolist()):
         assert np.array_equal(batch.images[row], split.features[image])
@@ -74,7 +74,7 @@ def test_shuffling_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[int]:
         sampler = ShuffledSampler(50, seed)
         sampler.set_epoch(epoch)
-        return list(sampler)
+        return [number for _, number in sampler]
 
     assert sorted(order(0, 0)) == list(range(50))
     assert order(1, 2) == order(1, 2)

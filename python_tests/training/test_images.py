@@ -147,7 +147,7 @@ def split(tmp_path: Path) -> PictureSplit:
 def loaded(split: PictureSplit, workers: int, epoch: int, position: int = 0, seed: int = 7) -> list:
     images = PictureDataset(split, PictureOptions(size=16), seed)
     pairs = PairDataset(images, TextDataset(split, WholeCaption()))
-    sampler = ShuffledSampler(len(pairs), seed, batch_size=4, with_epoch=True)
+    sampler = ShuffledSampler(len(pairs), seed, batch_size=4)
     sampler.start_at(epoch, position)
     return read_through(
         DataLoader(pairs, 4, sampler=sampler, collate_fn=collate_pairs, num_workers=workers)
