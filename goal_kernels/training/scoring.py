@@ -53,10 +53,6 @@ class TokenSet(NamedTuple):
         longest = max(part.lengths)
         return TokenSet(part.values[:, :longest], part.weights[:, :longest])
 
-    def moved(self, device: torch.device) -> TokenSet:
-        """On another device."""
-        return TokenSet(self.values.to(device), self.weights.to(device))
-
 
 class TokenHead(nn.Module):
     """Projects what an encoder pools to tokens.
