@@ -74,13 +74,14 @@ def _repair(
             other = _partner(place, images, members, batch_size, generator)
             if other is None:
                 return False
-            elsewhere, arriving = other // batch_size, int(images[other])
-            if elsewhere < batches:
-                _replace_member(members[elsewhere], images, other, image, batch_size)
             order[place], order[other] = order[other], order[place]
             images[place], images[other] = images[other], images[place]
-            held.add(arriving)
-            seen.add(arriving)
+            held.add(int(images[place]))
+            seen.add(int(images[place]))
+            elsewhere = other // batch_size
+            if elsewhere < batches:
+                first = elsewhere * batch_size
+                members[elsewhere] = set(images[first : first + batch_size].tolist())
     return True
 
 
@@ -100,17 +101,6 @@ def _partner(
         if elsewhere >= len(members) or image not in members[elsewhere]:
             return other
     return None
-
-
-def _replace_member(
-    held: set[int], images: NDArray[np.int64], place: int, arriving: int, batch_size: int
-) -> None:
-    """In the images that a batch holds, put the arriving one in for the one at ``place``."""
-    start = place - place % batch_size
-    leaving = images[place]
-    if np.count_nonzero(images[start : start + batch_size] == leaving) == 1:
-        held.discard(int(leaving))
-    held.add(arriving)
 
 
 def _dealt_out(
