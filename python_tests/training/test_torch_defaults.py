@@ -87,7 +87,7 @@ def test_codes_and_vectors_have_the_precision_of_float32(tmp_path: Path) -> None
     torch.set_default_dtype(torch.bfloat16)
     try:
         again = position_code(9, 8)
-        vectors = read_word_vectors(tmp_path / "vectors.txt", ["dog"], 2).vectors
+        vectors = read_word_vectors(tmp_path / "vectors.txt", ["dog"], 2)
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(again, code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from goal_kernels.training.encoders.base import ImageEncoder, TextEncoder
+from goal_kernels.training.encoders.base import Encoder, ImageEncoder
 from goal_kernels.training.encoders.bert import BertEncoder
 from goal_kernels.training.encoders.convolution import ConvolutionEncoder
 from goal_kernels.training.encoders.grid import GlobalEncoder, GridEncoder
@@ -17,7 +17,7 @@ IMAGE_ENCODERS: dict[str, Callable[[ImageOptions, DataSizes, int, bool], ImageEn
     "grid": GridEncoder,
     "global": GlobalEncoder,
 }
-TEXT_ENCODERS: dict[str, Callable[[TextOptions, DataSizes, int, bool], TextEncoder]] = {
+TEXT_ENCODERS: dict[str, Callable[[TextOptions, DataSizes, int, bool], Encoder]] = {
     "bigru": RecurrentEncoder,
     "gru": OneWayEncoder,
     "bert": BertEncoder,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from goal_kernels.training.data import ImageBatch
-from goal_kernels.training.pooling import widened
+from goal_kernels.training.pooling import Pooling, widened
 
 MOST_PADDING = 3  # length of the longest caption encoded with others, over their mean length
 
@@ -26,9 +26,12 @@ class Encoder(nn.Module):
 
     Attributes:
         lr_scales: learning rates of submodules, by name, relative to that of all the rest.
+        pool, normalize: what makes embeddings of rows, and whether these get unit length.
     """
 
     lr_scales: dict[str, float]
+    pool: Pooling
+    normalize: bool
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +49,7 @@ class Encoder(nn.Module):
 
     def pooled(self, rows: Rows) -> Tensor:
         """[B, K, embed_dim] rows to [B, embed_dim] float32."""
-        raise NotImplementedError
+        return finished(self.pool(*rows), self.normalize)
 
     def forward(self, batch: Any) -> Tensor:
         """Encode a batch: [B, embed_dim] float32."""
@@ -77,10 +80,6 @@ class ImageEncoder(Encoder):
             f"fixed_blocks: expected an image encoder with a backbone, got {type(self).__name__}, "
             "which has none; use --model.image.kind grid"
         )
-
-
-class TextEncoder(Encoder):
-    """From a `TextBatch` to [B, embed_dim] float32."""
 
 
 def rows_by_length(lengths: Tensor) -> list[Tensor]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from goal_kernels.training.data import TextBatch
-from goal_kernels.training.encoders.base import Rows, TextEncoder, finished
+from goal_kernels.training.encoders.base import Encoder, Rows
 from goal_kernels.training.options import DataSizes, TextOptions, choose
 from goal_kernels.training.pooling import make_pooling
 from goal_kernels.training.transformers_models import (
@@ -32,7 +32,7 @@ SIZES = {
 HEAD_WIDTH = 64
 
 
-class BertEncoder(TextEncoder):
+class BertEncoder(Encoder):
     """Encodes wordpieces: BERT, a linear projection of each piece, pooling over all of them.
 
     Equals: normalize(pool(linear(bert(tokens, mask)))) with mask = tokens != 0; the special tokens
@@ -85,10 +85,6 @@ class BertEncoder(TextEncoder):
         mask = batch.tokens != 0
         states = self.bert(input_ids=batch.tokens, attention_mask=mask.long()).last_hidden_state
         return Rows(self.linear(states), mask)
-
-    def pooled(self, rows: Rows) -> Tensor:
-        """[B, L, embed_dim] rows to [B, embed_dim] float32."""
-        return finished(self.pool(*rows), self.normalize)
 
 
 def make_bert(name: str | None, vocabulary_size: int, pretrained: bool) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from goal_kernels.training.data import TextBatch
-from goal_kernels.training.encoders.base import Rows, TextEncoder, finished
+from goal_kernels.training.encoders.base import Encoder, Rows
 from goal_kernels.training.options import DataSizes, TextOptions
 from goal_kernels.training.pooling import make_pooling
 
@@ -15,7 +15,7 @@ HEAD_WIDTH = 32  # where it divides the width; else there is one head
 FEED_FORWARD = 2  # its width, in widths of the joint space
 
 
-class ConvolutionEncoder(TextEncoder):
+class ConvolutionEncoder(Encoder):
     """Encodes token ids: embedding, convolution, a layer of a transformer, pooling.
 
     Equals: normalize(pool(layer(relu(convolution(embedding(tokens)))))), the layer torch's, without
@@ -56,7 +56,3 @@ class ConvolutionEncoder(TextEncoder):
         vectors = self.embedding(tokens).masked_fill(~mask[:, :, None], 0)
         seen = self.convolution(vectors.transpose(1, 2)).relu().transpose(1, 2)
         return Rows(self.layer(seen, src_key_padding_mask=~mask), mask)
-
-    def pooled(self, rows: Rows) -> Tensor:
-        """[B, L, embed_dim] rows to [B, embed_dim] float32."""
-        return finished(self.pool(*rows), self.normalize)

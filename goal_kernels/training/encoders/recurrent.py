@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from goal_kernels.data.vocabulary import SPECIAL_WORDS
 from goal_kernels.training.data import TextBatch
-from goal_kernels.training.encoders.base import Rows, TextEncoder, finished
+from goal_kernels.training.encoders.base import Encoder, Rows
 from goal_kernels.training.options import DataSizes, TextOptions
 from goal_kernels.training.pooling import gru_states, make_pooling
 
 WORD_BOUND = 0.1  # word vectors start uniform in [-0.1, 0.1] in VSE++ and SCAN
 
 
-class RecurrentEncoder(TextEncoder):
+class RecurrentEncoder(Encoder):
     """Encodes token ids: embedding, GRU, pooling.
 
     Equals: normalize(pool(gru(embedding(tokens)))), the states of two directions averaged.
@@ -62,11 +62,11 @@ class RecurrentEncoder(TextEncoder):
         expected, width = self.embedding.weight.shape
         if len(words) != expected:
             raise ValueError(f"words: expected {expected}, one an id, got {len(words)}")
-        found = read_word_vectors(self.word_vectors, words, width)
-        for index, vector in found.vectors.items():
+        vectors = read_word_vectors(self.word_vectors, words, width)
+        for index, vector in vectors.items():
             self.embedding.weight[index] = vector.to(self.embedding.weight)
         self.word_vectors = None
-        return found.coverage
+        return Coverage(len(vectors), sum(word not in SPECIAL_WORDS for word in words))
 
     def rows(self, batch: TextBatch) -> Rows:
         """Encode [B, L] tokens: [B, L, embed_dim].
@@ -83,10 +83,6 @@ class RecurrentEncoder(TextEncoder):
         states = gru_states(self.gru, self.embedding(tokens), lengths.cpu())
         mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         return Rows(states, mask)
-
-    def pooled(self, rows: Rows) -> Tensor:
-        """[B, L, embed_dim] rows to [B, embed_dim] float32."""
-        return finished(self.pool(*rows), self.normalize)
 
 
 class OneWayEncoder(RecurrentEncoder):
@@ -106,21 +102,15 @@ class Coverage(NamedTuple):
         return f"word vectors: {self.found} of {self.total} words found ({share:.1f} %)"
 
 
-class WordVectors(NamedTuple):
-    """vectors: by the word's index, [width] float32 each. coverage: how many were found."""
-
-    vectors: dict[int, Tensor]
-    coverage: Coverage
-
-
-def read_word_vectors(path: str | Path, words: Sequence[str], width: int) -> WordVectors:
-    """Read the vectors of some words; the file is streamed, never held.
+def read_word_vectors(path: str | Path, words: Sequence[str], width: int) -> dict[int, Tensor]:
+    """The vectors of some words; the file is streamed, never held.
 
     Args:
         path: text file, a line being a word and its numbers, separated by single spaces; a first
             line of two numbers (fastText's header) is skipped. The first vector of a word counts.
         words: the words looked for.
         width: numbers a vector is expected to have.
+    Returns: [width] float32 each, by the number of the word, those that the file has.
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a vector has another width or is no vector, or no word was found at all.
@@ -145,7 +135,7 @@ def read_word_vectors(path: str | Path, words: Sequence[str], width: int) -> Wor
             f"model.text.word_vectors: expected some of {len(wanted)} words in {path}, found none; "
             "is it a text file of lower-case words with a vector each?"
         )
-    return WordVectors(vectors, Coverage(len(vectors), len(wanted)))
+    return vectors
 
 
 def _is_other(number: int, line: str) -> bool:

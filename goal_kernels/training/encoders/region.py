@@ -7,12 +7,7 @@ from torch import Tensor, nn
 
 from goal_kernels.training.augmentation import region_dropout
 from goal_kernels.training.data import ImageBatch
-from goal_kernels.training.encoders.base import (
-    ImageEncoder,
-    Rows,
-    finished,
-    start_as_published,
-)
+from goal_kernels.training.encoders.base import ImageEncoder, Rows, start_as_published
 from goal_kernels.training.options import DataSizes, ImageOptions
 from goal_kernels.training.pooling import make_pooling
 
@@ -64,10 +59,6 @@ class SetEncoder(ImageEncoder):
         padded = rows.new_zeros(*mask.shape, rows.shape[1])
         padded[mask] = rows
         return Rows(padded, mask)
-
-    def pooled(self, rows: Rows) -> Tensor:
-        """[B, K, embed_dim] rows to [B, embed_dim] float32."""
-        return finished(self.pool(*rows), self.normalize)
 
     def _project(self, valid: Tensor, mask: Tensor) -> Tensor:
         """[R, width] valid rows to [R, embed_dim]."""
