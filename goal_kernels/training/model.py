@@ -203,14 +203,9 @@ class VSE(nn.Module):
                 },
             )
             group["params"].append(parameter)
-        return _named_if_several(list(groups.values()))
-
-
-def _named_if_several(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A single group goes without name: monitors then call it by the optimiser's."""
-    if len(groups) == 1:
-        del groups[0]["name"]
-    return groups
+        if len(groups) == 1:  # without a name monitors call it by the optimiser's
+            del group["name"]
+        return list(groups.values())
 
 
 def build_model(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from goal_kernels.training.options import BLOCKS
+from goal_kernels.training.options import BLOCKS, choose
 
 LR_DROP_FACTOR = 0.1  # of the learning rate at each drop; VSE++, SCAN, VSE-infinity
 LR_DROP_AT = 0.6  # of all steps; VSE-infinity drops at epoch 15 of 25
@@ -26,9 +26,7 @@ def make_optimizer(name: str, groups: Iterable[dict[str, Any]]) -> torch.optim.O
 
     Raises: ValueError when there is none of that name.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"model.optimizer: expected one of {', '.join(OPTIMIZERS)}, got {name!r}")
-    return OPTIMIZERS[name](list(groups))
+    return choose("model.optimizer", name, OPTIMIZERS)(list(groups))
 
 
 def check_amounts(warmup_steps: int, warmup_epochs: float, accumulate_negatives: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from inspect import signature
 from typing import Any, TypeVar, cast
@@ -254,10 +254,7 @@ def _check_shared(part: str, drop_probability: float, initialisation: str, lr_sc
             f"{part}.drop_probability: expected a number in [0, 1), got {drop_probability}; "
             "0 switches it off"
         )
-    if initialisation not in INITIALISATIONS:
-        raise ValueError(
-            f"{part}.initialisation: expected {listed(INITIALISATIONS)}, got {initialisation!r}"
-        )
+    choose(f"{part}.initialisation", initialisation, dict.fromkeys(INITIALISATIONS))
     if not lr_scale >= 0:
         raise ValueError(f"{part}.lr_scale: expected a number >= 0, got {lr_scale}")
 
@@ -309,7 +306,7 @@ def choose(argument: str, name: str, registry: Mapping[str, Choice]) -> Choice:
     return registry[name]
 
 
-def listed(names: Mapping[str, Any] | tuple[str, ...]) -> str:
+def listed(names: Iterable[str]) -> str:
     """Names for a message: 'a', 'b' or 'c'."""
     *most, last = (repr(name) for name in names)
     return f"{', '.join(most)} or {last}" if most else last

@@ -52,7 +52,7 @@ def test_optimisers_by_name() -> None:
         optimizer = make_optimizer(name, groups)
         assert type(optimizer) is kind
         assert optimizer.param_groups[0]["weight_decay"] == 0.3
-    with pytest.raises(ValueError, match=r"model\.optimizer: expected one of adamw, adam, got"):
+    with pytest.raises(ValueError, match=r"model\.optimizer: expected 'adamw' or 'adam', got"):
         make_optimizer("lion", groups)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -67,7 +66,7 @@ def transformers_backbone(name: str, weights: str | None, pretrained: bool = Tru
     else:
         body = package.AutoModel.from_config(config)
         fill(body, weights, pretrained, family.unused)
-    return Backbone(body, _channels(config), _to_cells(family), family.unused)
+    return Backbone(body, _channels(config), partial(_cells, family), family.unused)
 
 
 def _channels(config: Any) -> int:
@@ -75,12 +74,8 @@ def _channels(config: Any) -> int:
     return config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
 
 
-def _to_cells(family: Family) -> Callable[[nn.Module, Tensor], Tensor]:
-    """From body and [B, 3, H, W] to [B, cells, channels]."""
-    return partial(_cells, family)
-
-
 def _cells(family: Family, body: nn.Module, images: Tensor) -> Tensor:
+    """[B, 3, H, W] to [B, cells, channels]."""
     options = {"interpolate_pos_encoding": True} if family.any_size else {}
     features = body(pixel_values=images, **options).last_hidden_state
     return flattened(features) if features.ndim == 4 else features[:, family.special :]
