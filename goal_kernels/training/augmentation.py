@@ -25,7 +25,6 @@ def region_dropout(mask: Tensor, probability: float, generator: torch.Generator)
         generator: source of randomness, on the device of `mask`.
     Returns: [B, K] bool, a subset of `mask`. A sample that would be left empty keeps all it had.
     """
-    _check_probability(probability)
     drawn = _uniform(mask.shape, generator, mask.device)
     return _never_empty(mask & (drawn >= probability), mask)
 
@@ -42,7 +41,6 @@ def size_augmentation(mask: Tensor, probability: float, generator: torch.Generat
     Returns: [B, K] bool, a subset of `mask`. A sample that would be left empty keeps all it had.
     Source: VSE-infinity, the size augmentation of its grid encoder.
     """
-    _check_probability(probability)
     share = _uniform((mask.shape[0], 1), generator, mask.device)  # [B, 1]
     drawn = _uniform(mask.shape, generator, mask.device)
     kept = (share <= WHOLE_SHARE) | (drawn >= probability * share)
@@ -66,7 +64,6 @@ def word_dropout(
     Returns: the augmented captions; words that are left keep their numbers in `words`.
     Source: VSE-infinity.
     """
-    _check_probability(probability)
     tokens, words = batch.tokens, batch.words
     device = tokens.device
     position = torch.arange(tokens.shape[1], device=device)
@@ -110,10 +107,3 @@ def _first_piece(words: Tensor) -> Tensor:
 def _never_empty(kept: Tensor, mask: Tensor) -> Tensor:
     """[B, K] `kept`, except for samples that would be left with nothing."""
     return torch.where(kept.any(dim=1, keepdim=True), kept, mask)
-
-
-def _check_probability(probability: float) -> None:
-    if not 0 <= probability < 1:
-        raise ValueError(
-            f"probability: expected a number in [0, 1), got {probability}; 0 switches it off"
-        )

@@ -188,11 +188,3 @@ def test_size_augmentation_leaves_padding_out_and_something_in() -> None:
     mask = torch.zeros(2000, 6, dtype=torch.bool)
     mask[:, 3] = True
     assert torch.equal(size_augmentation(mask, 0.9, generator()), mask)
-
-
-@pytest.mark.parametrize("probability", [-0.1, 1.0])
-def test_bad_probability(probability: float) -> None:
-    mask = torch.ones(1, 1, dtype=torch.bool)
-    for dropout in (region_dropout, size_augmentation):
-        with pytest.raises(ValueError, match="probability"):
-            dropout(mask, probability, generator())
