@@ -44,12 +44,7 @@ class Stopwatch(Callback):
         self._epoch = _Span(_waited(trainer))
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Log the rates since the last logged step."""
         for span in (self._window, self._epoch):
@@ -126,12 +121,7 @@ class PairRecorder(Callback):
         self.density = PairDensity()
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         """Count the anchors of the step."""
         statistics = getattr(pl_module, "statistics", None)

@@ -52,7 +52,7 @@ class FiniteLoss(Callback):
         pl_module: pl.LightningModule,
         outputs: Any,
         batch: Batch,
-        batch_idx: int,
+        *_: Any,
     ) -> None:
         """Keep the loss, and look at those that were kept when it is time to."""
         self._unseen.append((trainer.global_step, outputs["loss"].detach(), batch.image_ids))

@@ -140,12 +140,7 @@ class Watch(pl.Callback):
         self.passes, self.counted.peak = self.counted.peak, self.counted.live
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        number: int,
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
         """A step has ended."""
         step = Step(len(batch.images), self.kept, self.passes, self.counted.peak)
