@@ -104,7 +104,7 @@ LAYERS = (
     {"training.published_checkpoints", "training.parallel_steps"},
     {"training.objectives", "training.evaluation", "training.import_command"},
     {"training.ridge", "training.pooled_features"},
-    {"training.warmup", "training.outcome", "training.collapse", "training.hardest_examples"},
+    {"training.warmup", "training.outcome", "training.hardest_examples"},
     {"training.matching_loss", "training.slow_encoders"},
     {"training.joint_loss"},
     {"training.lightning_module"},

@@ -16,7 +16,6 @@ import goal_kernels as gk
 from goal_kernels.distributed import synchronize_batch_norm
 from goal_kernels.negatives import named_negatives
 from goal_kernels.training.accumulation import seeded
-from goal_kernels.training.collapse import CollapsedSteps
 from goal_kernels.training.data import Batch, ImageBatch, TextBatch
 from goal_kernels.training.evaluation import EncodedParts, Evaluation, by_name, families_of
 from goal_kernels.training.joint_loss import ScoreLoss, joint_loss
@@ -48,7 +47,13 @@ from goal_kernels.training.parallel_steps import (
     require_unused_parameters,
 )
 from goal_kernels.training.slow_encoders import SlowEncoders
-from goal_kernels.training.warmup import CollapseHold, WarmedLoss, WarmupSchedule, check_memory
+from goal_kernels.training.warmup import (
+    CollapsedSteps,
+    CollapseHold,
+    WarmedLoss,
+    WarmupSchedule,
+    check_memory,
+)
 
 
 class RetrievalModule(pl.LightningModule):
@@ -234,12 +239,11 @@ class RetrievalModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze what does not train now, also when the run resumes within an epoch."""
-        self._collapse.move(self.device)
         self._freeze()
 
     def on_train_epoch_start(self) -> None:
         """Start counting collapsed steps."""
-        self._collapse.start(self.device)
+        self._collapse = CollapsedSteps()
         self._freeze()
 
     def _freeze(self) -> None:
@@ -296,13 +300,15 @@ class RetrievalModule(pl.LightningModule):
         """Add the state of the loss and the collapsed steps of this epoch."""
         resumable = "optimizer_states" in checkpoint  # else it is a file of weights
         state = self.loss.resume_state(with_memory=resumable)
-        checkpoint["warmup"] = {**state, **self._collapse.state_dict()}
+        collapse = self._collapse
+        counts = {"steps": collapse.steps, "collapsed_steps": int(collapse.collapsed)}
+        checkpoint["warmup"] = {**state, **counts}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the state of the loss; weights alone (for evaluation) may come without."""
         if (state := checkpoint.get("warmup")) is not None:
             self.loss.load_resume_state(state)
-            self._collapse.load_state_dict(state)
+            self._collapse = CollapsedSteps(state["steps"], state["collapsed_steps"])
 
     def validation_step(
         self, batch: ImageBatch | TextBatch, _: int, dataloader_idx: int = 0

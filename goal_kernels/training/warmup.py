@@ -99,6 +99,38 @@ class CollapseHold:
                 setattr(self, field.name, state[field.name])
 
 
+@dataclass
+class CollapsedSteps:
+    """Counts the collapsed steps of an epoch; the device is never waited for between its ends.
+
+    Attributes: steps: of the epoch so far. collapsed: so many of them; a 0-d tensor once one has
+        been counted.
+    """
+
+    steps: int = 0
+    collapsed: int | Tensor = 0
+
+    def count(self, statistics: MiningStatistics) -> None:
+        """One step."""
+        self.collapsed = self.collapsed + statistics.collapsed
+        self.steps += 1
+
+    def warning(self, epoch: int) -> str | None:
+        """What to say at the end of an epoch when most of its steps were collapsed, else None.
+
+        Most, since the first steps of a healthy run may start from embeddings that are all alike.
+        """
+        collapsed = int(self.collapsed)
+        if 2 * collapsed <= self.steps:
+            return None
+        return (
+            f"COLLAPSED: in {collapsed} of {self.steps} steps of epoch {epoch} all similarities "
+            "were nearly equal, so nothing is learnt. Warm up longer (--model.warmup_steps), blend "
+            "in (--model.blend_steps), hold the warm-up meanwhile (--model.hold_on_collapse true) "
+            "or lower the learning rate (--model.lr)."
+        )
+
+
 def check_memory(rows: int, mask_same_image: bool, momentum: float) -> None:
     """Raises: ValueError for an impossible size, where an image would meet itself, or for a
     momentum of no memory."""
