@@ -13,7 +13,6 @@ from torch import Tensor
 
 from goal_kernels.data.split import PrecomputedSplit
 from goal_kernels.terminal import some
-from goal_kernels.training.data import Batch
 
 LOOK_EVERY = 16  # steps between looks that have to wait: for a GPU, or for other processes
 NAMED_ROWS = 8  # image rows that a message lists
@@ -47,12 +46,7 @@ class FiniteLoss(Callback):
         self._unseen: list[tuple[int, Tensor, Tensor]] = []  # step, loss, image rows
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        *_: Any,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Keep the loss, and look at those that were kept when it is time to."""
         self._unseen.append((trainer.global_step, outputs["loss"].detach(), batch.image_ids))
