@@ -1,4 +1,4 @@
-"""The numbers a run logs: a CSV with one row a step, written as it goes and read back."""
+"""The numbers a run logs, read back from its CSV with one row a step; see `HistoryLogger`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import csv
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
-
-from goal_kernels.data.files import write_text
 
 Point = tuple[float, float]
 FIRST_COLUMNS = ("step", "epoch")
@@ -48,7 +45,7 @@ def read_history(path: Path) -> History:
     damaged = 0
     for row in rows:
         try:
-            if not _is_whole(row):
+            if not is_whole(row):
                 raise ValueError("another number of cells than columns")
             numbers = {name: float(text) for name, text in row.items() if text}
             step = numbers["step"]
@@ -75,85 +72,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(whole))
 
 
-class HistoryWriter:
-    """Appends to a metrics CSV: one row for each step, with everything logged at that step.
-
-    A row is written when a later step begins, so that the file never holds half of one. Columns
-    stand in the order in which they were first logged; a new one rewrites the file. The state says
-    how much of the file belongs to it: a run that is resumed from there drops what came later.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.columns: list[str] = []
-        self.rows = 0
-        self.last_step = -1
-        self._pending: dict[str, Any] = {}
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values at an optimiser step; steps come in ascending order."""
-        if self._pending.get("step") != step:
-            self.flush()
-            self._pending = {"step": step}
-        self._pending.update(values)
-
-    def flush(self) -> None:
-        """Write the row that is being collected, if there is one."""
-        if not self._pending:
-            return
-        row, self._pending = self._pending, {}
-        new = [name for name in (*FIRST_COLUMNS, *row) if name not in self.columns]
-        if new:
-            self.columns += dict.fromkeys(new)
-            self._rewrite(self._kept_rows())
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
-        self.rows += 1
-        self.last_step = row["step"]
-
-    def _kept_rows(self) -> list[dict[str, str]]:
-        """The rows of the file that belong to this history."""
-        rows = (row for row in read_rows(self.path) if _is_whole(row))
-        return [row for row in rows if 0 <= _step(row) <= self.last_step]
-
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        """Replace the file by a header of the columns and these rows."""
-        text = StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Number of rows, step of the last one and the columns so far; plain values."""
-        self.flush()
-        return {"rows": self.rows, "last_step": self.last_step, "columns": list(self.columns)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state: rows and columns that the file got later are dropped.
-
-        Rows that are no longer there stay lost, which is said; logging continues.
-        """
-        self._pending = {}
-        self.columns, self.last_step = list(state["columns"]), state["last_step"]
-        kept = self._kept_rows()
-        self.rows = len(kept)
-        if self.rows != state["rows"]:
-            print(
-                f"{self.path}: has {self.rows:,} of the {state['rows']:,} rows logged up to step "
-                f"{self.last_step:,}; the others are lost, curves will have a hole",
-                flush=True,
-            )
-        if self.columns:
-            self._rewrite(kept)
-
-
-def _is_whole(row: Mapping[Any, Any]) -> bool:
+def is_whole(row: Mapping[Any, Any]) -> bool:
     """Whether a row has a cell for each column and no more, as csv says it: by None."""
     return None not in row and None not in row.values()
-
-
-def _step(row: Mapping[str, str]) -> int:
-    """The step of a row, -1 where it is none."""
-    text = row.get("step") or ""
-    return int(text) if text.isdecimal() else -1

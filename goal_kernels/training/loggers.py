@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from goal_kernels.training.history import HistoryWriter
+from goal_kernels.data.files import write_text
+from goal_kernels.training.history import FIRST_COLUMNS, is_whole, read_rows
 from goal_kernels.training.run_folder import RunFolder, read_record
 
 TENSORBOARD = "tensorboard"
@@ -116,19 +119,26 @@ class TrackioLogger(Logger):
 
 
 class HistoryLogger(Logger):
-    """Writes everything that is logged to one CSV, through a `HistoryWriter`.
+    """Appends what is logged to a metrics CSV: one row for each step, with everything of that step.
 
+    A row is written when a later step begins, so that the file never holds half of one. Columns
+    stand in the order in which they were first logged; a new one rewrites the file. The state says
+    how much of the file belongs to it: a run that is resumed from there drops what came later.
     Lightning's own CSV logger deletes the file it finds, which a resumed run must not.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.writer = HistoryWriter(path)
+        self.path = path
+        self.columns: list[str] = []
+        self.rows = 0
+        self.last_step = -1
+        self._pending: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
         """Of the folder of the run."""
-        return self.writer.path.parent.name
+        return self.path.parent.name
 
     @property
     def version(self) -> str:
@@ -137,18 +147,73 @@ class HistoryLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add values to the row of a step."""
-        self.writer.add(step or 0, metrics)
+        """Add values to the row of an optimiser step; steps come in ascending order."""
+        step = step or 0
+        if self._pending.get("step") != step:
+            self.save()
+            self._pending = {"step": step}
+        self._pending.update(metrics)
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """The run folder has the configuration."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Write out what is collected."""
-        self.writer.flush()
+        """Write the row that is being collected, if there is one."""
+        if not self._pending:
+            return
+        row, self._pending = self._pending, {}
+        new = [name for name in (*FIRST_COLUMNS, *row) if name not in self.columns]
+        if new:
+            self.columns += dict.fromkeys(new)
+            self._rewrite(self._kept_rows())
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+        self.rows += 1
+        self.last_step = row["step"]
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write out what is collected, however the training ended."""
-        self.writer.flush()
+        self.save()
+
+    def _kept_rows(self) -> list[dict[str, str]]:
+        """The rows of the file that belong to this history."""
+        rows = (row for row in read_rows(self.path) if is_whole(row))
+        return [row for row in rows if 0 <= _step(row) <= self.last_step]
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        """Replace the file by a header of the columns and these rows."""
+        text = StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Number of rows, step of the last one and the columns so far; plain values."""
+        self.save()
+        return {"rows": self.rows, "last_step": self.last_step, "columns": list(self.columns)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state: rows and columns that the file got later are dropped.
+
+        Rows that are no longer there stay lost, which is said; logging continues.
+        """
+        self._pending = {}
+        self.columns, self.last_step = list(state["columns"]), state["last_step"]
+        kept = self._kept_rows()
+        self.rows = len(kept)
+        if self.rows != state["rows"]:
+            print(
+                f"{self.path}: has {self.rows:,} of the {state['rows']:,} rows logged up to step "
+                f"{self.last_step:,}; the others are lost, curves will have a hole",
+                flush=True,
+            )
+        if self.columns:
+            self._rewrite(kept)
+
+
+def _step(row: Mapping[str, str]) -> int:
+    """The step of a row, -1 where it is none."""
+    text = row.get("step") or ""
+    return int(text) if text.isdecimal() else -1

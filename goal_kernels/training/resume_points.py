@@ -150,7 +150,7 @@ class ResumePoints(Callback):
         checkpoint[RESUME] = {
             "random": _of_every_process(trainer, random_state()),
             "data": {"epoch": epoch, "pairs": pairs, "of": _data(trainer).training_pairs},
-            "history": [logger.writer.state_dict() for logger in _histories(trainer)],
+            "history": [logger.state_dict() for logger in _histories(trainer)],
             "seconds": self.seconds,
             "finished": self.finished,
         }
@@ -175,7 +175,7 @@ class ResumePoints(Callback):
         self._take_random(state["random"], trainer)
         if trainer.is_global_zero:
             for logger, kept in zip(_histories(trainer), state["history"], strict=True):
-                logger.writer.load_state_dict(kept)
+                logger.load_state_dict(kept)
         self._seconds_before = state["seconds"]
         self.saved_step = checkpoint["global_step"]
         # A training that ended early, by a callback, is not begun again.
