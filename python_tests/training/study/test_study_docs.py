@@ -21,6 +21,7 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
         ("negatives", "false-negatives"),
         ("tuned", "study-tuned"),
         ("fusion", "goalworld-fusion"),
+        ("emoji", "study-emoji"),
     ],
 )
 def test_the_page_is_the_one_that_its_results_give(study: str, name: str) -> None:
