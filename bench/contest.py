@@ -26,7 +26,7 @@ from bench.judge import Judge
 from bench.lineup import GRAPH, line_up, make_method, split_way, using
 from bench.memory import gradient_bytes, peak_cuda
 from bench.methods import Captured
-from goal_kernels.backends import BackendUnavailableError
+from goal_kernels.backends.choice import BackendUnavailableError
 
 LEAST_SECONDS = 0.004
 """What is shorter is repeated within a sample on a GPU, so that neither the clock's resolution nor

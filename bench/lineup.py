@@ -33,8 +33,8 @@ from bench.methods import (
     Mining,
     Pipeline,
 )
-from goal_kernels.backends import AUTO, find_backend, verdicts
 from goal_kernels.backends.base import Call, Verdict
+from goal_kernels.backends.choice import AUTO, find_backend, verdicts
 
 GEMM = "gemm"
 GEMM_OUT = "gemm_out"

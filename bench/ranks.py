@@ -14,8 +14,8 @@ from bench.cases import LATENT_WIDTH, TEXTS_PER_IMAGE, Effort
 from bench.contest import ContestResult, Lane, Tell, contest_among, quiet
 from bench.lineup import GEMM, REFERENCE
 from bench.methods import Runnable
-from goal_kernels.backends import find_backend, verdicts
 from goal_kernels.backends.base import Call
+from goal_kernels.backends.choice import find_backend, verdicts
 from goal_kernels.backends.scores import RankCounts
 
 NAIVE = "naive"

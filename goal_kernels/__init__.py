@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from goal_kernels import elements  # noqa: F401, the registry is never without them
 
 if TYPE_CHECKING:  # for type checkers and editors; __getattr__ does it at run time
-    from goal_kernels.backends import BackendUnavailableError
+    from goal_kernels.backends.choice import BackendUnavailableError
     from goal_kernels.backends.explain import available_backends, explain_backend
     from goal_kernels.functional import goal_loss
     from goal_kernels.graphs import GraphedLoss, graphed_loss
@@ -116,7 +116,7 @@ __all__ = [
 ]
 
 _HOMES = (
-    "backends",
+    "backends.choice",
     "backends.explain",
     "functional",
     "graphs",

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from goal_kernels import checks, directions, ops, rectangular
-from goal_kernels.backends import resolve
 from goal_kernels.backends.answers import Forward, Found
 from goal_kernels.backends.base import Pairing, SearchQuery, device_kind, settled_precision
 from goal_kernels.backends.candidates import PLAIN
+from goal_kernels.backends.choice import resolve
 from goal_kernels.checks import Index, Mask
 from goal_kernels.negatives import ALL, Negatives, as_selection
 from goal_kernels.notices import similarity_watch

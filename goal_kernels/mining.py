@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from goal_kernels import checks, ops, rectangular
-from goal_kernels.backends import find_backend
 from goal_kernels.backends.base import Pairing, SearchQuery, device_kind
 from goal_kernels.backends.candidates import PLAIN
+from goal_kernels.backends.choice import find_backend
 from goal_kernels.checks import Index, Mask, Rows
 from goal_kernels.constants import BETA, EPSILON
 from goal_kernels.functional import choose_backend

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from goal_kernels.backends import BACKENDS, find_backend
 from goal_kernels.backends.answers import Forward, Found, GradientTerms, row_scales
 from goal_kernels.backends.base import (
     Backend,
@@ -27,6 +26,7 @@ from goal_kernels.backends.base import (
     WeightStage,
     accumulate_dtype,
 )
+from goal_kernels.backends.choice import BACKENDS, find_backend
 from goal_kernels.objective import Objective
 from goal_kernels.operators import define_operator, is_unwatched
 from goal_kernels.pairs import relative_query

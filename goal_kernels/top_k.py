@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goal_kernels import checks
-from goal_kernels.backends import find_backend, resolve
 from goal_kernels.backends.answers import MinedTopK as MinedTopK
 from goal_kernels.backends.base import TopKQuery, accumulate_dtype, settled_precision
+from goal_kernels.backends.choice import find_backend, resolve
 from goal_kernels.checks import Index, Rows
 
 Bounds: TypeAlias = "Tensor | Sequence[float] | NDArray[np.floating[Any]]"

@@ -11,9 +11,9 @@ from comparators import check_against_truth
 
 import goal_kernels as gk
 from goal_kernels import ops
-from goal_kernels.backends import BACKENDS
 from goal_kernels.backends.answers import Forward, Found
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
+from goal_kernels.backends.choice import BACKENDS
 from goal_kernels.weights import weigh
 
 INTERPRETED_ROWS = 3

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from goal_kernels import __version__, cli, extras, list_elements
-from goal_kernels.backends import backend_names
+from goal_kernels.backends.choice import backend_names
 from goal_kernels.registry import KINDS
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import goal_kernels as gk
-from goal_kernels.backends import BACKENDS
+from goal_kernels.backends.choice import BACKENDS
 from goal_kernels.compat import metric_learning
 from goal_kernels.registry import unregister_element
 

@@ -11,7 +11,7 @@ from cases import OBJECTIVES, paired_batch
 from test_backend_parity import device_or_skip
 
 import goal_kernels as gk
-from goal_kernels.backends import BACKENDS
+from goal_kernels.backends.choice import BACKENDS
 from goal_kernels.registry import PARAMETERS, find_element, unregister_element
 
 TRIPLETS = gk.list_elements("triplet")

@@ -15,7 +15,7 @@ import hashlib, sys
 import torch
 import goal_kernels as gk
 from goal_kernels import retrieval
-from goal_kernels.backends import BACKENDS
+from goal_kernels.backends.choice import BACKENDS
 
 generator = torch.Generator().manual_seed(3)
 image, text = (torch.randn(70, 12, generator=generator) for _ in range(2))

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import goal_kernels as gk
 from goal_kernels import native
-from goal_kernels.backends import BACKENDS
 from goal_kernels.backends.base import Pairing
+from goal_kernels.backends.choice import BACKENDS
 from goal_kernels.reference import negative_mask
 
 NAMES = [b.name for b in BACKENDS]

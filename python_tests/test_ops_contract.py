@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.autograd.gradcheck import GradcheckError
 
 import goal_kernels as gk
-from goal_kernels.backends import BACKENDS
+from goal_kernels.backends.choice import BACKENDS
 from goal_kernels.distributed import distributed_goal_loss
 from goal_kernels.registry import unregister_element
 

@@ -12,7 +12,8 @@ from top_k_literal import assert_is, top_k_literally
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels.backends import BACKENDS, torch_top_k
+from goal_kernels.backends import torch_top_k
+from goal_kernels.backends.choice import BACKENDS
 
 SERVING = [b.name for b in BACKENDS if b.finds_top_k and b.availability().ok]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

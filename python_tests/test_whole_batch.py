@@ -20,7 +20,7 @@ from whole_batch_literal import Truth
 import goal_kernels as gk
 from bench.memory import peak_cpu
 from goal_kernels import native
-from goal_kernels.backends import BackendUnavailableError
+from goal_kernels.backends.choice import BackendUnavailableError
 from goal_kernels.whole_batch import blocks, exponential, fused, kinds, sparse
 
 SCALE, BIAS = 9.0, -3.0

@@ -171,7 +171,7 @@ class WeightStage(NamedTuple):
 
 
 class Backend(ABC):
-    """One way to mine and to sum gradients. Stateless; instances stand in `backends/__init__`.
+    """One way to mine and to sum gradients. Stateless; instances stand in `backends/choice.py`.
 
     ranks, finds_top_k: whether it has `rank`, and `top_k`, too.
     list_rows: rows that its `forward` adds to `Forward.hardest`, for its own `backward`.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from goal_kernels.backends import AUTO, resolve, verdicts
 from goal_kernels.backends.base import Call, settled_precision
+from goal_kernels.backends.choice import AUTO, resolve, verdicts
 from goal_kernels.checks import check_precision
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goal_kernels import checks
-from goal_kernels.backends import AUTO, BackendUnavailableError
+from goal_kernels.backends.choice import AUTO, BackendUnavailableError
 from goal_kernels.backends.scores import RankCounts, best_positives, comparable
 from goal_kernels.constants import ARGSORT, TIE_RULES
 from goal_kernels.retrieval.scores import EmbeddingScores, Scores, as_scores

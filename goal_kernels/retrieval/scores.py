@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goal_kernels import checks
-from goal_kernels.backends import AUTO, BackendUnavailableError, find_backend, resolve
 from goal_kernels.backends.base import Backend
+from goal_kernels.backends.choice import AUTO, BackendUnavailableError, find_backend, resolve
 from goal_kernels.backends.reference_rank import count_blocks
 from goal_kernels.backends.scores import LOWEST_SCORE, RankCounts, comparable
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from goal_kernels import constants
-from goal_kernels.backends import BackendUnavailableError
+from goal_kernels.backends.choice import BackendUnavailableError
 from goal_kernels.directions import makes_a_difference
 from goal_kernels.objective import Objective
 from goal_kernels.whole_batch.call import Options, check_number, run_loss

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from goal_kernels.backends import AUTO, resolve
+from goal_kernels.backends.choice import AUTO, resolve
 from goal_kernels.whole_batch.blocks import Batch
 from goal_kernels.whole_batch.kinds import (
     Circle,

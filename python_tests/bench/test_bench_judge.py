@@ -33,8 +33,8 @@ from bench.judge import Judge
 from bench.lineup import WAYS, has_programs, line_up, make_method, strategies, using
 from bench.methods import Gemm, Gradients, Loss
 from goal_kernels import BackendUnavailableError
-from goal_kernels.backends import find_backend
 from goal_kernels.backends.base import Pairing, RelativeQuery
+from goal_kernels.backends.choice import find_backend
 from goal_kernels.reference import mine_similarity
 
 STEP = Case(GOAL_LOSS, FORWARD_BACKWARD, RELATIVE, 40, 24, "float32")

@@ -21,7 +21,7 @@ import torch
 from bench.cases import FORWARD_BACKWARD, GOAL_LOSS, PLAIN, RELATIVE, Case
 from bench.lineup import strategies
 from bench.machine import output_of
-from goal_kernels.backends import BACKENDS
+from goal_kernels.backends.choice import BACKENDS
 from tools.gpu_session import __main__ as command
 from tools.gpu_session import watchdog, work
 from tools.gpu_session.plan import DRY, LARGE_PATIENCE, REAL, STAGES, plan

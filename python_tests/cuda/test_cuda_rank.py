@@ -204,7 +204,7 @@ def test_public_ranks_are_those_of_the_reference(device, monkeypatch) -> None:
         image, text, owner = (x.to(device) for x in embeddings(60, 150, 24, dtype))
         expected = gk.retrieval_ranks(image, text, owner, backend="reference")
         with monkeypatch.context() as patch:
-            patch.setattr("goal_kernels.backends.BACKENDS", (backend,))
+            patch.setattr("goal_kernels.backends.choice.BACKENDS", (backend,))
             found = gk.retrieval_ranks(image, text, owner, backend="cuda")
         for side in ("i2t", "t2i"):
             got, wanted = (getattr(ranks, side).nan_to_num(-1.0) for ranks in (found, expected))

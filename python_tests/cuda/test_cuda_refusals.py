@@ -8,8 +8,8 @@ from cuda_truth import engine
 
 import goal_kernels as gk
 from goal_kernels import native
-from goal_kernels.backends import BACKENDS, find_backend
 from goal_kernels.backends.base import Call, Pairing, SearchQuery
+from goal_kernels.backends.choice import BACKENDS, find_backend
 from goal_kernels.backends.gpu import CudaBackend, backend
 
 QUERY = SearchQuery("none", 0.1, 1.0, False, "high")

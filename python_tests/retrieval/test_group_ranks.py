@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels.backends import BackendUnavailableError
+from goal_kernels.backends.choice import BackendUnavailableError
 from goal_kernels.retrieval import EmbeddingScores, MeanScores, fold_chance, scores
 
 IMAGES, TEXTS = 9, 20

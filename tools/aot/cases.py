@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import goal_kernels as gk
-from goal_kernels.backends import find_backend
+from goal_kernels.backends.choice import find_backend
 from goal_kernels.backends.gpu import kernels, use_strategy
 from goal_kernels.backends.gpu.plan import TILE
 from tools.aot.record import DEVICE, Recorder, imagined_gpu

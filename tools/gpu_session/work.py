@@ -54,7 +54,7 @@ from bench.results import measure
 from bench.whole_batch import EAGER, OURS, RIVALS, WholeBatchCase, module_of
 from bench.whole_batch import hold_contest as hold_whole_batch_contest
 from goal_kernels import native
-from goal_kernels.backends import verdicts
+from goal_kernels.backends.choice import verdicts
 from goal_kernels.backends.gpu import CudaBackend
 from tools.gpu_session.tile_scores import Tiles, faults
 from tools.gpu_session.watchdog import FAILED, OK, ROOT
