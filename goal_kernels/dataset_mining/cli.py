@@ -16,7 +16,6 @@ from torch import Tensor
 from goal_kernels.constants import NO_INDEX
 from goal_kernels.dataset_mining.inputs import (
     Search,
-    blocks,
     fingerprint,
     positive_scores,
     read_searches,
@@ -24,6 +23,7 @@ from goal_kernels.dataset_mining.inputs import (
 from goal_kernels.dataset_mining.outputs import check_output, write_output
 from goal_kernels.dataset_mining.parts import Parts
 from goal_kernels.evaluate.inputs import choose_device
+from goal_kernels.pairs import cut
 from goal_kernels.top_k import MinedTopK, mine_top_k
 
 CORPUS_BYTES = 512 << 20
@@ -115,7 +115,7 @@ def _search_block(
     bound = None if bounds is None else _tensor(bounds[part], device)
     row_bytes = search.corpus.shape[1] * search.corpus.dtype.itemsize
     best: MinedTopK | None = None
-    for span in blocks(len(search.corpus), max(1, CORPUS_BYTES // row_bytes)):
+    for span in cut(len(search.corpus), max(1, CORPUS_BYTES // row_bytes)):
         found = mine_top_k(
             queries,
             _tensor(search.corpus[span], device),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from goal_kernels.evaluate.alignment import (
 )
 from goal_kernels.evaluate.inputs import EMBEDDINGS
 from goal_kernels.extras import require
+from goal_kernels.pairs import cut
 from goal_kernels.retrieval.ranks import check_groups
 
 READ_ROWS = 65536
@@ -194,16 +194,11 @@ def _read_names(path: Path | None, rows: int, option: str) -> list[str] | None:
     return lines
 
 
-def blocks(rows: int, step: int = READ_ROWS) -> Iterator[slice]:
-    """Consecutive slices of `rows`."""
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
-
-
 def positive_scores(search: Search, normalize: bool) -> NDArray[np.floating]:
     """The score of every query's best positive, [N], in the type of the scores; NaN without one."""
     assert search.positives is not None
     best = np.full(len(search.queries), -np.inf)
-    for part in blocks(len(search.positives)):
+    for part in cut(len(search.positives), READ_ROWS):
         query, other = search.positives[part].T
         left, right = (
             side[rows].astype(np.float64)
@@ -226,7 +221,7 @@ def fingerprint(array: NDArray[Any], what: str) -> dict[str, Any]:
     """
     digest = hashlib.blake2b(digest_size=16)
     broken: list[int] = []
-    for part in blocks(len(array)):
+    for part in cut(len(array), READ_ROWS):
         rows = np.ascontiguousarray(array[part])
         digest.update(rows.tobytes())
         if rows.dtype.kind == "f":

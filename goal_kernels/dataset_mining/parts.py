@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from goal_kernels.data.arrays import read_archive
 from goal_kernels.data.part_folder import PartFolder
-from goal_kernels.dataset_mining.inputs import Search, blocks
+from goal_kernels.dataset_mining.inputs import Search
+from goal_kernels.pairs import cut
 
 FIELDS = ("scores", "indices", "counts")
 
@@ -26,7 +27,7 @@ class Parts(PartFolder):
 
     def missing(self, search: Search) -> list[slice]:
         """The blocks of queries that are yet to be searched."""
-        every = blocks(len(search.queries), self.block)
+        every = cut(len(search.queries), self.block)
         return [part for part in every if not self.path(search, part).is_file()]
 
     def write(self, search: Search, part: slice, found: dict[str, NDArray]) -> None:
@@ -35,7 +36,7 @@ class Parts(PartFolder):
 
     def read(self, search: Search) -> Iterator[tuple[slice, dict[str, NDArray]]]:
         """All blocks in order. Raises: ValueError for one that is damaged."""
-        for part in blocks(len(search.queries), self.block):
+        for part in cut(len(search.queries), self.block):
             found = read_archive(self.path(search, part))
             rows = part.stop - part.start
             if set(found) != set(FIELDS) or any(len(found[name]) != rows for name in FIELDS):

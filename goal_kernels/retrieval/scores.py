@@ -7,7 +7,7 @@ for blocks of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property, reduce
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from goal_kernels.backends.base import Backend
 from goal_kernels.backends.choice import AUTO, BackendUnavailableError, find_backend, resolve
 from goal_kernels.backends.reference_rank import count_blocks
 from goal_kernels.backends.scores import LOWEST_SCORE, RankCounts, comparable
+from goal_kernels.pairs import cut
 
 Rows: TypeAlias = "slice | NDArray[np.int64]"
 
@@ -93,11 +94,11 @@ class Scores(ABC):
         ]
         return torch.cat(of_images, dim=1), torch.cat(of_texts, dim=1)
 
-    def blocks_of_images(self) -> Iterator[slice]:
+    def blocks_of_images(self) -> list[slice]:
         """Slices of the images; the scores of one slice with all texts are a block."""
         return _slices(self.shape[0], self.shape[1])
 
-    def blocks_of_texts(self) -> Iterator[slice]:
+    def blocks_of_texts(self) -> list[slice]:
         """Slices of the texts; the scores of one slice with all images are a block."""
         return _slices(self.shape[1], self.shape[0])
 
@@ -287,10 +288,9 @@ def _check_filled(shape: tuple[int, int]) -> None:
         )
 
 
-def _slices(size: int, width: int) -> Iterator[slice]:
+def _slices(size: int, width: int) -> list[slice]:
     """Slices of `size` items of `width` numbers each, `BLOCK_SCORES` numbers at a time."""
-    step = max(1, BLOCK_SCORES // width)
-    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+    return cut(size, max(1, BLOCK_SCORES // width))
 
 
 def _choose(name: str, image: Tensor) -> Backend:

@@ -16,6 +16,7 @@ from goal_kernels.backends.scores import LOWEST_SCORE, RankCounts, comparable
 from goal_kernels.data.arrays import read_archive
 from goal_kernels.data.part_folder import PartFolder
 from goal_kernels.data.progress import Progress, no_progress
+from goal_kernels.pairs import cut
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, Scores
 from goal_kernels.retrieval.scores import Rows, standing_among
 from goal_kernels.training.fusion import Fusion
@@ -25,7 +26,6 @@ from goal_kernels.training.scoring import (
     GPU_BLOCK_PRODUCTS,
     Scorer,
     TokenSet,
-    slices,
 )
 
 MATCHED = "matched"
@@ -74,7 +74,7 @@ class PairScores:
         count, total = len(self.images.values), len(self.texts.values)
         longest, done = self.texts.values.shape[1], 0
         scores = torch.empty(count, total, dtype=torch.float32, device="cpu")
-        for rows in slices(count, IMAGE_BLOCK):
+        for rows in cut(count, IMAGE_BLOCK):
             kept = None if self.parts is None else self.parts.part(rows.start)
             if kept is not None and kept.is_file():
                 scores[rows] = _read_part(kept, scores[rows])
@@ -82,7 +82,7 @@ class PairScores:
                 self.progress("scores", done, count * total)
                 continue
             images = self.images.at(rows)
-            for columns in slices(total, self.scorer.texts_a_block(images, longest)):
+            for columns in cut(total, self.scorer.texts_a_block(images, longest)):
                 block = self.scorer.block(images, self.texts.at(columns))
                 scores[rows, columns] = block.float().cpu()
                 done += block.numel()
@@ -104,7 +104,7 @@ class PairScores:
         images, texts = images[order], texts[order]
         parts = []
         products = GPU_BLOCK_PRODUCTS if device.type == "cuda" else BLOCK_PRODUCTS
-        for part in slices(len(images), max(1, products // width)):
+        for part in cut(len(images), max(1, products // width)):
             sides = self.images.at(images[part].to(device)), self.texts.at(texts[part].to(device))
             parts.append(self.scorer.pairs(*sides).float().cpu())
             self.progress("re-ranked", part.stop, len(images))

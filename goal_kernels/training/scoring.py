@@ -9,7 +9,7 @@ one block at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -216,11 +216,6 @@ class Scorer:
         scale = 1.0 if self.options.normalize else anchors.values.shape[2] ** 0.5
         own = anchors.values.square().sum(dim=2)[:, :, None]
         return product * scale / (squared * own).clamp_min(SHORTEST**2).sqrt()
-
-
-def slices(size: int, step: int) -> Iterator[slice]:
-    """Consecutive slices of `step` at most."""
-    return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 
 def lengthened(tokens: Tensor, length: int) -> Tensor:
