@@ -14,7 +14,7 @@ from torch import Tensor
 
 import goal_kernels as gk
 from goal_kernels.backends.gpu import TritonBackend, use_strategy
-from goal_kernels.backends.gpu.plan import HOPPER, STRATEGIES, STRIP, TILE
+from goal_kernels.backends.gpu.plan import HOPPER, STRIP, TILE
 
 pytest.importorskip("triton")
 
@@ -101,7 +101,7 @@ def test_every_product_can_be_captured(
         check_step(recorder, *pair, objective="nca/sigmoid_ms", precision=precision)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [TILE, STRIP, HOPPER])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_strategy_can_be_captured(monkeypatch, objective: str, strategy: str) -> None:
     with recording(monkeypatch) as recorder, use_strategy(strategy):

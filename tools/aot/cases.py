@@ -61,9 +61,10 @@ class Case(NamedTuple):
 
 CASES = (
     # Every kernel. The batches: a multiple of 16, an even one that is not, an odd one; the small
-    # are mined tile by tile, the large by strips, and above 4096 positives are sorted.
+    # are mined tile by tile, the large by strips or screened, and above 4096 positives are sorted.
     Case(QUICK, "5000x512", "bf16", "circle/linear_ms", "ids"),
     Case(QUICK, "1000x512", "bf16", "mine"),
+    Case(QUICK, "5000x512", "fp32", "mine"),
     Case(QUICK, "5000x512", "bf16", "rank"),
     Case(QUICK, "5000x512", "bf16", "info_nce_loss"),
     Case(QUICK, "5000x512", "bf16", "sum_of_hinges_loss"),
@@ -82,6 +83,9 @@ CASES = (
     Case(FULL, "5000x512", "fp32 medium", "hinge/constant", "ids"),
     Case(FULL, "5000x512", "fp32 medium", "nca/sigmoid_ms", "ids normalize"),
     Case(MAIN, "16384x300", "fp32 medium", "nca/linear_ms"),
+    # Screened: products of bfloat16 copies, and those of candidates in full precision.
+    Case(MAIN, "5000x512", "fp32", "hinge/constant", "ids"),
+    Case(FULL, "5000x5001x300", "fp32", "mine", "normalize"),
     # Tile by tile: likewise, and products in full precision.
     Case(MAIN, "5000x512", "fp32", "circle/sigmoid_ms", "ids"),
     Case(FULL, "5000x512", "bf16", "circle/linear_ms", "tile ids"),

@@ -106,7 +106,7 @@ STRIP_STACK_OF_BLACKWELL = 160
 def limits_of(kernel: str, arch: int, bound: dict[str, Any]) -> Limits:
     """What a kernel may use, given the values of its arguments."""
     limits = Limits()
-    if kernel in ("strip_kernel", "resum_kernel") and arch == 90:
+    if kernel in ("strip_kernel", "resum_kernel", "screen_kernel") and arch == 90:
         limits = replace(limits, shared=SHARED_OF_HOPPER)
     if kernel == "strip_kernel" and arch // 10 == 10:
         limits = replace(limits, stack=STRIP_STACK_OF_BLACKWELL)

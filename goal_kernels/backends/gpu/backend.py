@@ -31,7 +31,7 @@ from goal_kernels.backends.gpu.configs import (
     LIST_ROWS,
     MINIMUM_CAPABILITY,
 )
-from goal_kernels.backends.gpu.plan import AUTO, HOPPER, STRIP, TILE
+from goal_kernels.backends.gpu.plan import AUTO, HOPPER, SCREEN, STRIP, TILE
 from goal_kernels.backends.gpu.runtime import device_capability, interpreting, load_step, on_device
 from goal_kernels.backends.reference import ReferenceBackend
 from goal_kernels.backends.scores import RankCounts
@@ -46,7 +46,7 @@ class TritonBackend(Backend):
     name = "triton"
     ranks = True
     list_rows = LIST_ROWS
-    strategies: tuple[str, ...] = (TILE, STRIP)
+    strategies: tuple[str, ...] = (TILE, STRIP, SCREEN)
     strategy = AUTO
     capabilities = (MINIMUM_CAPABILITY, (1000, 0), "8.0")
 

@@ -232,6 +232,10 @@ def strip_tile(capability: int, dtype: torch.dtype, kind: str, ids: bool) -> Str
     return tile._replace(width=tile.width * 2 // dtype.itemsize)
 
 
+CANDIDATES = 16
+"""Pairs per row and column, on average, that screening decides in float32 at most."""
+
+
 class StripPlan(NamedTuple):
     """How the similarity matrix is cut; see `strip_kernel`.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from goal_kernels.backends.gpu.records import MiningQuery
 from goal_kernels.backends.gpu.runtime import multiprocessors
 
 TILE = "tile"
@@ -21,10 +22,13 @@ TILE = "tile"
 STRIP = "strip"
 """Column blocks held while row tiles stream past; maxima stay in registers."""
 
+SCREEN = "screen"
+"""float32 in full without sums: bfloat16 finds the candidates, float32 decides among them."""
+
 HOPPER = "hopper"
 """The hand-written kernel for compute capability 9.0; by name until a GPU has verified it."""
 
-STRATEGIES = (TILE, STRIP, HOPPER)
+STRATEGIES = (TILE, STRIP, SCREEN, HOPPER)
 AUTO = "auto"
 
 SMALL_BATCH = 2048
@@ -78,20 +82,29 @@ def usual_programs(device: torch.device) -> int:
     return forced_programs() or multiprocessors(device)
 
 
-def choose_strategy(image: Tensor, columns: int, precision: str, asked: str = AUTO) -> str:
+def choose_strategy(image: Tensor, columns: int, query: MiningQuery, asked: str = AUTO) -> str:
     """The strategy for image embeddings [N, D] against `columns` texts.
 
     asked: the one strategy of the backend, AUTO for the usual one. That is not measured on a GPU:
     strips have the fewest instructions per element in the machine code, but a small batch is a few
-    tiles per multiprocessor, and without tensor cores the product takes so long that any epilogue
-    hides.
+    tiles per multiprocessor; without tensor cores the product takes so long that any epilogue
+    hides, and two products on tensor cores are far ahead of it.
+
+    Raises: NotImplementedError when the one asked for cannot serve the query.
     """
-    tensor_cores = image.dtype != torch.float32 or precision != "highest"
+    tensor_cores = image.dtype != torch.float32 or query.precision != "highest"
+    screened = not tensor_cores and query.kind == "none"
     forced = _FORCED_STRATEGY.get() if asked == AUTO else asked
     if forced == AUTO:
-        large = image.shape[0] * columns > SMALL_BATCH**2
-        return STRIP if tensor_cores and large else TILE
-    if forced != TILE and not tensor_cores:
+        if image.shape[0] * columns <= SMALL_BATCH**2:
+            return TILE
+        return STRIP if tensor_cores else SCREEN if screened else TILE
+    if forced == SCREEN and not screened:
+        raise NotImplementedError(
+            f"strategy {forced!r} decides float32 pairs at precision 'highest' and adds no sums; "
+            "use the strategy 'strip' on tensor cores, 'tile' for relative sums in full precision"
+        )
+    if forced in (STRIP, HOPPER) and not tensor_cores:
         raise NotImplementedError(
             f"strategy {forced!r} multiplies on tensor cores, which have no full float32 "
             "precision; use precision='high' or 'medium', or the strategy 'tile'"

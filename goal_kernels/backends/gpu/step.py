@@ -12,6 +12,8 @@ in a CUDA graph.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,17 +26,21 @@ from goal_kernels.backends.gpu.kernels.prepare import prepare
 from goal_kernels.backends.gpu.kernels.rank import count_ranks
 from goal_kernels.backends.gpu.kernels.results import finish
 from goal_kernels.backends.gpu.kernels.resum import resum
+from goal_kernels.backends.gpu.kernels.screen import mine_screened, screen_wants
 from goal_kernels.backends.gpu.kernels.strip import mine_strips, strip_wants
 from goal_kernels.backends.gpu.kernels.tile import mine_tiles, tile_wants
 from goal_kernels.backends.gpu.kernels.weigh import weigh
-from goal_kernels.backends.gpu.plan import HOPPER, STRIP, TILE, choose_strategy
-from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Prepared
+from goal_kernels.backends.gpu.plan import HOPPER, SCREEN, STRIP, TILE, choose_strategy
+from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Prepared, Wants
 
 __all__ = ["backward", "count_ranks", "forward", "search"]
 
-MINERS = {
+Miner = Callable[[Prepared, Pairing, MiningQuery], tuple[Prepared, MiningResult]]
+
+MINERS: dict[str, tuple[Callable[[Tensor, MiningQuery], Wants], Miner]] = {
     TILE: (tile_wants, mine_tiles),
     STRIP: (strip_wants, mine_strips),
+    SCREEN: (screen_wants, mine_screened),
     HOPPER: (hopper_wants, mine_hopper),
 }
 """What each strategy needs of a prepared batch, and its mining kernel."""
@@ -50,7 +56,7 @@ def mine(
     scales: Tensor | None,
 ) -> tuple[Prepared, MiningResult]:
     """Prepare a batch and run the mining kernel of a strategy; other arguments as of `prepare`."""
-    wants, miner = MINERS[choose_strategy(image, len(text), query.precision, strategy)]
+    wants, miner = MINERS[choose_strategy(image, len(text), query, strategy)]
     prepared = prepare(image, text, pairing, wants(image, query), positive, scales)
     prepared, result = miner(prepared, pairing, query)
     if result.form == FIXED:

@@ -96,15 +96,22 @@ def read_threshold(batch_stats, parts, epsilon, PARTS: tl.constexpr):
 
 
 @triton.jit
+def read_longest(lengths, parts, PARTS: tl.constexpr):
+    """The largest of lengths float32 [2, parts], of images and of texts; NaN if there is one."""
+    part = tl.arange(0, PARTS)
+    image = tl.load(lengths + part, mask=part < parts, other=0.0)
+    text = tl.load(lengths + parts + part, mask=part < parts, other=0.0)
+    return _with_nan(image, tl.max(image, 0)), _with_nan(text, tl.max(text, 0))
+
+
+@triton.jit
 def read_bound(batch_stats, parts, PARTS: tl.constexpr):
     """No similarity is larger in magnitude, up to rounding: product of the greatest lengths, 0-d.
 
     inf or NaN when an embedding is not finite or its length overflows.
     """
-    part = tl.arange(0, PARTS)
-    image = tl.load(batch_stats + parts + part, mask=part < parts, other=0.0)
-    text = tl.load(batch_stats + 2 * parts + part, mask=part < parts, other=0.0)
-    bound = _with_nan(image, tl.max(image, 0)) * _with_nan(text, tl.max(text, 0))
+    image, text = read_longest(batch_stats + parts, parts, PARTS)
+    bound = image * text
     # Kernels decide by this number, each by itself, and must decide alike: the maximum keeps the
     # compiler from fusing the product with a subtraction that follows.
     return tl.maximum(bound, 0.0, propagate_nan=tl.PropagateNan.ALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -109,6 +110,18 @@ def product_tile(
             y = y.to(tl.float32)
         score = tl.dot(x, tl.trans(y), score, input_precision=PRECISION)
     return score
+
+
+def product_constants(tile: StripTile, dtype: torch.dtype, upcast: bool) -> dict[str, object]:
+    """Compile-time arguments of `product_tile` but SPLIT. upcast: widen operands before it."""
+    return {
+        "DESCRIPTORS": tile.descriptors,
+        "PRECISION": "tf32" if dtype == torch.float32 else "ieee",
+        "UPCAST": upcast,
+        "BLOCK_ROWS": tile.rows,
+        "BLOCK_COLUMNS": tile.columns,
+        "BLOCK_WIDTH": tile.width,
+    }
 
 
 def operands_of(operands: Operands, tile: StripTile) -> tuple[Any, Any]:

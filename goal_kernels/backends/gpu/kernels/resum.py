@@ -32,7 +32,7 @@ from goal_kernels.backends.gpu.kernels.common import (
     wide_range,
 )
 from goal_kernels.backends.gpu.kernels.masks import exclude
-from goal_kernels.backends.gpu.kernels.product import operands_of, product_tile
+from goal_kernels.backends.gpu.kernels.product import operands_of, product_constants, product_tile
 from goal_kernels.backends.gpu.plan import usual_programs
 from goal_kernels.backends.gpu.records import MiningQuery, MiningResult, Prepared
 
@@ -188,14 +188,9 @@ def resum_constants(
     """Compile-time arguments of `resum_kernel`."""
     return {
         "KIND": KIND_CODES[kind],
-        "DESCRIPTORS": tile.descriptors,
         "SPLIT": split,
-        "PRECISION": "tf32" if dtype == torch.float32 else "ieee",
-        "UPCAST": upcast,
         "PARTS": PARTS,
-        "BLOCK_ROWS": tile.rows,
-        "BLOCK_COLUMNS": tile.columns,
-        "BLOCK_WIDTH": tile.width,
+        **product_constants(tile, dtype, upcast),
     }
 
 

@@ -336,7 +336,7 @@ def _publish_columns(
 
 
 @triton.jit
-def _item(item, segments, blocks, chunk):
+def strip_item(item, segments, blocks, chunk):
     """(segment, column block) of a work item.
 
     Segments are taken in chunks that stay in the L2 cache together, and within a chunk all column
@@ -395,7 +395,7 @@ def strip_kernel(
     [fields, columns], row_counts, column_counts int32, zeros before, row_tops, column_tops int64,
     NOTHING before (linear kind only); None otherwise.
 
-    segment_tiles: tiles per segment. chunk: see `_item`. slope > 0: it multiplies -inf.
+    segment_tiles: tiles per segment. chunk: see `strip_item`. slope > 0: it multiplies -inf.
     """
     tiles = tl.cdiv(rows, BLOCK_ROWS)
     blocks = tl.cdiv(columns, BLOCK_COLUMNS)
@@ -412,7 +412,7 @@ def strip_kernel(
     if KIND == LINEAR:
         scale = linear_scale(bound, threshold)
     for item in range(tl.program_id(0), segments * blocks, tl.num_programs(0)):
-        segment, block = _item(item, segments, blocks, chunk)
+        segment, block = strip_item(item, segments, blocks, chunk)
         first_row = segment * segment_tiles * BLOCK_ROWS
         column_start = block * BLOCK_COLUMNS
         column = column_start + tl.arange(0, BLOCK_COLUMNS)

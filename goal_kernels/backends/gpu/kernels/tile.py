@@ -186,12 +186,14 @@ def tile_kernel(
     column_keys,
     row_states,
     column_states,
+    waiting,
     rows,
     columns,
     width,
     image_stride,
     text_stride,
     parts,
+    most,
     slope,
     epsilon,
     KIND: tl.constexpr,
@@ -212,7 +214,7 @@ def tile_kernel(
     None; image_ids, text_ids int64 or None; batch_stats, row_keys, column_keys (packed):
     see `common.py`, keys not above those of this call. row_states, column_states: running maxima,
     int32 [fields, slots, rows] and [fields, slots, columns]. KIND 0 reads no batch_stats and
-    writes no states.
+    writes no states. waiting: int64 0-d, nothing is done unless it is above `most`; or None.
     """
     column_group = tl.program_id(0)
     row_group = tl.program_id(1)
@@ -220,6 +222,8 @@ def tile_kernel(
     blocks = tl.cdiv(columns, BLOCK_COLUMNS)
     first_strip = row_group * strips // tl.num_programs(1)
     last_strip = (row_group + 1) * strips // tl.num_programs(1)
+    if waiting is not None:
+        last_strip = tl.where(tl.load(waiting) > most, last_strip, first_strip)
     first_block = column_group * blocks // tl.num_programs(0)
     last_block = (column_group + 1) * blocks // tl.num_programs(0)
     row_field = tl.num_programs(0).to(tl.int64) * rows
@@ -299,9 +303,16 @@ def tile_wants(image: Tensor, query: MiningQuery) -> Wants:
 
 
 def mine_tiles(
-    prepared: Prepared, pairing: Pairing, query: MiningQuery
+    prepared: Prepared,
+    pairing: Pairing,
+    query: MiningQuery,
+    waiting: Tensor | None = None,
+    most: int = 0,
 ) -> tuple[Prepared, MiningResult]:
-    """Run `tile_kernel`. The workspace of sums is at most 32 running maxima per anchor."""
+    """Run `tile_kernel`. The workspace of sums is at most 32 running maxima per anchor.
+
+    waiting, most: see `tile_kernel`.
+    """
     image, text, width = prepared.operands
     rows, columns = image.shape[0], text.shape[0]
     tile = mine_tile(image.dtype, query.precision, query.kind, max(rows, columns))
@@ -323,9 +334,11 @@ def mine_tiles(
         None if query.kind == "none" else prepared.batch_stats,
         *(result.rows.keys, result.columns.keys),
         *(result.rows.sums, result.columns.sums),
+        waiting,
         *(rows, columns, width),
         *(image.stride(0), text.stride(0)),
         prepared.batch_stats.shape[1],
+        most,
         query.slope,
         query.epsilon,
         **tile_constants(tile, image.dtype, query.precision, query.kind, upcast),
