@@ -84,12 +84,12 @@ CPU_DEFAULT_FLOPS_PER_CYCLE = 64
 """Unknown instruction set: the widest vectors that are common."""
 
 GPU_PEAK_TFLOPS = {
-    # Dense figures of the data sheets: (float32 outside tensor cores, TF32, bfloat16).
-    "A100": (19.5, 156.0, 312.0),
-    "H100": (67.0, 494.0, 990.0),
-    "H200": (67.0, 494.0, 990.0),
+    # Dense figures of the data sheets: (TF32, bfloat16).
+    "A100": (156.0, 312.0),
+    "H100": (494.0, 990.0),
+    "H200": (494.0, 990.0),
 }
-GPU_DEFAULT_TFLOPS = (160.0, 1250.0, 2500.0)
+GPU_DEFAULT_TFLOPS = (1250.0, 2500.0)
 """Above every single GPU known when this was written."""
 
 
@@ -104,12 +104,13 @@ def cpu_peak_gflops(flags: frozenset[str], threads: int) -> float:
 
 
 def gpu_peak_gflops(name: str, dtype: str, precision: str) -> float:
-    """Upper limit of a GPU by the name torch gives it, GFLOP/s."""
+    """Upper limit of a GPU by the name torch gives it, GFLOP/s.
+
+    float32 at "highest" may be screened on bfloat16 units, at "medium" be cut to bfloat16.
+    """
     peaks = next((p for key, p in GPU_PEAK_TFLOPS.items() if key in name), GPU_DEFAULT_TFLOPS)
-    column = 2 if dtype != "float32" else 0 if precision == "highest" else 1
-    if dtype == "float32" and precision == "medium":
-        column = 2
-    return peaks[column] * 1e3
+    split = dtype == "float32" and precision == "high"
+    return peaks[0 if split else 1] * 1e3
 
 
 class ImpossibleThroughputError(AssertionError):

@@ -14,10 +14,12 @@ from torch import Tensor
 
 import goal_kernels as gk
 from goal_kernels.backends.answers import Mined
+from goal_kernels.backends.base import Pairing, SearchQuery
 from goal_kernels.backends.gpu import use_programs, use_strategy
 from goal_kernels.backends.gpu.kernels import screen
 from goal_kernels.backends.gpu.plan import SCREEN, TILE
 from goal_kernels.backends.gpu.records import MiningResult
+from goal_kernels.constants import SHORTEST_LENGTH
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -118,6 +120,47 @@ def test_what_is_not_screened_is_mined_in_float32(backend, device, which: str) -
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
 
 
+def test_rows_of_uneven_length(backend, device, without_fallback) -> None:
+    """Each has a window of its own, against the longest of the other side."""
+    image, text = spread(300, 290, 64, device)
+    image *= torch.logspace(-3, 3, 300, base=2, device=device)[:, None]
+    scores = image.cpu().double() @ text.cpu().double().T
+    scores[range(290), range(290)] = -math.inf
+    mined = screened(backend, image, text)
+    assert mined.row_index.tolist() == scores.argmax(1).tolist()
+    ((listed, room),) = without_fallback
+    assert listed <= 2 * 590
+
+
+def test_normalised_rows_whose_squares_are_no_number(backend, device) -> None:
+    """Squares of the raw rows are 0, which says nothing of the normalised ones."""
+    image, text = spread(60, 60, 64, device)
+    scale = torch.tensor(1.0) / SHORTEST_LENGTH
+    tiny = (2.0**-36 / scale).view(torch.int32) + torch.arange(-3, 4, dtype=torch.int32)
+    (tiny,) = (x for x in tiny.view(torch.float32) if x * scale == 2.0**-36)  # rounding loses none
+    image = tiny * image.sign()
+    text[30:] = text[:30] * (1 + 1e-4 * text[30:])
+    query = SearchQuery("none", 0.0, 0.0, True, "highest")
+    with use_strategy(SCREEN):
+        mined = backend.search(image, text, Pairing(None, None, None), query).mined
+    units = torch.nn.functional.normalize(text.cpu().double(), dim=1)
+    scores = 2.0**-36 * image.cpu().double().sign() @ units.T
+    scores.fill_diagonal_(-math.inf)
+    for matrix, index in ((scores, mined.row_index), (scores.T, mined.column_index)):
+        chosen = matrix.gather(1, index.cpu()[:, None])[:, 0]
+        assert (matrix.amax(1) - chosen).max() <= 1e-6 * 8 * 2.0**-36
+
+
+def test_a_full_list_ends_the_search(backend, device, without_fallback, monkeypatch) -> None:
+    """A program that finds it full leaves out the strips that are left."""
+    monkeypatch.setattr(screen, "CANDIDATES", 1)
+    image = text = torch.ones(1200, 8, device=device)
+    with use_programs(1):
+        screened(backend, image, text)
+    ((listed, room),) = without_fallback
+    assert room < listed < 2 * room
+
+
 def test_nothing_varies(backend, device, nan_filled_memory) -> None:
     """Not with the number of programs, nor with what memory held."""
     image, text = spread(300, 290, 16, device)
@@ -173,4 +216,4 @@ def test_memory_of_a_million_pairs(monkeypatch) -> None:
     with recording(monkeypatch) as recorder:
         gk.goal_loss(*pair, "hinge/constant", backend="triton")
     copies = 2 * 2 * batch * width
-    assert recorder.peak <= copies + (128 + 8 * 17) * 2 * batch + 2**20
+    assert recorder.peak <= copies + (128 + 8 * 18) * 2 * batch + 2**20

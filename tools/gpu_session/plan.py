@@ -100,6 +100,7 @@ REAL = Scale(
         "python_tests/triton/test_triton_search.py",
         "python_tests/triton/test_triton_forward.py",
         "python_tests/triton/test_triton_strategies.py",
+        "python_tests/triton/test_triton_screen.py",
         "python_tests/triton/test_triton_rank.py",
     ),
 )
@@ -166,9 +167,15 @@ def _checks(scale: Scale) -> Iterator[Job]:
         cases.append(replace(case, op=MINE, mode=FORWARD, objective=NO_OBJECTIVE))
     yield from _contests("checks", cases)
     for size in scale.stable:
-        for objective in scale.losses:
-            case = replace(_step(scale, size, objective), data=HUBS)
+        cases = [_step(scale, size, objective) for objective in scale.losses]
+        for case in cases + _screened(scale, size):
+            case = replace(case, data=HUBS)
             yield Job("repeated", f"bit-equal-{case}", {"case": asdict(case)})
+
+
+def _screened(scale: Scale, size: Size) -> list[Case]:
+    """The case in which products of another precision say which pairs are multiplied in full."""
+    return [_step(scale, size, kind=kind) for kind in scale.kinds if kind == HIGHEST]
 
 
 def _steps(scale: Scale) -> Iterator[Job]:
@@ -189,7 +196,8 @@ def _options(scale: Scale) -> Iterator[Job]:
 
 
 def _large(scale: Scale) -> Iterator[Job]:
-    return _contests("large", (_step(scale, s, o) for s in scale.large for o in scale.losses))
+    cases = [_step(scale, size, o) for size in scale.large for o in scale.losses]
+    return _contests("large", cases + _screened(scale, scale.large[0]))
 
 
 def _parts(scale: Scale) -> Iterator[Job]:

@@ -84,7 +84,7 @@ class TritonBackend(Backend):
         return _capability_verdict(torch.device("cuda"), *self.capabilities)
 
     def search(self, image: Tensor, text: Tensor, pairing: Pairing, query: SearchQuery) -> Found:
-        """See `Backend.search`: three launches, four with sums of a large batch.
+        """See `Backend.search`: three launches, four with sums of a large batch, seven screened.
 
         Raises: ValueError when there are 2**31 - 1024 rows or columns or more.
         """

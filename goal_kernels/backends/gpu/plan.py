@@ -62,7 +62,7 @@ def use_strategy(name: str) -> Iterator[None]:
 
 @contextmanager
 def use_programs(count: int) -> Iterator[None]:
-    """Give strips and the Hopper kernel that many programs inside; for tests.
+    """Give strips, screening and the Hopper kernel that many programs inside; for tests.
 
     Results must not change.
     """

@@ -1,7 +1,7 @@
 """A whole step on a GPU, from embeddings to gradients. Importing this imports Triton.
 
     forward     prepare   positives, lengths, what is true of the batch, empty keys
-                mine      every tile of S once: hardest negatives, relative sums
+                mine      every tile of S: hardest negatives, relative sums
                 weigh     weights of both directions, R+, the value, inverse lists
     backward    gather    both gradients
 

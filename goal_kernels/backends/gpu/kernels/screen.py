@@ -1,20 +1,20 @@
 # mypy: allow-untyped-defs, allow-untyped-decorators
 """Mining float32 in full precision at the speed of bfloat16; only where no sums are wanted.
 
-    round_kernel    bfloat16 copies of the rows, and how much their rounding takes away at most
+    round_kernel    bfloat16 copies of the rows, and how much their rounding takes away
     strip_kernel    products of the copies: about the largest similarity of every anchor
     screen_kernel   the same products again: lists every pair that may be the hardest of an anchor
     decide_kernel   float32 products of the listed pairs: keys of the hardest
 
-With x~ the copy of x, and p the most that any row loses by rounding, |x - x~|,
+With x~ the copy of x and p = |x - x~|, which is measured,
 
     |x~ y~ - x y| <= p_x |y| + (|x| + p_x) p_y + gamma (|x| + p_x) (|y| + p_y)
 
-gamma being the error of summing (`score_bounds.py`). The longest rows give one window for the whole
-batch, and the hardest negative of an anchor is among those whose x~ y~ lies within two windows of
-the largest: two or three pairs an anchor where embeddings are spread. Where more than `CANDIDATES`
-an anchor are listed (embeddings that are all alike, or not finite), nothing is decided and
-`tile_kernel`, which is launched anyway, mines everything.
+gamma being the error of summing (`score_bounds.py`). With the greatest |y| and p_y of the other
+side that is the window of an anchor x, and its hardest negative is among those whose x~ y~ lies
+within two windows of the largest: one to three pairs an anchor where embeddings are spread. Where
+more than `CANDIDATES` an anchor are listed (embeddings that are all alike, or not finite), nothing
+is decided and `tile_kernel`, which is launched anyway, mines everything.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from goal_kernels.backends.gpu.kernels.common import (
     narrow,
     pack,
     pair_score,
+    read_bound,
     read_longest,
     row_pointers,
     unpack,
@@ -75,15 +76,17 @@ ROUND_UP = tl.constexpr(1.001)
 
 
 @triton.jit
-def _round_block(
-    source, copy, keys, first, length, stride, shape, ROWS: tl.constexpr, WIDTH: tl.constexpr
-):
-    """Round ROWS rows from `first` on and empty their keys; most that one of them loses, 0-d."""
-    width, padded = shape
+def _round_block(side, first, width, padded, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Round ROWS rows from `first` on, empty their keys; the greatest length and loss, 0-d.
+
+    side: (rows, copy, keys, measures, number of rows, stride); see `round_kernel`.
+    """
+    source, copy, keys, measures, length, stride = side
     row = first + tl.arange(0, ROWS)
     inside = row < length
     pointers = row_pointers(source, row, stride)
     out = row_pointers(copy, row, padded)
+    squares = tl.zeros([ROWS, WIDTH], tl.float32)
     lost = tl.zeros([ROWS, WIDTH], tl.float32)
     for start in range(0, padded, WIDTH):
         x = load_slice(pointers, inside, start, width, WIDTH)
@@ -92,9 +95,14 @@ def _round_block(
         mask = inside[:, None] & (element < padded)[None, :]
         tl.store(out[:, None] + element[None, :], rounded, mask=mask)
         gap = x - rounded.to(tl.float32)
+        squares = tl.fma(x, x, squares)
         lost = tl.fma(gap, gap, lost)
+    own_length = tl.maximum(tl.sqrt_rn(tl.sum(squares, 1)), SHORTEST)
+    own_loss = tl.sqrt_rn(tl.sum(lost, 1))
+    tl.store(measures + row, own_length, mask=inside)
+    tl.store(measures + tl.cast(length, tl.int64) + row, own_loss, mask=inside)
     tl.store(keys + row, tl.zeros_like(row).to(tl.int64) + NOTHING, mask=inside)
-    return tl.max(tl.sqrt_rn(tl.sum(lost, 1)), 0)
+    return tl.max(own_length, 0), tl.max(own_loss, 0)
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -105,7 +113,9 @@ def round_kernel(
     text_copy,
     row_keys,
     column_keys,
-    losses,
+    row_measures,
+    column_measures,
+    extremes,
     waiting,
     rows,
     columns,
@@ -118,42 +128,46 @@ def round_kernel(
 ):
     """Copies of the rows, `padded` elements apart, with zeros beyond `width`; empty keys.
 
-    losses: float32 [2, programs], most that the rows of a program lose, images and texts. waiting:
-    int64 0-d, set to 0.
+    row_measures float32 [2, rows], column_measures [2, columns]: |x| and |x - x~| of every row.
+    extremes: float32 [4, programs], the greatest |x| of images and of texts, then of |x - x~|, over
+    the rows of a program. waiting: int64 0-d, set to 0.
     """
     program = tl.program_id(0)
-    shape = (width, padded)
-    of_images = 0.0
-    of_texts = 0.0
-    for first in range(program * ROWS, rows, tl.num_programs(0) * ROWS):
-        lost = _round_block(
-            image, image_copy, row_keys, first, rows, image_stride, shape, ROWS, WIDTH
-        )
-        of_images = tl.maximum(of_images, lost)
-    for first in range(program * ROWS, columns, tl.num_programs(0) * ROWS):
-        lost = _round_block(
-            text, text_copy, column_keys, first, columns, text_stride, shape, ROWS, WIDTH
-        )
-        of_texts = tl.maximum(of_texts, lost)
-    tl.store(losses + program, of_images)
-    tl.store(losses + tl.num_programs(0) + program, of_texts)
+    programs = tl.num_programs(0)
+    images = (image, image_copy, row_keys, row_measures, rows, image_stride)
+    texts = (text, text_copy, column_keys, column_measures, columns, text_stride)
+    longest = SHORTEST
+    most_lost = 0.0
+    for first in range(program * ROWS, rows, programs * ROWS):
+        length, loss = _round_block(images, first, width, padded, ROWS, WIDTH)
+        longest = tl.maximum(longest, length)
+        most_lost = tl.maximum(most_lost, loss)
+    tl.store(extremes + program, longest)
+    tl.store(extremes + 2 * programs + program, most_lost)
+    longest = SHORTEST
+    most_lost = 0.0
+    for first in range(program * ROWS, columns, programs * ROWS):
+        length, loss = _round_block(texts, first, width, padded, ROWS, WIDTH)
+        longest = tl.maximum(longest, length)
+        most_lost = tl.maximum(most_lost, loss)
+    tl.store(extremes + programs + program, longest)
+    tl.store(extremes + 3 * programs + program, most_lost)
     if program == 0:
         tl.store(waiting, 0)
 
 
 @triton.jit
-def _window(longest, losses, error):
-    """How far a product of copies may lie from that of the rows; arguments: of images, of texts."""
-    image, text = tl.maximum(longest[0], SHORTEST), tl.maximum(longest[1], SHORTEST)
-    of_images, of_texts = losses
-    of_sums = error * (image + of_images) * (text + of_texts)
-    return ROUND_UP * (of_images * text + (image + of_images) * of_texts + of_sums)
+def _floors(keys, measures, anchor, length, longest, most_lost, error):
+    """What a rounded product must reach to be a candidate of its anchor; inf: nothing can.
 
-
-@triton.jit
-def _floors(keys, anchor, length, window):
-    """What a rounded product must reach to be a candidate of its anchor; inf: nothing can."""
-    key, _ = unpack(tl.load(keys + anchor, mask=anchor < length, other=NOTHING))
+    longest, most_lost: the greatest |y| and |y - y~| of the other side.
+    """
+    inside = anchor < length
+    key, _ = unpack(tl.load(keys + anchor, mask=inside, other=NOTHING))
+    own = tl.load(measures + anchor, mask=inside, other=0.0)
+    lost = tl.load(measures + tl.cast(length, tl.int64) + anchor, mask=inside, other=0.0)
+    of_sums = error * (own + lost) * (longest + most_lost)
+    window = ROUND_UP * (lost * longest + (own + lost) * most_lost + of_sums)
     return tl.where(key == EMPTY, float("inf"), decode(key) - 2.0 * window)
 
 
@@ -161,11 +175,13 @@ def _floors(keys, anchor, length, window):
 def _list_candidates(score, floor, row, column, waiting, most, listed):
     """Append the pairs of a tile that reach their floors to the list, one of every row at a time.
 
-    score, floor: [BLOCK_ROWS, BLOCK_COLUMNS]. Of a list that is full, places go on being counted.
+    score, floor: [BLOCK_ROWS, BLOCK_COLUMNS]. Returns: 1 if the list is full, else 0; then others
+    may be missing.
     """
     score = tl.where(score >= floor, score, float("-inf"))
     left = tl.max(score, 1)
     going = tl.max(left, 0) > float("-inf")
+    full = tl.zeros([], tl.int32)
     while going:
         found = left > float("-inf")
         chosen = tl.min(tl.where(score == left[:, None], column[None, :], NOWHERE), 1)
@@ -176,8 +192,9 @@ def _list_candidates(score, floor, row, column, waiting, most, listed):
         score = tl.where(column[None, :] == chosen[:, None], float("-inf"), score)
         left = tl.max(score, 1)
         # By places, not by `waiting`: it changes meanwhile, and warps would read different numbers.
-        full = tl.max(tl.where(found, place, 0), 0) >= most
+        full = (tl.max(tl.where(found, place, 0), 0) >= most).to(tl.int32)
         going = (tl.max(left, 0) > float("-inf")) & (full == 0)
+    return full
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -189,9 +206,11 @@ def screen_kernel(
     text_ids,
     mixed,
     batch_stats,
-    losses,
+    extremes,
     row_keys,
     column_keys,
+    row_measures,
+    column_measures,
     waiting,
     listed,
     rows,
@@ -217,11 +236,12 @@ def screen_kernel(
 
     Arguments as of `strip_kernel`; row_keys, column_keys: what it left of the rounded rows.
     waiting: int64 0-d, 0 before; above `most` afterwards if there are more, or if similarities
-    are not all finite. losses: of `round_kernel`, [2, parts]. error: gamma.
+    are not all finite. extremes [4, parts], measures: of `round_kernel`. error: gamma.
     """
-    longest = read_longest(batch_stats + parts, parts, PARTS)
-    if longest[0] * longest[1] < GREATEST_SCORE:
-        window = _window(longest, read_longest(losses, parts, PARTS), error)
+    if read_bound(batch_stats, parts, PARTS) < GREATEST_SCORE:
+        longest = read_longest(extremes, parts, PARTS)
+        most_lost = read_longest(extremes + 2 * parts, parts, PARTS)
+        full = tl.zeros([], tl.int32)
         tiles = tl.cdiv(rows, BLOCK_ROWS)
         blocks = tl.cdiv(columns, BLOCK_COLUMNS)
         segments = tl.cdiv(tiles, segment_tiles)
@@ -231,8 +251,12 @@ def screen_kernel(
             first = segment * segment_tiles
             column_start = block * BLOCK_COLUMNS
             column = column_start + tl.arange(0, BLOCK_COLUMNS)
-            column_floor = _floors(column_keys, column, columns, window)
-            for tile in range(first, tl.minimum(first + segment_tiles, tiles)):
+            column_floor = _floors(
+                column_keys, column_measures, column, columns, longest[0], most_lost[0], error
+            )
+            # Of a list that is full nothing is read: what is left need not be looked at.
+            last = tl.where(full > 0, first, tl.minimum(first + segment_tiles, tiles))
+            for tile in range(first, last):
                 row_start = tile * BLOCK_ROWS
                 row = row_start + tl.arange(0, BLOCK_ROWS)
                 masked = needs_mask(
@@ -244,9 +268,11 @@ def screen_kernel(
                 )  # fmt: skip
                 if masked:
                     score = exclude(score, row, column, rows, columns, target, image_ids, text_ids)
-                row_floor = _floors(row_keys, row, rows, window)
+                row_floor = _floors(
+                    row_keys, row_measures, row, rows, longest[1], most_lost[1], error
+                )
                 floor = tl.minimum(row_floor[:, None], column_floor[None, :])
-                _list_candidates(score, floor, row, column, waiting, most, listed)
+                full |= _list_candidates(score, floor, row, column, waiting, most, listed)
     else:
         tl.store(waiting, tl.cast(most, tl.int64) + 1)
 
@@ -296,21 +322,23 @@ def mine_screened(
 ) -> tuple[Prepared, MiningResult]:
     """Run the kernels above and `tile_kernel`: float32 rows, no sums.
 
-    The workspace is a bfloat16 copy of the rows and 8 (CANDIDATES + 1) bytes per row and column.
+    The workspace is a bfloat16 copy of the rows and 8 (CANDIDATES + 2) bytes per row and column.
     """
     image, text, width = prepared.operands
     rows, columns = image.shape[0], text.shape[0]
     padded = -(-width // PADDING) * PADDING
     copies = [x.new_empty((x.shape[0], padded), dtype=torch.bfloat16) for x in (image, text)]
     sides = Side.empty(image, "none"), Side.empty(text, "none")
-    losses = torch.empty_like(prepared.batch_stats[1:])
+    measures = image.new_empty((2, rows)), text.new_empty((2, columns))
+    extremes = image.new_empty((4, prepared.batch_stats.shape[1]))
     waiting = image.new_empty((), dtype=torch.int64)
     block = row_block(width)
-    round_kernel[(losses.shape[1],)](
+    round_kernel[(extremes.shape[1],)](
         *(image, text),
         *copies,
         *(sides[0].keys, sides[1].keys),
-        *(losses, waiting),
+        *measures,
+        *(extremes, waiting),
         *(rows, columns, width, padded, image.stride(0), text.stride(0)),
         **block,
         num_warps=WARPS,
@@ -321,7 +349,7 @@ def mine_screened(
     mine_strips(rounded, pairing, query)
     most = CANDIDATES * (rows + columns)
     listed = image.new_empty((most,), dtype=torch.int64)
-    _screen(rounded, losses, pairing, waiting, listed)
+    _screen(rounded, pairing, extremes, measures, waiting, listed)
     decide_kernel[(usual_programs(image.device) * 4,)](
         *(image, text, waiting, listed),
         *(prepared.rows.keys, prepared.columns.keys),
@@ -334,7 +362,12 @@ def mine_screened(
 
 
 def _screen(
-    rounded: Prepared, losses: Tensor, pairing: Pairing, waiting: Tensor, listed: Tensor
+    rounded: Prepared,
+    pairing: Pairing,
+    extremes: Tensor,
+    measures: tuple[Tensor, Tensor],
+    waiting: Tensor,
+    listed: Tensor,
 ) -> None:
     """Run `screen_kernel`."""
     image, text, width = rounded.operands
@@ -344,8 +377,9 @@ def _screen(
         *operands_of(rounded.operands, tile),
         *pairing,
         rounded.mixed,
-        *(rounded.batch_stats, losses),
+        *(rounded.batch_stats, extremes),
         *(rounded.rows.keys, rounded.columns.keys),
+        *measures,
         *(waiting, listed),
         *(image.shape[0], text.shape[0], width, image.stride(0), text.stride(0)),
         rounded.batch_stats.shape[1],
