@@ -81,6 +81,8 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         transpose=args.transpose,
         normalize=args.normalize,
     )
+    for found in encoded.values():  # refused before hours of scoring
+        choose_protocols(args.protocol, args.folds, len(found.image_embeddings))
     rankings = _rankings(args, encoded)
     members = _read_members(args, alignment, encoded, rankings)
     member = combine(members)
@@ -141,6 +143,13 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {given}")
     if args.save_embeddings is not None and len(models) != 1:
         raise ValueError(f"--save-embeddings: expected one model as INPUT, got {len(models)}")
+    inputs = len(args.inputs) + len(args.embeddings)
+    for name in ("ranking", "rerank", "save_scores"):
+        option = f"--{name.replace('_', '-')}"
+        if getattr(args, name) is not None and not models:
+            raise ValueError(f"{option}: expected a model as INPUT, not saved arrays; leave it out")
+        if getattr(args, name) is not None and name != "ranking" and inputs > 1:
+            raise ValueError(f"{option}: expected one model as the only INPUT, got {inputs} inputs")
     if args.split is not None and not models and args.folder is None:
         raise ValueError("--split: expected a model as INPUT, or --data.folder that has the split")
     if args.plot is not None or args.output is not None:

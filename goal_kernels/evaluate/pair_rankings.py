@@ -19,6 +19,7 @@ from goal_kernels.evaluate.checkpoints import Encoded, find_checkpoint
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, Scores
 from goal_kernels.training.rankings import (
     IMAGE_BLOCK,
+    MATCHED,
     RANKS_ONLY,
     PairScores,
     asked_of_scores,
@@ -49,8 +50,9 @@ class PairRankings:
 
     @property
     def costs(self) -> dict[str, dict[str, float]]:
-        """`PairScores.cost` by name."""
-        return {name: pairs.cost(self.rerank) for name, pairs in self.pairs.items()}
+        """`PairScores.cost` by name, of what these rankings were made with."""
+        used = {"scores": "reranked" in self.scores, "matching": MATCHED in self.scores}
+        return {name: pairs.cost(self.rerank) for name, pairs in self.pairs.items() if used[name]}
 
 
 def rank_pairs(name: str, found: Encoded, args: argparse.Namespace) -> PairRankings | None:
@@ -70,25 +72,20 @@ def rank_pairs(name: str, found: Encoded, args: argparse.Namespace) -> PairRanki
                 f"(model.scores.kind), and {name} has embeddings alone; leave it out"
             )
         return None
+    _check_ranking(name, found.pairs, args)
     dual = EmbeddingScores(found.image_embeddings, found.text_embeddings)
+    rerank = None if args.rerank is None else min(args.rerank, max(dual.shape))
     parts = None
     if args.save_scores is not None:
-        ranking = asked_of_scores(found.pairs, args.ranking)
-        if ranking != "full":
-            raise ValueError(f"--save-scores: expected --ranking full, got {ranking}")
         parts = PartFolder(args.save_scores.with_name(f"{args.save_scores.name}.parts"))
         parts.begin(_manifest(name, found, args))
         found.pairs["scores"].parts = parts
     with progress_line() as progress:
         for pairs in found.pairs.values():
             pairs.progress = progress
-        scores = make_rankings(dual, found.pairs, args.ranking, args.rerank)
+        scores = make_rankings(dual, found.pairs, args.ranking, rerank)
         for pairs in found.pairs.values():
             pairs.progress = no_progress
-    if args.ranking not in (None, *scores):
-        raise ValueError(
-            f"--ranking: expected {', '.join(scores)}, which {name} has, got {args.ranking}"
-        )
     if args.ties == ARGSORT and "full" in scores:  # of ranks alone nothing can be sorted
         scores = {name: own for name, own in scores.items() if name not in RANKS_ONLY}
     full = scores.get("full")
@@ -96,7 +93,33 @@ def rank_pairs(name: str, found: Encoded, args: argparse.Namespace) -> PairRanki
         with replacing(args.save_scores) as temporary, temporary.open("wb") as stream:
             np.save(stream, full.matrix)
         parts.remove()
-    return PairRankings(scores, found.pairs, args.rerank)
+    return PairRankings(scores, found.pairs, rerank)
+
+
+def _check_ranking(name: str, pairs: Mapping[str, PairScores], args: argparse.Namespace) -> None:
+    """Refuse what the model cannot rank by, before hours of scoring. Raises: ValueError."""
+    of_scores = ("reranked", "full") if "scores" in pairs else ()
+    known = ["dual", *of_scores, *([MATCHED] if "matching" in pairs else [])]
+    if args.ranking not in (None, *known):
+        raise ValueError(
+            f"--ranking: expected one of {', '.join(known)}, which {name} has, got {args.ranking}"
+        )
+    asked = asked_of_scores(pairs, args.ranking)
+    if args.save_scores is not None and not of_scores:
+        raise ValueError(
+            "--save-scores: expected a model that scores all pairs (model.scores.kind), and "
+            f"{name} matches pairs alone; leave it out"
+        )
+    if args.save_scores is not None and asked != "full":
+        raise ValueError(f"--save-scores: expected --ranking full, got {asked}")
+    last = MATCHED if MATCHED in known and args.ranking is None else args.ranking or asked
+    several = len(args.inputs) + len(args.embeddings) > 1
+    if several and last in RANKS_ONLY:
+        others = " or ".join(ranking for ranking in known if ranking not in RANKS_ONLY)
+        raise ValueError(
+            f"{name}: ranked by {last}, which has ranks alone, and scores of several inputs are "
+            f"averaged; choose --ranking {others}"
+        )
 
 
 def _manifest(name: str, found: Encoded, args: argparse.Namespace) -> dict[str, Any]:

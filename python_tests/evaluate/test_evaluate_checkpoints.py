@@ -231,7 +231,7 @@ def test_rankings_that_are_cheaper_score_less(scored: Path, tmp_path: Path) -> N
     assert reranked["scoring"]["scores"]["pairs"] == 3 * (16 + 80)
     dual = evaluated(tmp_path, scored, "--ranking", "dual")
     assert dual["protocols"]["plain"]["mean"] == full["dual"]
-    assert dual["scoring"]["scores"]["pairs"] == 0
+    assert dual["scoring"] == {}
     every = evaluated(tmp_path, scored, "--ranking", "reranked", "--rerank", "100")
     assert every["protocols"]["plain"]["mean"]["t2i"] == pytest.approx(full["full"]["t2i"])
     sorted_ties = evaluated(tmp_path, scored, "--ties", "argsort")
@@ -246,3 +246,47 @@ def test_scores_are_refused_where_there_are_none(
         capsys, scored, "--ranking", "dual", "--save-scores", "x.npy"
     )
     assert "--rerank" in refused(capsys, scored, "--rerank", "0")
+
+
+def test_what_cannot_be_ranked_is_refused_before_pairs_are_scored(
+    run: Path, scored: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    from goal_kernels.training.rankings import PairScores
+
+    late = tmp_path / "late"
+    arguments = ["fit", "--config", "goalworld_tiny", "--trainer.max_epochs", "1"]
+    arguments += ["--data.folder", str(run.parents[1] / "world"), "--run.root", str(tmp_path)]
+    arguments += ["--model.embed_dim", "16", "--run.name", "late", "--model.scores.kind", "late"]
+    assert cli.main(arguments) == 0
+    monkeypatch.setattr(PairScores, "matrix", None)
+    monkeypatch.setattr(PairScores, "of", None)
+    wrong = refused(capsys, late, "--ranking", "matched", "--save-scores", tmp_path / "x.npy")
+    assert "expected one of dual, reranked, full, which" in wrong
+    assert not list(tmp_path.glob("x.npy*"))
+    assert "do not divide into 3" in refused(capsys, late, "--folds", "3")
+    assert "choose --ranking dual or full" in refused(capsys, scored, scored)
+
+
+def test_a_model_that_matches_alone_says_what_it_can_do(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["fit", "--config", "goalworld_tiny", "--trainer.max_epochs", "1"]
+    arguments += ["--data.folder", str(run.parents[1] / "world"), "--run.root", str(tmp_path)]
+    arguments += ["--model.embed_dim", "16", "--run.name", "head", "--model.fusion.layers", "1"]
+    assert cli.main([*arguments, "--model.fusion.width", "8"]) == 0
+    head = tmp_path / "head"
+    assert "expected one of dual, matched, which" in refused(capsys, head, "--ranking", "full")
+    assert "matches pairs alone" in refused(capsys, head, "--save-scores", tmp_path / "x.npy")
+    assert "choose --ranking dual" in refused(capsys, head, head)
+
+
+def test_options_of_models_are_refused_for_what_they_do_not_change(
+    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    matrix = tmp_path / "saved.npy"
+    np.save(matrix, np.eye(4, dtype=np.float32))
+    for option, value in (("--rerank", "2"), ("--ranking", "dual"), ("--save-scores", "t.npy")):
+        assert "not saved arrays" in refused(capsys, matrix, option, value)
+    for option, value in (("--rerank", "2"), ("--save-scores", "both.npy")):
+        wrong = refused(capsys, scored, scored, "--ranking", "full", option, value)
+        assert "expected one model as the only INPUT, got 2 inputs" in wrong
