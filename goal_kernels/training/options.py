@@ -51,6 +51,7 @@ class ImageOptions:
         mlp: an MLP with BatchNorm beside the linear projection; null: for regions only.
         mlp_width: of its hidden layer; null: half of embed_dim, as in VSE-infinity.
         padding_in_batch_norm: let padding into the MLP's batch statistics, as VSE-infinity does.
+        reasoning: layers in which regions or cells take up what they are related to (VSRN).
         initialisation: "torch" or "published" (Xavier for the linear projection).
         backbone: of raw images: "torchvision:NAME", "timm:NAME", "detector:NAME",
             "transformers:FOLDER" or "transformers:FAMILY".
@@ -66,6 +67,7 @@ class ImageOptions:
     mlp: bool | None = None
     mlp_width: int | None = None
     padding_in_batch_norm: bool = False
+    reasoning: int = 0
     initialisation: str = "torch"
     backbone: str | None = None
     weights: str | None = None
@@ -78,6 +80,11 @@ class ImageOptions:
         check_fixed_blocks("model.image.fixed_blocks", self.fixed_blocks)
         if self.mlp_width is not None and self.mlp_width < 1:
             raise ValueError(f"model.image.mlp_width: expected at least 1, got {self.mlp_width}")
+        if self.reasoning < 0 or (self.reasoning and self.kind == "global"):
+            raise ValueError(
+                "model.image.reasoning: expected a number of layers, 0 where --model.image.kind is "
+                f"global, which has one vector an image; got {self.reasoning}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

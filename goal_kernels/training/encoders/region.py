@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from goal_kernels.training.augmentation import region_dropout
 from goal_kernels.training.data import ImageBatch
 from goal_kernels.training.encoders.base import ImageEncoder, Rows, start_as_published
+from goal_kernels.training.encoders.reasoning import RegionReasoning
 from goal_kernels.training.options import DataSizes, ImageOptions
 from goal_kernels.training.pooling import make_pooling
 
@@ -15,9 +16,10 @@ from goal_kernels.training.pooling import make_pooling
 class SetEncoder(ImageEncoder):
     """Encodes a set of vectors as one.
 
-    Equals: normalize(pool(linear(x) + mlp(x))), the MLP being Linear, BatchNorm, ReLU, Linear
-    with `mlp_width` hidden units, or no MLP at all. Only valid rows are ever computed, so
-    the batch statistics hold no padding, unless `padding_in_batch_norm` asks for it.
+    Equals: normalize(pool(reason(linear(x) + mlp(x)))), the MLP being Linear, BatchNorm, ReLU,
+    Linear with `mlp_width` hidden units, or no MLP at all; reason: `reasoning` layers, by default
+    none. Only valid rows are ever computed, so the batch statistics hold no padding, unless
+    `padding_in_batch_norm` asks for it.
     Source: VSE-infinity's image encoders; without MLP and with one row, VSE++'s.
 
     Args:
@@ -41,6 +43,8 @@ class SetEncoder(ImageEncoder):
             if mlp
             else None
         )
+        layers = (RegionReasoning(embed_dim) for _ in range(options.reasoning))
+        self.reasoning = nn.ModuleList(layers)
         self.pool = make_pooling("model.image.pooling", options.pooling, ordered=False)
         self.normalize = options.normalize
         self.padding_in_batch_norm = options.padding_in_batch_norm
@@ -58,6 +62,8 @@ class SetEncoder(ImageEncoder):
         rows = self._project(vectors[mask], mask)  # [R, embed_dim]
         padded = rows.new_zeros(*mask.shape, rows.shape[1])
         padded[mask] = rows
+        for layer in self.reasoning:
+            padded = layer(padded, mask)
         return Rows(padded, mask)
 
     def _project(self, valid: Tensor, mask: Tensor) -> Tensor:

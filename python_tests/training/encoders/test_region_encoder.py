@@ -26,14 +26,22 @@ def make(width: int = 10, embed_dim: int = 16, **options) -> RegionEncoder:
     return RegionEncoder(ImageOptions(**options), DataSizes(width, 50), embed_dim)
 
 
+def related(encoder: RegionEncoder) -> RegionEncoder:
+    """The encoder with layers of reasoning that no longer are the identity."""
+    for layer in encoder.reasoning:
+        torch.nn.init.uniform_(layer.norm.weight, 0.5, 1.5)
+    return encoder
+
+
 def ragged(sizes: tuple[int, ...], length: int) -> tuple[Tensor, Tensor]:
     """Regions [B, length, 10] and their mask."""
     return torch.randn(len(sizes), length, 10), torch.arange(length) < torch.tensor(sizes)[:, None]
 
 
+@pytest.mark.parametrize("reasoning", [0, 2])
 @pytest.mark.parametrize("pooling", SETS)
-def test_image_alone_equals_image_in_a_padded_batch(pooling: str) -> None:
-    encoder = make(pooling=pooling).eval()
+def test_image_alone_equals_image_in_a_padded_batch(pooling: str, reasoning: int) -> None:
+    encoder = related(make(pooling=pooling, reasoning=reasoning)).eval()
     sizes = (2, 7, 4)
     regions, mask = ragged(sizes, 7)
     together = encoder(ImageBatch(regions.masked_fill(~mask[:, :, None], math.nan), mask))
@@ -42,9 +50,10 @@ def test_image_alone_equals_image_in_a_padded_batch(pooling: str) -> None:
         torch.testing.assert_close(together[row : row + 1], alone)
 
 
+@pytest.mark.parametrize("reasoning", [0, 2])
 @pytest.mark.parametrize("pooling", SETS)
-def test_order_of_regions_does_not_matter(pooling: str) -> None:
-    encoder = make(pooling=pooling).eval()
+def test_order_of_regions_does_not_matter(pooling: str, reasoning: int) -> None:
+    encoder = related(make(pooling=pooling, reasoning=reasoning)).eval()
     regions, mask = ragged((5, 3), 5)
     order = torch.randperm(5)
     torch.testing.assert_close(
@@ -149,3 +158,38 @@ def test_other_data_is_refused(images: Tensor) -> None:
 def test_raw_images_are_refused() -> None:
     with pytest.raises(ValueError, match=r"--model.image.kind grid"):
         RegionEncoder(ImageOptions(), DataSizes(0, 50), 16)
+
+
+def test_reasoning_follows_the_published_equations() -> None:
+    encoder = related(make(reasoning=1, mlp=False).double()).eval()
+    regions, mask = ragged((5, 3), 5)
+    (layer,) = encoder.reasoning
+    layer.norm.running_mean.normal_()
+    layer.norm.running_var.uniform_(0.5, 2.0)
+    rows = encoder.rows(ImageBatch(regions.double(), mask)).values
+    for image, size in enumerate((5, 3)):
+        v = encoder.linear(regions[image, :size].double())
+        related_to = layer.queries(v) @ layer.keys(v).T / size
+        taken = layer.back(related_to @ layer.carried(v))
+        shifted = (taken - layer.norm.running_mean) / (layer.norm.running_var + 1e-5).sqrt()
+        torch.testing.assert_close(
+            rows[image, :size], v + layer.norm.weight * shifted + layer.norm.bias
+        )
+        assert not rows[image, size:].any()
+
+
+def test_a_layer_of_reasoning_starts_as_the_identity_and_learns() -> None:
+    encoder, batch = make(reasoning=2), ImageBatch(*ragged((5, 2, 3), 5))
+    plain = make()
+    plain.load_state_dict(encoder.state_dict(), strict=False)
+    torch.testing.assert_close(encoder(batch), plain(batch))
+    encoder(batch)[:, 0].sum().backward()
+    assert all(layer.norm.weight.grad.any() for layer in encoder.reasoning)
+    statistics = encoder.reasoning[0].norm.num_batches_tracked
+    assert statistics == 2, "in training, batches are counted"
+
+
+@pytest.mark.parametrize("options", [{"reasoning": -1}, {"reasoning": 1, "kind": "global"}])
+def test_layers_of_reasoning_that_cannot_be_are_refused(options: dict) -> None:
+    with pytest.raises(ValueError, match=r"model\.image\.reasoning: expected a number of layers"):
+        ImageOptions(**options)
