@@ -43,6 +43,7 @@ from goal_kernels.training.lightning_options import (
     check_options,
     config_text,
     set_threads,
+    without_null,
 )
 from goal_kernels.training.local_weights import checkpoint_loading
 from goal_kernels.training.loggers import make_loggers
@@ -163,7 +164,7 @@ class RetrievalCLI(LightningCLI):
             if isinstance(error, MisconfigurationException):
                 raise ConfigurationError(f"trainer: {error}; see --trainer.accelerator") from error
             if isinstance(error, ValueError | TypeError):
-                raise ConfigurationError(str(error)) from error
+                raise ConfigurationError(without_null(str(error))) from error
             raise
         use_exact_epoch_loop(self.trainer)
 

@@ -58,7 +58,22 @@ EXPECTED_WARNINGS = (
 )
 
 
-UNKNOWN_OPTION = re.compile(r"(--|option '|key \")([a-z_]+(?:\.[\w-]+)*)", re.IGNORECASE)
+UNKNOWN_OPTION = re.compile(
+    r"(--|option '|(?<!parser )key \")([a-z_]+(?:\.[\w-]+)*)", re.IGNORECASE
+)
+_NULL = r"(?:- Expected a <class 'NoneType'>.*\n\s*)?"
+OR_NULL = re.compile(
+    r"Does not validate against any of the Union subtypes\s+Subtypes: .*\s+Errors:\s+"
+    rf"{_NULL}- (.*)\n\s*{_NULL}Given value type: .*\s+Given value: (.*)"
+)
+"""jsonargparse of a value that is neither of the one type nor null."""
+OF_SEVERAL = re.compile(
+    r"Does not validate against any of the Union subtypes Subtypes: (\[.*?\]) "
+    r"Errors:(?: - Expected a <class '\w+'>)+ Given value type: .*? Given value: (.*)"
+)
+NESTED = re.compile(r'^Parser key "([^"]+)": Parser key "')
+"""An option of a record, which its own parser named by its last part."""
+ALL_OPTIONS = " (all options: goal-kernels fit --help-all)"
 
 
 class ConfigurationError(ValueError):
@@ -73,13 +88,16 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises: ConfigurationError."""
-        text = " ".join(message.split())
+        text = " ".join(without_null(message).split()).replace(ALL_OPTIONS, "")
+        text = NESTED.sub(r'Parser key "\1.', text)
+        text = OF_SEVERAL.sub(r"Expected one of \1. Got value: \2", text)
         known = sorted({name for parser in self._all_parsers() for name in parser._option_names()})
         for prefix, name in UNKNOWN_OPTION.findall(text):
-            if name not in known and (near := _nearest(name, known)):
+            near = None if name in known or "did you mean" in text else _nearest(name, known)
+            if near:
                 text += f"; did you mean {prefix if prefix == '--' else ''}{near}?"
                 break
-        raise ConfigurationError(f"{text} (all options: goal-kernels fit --help-all)") from ex
+        raise ConfigurationError(text + ALL_OPTIONS) from ex
 
     def _all_parsers(self) -> list[OneLineParser]:
         """This one and those of its commands."""
@@ -88,6 +106,17 @@ class OneLineParser(LightningArgumentParser):
 
     def _option_names(self) -> set[str]:
         return {text[2:] for action in self._actions for text in action.option_strings}
+
+
+def without_null(message: str) -> str:
+    """A message of jsonargparse without what it adds where a value could have been null."""
+
+    def alone(found: re.Match[str]) -> str:
+        said, given = found.groups()
+        bare = re.fullmatch(r"Expected a <class '\w+'>", said)
+        return f"{said}. Got value: {given}" if bare else said
+
+    return OR_NULL.sub(alone, message)
 
 
 def _nearest(name: str, known: list[str]) -> str | None:

@@ -235,10 +235,11 @@ class FusionOptions:
     def __post_init__(self) -> None:
         """Raises: ValueError naming the option that is out of range."""
         choose("model.fusion.pooling", self.pooling, dict.fromkeys(MATCH_POOLINGS))
+        divisor = f"a divisor of width {self.width}"
         for name, fits, expected in (
             ("layers", self.layers >= 0, "at least 0"),
-            ("heads", self.heads >= 1 and self.width % self.heads == 0, "a divisor of width"),
             ("width", self.width >= 1, "at least 1"),
+            ("heads", self.heads >= 1 and self.width % self.heads == 0, divisor),
             ("rerank", self.rerank >= 1, "at least 1"),
             ("pairs", self.pairs is None or self.pairs >= 1, "at least 1, or null"),
             ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
@@ -249,8 +250,9 @@ class FusionOptions:
             ("blend_steps", self.blend_steps >= 0, "at least 0"),
         ):
             if not fits:
+                remedy = "; change it or model.fusion.width" if name == "heads" else ""
                 raise ValueError(
-                    f"model.fusion.{name}: expected {expected}, got {getattr(self, name)}"
+                    f"model.fusion.{name}: expected {expected}, got {getattr(self, name)}{remedy}"
                 )
 
 

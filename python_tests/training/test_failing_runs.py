@@ -173,6 +173,21 @@ def test_a_log_with_a_hole_is_noticed(
         (("--trainer.accelerator", "gpu"), "accelerator"),
         (("--model.image.kind", "regionn"), "model.image.kind: expected"),
         (
+            ("--model.fusion.heads", "3"),
+            "error: model.fusion.heads: expected a divisor of width 64, got 3; change it or",
+        ),
+        (("--model.scores.kind", "latte"), "error: model.scores.kind: expected 'late' or"),
+        (("--model.fusion.headss", "3"), "\"model.fusion\": Option 'headss' is not accepted; did"),
+        (
+            ("--model.scores.objective_parameters.tau", "x"),
+            "\"model.scores.objective_parameters\": Expected a <class 'float'>. Got value: x (all",
+        ),
+        (("--run.threads", "x"), "\"run.threads\": Expected a <class 'int'>. Got value: x (all"),
+        (
+            ("--trainer.limit_val_batches", "x"),
+            'key "trainer.limit_val_batches": Expected one of [<class',
+        ),
+        (
             ("--data.captions_per_image", "-1"),
             "data.captions_per_image: expected at least 1, 0 for",
         ),
