@@ -77,9 +77,10 @@ Negatives: TypeAlias = "str | SkipHardest | TopK | Sampled"
 NAMED = "hardest, semi_hard, skip:N, top:N or sampled:TEMPERATURE"
 
 
-def named_negatives(name: str) -> Negatives:
+def named_negatives(name: str, option: str = "negatives") -> Negatives:
     """What configuration files write as "hardest", "semi_hard", "skip:2", "top:4", "sampled:0.05".
 
+    Args: option: that was given the name.
     Raises: ValueError when it is none of them, or the number behind it is no good.
     """
     word, _, number = name.partition(":")
@@ -94,8 +95,8 @@ def named_negatives(name: str) -> Negatives:
             case "sampled":
                 return Sampled(float(number))
     except ValueError as error:
-        raise ValueError(f"negatives: expected {NAMED}, got {name!r} ({error})") from error
-    raise ValueError(f"negatives: expected {NAMED}, got {name!r}")
+        raise ValueError(f"{option}: expected {NAMED}, got {name!r} ({error})") from error
+    raise ValueError(f"{option}: expected {NAMED}, got {name!r}")
 
 
 def as_selection(

@@ -39,7 +39,9 @@ class ScoreLoss(WarmedLoss):
         backend: str,
         mined_for_matching: bool = False,
     ) -> None:
-        objective = make_objective(options.objective, options.objective_parameters)
+        objective = make_objective(
+            options.objective, options.objective_parameters, "model.scores.objective"
+        )
         if objective.direction_element != "dot":
             raise ValueError(
                 "model.scores.objective: expected the direction 'dot' of scores, which have no "
@@ -51,7 +53,8 @@ class ScoreLoss(WarmedLoss):
             backend,
             precision="highest",
             mined_for_matching=mined_for_matching,
-            negatives=named_negatives(options.negatives),
+            part="model.scores",
+            negatives=named_negatives(options.negatives, "model.scores.negatives"),
         )
         self.scorer, self.embedding_weight = scorer, options.embedding_weight
 

@@ -154,7 +154,7 @@ class RetrievalModule(pl.LightningModule):
             CollapseHold() if hold_on_collapse else None,
             negative_memory,
             mined_for_matching=matcher is not None and scorer is None,
-            negatives=named_negatives(negatives),
+            negatives=named_negatives(negatives, "model.negatives"),
             false_negative_margin=false_negative_margin,
             false_negative_ratio=false_negative_ratio,
         )

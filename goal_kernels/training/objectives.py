@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 import goal_kernels as gk
 from goal_kernels import Objective
+from goal_kernels.registry import PARAMETERS
 
 WholeBatchLoss = Callable[..., Any]
 
@@ -44,24 +46,42 @@ class WholeBatchObjective(Objective):
         return WHOLE_BATCH_LOSSES[self.whole_batch](self)
 
 
-def make_objective(name: str, parameters: dict[str, float] | None = None) -> Objective:
+def make_objective(
+    name: str, parameters: dict[str, float] | None = None, option: str = "model.objective"
+) -> Objective:
     """The objective that `model.objective` and `model.objective_parameters` name.
 
     Args:
         name: "triplet/pair", "triplet/pair/direction", or a name in `WHOLE_BATCH_LOSSES`.
         parameters: hyper-parameters by name; defaults for the others.
-    Raises: ValueError when the name or a parameter is unknown, TypeError when one is no number.
+        option: which is to blame, with _parameters behind it for these.
+    Raises: ValueError when the name is unknown or a parameter out of range, TypeError when one is
+        unknown or no number.
     """
-    options = dict(parameters or {})
+    if name not in WHOLE_BATCH_LOSSES and "/" not in name:
+        raise ValueError(
+            f"{option}: expected 'triplet/pair' such as 'nca/sigmoid_ms' (`goal-kernels "
+            f"objectives` lists them), or one of {', '.join(WHOLE_BATCH_LOSSES)}; got {name!r}"
+        )
     try:
-        if name in WHOLE_BATCH_LOSSES:
+        objective = (
             # The mining statistics are those of the hinge: they follow from embeddings and margin.
-            return WholeBatchObjective("hinge", "constant", whole_batch=name, **options)  # type: ignore[arg-type]
-        if "/" not in name:
-            raise ValueError(
-                f"objective: expected 'triplet/pair' such as 'nca/sigmoid_ms' (`goal-kernels "
-                f"objectives` lists them), or one of {', '.join(WHOLE_BATCH_LOSSES)}; got {name!r}"
+            WholeBatchObjective("hinge", "constant", whole_batch=name)
+            if name in WHOLE_BATCH_LOSSES
+            else Objective.parse(name)
+        )
+    except ValueError as error:
+        raise ValueError(f"{option}: {str(error).removeprefix('objective: ')}") from error
+    known = [*PARAMETERS, *dict(objective.parameters)]
+    for given, value in (parameters or {}).items():
+        if given not in known:
+            near = get_close_matches(given, known, 1)
+            raise TypeError(
+                f"{option}_parameters: expected hyper-parameters of {objective.name} "
+                f"({', '.join(known)}), got {given}={value}; "
+                + (f"did you mean {near[0]!r}?" if near else "leave it out")
             )
-        return replace(Objective.parse(name), **options)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise TypeError(f"objective_parameters: {error}") from error
+    try:
+        return objective.with_parameters(parameters or {})
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{option}_parameters.{error}") from error

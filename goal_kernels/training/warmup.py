@@ -164,6 +164,7 @@ class WarmedLoss(nn.Module):
         precision: of float32 products, as in `goal_loss`; scores need "highest".
         mined_for_matching: a matching head takes what is mined, so that it may be chosen although
             the objective counts all negatives.
+        part: of the configuration that the options are of, for messages.
         selection: `negatives` and limits of false negatives of `GOALLoss`, for the objective alone:
             the warm-up is on all negatives.
 
@@ -180,6 +181,7 @@ class WarmedLoss(nn.Module):
         memory: int = 0,
         precision: str | None = None,
         mined_for_matching: bool = False,
+        part: str = "model",
         **selection: Any,
     ) -> None:
         super().__init__()
@@ -204,8 +206,10 @@ class WarmedLoss(nn.Module):
         chosen = {name: value for name, value in given.items() if value not in (None, HARDEST)}
         if chosen and isinstance(objective, WholeBatchObjective):
             raise ValueError(
-                f"{', '.join(chosen)}: expected defaults, since the objective {objective.name} "
-                f"counts all negatives, got {chosen}; choose another objective, or leave them out"
+                f"{', '.join(f'{part}.{name}' for name in chosen)}: expected defaults, since the "
+                f"objective {objective.name} counts all negatives, got "
+                f"{', '.join(str(value) for value in chosen.values())}; choose another "
+                f"{part}.objective, or leave them out"
             )
 
     def weight(self, step: int) -> float:

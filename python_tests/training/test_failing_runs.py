@@ -197,7 +197,7 @@ def test_a_log_with_a_hole_is_noticed(
         ),
         (
             ("--model.negatives", "semihard"),
-            "negatives: expected hardest, semi_hard, skip:N, top:N",
+            "error: model.negatives: expected hardest, semi_hard, skip:N, top:N",
         ),
     ],
 )

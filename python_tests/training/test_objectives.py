@@ -51,12 +51,12 @@ def test_objectives_by_name() -> None:
     assert make_objective("sum_of_hinges") != make_objective("hinge/constant")
     with pytest.raises(ValueError, match=r"sum_of_hinges, soft_margin, .*; got 'infonce'"):
         make_objective("infonce")
-    with pytest.raises(TypeError, match=r"objective_parameters.*gamma"):
+    with pytest.raises(TypeError, match=r"^model\.objective_parameters: .*margin\), got gamma=1.0"):
         make_objective("info_nce", {"gamma": 1.0})
 
 
 def test_all_negatives_are_no_choice_of_negatives() -> None:
-    with pytest.raises(ValueError, match=r"negatives, .*_ratio: .* info_nce counts all"):
+    with pytest.raises(ValueError, match=r"^model\.negatives, .*_ratio: .* info_nce counts all"):
         WarmedLoss(
             *(make_objective("info_nce"), WarmupSchedule(), "reference"),
             negatives="semi_hard",

@@ -200,3 +200,24 @@ def test_an_encoder_of_one_vector_is_refused(data: RetrievalDataModule) -> None:
 def test_an_objective_of_rows_is_refused(data: RetrievalDataModule) -> None:
     with pytest.raises(ValueError, match=r"model\.scores\.objective: expected the direction 'dot'"):
         make_module(data, scores=ScoreOptions(kind="late", objective="hinge/constant/euclidean"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"negatives": "bogus"}, "negatives: expected hardest, semi_hard"),
+        ({"negatives": "semi_hard"}, "negatives: expected defaults.* another model.scores.objec"),
+        ({"objective": "foo"}, "objective: expected 'triplet/pair'.* got 'foo'"),
+        ({"objective": "foo/constant"}, "objective: triplet: unknown element 'foo'"),
+        (
+            {"objective_parameters": {"tauu": 3.0}},
+            r"objective_parameters: .* info_nce \(tau, alpha.* got tauu=3.0; did you mean 'tau'",
+        ),
+        ({"objective_parameters": {"tau": -3.0}}, r"objective_parameters\.tau: expected a finite"),
+    ],
+)
+def test_errors_name_the_option_of_the_scores(
+    data: RetrievalDataModule, given: dict, said: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"^model\.scores\.{said}"):
+        make_module(data, scores=ScoreOptions(kind="late", **given))
