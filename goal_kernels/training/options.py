@@ -148,7 +148,7 @@ class ScoreOptions:
         embedding_weight: of the loss of the embeddings, which choose what is re-ranked, beside
             that of the scores; more than 0.
         block: scores computed at a time, twice where there are several blocks; null: as many as
-            make 2^24 products of tokens.
+            make 2^19 products of tokens, on a GPU 2^26.
         ranking: what validation and test report first, and all that they compute: "full", every
             pair, with the other two beside it; "reranked"; or "dual".
         rerank: the first so many of the dual encoder's ranking, re-ranked in both directions.

@@ -14,7 +14,13 @@ from goal_kernels.distributed import GatheredPairs
 from goal_kernels.training.encoders.base import Rows
 from goal_kernels.training.objectives import make_objective
 from goal_kernels.training.options import ScoreOptions
-from goal_kernels.training.scoring import Scorer, TokenHead, TokenSet
+from goal_kernels.training.scoring import (
+    BLOCK_PRODUCTS,
+    GPU_BLOCK_PRODUCTS,
+    Scorer,
+    TokenHead,
+    TokenSet,
+)
 from goal_kernels.training.warmup import WarmedLoss, WarmupSchedule
 
 IMAGES, TEXTS, REGIONS, WORDS, WIDTH = 5, 7, 4, 6, 3
@@ -187,3 +193,10 @@ def test_options_out_of_range_are_named(given: dict) -> None:
     [name] = given
     with pytest.raises(ValueError, match=rf"model\.scores\.{name}: expected"):
         ScoreOptions(**given)
+
+
+def test_the_help_says_how_large_blocks_are() -> None:
+    cpu, gpu = (products.bit_length() - 1 for products in (BLOCK_PRODUCTS, GPU_BLOCK_PRODUCTS))
+    assert (1 << cpu, 1 << gpu) == (BLOCK_PRODUCTS, GPU_BLOCK_PRODUCTS)
+    assert ScoreOptions.__doc__ is not None
+    assert f"2^{cpu} products of tokens, on a GPU 2^{gpu}." in ScoreOptions.__doc__
