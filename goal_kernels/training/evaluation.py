@@ -217,8 +217,12 @@ def worse_reranked(rankings: Mapping[str, dict[str, Any]]) -> str | None:
     ]
     if not worse:
         return None
+    advice = ["train longer or on more data"]
+    if "reranked" in rankings:
+        advice.append("lower --model.scores.embedding_weight")
+    if MATCHED in rankings:
+        advice.append("raise --model.fusion.random_share or --model.fusion.weight")
     return (
         f"re-ranking is worse than the ranking it began with: {', '.join(worse)}. What re-ranks "
-        "has learnt less: train longer or on more data, lower --model.scores.embedding_weight, or "
-        "raise --model.fusion.random_share or weight; until then choose another --ranking of `eval`"
+        f"has learnt less: {', or '.join(advice)}; until then choose another --ranking of `eval`"
     )

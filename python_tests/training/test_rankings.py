@@ -174,9 +174,16 @@ def test_a_warning_says_where_reranking_is_worse() -> None:
     assert said is not None
     assert "t2i R@1 1.6 (reranked) after 11.7 (dual)" in said
     assert "i2t" not in said
+    assert "--model.scores.embedding_weight" in said
+    assert "--model.fusion" not in said
     full = {"dual": table(9, 9), "reranked": table(9, 9), "full": table(30, 20)}
     assert worse_reranked({**full, "matched": table(31, 20)}) is None
     said = worse_reranked({**full, "matched": table(29, 21)})
     assert said is not None
     assert "i2t R@1 29.0 (matched) after 30.0 (full)" in said
     assert "t2i" not in said
+    assert all(option in said for option in ("--model.scores.embedding_weight", "--model.fusion."))
+    said = worse_reranked({"dual": table(9, 9), "matched": table(8, 9)})
+    assert said is not None
+    assert "data, or raise --model.fusion.random_share or --model.fusion.weight; until" in said
+    assert "--model.scores" not in said
