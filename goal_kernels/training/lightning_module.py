@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,7 @@ from goal_kernels.training.options import (
     TextOptions,
     as_options,
     plain,
+    without_effect,
 )
 from goal_kernels.training.parallel_steps import (
     BatchShare,
@@ -202,6 +204,11 @@ class RetrievalModule(pl.LightningModule):
                 "model.mask_same_image: expected true with data.captions_per_image, where captions "
                 "of one image are never each other's negatives, got false; leave one of them out"
             )
+        for part, kind in (("scores", ScoreOptions), ("fusion", FusionOptions)):
+            # Not an error: recipes that switch a part off keep what their base says of it.
+            said = without_effect(part, as_options(kind, self.hparams[part]))
+            if said and trainer.is_global_zero:
+                print(f"WARNING: {said}", file=sys.stderr)
         if self.hparams["text"]["word_vectors"] is None:
             return
         coverage = self.model.load_word_vectors(trainer.datamodule.vocabulary.words)

@@ -291,6 +291,24 @@ def as_options(kind: type[Options], given: Options | Mapping[str, Any] | None) -
     return kind(**named)
 
 
+SWITCHES = {"scores": ("kind", "late"), "fusion": ("layers", 2)}
+"""By part of the model, the option that switches it on, and a value that does."""
+
+
+def without_effect(part: str, given: ScoreOptions | FusionOptions) -> str | None:
+    """What to say where options of a part that is switched off are not the defaults, else None."""
+    switch, value = SWITCHES[part]
+    own, defaults = asdict(given), asdict(type(given)())
+    idle = [f"model.{part}.{name}" for name in own if own[name] != defaults[name]]
+    if own[switch] != defaults[switch] or not idle:
+        return None
+    return (
+        f"{', '.join(idle)}: no effect without model.{part}.{switch}, which is "
+        f"{'null' if own[switch] is None else own[switch]}; switch it on, for instance with "
+        f"--model.{part}.{switch} {value}, or leave these options out"
+    )
+
+
 def plain(owner: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a constructor as plain types, which a checkpoint holds without any code.
 

@@ -211,6 +211,19 @@ def test_a_wrong_option_is_one_line(
     assert not (tmp_path / "runs" / "run").exists()
 
 
+def test_options_of_a_part_that_is_off_are_noticed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    given = ("--model.fusion.aligned", "true", "--model.fusion.pairs", "8")
+    assert fit(folder, tmp_path, "--trainer.max_epochs", "1", *given) == 0
+    said = capsys.readouterr().err
+    assert said.count("no effect") == 1
+    assert (
+        "WARNING: model.fusion.aligned, model.fusion.pairs: no effect without model.fusion.layers, "
+        "which is 0; switch it on, for instance with --model.fusion.layers 2, or leave"
+    ) in said
+
+
 def test_a_wrong_key_of_a_configuration_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

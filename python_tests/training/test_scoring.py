@@ -13,7 +13,7 @@ from goal_kernels import goal_loss_from_similarity, notices
 from goal_kernels.distributed import GatheredPairs
 from goal_kernels.training.encoders.base import Rows
 from goal_kernels.training.objectives import make_objective
-from goal_kernels.training.options import ScoreOptions
+from goal_kernels.training.options import ScoreOptions, without_effect
 from goal_kernels.training.scoring import (
     BLOCK_PRODUCTS,
     GPU_BLOCK_PRODUCTS,
@@ -200,3 +200,11 @@ def test_the_help_says_how_large_blocks_are() -> None:
     assert (1 << cpu, 1 << gpu) == (BLOCK_PRODUCTS, GPU_BLOCK_PRODUCTS)
     assert ScoreOptions.__doc__ is not None
     assert f"2^{cpu} products of tokens, on a GPU 2^{gpu}." in ScoreOptions.__doc__
+
+
+def test_options_of_scores_that_are_off_are_named() -> None:
+    assert without_effect("scores", ScoreOptions()) is None
+    assert without_effect("scores", ScoreOptions(kind="late", width=4)) is None
+    said = without_effect("scores", ScoreOptions(width=4))
+    assert said is not None
+    assert said.startswith("model.scores.width: no effect without model.scores.kind, which is null")
