@@ -127,6 +127,7 @@ LAYERS = (
     {"analysis.cli"},
     {"training.finish"},
     {"training.lightning_cli"},
+    {"training.allocations"},
     {"training.step_memory"},
     {"training.run_training"},
     {"training.study", "training.study.tuning", "training.study.workers", "training.study.mined"},

@@ -214,3 +214,21 @@ def split_batch(batch: Batch, chunks: int) -> list[Batch]:
         fields["text_to_image"] = [own - first for own, first in owners]
     chunks_of_fields = zip(*fields.values(), strict=True)
     return [Batch(**dict(zip(fields, chunk, strict=True))) for chunk in chunks_of_fields]
+
+
+def several(batch: Batch, times: int) -> Batch:
+    """The batch so many times over, each time with images of their own."""
+    if times == 1:
+        return batch
+    copies = torch.arange(times)[:, None]
+
+    def apart(name: str, part: Tensor) -> Tensor:
+        if name == "text_to_image":
+            return (part + len(batch.images) * copies).flatten()
+        if name in ("image_ids", "group_ids"):
+            return (part + (int(part.max()) + 1) * copies).flatten()
+        return part.repeat(times, *[1] * (part.dim() - 1))
+
+    fields = batch._asdict().items()
+    repeated: Any = {name: p if p is None else apart(name, p) for name, p in fields}
+    return Batch(**repeated)

@@ -2,38 +2,40 @@
 
 What a step keeps grows in a straight line with its batch, since the similarity matrix is never
 stored; so two small steps tell the memory of a large one. Scores of regions and words are matrices
-of all pairs: with them it is a parabola, and three steps tell.
+of all pairs: with them it is a parabola, and three steps tell, made where blocks of scores have
+their full size. A step has its peak in one phase or another; each phase has its own curve.
 """
 
 from __future__ import annotations
 
+import math
 import re
-import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
-from math import prod
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from goal_kernels.terminal import Table, show
+from goal_kernels.training.allocations import Step, Watch
 from goal_kernels.training.data import Batch
 from goal_kernels.training.lightning_cli import RetrievalCLI
 from goal_kernels.training.lightning_options import ConfigurationError, check_options
 from goal_kernels.training.optimisation import Unfreezing
-from goal_kernels.training.parallel_steps import split_batch
+from goal_kernels.training.parallel_steps import several, split_batch
+from goal_kernels.training.scoring import BLOCK_PRODUCTS, GPU_BLOCK_PRODUCTS
+from goal_kernels.training.warmup import WarmupSchedule
 
 MIB = 2**20
 FEATURE_ROWS, SCORE_ROWS, PICTURE_ROWS = 128, 512, 8
-"""Of the largest step, for stored features, for these where pairs are scored (below a quarter of
-them, blocks do not have their full size) and for pictures; each other step has half of the next."""
+"""Of the largest step, for stored features, at least for these where pairs are scored, and for
+pictures; each other step has half of the next."""
 
 MANY = 2**40
 """More rows than any batch has."""
@@ -65,88 +67,6 @@ def bytes_of(tensors: Iterable[Any]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
 
 
-class Allocations(TorchDispatchMode):
-    """While it is entered, counts the bytes of tensors that operators make, until they are freed.
-
-    live: bytes that were made and not freed. peak: the most that live has been.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.device = torch.device("cpu")
-        self.live = self.peak = 0
-        self._known: dict[int, weakref.ref[Any]] = {}
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        made = function(*args, **(kwargs or {}))
-        # What operators change in place, or give another shape, was there before.
-        given = {t.untyped_storage()._cdata for t in self._counted((args, kwargs))}
-        for tensor in self._counted(made):
-            storage = tensor.untyped_storage()
-            key = storage._cdata
-            if key not in self._known and key not in given:
-                size = storage.nbytes()
-                self._known[key] = weakref.ref(storage, partial(self._freed, key, size))
-                self.live += size
-                self.peak = max(self.peak, self.live)
-        return made
-
-    def _counted(self, values: Any) -> list[Tensor]:
-        leaves = tree_leaves(values)
-        return [t for t in leaves if isinstance(t, Tensor) and t.device.type == self.device.type]
-
-    def _freed(self, key: int, size: int, _: object) -> None:
-        if self._known.pop(key, None) is not None:
-            self.live -= size
-
-
-class Step(NamedTuple):
-    """Bytes of one step beyond parameters, buffers and batch.
-
-    rows: pairs, or images, of the batch. kept: between forward and backward. passes: at the peak of
-    both. update: at the peak of the optimiser's.
-    """
-
-    rows: int
-    kept: int
-    passes: int
-    update: int
-
-
-class Watch(pl.Callback):
-    """Notes what `Allocations` count at the turning points of each step."""
-
-    def __init__(self) -> None:
-        self.counted = Allocations()
-        self.steps: list[Step] = []
-        self.start = self.kept = self.passes = 0
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Count on the device where the step is made."""
-        self.counted.device = module.device
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """A step begins."""
-        self.start = self.counted.peak = self.counted.live
-
-    def on_before_zero_grad(self, *_: Any) -> None:
-        """What is kept for backward is complete; gradients of the last step are still there."""
-        self.kept = self.counted.live - self.start
-
-    def on_before_optimizer_step(self, *_: Any) -> None:
-        """Gradients are complete."""
-        self.passes, self.counted.peak = self.counted.peak, self.counted.live
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, *_: Any
-    ) -> None:
-        """A step has ended."""
-        step = Step(len(batch.images), self.kept, self.passes, self.counted.peak)
-        self.steps.append(step)
-
-
 class StepMemory(NamedTuple):
     """What a step needs, in bytes.
 
@@ -160,24 +80,33 @@ class StepMemory(NamedTuple):
     optimiser: int
     batch: float
 
-    def at(self, name: str, rows: int) -> float:
-        """A field of `Step` for a batch of so many rows: on the line or parabola through the steps
-        (Lagrange's)."""
-        return sum(
-            getattr(step, name)
-            * prod(
-                (rows - other.rows) / (step.rows - other.rows)
-                for other in self.steps
-                if other is not step
-            )
-            for step in self.steps
-        )
+    def at(self, sizes: Sequence[int], rows: int, bent: bool = True) -> float:
+        """What was so large in the steps, in a batch of so many rows: on Newton's line or parabola
+        through the last steps, which rises and bends upwards or not at all."""
+        places = [step.rows for step in self.steps]
+        if rows in places:
+            return sizes[places.index(rows)]
+        slopes = [
+            (sizes[n] - sizes[n - 1]) / (places[n] - places[n - 1]) for n in range(1, len(places))
+        ]
+        size = sizes[-1] + max(0.0, slopes[-1]) * (rows - places[-1])
+        if bent and len(places) > 2:
+            bend = max(0.0, (slopes[-1] - slopes[-2]) / (places[-1] - places[-3]))
+            size += bend * (rows - places[-1]) * (rows - places[-2])
+        return size
+
+    def kept(self, rows: int) -> float:
+        """Between forward and backward."""
+        return self.at([step.kept for step in self.steps], rows)
 
     def peak(self, rows: int) -> float:
         """Of a whole step with a batch of so many rows."""
-        return (
-            self.fixed + self.batch * rows + max(self.at("passes", rows), self.at("update", rows))
-        )
+        phases = zip(*((step.update, *step.passes) for step in self.steps), strict=True)
+        # Blocks are not of quite the same size: taken for a bend, that would grow with the square.
+        more = zip(*([b - step.kept for b in step.blocks] for step in self.steps), strict=True)
+        sizes = [self.at(phase, rows) for phase in phases]
+        sizes += [self.kept(rows) + self.at(phase, rows, bent=False) for phase in more]
+        return self.fixed + self.batch * rows + max(sizes)
 
     def most(self, memory: int) -> int:
         """Rows of the largest batch whose step needs no more; 0 when none does."""
@@ -187,7 +116,8 @@ class StepMemory(NamedTuple):
         while beyond - least > 1:
             middle = (least + beyond) // 2
             least, beyond = (middle, beyond) if self.peak(middle) <= memory else (least, middle)
-        return least
+        # A batch whose scores fit one block may need less than the curve of larger ones.
+        return max([least, *(s.rows for s in self.steps if self.peak(s.rows) <= memory)])
 
 
 class MemoryCLI(RetrievalCLI):
@@ -231,27 +161,12 @@ class MemoryCLI(RetrievalCLI):
         print("\n" + "\n".join(self._remarks(memory)))
 
     def measure(self, batch: Batch) -> StepMemory:
-        """Two steps each of a part of the batch and half of it; of a quarter, if pairs are scored.
-
-        The second of each counts: the optimiser has its state, gradients of the last step are left.
-        """
+        """Two steps each of the parts: when the second, which counts, is made, the optimiser has
+        its state, and gradients of the last step are left."""
         rows = len(batch.images)
-        halvings = 2 if self.model.score_loss is not None else 1
-        most = SCORE_ROWS if halvings == 2 else FEATURE_ROWS
-        if batch.images[0].ndim == 3:
-            most = PICTURE_ROWS * halvings
-        # Two rows a chunk in the smallest, for BatchNorm.
-        least = 2**halvings * 2 * self.model.accumulate_negatives
-        parts = [split_batch(batch, max(1, rows // max(most, least)))[0]]
-        for _ in range(halvings):
-            parts.append(split_batch(parts[-1], 2)[0])
-        if len({len(part.images) for part in parts}) < len(parts):
-            raise ConfigurationError(
-                f"data.batch_size: expected at least {2**halvings}, got {rows}"
-            )
         repeated = self.trainer.accumulate_grad_batches
-        steps = [part for part in reversed(parts) for _ in range(2 * repeated)]
-        self.model.unfreezing = Unfreezing(0, 0)  # the most that is trained
+        steps = [part for part in self._parts(batch) for _ in range(2 * repeated)]
+        self._train_all()
         listed: Any = steps
         loader = DataLoader(listed, batch_size=None, collate_fn=lambda batch: batch)
         self.datamodule.train_dataloader = lambda: loader
@@ -269,14 +184,77 @@ class MemoryCLI(RetrievalCLI):
             bytes_of(batch) / rows,
         )
 
+    def _train_all(self) -> None:
+        """Skip what a run begins without: frozen blocks, losses after the warm-up, matching."""
+        self.model.unfreezing = Unfreezing(0, 0)
+        self.model.hparams["warmup_epochs"] = 0  # or else they would count again
+        for loss in filter(None, (self.model.loss, self.model.score_loss)):
+            # A run that blends takes most where both losses count; one that does not, has either.
+            blend = MANY if loss.schedule.blend_steps else 0
+            loss.schedule = replace(loss.schedule, warmup_steps=0, blend_steps=blend)
+        watched: list[tuple[Any, str, bool]] = []
+        if (scored := self.model.score_loss) is not None:
+            watched.append((scored.scorer, "matrix", True))
+        if (matching := self.model.matching_loss) is not None:
+            matching.options = replace(matching.options, start_epochs=0.0)
+            matching.schedule = WarmupSchedule()
+            watched.append((matching.fusion, "pairs", False))
+        for owner, name, blocks in watched:
+            owner.__dict__[name] = partial(self.watch.watched, getattr(owner, name), blocks)
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """A part of the batch and half of it, the smaller first; if pairs are scored also a
+        quarter, of a part of the repeated batch, and before them the batch if it is smaller."""
+        rows, pictures = len(batch.images), batch.images[0].ndim == 3
+        scored = self.model.score_loss is not None
+        halvings = 2 if scored else 1
+        if rows < 2**halvings:
+            raise ConfigurationError(
+                f"data.batch_size: expected at least {2**halvings}, got {rows}"
+            )
+        most = SCORE_ROWS if scored else FEATURE_ROWS
+        if pictures:
+            most = PICTURE_ROWS * halvings
+        whole = batch
+        if scored:
+            full = self._block_rows(batch)
+            # Pictures are dear. If one block holds them all, so that it is kept, their parabola
+            # tells too much rather than too little.
+            if not pictures or full**2 < 2 * most**2:
+                most = max(most, 4 * full)
+        # Two rows a chunk in the smallest, for BatchNorm.
+        most = max(most, 2**halvings * 2 * self.model.accumulate_negatives)
+        if scored:
+            whole = several(batch, math.ceil(most / rows))
+        parts = [split_batch(whole, max(1, len(whole.images) // most))[0]]
+        for _ in range(halvings):
+            parts.append(split_batch(parts[-1], 2)[0])
+        if rows < len(parts[-1].images):
+            parts.append(batch)
+        return parts[::-1]
+
+    def _block_rows(self, batch: Batch) -> int:
+        """Rows of a batch whose scores take two blocks: smaller ones keep one, of any size."""
+        rows = len(batch.images)
+        scorer = self.model.score_loss.scorer
+        if scorer.options.block is not None:
+            return math.ceil((2 * scorer.options.block * rows / len(batch.tokens)) ** 0.5)
+        with torch.no_grad():
+            _, _, regions, *_ = self.model.model(split_batch(batch, rows // 2)[0])
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        products = GPU_BLOCK_PRODUCTS if on_gpu else BLOCK_PRODUCTS
+        of_a_row = regions.shape[1] * int(batch.lengths.sum()) / rows
+        return math.ceil((2 * products / of_a_row) ** 0.5)
+
     def _remarks(self, memory: StepMemory) -> list[str]:
         rows = self.datamodule.batch_size
         noun = "pairs" if self.datamodule.captions_per_image is None else "images"
         slope = memory.peak(rows + 1) - memory.peak(rows)
         measured = [f"{step.rows}" for step in memory.steps]
         lines = [
-            f"Measured on {', '.join(measured[:-1])} and {measured[-1]} {noun}; each more takes "
-            f"{slope / MIB:.3g} MiB. Python and its libraries come on top."
+            f"Measured on {', '.join(measured[:-1])} and {measured[-1]} {noun}, past any warm-up "
+            f"and late start; one more than {rows:,} takes {slope / MIB:.3g} MiB. Python and its "
+            "libraries come on top."
         ]
         if len(memory.steps) == 2:
             lines.append(
@@ -299,7 +277,7 @@ def table(memory: StepMemory, rows: int, device: str) -> Table:
         "gradients": memory.gradients,
         "optimiser": memory.optimiser,
         "batch": memory.batch * rows,
-        "activations, embeddings, loss": memory.at("kept", rows),
+        "activations, embeddings, loss": memory.kept(rows),
     }
     whole = memory.peak(rows)
     parts["more at the peak"] = max(0.0, whole - sum(parts.values()))

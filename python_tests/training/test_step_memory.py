@@ -13,9 +13,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from goal_kernels.cli import main
 from goal_kernels.training import step_memory
+from goal_kernels.training.allocations import Allocations, Step
 from goal_kernels.training.lightning_cli import RetrievalCLI
 from goal_kernels.training.lightning_options import ConfigurationError
-from goal_kernels.training.step_memory import MIB, Allocations, Step, StepMemory, bytes_said
+from goal_kernels.training.step_memory import MIB, StepMemory, bytes_said
 
 WIDE = ("--data.batch_size", "48", "--model.embed_dim", "96", "--model.text.word_dim", "64")
 
@@ -75,7 +76,7 @@ def most_allocated(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
     [
         (("--model.accumulate_negatives", "1"), [6, 12]),
         (("--model.accumulate_negatives", "4"), [8, 16]),
-        (("--model.scores.kind", "late"), [6, 12, 24]),
+        (("--model.scores.kind", "late", "--model.scores.block", "16"), [6, 12, 24]),
     ],
     ids=["plain", "accumulated", "scores"],
 )
@@ -89,6 +90,50 @@ def test_a_part_of_the_batch_tells_the_peak(
     assert memory.gradients == pytest.approx(memory.optimiser / 2, rel=0.01)
     measured = most_allocated(monkeypatch, *options)
     assert memory.peak(48) - memory.fixed == pytest.approx(measured, rel=0.15)
+
+
+def test_where_pairs_are_scored_a_small_batch_is_repeated(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until blocks of scores have their full size, so that a larger batch can be told from it."""
+    options = [*SMALL, "--data.folder", str(folder), "--run.root", str(tmp_path), *WIDE]
+    options += ["--model.scores.kind", "late", "--model.scores.block", "100"]
+    memory = told(monkeypatch, *options, "--data.batch_size", "12")
+    assert [step.rows for step in memory.steps] == [12, 15, 30, 60]
+    measured = most_allocated(monkeypatch, *options)
+    assert memory.peak(48) - memory.fixed == pytest.approx(measured, rel=0.15)
+
+
+def test_losses_that_start_late_are_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*SMALL, "--data.folder", str(folder), "--run.root", str(tmp_path)]
+    options += ["--model.scores.kind", "late", "--model.scores.block", "16"]
+    options += ["--model.fusion.layers", "1", "--model.fusion.width", "8"]
+    options += ["--model.fusion.heads", "2"]
+    late = told(monkeypatch, *options, "--model.fusion.start_epochs", "2")
+    at_once = told(monkeypatch, *options, "--model.warmup_steps", "0")
+    assert late.optimiser == at_once.optimiser
+    assert late.peak(12) == at_once.peak(12)
+
+
+def test_no_curve_falls_or_bends_down_beyond_the_steps() -> None:
+    """As one through steps of which only the smallest keeps the products of its scores would."""
+    bent = StepMemory(
+        tuple(Step(n, 0, (s,), 0) for n, s in ((1, 10), (2, 40), (4, 50))), 0, 0, 0, 0
+    )
+    assert [bent.peak(n) for n in (4, 8, 16)] == [50, 70, 110]
+    assert [bent.most(n) for n in (49, 50, 70)] == [3, 4, 8]
+    fallen = StepMemory((Step(2, 0, (30,), 0), Step(4, 0, (20,), 0)), 0, 0, 0, 1.0)
+    assert fallen.peak(101) - fallen.peak(100) == 1.0
+
+
+def test_every_phase_has_its_own_curve() -> None:
+    """The one that grows fastest is at the peak of large steps, if not of the measured ones."""
+    steps = tuple(Step(n, n, (100 + n, n * n), 0, (2 * n + 20,)) for n in (2, 4, 8))
+    memory = StepMemory(steps, 0, 0, 0, 0.0)
+    assert [memory.peak(n) for n in (8, 10, 100)] == [108, 110, 10_000]
+    assert memory.most(10_000) == 100
 
 
 def test_the_largest_batch_that_fits_is_told(
@@ -107,7 +152,7 @@ def test_the_largest_batch_that_fits_is_told(
 
 def test_batches_that_fit() -> None:
     """1 MiB whatever the batch, 1 KiB a pair and as much of the batch itself."""
-    small, large = Step(2, 0, 2048, 10 * MIB), Step(4, 0, 4096, 10 * MIB)
+    small, large = Step(2, 0, (2048,), 10 * MIB), Step(4, 0, (4096,), 10 * MIB)
     memory = StepMemory((small, large), MIB, 0, 0, 1024.0)
     assert memory.peak(4) == 11 * MIB + 4096
     assert memory.most(11 * MIB + 4096) == 4
