@@ -105,6 +105,21 @@ def _round_block(side, first, width, padded, ROWS: tl.constexpr, WIDTH: tl.const
     return tl.max(own_length, 0), tl.max(own_loss, 0)
 
 
+@triton.jit
+def _round_side(side, extremes, width, padded, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """This program's share of a side; its greatest length, and two rows on its greatest loss."""
+    program = tl.program_id(0)
+    programs = tl.num_programs(0)
+    longest = SHORTEST
+    most_lost = 0.0
+    for first in range(program * ROWS, side[4], programs * ROWS):
+        length, loss = _round_block(side, first, width, padded, ROWS, WIDTH)
+        longest = tl.maximum(longest, length)
+        most_lost = tl.maximum(most_lost, loss)
+    tl.store(extremes + program, longest)
+    tl.store(extremes + 2 * programs + program, most_lost)
+
+
 @triton.jit(do_not_specialize=COUNTS)
 def round_kernel(
     image,
@@ -132,27 +147,11 @@ def round_kernel(
     extremes: float32 [4, programs], the greatest |x| of images and of texts, then of |x - x~|, over
     the rows of a program. waiting: int64 0-d, set to 0.
     """
-    program = tl.program_id(0)
-    programs = tl.num_programs(0)
     images = (image, image_copy, row_keys, row_measures, rows, image_stride)
     texts = (text, text_copy, column_keys, column_measures, columns, text_stride)
-    longest = SHORTEST
-    most_lost = 0.0
-    for first in range(program * ROWS, rows, programs * ROWS):
-        length, loss = _round_block(images, first, width, padded, ROWS, WIDTH)
-        longest = tl.maximum(longest, length)
-        most_lost = tl.maximum(most_lost, loss)
-    tl.store(extremes + program, longest)
-    tl.store(extremes + 2 * programs + program, most_lost)
-    longest = SHORTEST
-    most_lost = 0.0
-    for first in range(program * ROWS, columns, programs * ROWS):
-        length, loss = _round_block(texts, first, width, padded, ROWS, WIDTH)
-        longest = tl.maximum(longest, length)
-        most_lost = tl.maximum(most_lost, loss)
-    tl.store(extremes + programs + program, longest)
-    tl.store(extremes + 3 * programs + program, most_lost)
-    if program == 0:
+    _round_side(images, extremes, width, padded, ROWS, WIDTH)
+    _round_side(texts, extremes + tl.num_programs(0), width, padded, ROWS, WIDTH)
+    if tl.program_id(0) == 0:
         tl.store(waiting, 0)
 
 
