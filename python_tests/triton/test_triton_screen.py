@@ -21,7 +21,10 @@ from goal_kernels.backends.gpu.plan import SCREEN, TILE
 from goal_kernels.backends.gpu.records import MiningResult
 from goal_kernels.constants import SHORTEST_LENGTH
 
-pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("error::RuntimeWarning"),
+    pytest.mark.usefixtures("strips_of_two_tiles"),
+]
 
 
 def screened(backend, image: Tensor, text: Tensor, pairing=(None, None, None)) -> Mined:

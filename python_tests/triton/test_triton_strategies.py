@@ -26,6 +26,7 @@ CASES = (
 )
 
 
+@pytest.mark.usefixtures("strips_of_two_tiles")
 @pytest.mark.parametrize("kind", RELATIVE_KINDS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("paired", [False, True], ids=["implicit", "target+ids"])
@@ -39,6 +40,7 @@ def test_exact_data(backend, device, case: Case, kind: str, paired: bool) -> Non
     check(mined, mined_literally(image, text, pairing, relative), kind, ONE_ROUNDED)
 
 
+@pytest.mark.usefixtures("strips_of_two_tiles")
 @pytest.mark.parametrize("kind", ["linear", "exponential"])
 def test_nan_and_wide_ranges(backend, device, kind: str) -> None:
     """Sums that are made again: similarities 1000 apart, and the first NaN wins."""
@@ -81,6 +83,7 @@ def test_losses_agree(backend, device, objective: str, dtype: torch.dtype, preci
             torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * scale)
 
 
+@pytest.mark.usefixtures("strips_of_two_tiles")
 @pytest.mark.parametrize("kind", RELATIVE_KINDS)
 def test_the_number_of_programs_changes_nothing(backend, device, kind: str) -> None:
     generator = torch.Generator().manual_seed(41)

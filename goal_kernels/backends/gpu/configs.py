@@ -7,6 +7,7 @@ compiles what is launched and counts. That they are the fastest is not measured 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,12 +82,9 @@ FINISH_BLOCK = 128
 """Rows or columns whose mined pairs one program reads; fewer where it recomputes similarities."""
 
 DENSE_LIMIT = 4096
-"""Largest batch whose anchors `weigh_kernel` compares with one another, pair by pair.
-
-It then needs no sort and no further launch, for about 30 instructions a pair. Less than 32768: the
-kernel compares positions in inverse lists as int32 `index * B + position` and adds counters as
-halves of an int32.
-"""
+"""Largest batch whose anchors `weigh_kernel` compares with one another, pair by pair: no sort, no
+further launch, about 30 instructions a pair. Less than 32768: the kernel compares positions in
+inverse lists as int32 `index * B + position` and adds counters as halves of an int32."""
 
 DENSE_BLOCK = 8
 """Anchors of one program when pairs are compared, all in every thread: 128 programs for 1024."""
@@ -108,12 +106,9 @@ def row_block(width: int) -> dict[str, int]:
 
 
 SLOTS = 16
-"""Row groups, and column groups, that tile by tile mining is cut into where tiles are many.
-
-16 x 16 programs fill a device of about 130 multiprocessors with two programs each, and the
-workspace of relative sums holds 16 running maxima per row and per column. A constant, so that
-results do not depend on the device.
-"""
+"""Row groups, and column groups, that tile by tile mining is cut into where tiles are many: two
+programs for each of 130 multiprocessors, and 16 running maxima per row and column in the workspace.
+A constant, so that results do not depend on the device."""
 
 SMALL_SLOTS = 32
 """Up to this many rows or columns of tiles, each is a group of its own: one tile per program."""
@@ -146,8 +141,7 @@ def mine_tile(dtype: torch.dtype, precision: str, kind: str, length: int) -> Min
     """The tile for embeddings of `dtype` at `precision` (which only float32 looks at).
 
     Relative sums (`kind` other than "none") keep more values per element alive, hence smaller
-    tiles: every shape compiles without spilling more than `STACK_LIMIT`. length: the larger of the
-    numbers of rows and columns.
+    tiles. length: the larger of the numbers of rows and columns.
     """
     if dtype == torch.float32 and precision == "highest":
         return MineTile(rows=64, columns=64, width=32, warps=8, stages=2)
@@ -159,11 +153,13 @@ def mine_tile(dtype: torch.dtype, precision: str, kind: str, length: int) -> Min
     return MineTile(rows=64, columns=64, width=width, warps=8, stages=4)
 
 
-STRIP_ITEMS = 1024
-"""Work items aimed at: a few for every multiprocessor, so that the last round costs little."""
+PUBLISHING = 0.4
+"""Tiles' time that the columns of a strip take at its end. Of width 512, by counting instructions:
+a fifth on 8.x, a third to all of a tile on 9.0, most of one on 10.0."""
 
-SHORTEST_STRIP = 2
-"""Row tiles of a segment, if there are that many: columns are published once a strip."""
+DELAY = 0.25
+"""Share of a strip lost at the end of a launch. On another number of multiprocessors than the work
+is cut for, half a strip is, on average; a quarter, as if every other device were such."""
 
 LONGEST_STRIP = 64
 """Row tiles of a segment; with 4 slices each, 256 of the 511 that column states can count."""
@@ -176,7 +172,8 @@ class StripTile(NamedTuple):
     """Shape of a similarity tile, the warps and pipeline stages that compute it, and how.
 
     descriptors: read by TMA; by pointers and asynchronous copies otherwise. fragments: a column is
-    spread over the lanes of all warps, see `kernels/strip.py`.
+    spread over the lanes of all warps, see `kernels/strip.py`. multiprocessors: those of the most
+    usual device of the capability.
     """
 
     rows: int
@@ -186,6 +183,7 @@ class StripTile(NamedTuple):
     stages: int
     descriptors: bool = True
     fragments: bool = True
+    multiprocessors: int = 132
 
     @property
     def lanes(self) -> int:
@@ -227,9 +225,10 @@ BLACKWELL = {
 def strip_tile(capability: int, dtype: torch.dtype, kind: str, ids: bool) -> StripTile:
     """The tile for a compute capability (times ten) and operands of `dtype`, float32 for tf32."""
     # 12.x multiplies by the instructions of 8.x, whose fragments its accumulators have.
-    table = {9: HOPPER, 10: BLACKWELL, 11: BLACKWELL}.get(capability // 10, AMPERE)
-    tile = table[kind, ids]
-    return tile._replace(width=tile.width * 2 // dtype.itemsize)
+    tables = {9: (HOPPER, 132), 10: (BLACKWELL, 148), 11: (BLACKWELL, 148)}
+    table, multiprocessors = tables.get(capability // 10, (AMPERE, 108))
+    width = table[kind, ids].width * 2 // dtype.itemsize
+    return table[kind, ids]._replace(width=width, multiprocessors=multiprocessors)
 
 
 CANDIDATES = 16
@@ -249,13 +248,18 @@ class StripPlan(NamedTuple):
     blocks: int
 
 
+@functools.lru_cache
 def strip_plan(tile: StripTile, rows: int, columns: int, row_bytes: int) -> StripPlan:
-    """Cut by shape alone, so that sums do not depend on the device."""
+    """Cut so that the slowest program has least to do; by shape alone: sums depend on the cut."""
     tiles, blocks = -(-rows // tile.rows), -(-columns // tile.columns)
-    cached = max(1, CHUNK_BYTES // (tile.rows * row_bytes))
-    wanted = tiles * blocks // STRIP_ITEMS
-    segment_tiles = min(max(wanted, SHORTEST_STRIP), LONGEST_STRIP, tiles)
+
+    def slowest(length: int) -> float:  # in tiles
+        rounds = -(-tiles // length * blocks // tile.multiprocessors)
+        return rounds * (length + PUBLISHING) + DELAY * length
+
+    segment_tiles = min(range(1, min(tiles, LONGEST_STRIP) + 1), key=slowest)
     segments = -(-tiles // segment_tiles)
+    cached = CHUNK_BYTES // (tile.rows * row_bytes)
     return StripPlan(segment_tiles, max(1, cached // segment_tiles), segments, blocks)
 
 
@@ -338,9 +342,8 @@ class RankTile:
 def rank_tile(dtype: torch.dtype, major: int) -> RankTile:
     """The tile for embeddings of `dtype` on a device of compute capability `major`.
 
-    Every shape compiles without spilling more than `STACK_LIMIT`. Warps stand 8 x 1 over the
-    accumulators of 9.0 and 4 x 2 over others. 10 and 11 accumulate in tensor memory, from which a
-    thread reads a row at a time: it keeps counts of fewer columns.
+    Warps stand 8 x 1 over the accumulators of 9.0 and 4 x 2 over others. 10 and 11 accumulate in
+    tensor memory, from which a thread reads a row at a time: it keeps counts of fewer columns.
     """
     columns = 64 if dtype == torch.float32 or major in (10, 11) else 128
     row_warps = 8 if major == 9 else 4
