@@ -27,7 +27,8 @@ void bind_products(Structure<S>& structure) {
       .word("operand", &S::operand, kOperands)
       .value("width", &S::width)
       .value("split", &S::split)
-      .value("programs", &S::programs);
+      .value("programs", &S::programs)
+      .value("members", &S::members);
 }
 
 void bind_mine(py::module_& module) {
@@ -103,9 +104,10 @@ void bind_stages(py::module_& module) {
 
 // --- How work is cut ----------------------------------------------------------------------------------------
 
-py::dict shape_of(std::int64_t rows, std::int64_t columns, int width, bool split) {
-  const MineShape shape = mine_shape(rows, columns, width, split);
+py::dict shape_of(std::int64_t rows, std::int64_t columns, int width, bool split, int members) {
+  const MineShape shape = mine_shape(rows, columns, width, split, members);
   py::dict result;
+  result["members"] = shape.members;
   result["items"] = shape.items();
   result["segment_tiles"] = shape.segment_tiles;
   result["group_blocks"] = shape.group_blocks;
@@ -113,8 +115,8 @@ py::dict shape_of(std::int64_t rows, std::int64_t columns, int width, bool split
 }
 
 // Every (segment, group) in the order of the items.
-py::list items_of(std::int64_t rows, std::int64_t columns, int width, bool split) {
-  const MineShape shape = mine_shape(rows, columns, width, split);
+py::list items_of(std::int64_t rows, std::int64_t columns, int width, bool split, int members) {
+  const MineShape shape = mine_shape(rows, columns, width, split, members);
   py::list result;
   for (int i = 0; i < shape.items(); ++i) {
     const Item item = item_at(shape, i);
@@ -124,8 +126,12 @@ py::list items_of(std::int64_t rows, std::int64_t columns, int width, bool split
 }
 
 void bind_shape(py::module_& module) {
-  module.def("mine_shape", &shape_of, py::arg("rows"), py::arg("columns"), py::arg("width"), py::arg("split"));
-  module.def("mine_items", &items_of, py::arg("rows"), py::arg("columns"), py::arg("width"), py::arg("split"));
+  const auto bind = [&](const char* name, auto function) {
+    module.def(name, function, py::arg("rows"), py::arg("columns"), py::arg("width"), py::arg("split"),
+               py::arg("members") = 0);
+  };
+  bind("mine_shape", &shape_of);
+  bind("mine_items", &items_of);
 }
 
 }  // namespace

@@ -54,12 +54,28 @@ struct Device {
   using Accumulator = float;
 
   static __device__ __forceinline__ bool elected() { return DeviceWarp::lane() == 0; }
+  static __device__ __forceinline__ int member() { return static_cast<int>(__clusterRelativeBlockRank()); }
 
   static __device__ __forceinline__ void initialize(std::uint32_t barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
   }
   static __device__ __forceinline__ void arrive(std::uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+  }
+  // A lane for each member, by the address that the barrier has there. Without a scope of its own, like the waits: what
+  // they order are products and copies, which no cache of a multiprocessor comes between. With .cluster, every arrival
+  // fences all of memory and every wait empties that cache.
+  static __device__ __forceinline__ void arrive_everywhere(std::uint32_t barrier, int members) {
+    const int member = DeviceWarp::lane();
+    if (member >= members) return;
+    asm volatile(
+        "{\n"
+        ".reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+        "}" ::"r"(barrier),
+        "r"(member)
+        : "memory");
   }
   static __device__ __forceinline__ void expect(std::uint32_t barrier, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
@@ -75,6 +91,18 @@ struct Device {
         "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
         "[%2];" ::"r"(slot),
         "l"(map), "r"(barrier), "r"(at.element), "r"(at.half), "r"(at.row)
+        : "memory");
+  }
+
+  // Each member gets the bytes at the same place, and its own barrier counts them.
+  static __device__ __forceinline__ void copy_everywhere(std::uint32_t slot, Map map, std::uint32_t barrier,
+                                                         const Coordinates& at, int members) {
+    if (members == 1) return copy(slot, map, barrier, at);
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+        "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(slot),
+        "l"(map), "r"(barrier), "r"(at.element), "r"(at.half), "r"(at.row),
+        "h"(static_cast<std::uint16_t>((1 << members) - 1))
         : "memory");
   }
 

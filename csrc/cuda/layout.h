@@ -17,6 +17,7 @@ constexpr int kSlots = kRingSlots + kResidentSlots;  // the ring's first
 constexpr int kConsumers = 2;      // warpgroups that multiply, one after the other
 constexpr int kConsumerWarps = 4;          // of a warpgroup
 constexpr int kMostTiles = 64;  // of a segment
+constexpr int kMostMembers = 2;  // thread blocks of a cluster
 
 // --- Fragments: accumulators of two wgmma m64n128k16, 128 registers a thread -------------------------------
 //
@@ -56,13 +57,18 @@ GOAL_KERNELS_WARP typename Warp::template Value<int> lane_anew() {
 // --- Work ---------------------------------------------------------------------------------------------------
 //
 // Rows are cut into segments of tiles, columns into groups of blocks. An item is a segment times a group, done
-// by one thread block; a pass is the segment times one block of the group. The cut depends on the sizes alone,
-// never on the grid, so neither do the sums.
+// by one cluster of thread blocks; in a pass each member takes the segment times one block of the group. The cut
+// depends on the sizes alone, never on the grid, so neither do the sums.
+//
+// Members multiply the same images by different texts, so each loads a part of every image slice for all of them: with
+// two, the images of a tile cross from the L2 cache once for both. Where the last pass has fewer blocks than there are
+// members, the others go through it with texts beyond the end, which are zeros, and no epilogue.
 struct MineShape {
   std::int64_t rows, columns;
   int tiles, blocks;                 // of all rows, of all columns
   int segment_tiles, segments;       // tiles of a segment
-  int group_blocks, groups;          // blocks of a group
+  int members;                       // thread blocks of a cluster, at most kMostMembers
+  int group_blocks, groups;          // blocks of a group, a multiple of `members` but for the last
   int chunk_segments;                // segments taken together, so that their rows stay in the L2 cache
   int slices;                        // k slices of a row
   bool split;

@@ -1,6 +1,8 @@
 #include "mine_shape.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
 #include "mine.h"
 
@@ -20,32 +22,38 @@ Int ceil_div(Int a, Int b) {
 
 // Time of the slowest multiprocessor in quarters of a tile. A pass costs a quarter for the columns' results, and
 // half a tile if it has an odd last one, which nothing overlaps.
-std::int64_t cost(std::int64_t tiles, std::int64_t groups, std::int64_t group_blocks, std::int64_t segment_tiles) {
-  const std::int64_t rounds = ceil_div(ceil_div(tiles, segment_tiles) * groups, kMultiprocessors);
-  return rounds * group_blocks * (4 * segment_tiles + 1 + 2 * (segment_tiles % 2));
+std::int64_t cost(const MineShape& shape, std::int64_t segment_tiles) {
+  const std::int64_t items = ceil_div<std::int64_t>(shape.tiles, segment_tiles) * shape.groups;
+  const std::int64_t rounds = ceil_div(items, kMultiprocessors / shape.members);
+  return rounds * (shape.group_blocks / shape.members) * (4 * segment_tiles + 1 + 2 * (segment_tiles % 2));
 }
 
-int best_segment_tiles(int tiles, int groups, int group_blocks) {
+int best_segment_tiles(const MineShape& shape) {
   int best = 1;
-  for (int candidate = 2; candidate <= kMostTiles && candidate < tiles + 2; candidate += 2)
-    if (cost(tiles, groups, group_blocks, candidate) <= cost(tiles, groups, group_blocks, best)) best = candidate;
+  for (int candidate = 2; candidate <= kMostTiles && candidate < shape.tiles + 2; candidate += 2)
+    if (cost(shape, candidate) <= cost(shape, best)) best = candidate;
   return best;
 }
 
 }  // namespace
 
-MineShape mine_shape(std::int64_t rows, std::int64_t columns, int width, bool split) {
+MineShape mine_shape(std::int64_t rows, std::int64_t columns, int width, bool split, int members) {
+  if (members < 0 || members > kMostMembers)
+    throw std::invalid_argument("members: expected 0, 1 or 2, got " + std::to_string(members));
   MineShape shape{};
   shape.rows = rows;
   shape.columns = columns;
   shape.tiles = static_cast<int>(ceil_div<std::int64_t>(rows, kTile));
   shape.blocks = static_cast<int>(ceil_div<std::int64_t>(columns, kTile));
-  shape.group_blocks = ceil_div(shape.blocks, kMostGroups);
-  shape.groups = ceil_div(shape.blocks, shape.group_blocks);
-  shape.segment_tiles = best_segment_tiles(shape.tiles, shape.groups, shape.group_blocks);
-  shape.segments = ceil_div(shape.tiles, shape.segment_tiles);
   shape.slices = ceil_div(width, kSlice);
   shape.split = split;
+  // A tile whose texts do not stay reads so much that the L2 cache, by arithmetic, is slower than the products.
+  const bool shares = shape.blocks > 1 && shape.text_slices() > kResidentSlots;
+  shape.members = members > 0 ? members : shares ? kMostMembers : 1;
+  shape.group_blocks = ceil_div(shape.blocks, kMostGroups * shape.members) * shape.members;
+  shape.groups = ceil_div(shape.blocks, shape.group_blocks);
+  shape.segment_tiles = best_segment_tiles(shape);
+  shape.segments = ceil_div(shape.tiles, shape.segment_tiles);
   const std::int64_t segment_bytes =
       std::int64_t{shape.segment_tiles} * shape.slices * (split ? 2 : 1) * kSlotBytes;
   shape.chunk_segments = static_cast<int>(

@@ -5,6 +5,7 @@
 
 namespace goal_kernels::cuda {
 
-MineShape mine_shape(std::int64_t rows, std::int64_t columns, int width, bool split);
+// members: as in TileProducts.
+MineShape mine_shape(std::int64_t rows, std::int64_t columns, int width, bool split, int members);
 
 }  // namespace goal_kernels::cuda

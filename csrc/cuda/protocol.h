@@ -1,9 +1,9 @@
 // The barrier protocol of the tile kernels: the control flow of the three warpgroups of a thread block, over the
-// Machine of a role (tile_roles.h).
+// Machine of a role (tile_roles.h). `program` is the number of its cluster, `programs` how many there are.
 //
 //   barrier     arrives                                   waits                    one phase is
-//   kFull       the producer's load of the slot           the consumer of a tile   one use of a ring slot
-//   kEmpty      the 4 warps of that consumer              the producer             one use of a ring slot
+//   kFull       the producers' loads of the slot          the consumer of a tile   one use of a ring slot
+//   kEmpty      the 4 warps of that consumer, each member the producers            one use of a ring slot
 //   kTextFull   the producer's load of the slot           both consumers           one pass
 //   kTextEmpty  the 4 warps of each consumer              the producer             one pass
 //   kTurn       the 4 warps of the other consumer         one consumer             one tile of that consumer
@@ -11,6 +11,10 @@
 // All roles use the slots of the ring in one order. A consumer takes every second tile of a pass, and the
 // turn to issue products alternates strictly; where a pass has an odd number of tiles the second consumer only
 // passes the turn on. So while one consumer looks at its tile, the other multiplies.
+//
+// Members of a cluster have barriers of their own, and go through the same uses of the same ring slots. A producer
+// loads its part of an image slice into the slots of all members, so it waits until all of them have released it; no
+// load can come before a member's phase of kFull has begun, as that member's own release ends the one before.
 #pragma once
 
 #include "layout.h"
@@ -73,7 +77,8 @@ GOAL_KERNELS_BOTH void produce(Machine& machine, const MineShape& shape, int pro
   int pass_parity = 0;
   for (int index = program; index < shape.items(); index += programs) {
     const Item item = item_at(shape, index);
-    for (int block = item.first_block; block < item.first_block + item.blocks; ++block) {
+    for (int first = item.first_block; first < item.first_block + item.blocks; first += shape.members) {
+      const int block = first + machine.member();
       machine.begin_pass(item, block);
       for (int tile = 0; tile < item.tiles; ++tile)
         produce_tile(machine, shape, item.first_tile + tile, block, tile == 0, pass_parity, place);
@@ -143,7 +148,8 @@ GOAL_KERNELS_BOTH void consume(Machine& machine, const MineShape& shape, int con
   const int tile_slots = shape.ring_slots();
   for (int index = program; index < shape.items(); index += programs) {
     const Item item = item_at(shape, index);
-    for (int block = item.first_block; block < item.first_block + item.blocks; ++block) {
+    for (int first = item.first_block; first < item.first_block + item.blocks; first += shape.members) {
+      const int block = first + machine.member();
       machine.begin_pass(item, block);
       for (int pair = 0; pair < item.tiles; pair += kConsumers) {
         const int tile = pair + consumer;

@@ -1,6 +1,6 @@
 // The kernel of tile products: one warpgroup loads, two multiply in turns and each looks at its tile while the
-// other multiplies (protocol.h, tile_roles.h, tiles.h). Products never leave registers. A .cu file instantiates it
-// for its epilogues.
+// other multiplies (protocol.h, tile_roles.h, tiles.h). Products never leave registers. Thread blocks of a cluster
+// share images (layout.h). A .cu file instantiates it for its epilogues.
 #pragma once
 
 #include <cuda.h>
@@ -25,6 +25,12 @@ struct Maps {
   CUtensorMap image, text;
 };
 
+// All threads of all members of the cluster.
+__device__ __forceinline__ void meet_cluster() {
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
+}
+
 template <Operand kOperand, typename Epilogue>
 __global__ void __launch_bounds__(kThreads, 1)
     tile_kernel(const __grid_constant__ Maps maps, const __grid_constant__ typename Epilogue::Arguments arguments,
@@ -33,10 +39,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Device<kOperand> device;
   const SharedMemory shared(shared_address(memory), shape.resident());
   if (threadIdx.x == 0) {
-    shared.initialize(device);
+    shared.initialize(device, shape.members);
     barrier_init_fence();
   }
-  __syncthreads();
+  meet_cluster();
+  const int program = __clusterIdx().x, programs = __clusterGridDimInClusters().x;
   // From a shuffle, the compiler knows that it is the same in all lanes.
   const int warp = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x / kWarpLanes), 0);
   if (warp < kConsumerWarps) {
@@ -44,15 +51,17 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warp == 0) {
       prefetch_map(&maps.image);
       prefetch_map(&maps.text);
-      Producer producer(device, shared, &maps.image, &maps.text);
-      produce(producer, shape, blockIdx.x, gridDim.x);
+      Producer producer(device, shared, shape, &maps.image, &maps.text);
+      produce(producer, shape, program, programs);
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kConsumerRegisters));
     const int consumer = warp / kConsumerWarps - 1;
-    Consumer<Device<kOperand>, Epilogue> machine(device, shared, arguments, shape, consumer, warp % kConsumerWarps);
-    consume(machine, shape, consumer, blockIdx.x, gridDim.x);
+    Consumer<Device<kOperand>, Epilogue> machine(device, shared, shape, arguments, shape, consumer,
+                                                 warp % kConsumerWarps);
+    consume(machine, shape, consumer, program, programs);
   }
+  meet_cluster();  // shared memory stays until nobody can arrive there any more
 }
 
 // Reached at run time, so that the module needs no driver to load.
@@ -97,17 +106,27 @@ inline int multiprocessors() {
 // Enqueues one. Throws std::runtime_error with `what` and the name of a CUDA error.
 template <Operand kOperand, typename Epilogue>
 void launch_tiles(const typename Epilogue::Arguments& arguments, cudaStream_t stream, const char* what) {
-  const MineShape shape =
-      mine_shape(arguments.image.count, arguments.text.count, arguments.width, arguments.split);
-  const Maps maps{encoded(slices_of(arguments.image, arguments), what),
-                  encoded(slices_of(arguments.text, arguments), what)};
+  const MineShape shape = mine_shape(arguments.image.count, arguments.text.count, arguments.width, arguments.split,
+                                     arguments.members);
+  const Maps maps{encoded(slices_of(arguments.image, arguments, rows_of_member(shape.members)), what),
+                  encoded(slices_of(arguments.text, arguments, kTile), what)};
   const auto kernel = tile_kernel<kOperand, Epilogue>;
   const int bytes = shared_bytes(shape.resident());
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), what);
-  const int wanted = arguments.programs > 0 ? arguments.programs : multiprocessors();
+  // The two multiprocessors of a TPC take a cluster of two, so none is left over.
+  const int wanted = arguments.programs > 0 ? arguments.programs : multiprocessors() / shape.members;
   const int programs = shape.items() < wanted ? shape.items() : wanted;
-  kernel<<<programs, kThreads, bytes, stream>>>(maps, arguments, shape);
-  check(cudaGetLastError(), what);
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(shape.members), 1, 1};
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = dim3(programs * shape.members);
+  launch.blockDim = dim3(kThreads);
+  launch.dynamicSmemBytes = bytes;
+  launch.stream = stream;
+  launch.attrs = &cluster;
+  launch.numAttrs = 1;
+  check(cudaLaunchKernelEx(&launch, kernel, maps, arguments, shape), what);
 }
 
 }  // namespace goal_kernels::cuda

@@ -7,9 +7,12 @@
 //   Accumulator                                 a register of products
 //   elected()                                   whether this lane acts for its warp
 //   initialize(barrier, arrivals)
+//   member()                                    number of the thread block in its cluster
 //   arrive(barrier), expect(barrier, bytes)     one of a warp; the other arrives, and awaits bytes besides
+//   arrive_everywhere(barrier, members)         at that barrier of every member; called by a whole warp
 //   wait(barrier, parity)                       until the phase of that parity is over
 //   copy(slot, map, barrier, coordinates)       a box of the map -> slot; its bytes count at the barrier
+//   copy_everywhere(slot, map, barrier, coordinates, members)      the same, in every member
 //   fence()                                     orders register accesses before the products that follow
 //   product(score, first, image, text, add)     64 registers from `first` on: (add ? score : 0) + the product of 64
 //                                               image rows and 128 text rows, 16 elements of each
@@ -37,14 +40,15 @@ struct TensorMap {
   Swizzle swizzle;
 };
 
-inline TensorMap slices_of(const Rows& matrix, const TileProducts& products) {
+// rows: of a slice that are copied at once.
+inline TensorMap slices_of(const Rows& matrix, const TileProducts& products, int rows) {
   const auto width = static_cast<std::uint64_t>(products.width);
   const auto row = static_cast<std::uint64_t>(matrix.stride) * 2;
   return {matrix.data,
           products.operand,
           {width, products.split ? 2u : 1u, static_cast<std::uint64_t>(matrix.count)},
           {products.split ? width * 2 : row, row},
-          {kSlice, 1, kTile},
+          {kSlice, 1, static_cast<std::uint32_t>(rows)},
           Swizzle::k128Bytes};
 }
 
@@ -52,6 +56,8 @@ struct Coordinates {
   int element, half, row;
 };
 
+// Rows of an image slice that a member of a cluster loads.
+GOAL_KERNELS_BOTH int rows_of_member(int members) { return kTile / members; }
 GOAL_KERNELS_BOTH Coordinates image_slice(int tile, const StepWalker& step) {
   return {step.slice() * kSlice, step.image_half(), tile * kTile};
 }
@@ -85,10 +91,11 @@ struct SharedMemory {
     return barriers + 8 * (first + index);
   }
   template <typename Hardware>
-  GOAL_KERNELS_WARP void initialize(Hardware hardware) const {
+  GOAL_KERNELS_WARP void initialize(Hardware hardware, int members) const {
     for (int slot = 0; slot < kSlots; ++slot) {
       hardware.initialize(barrier(Barrier::kFull, slot), 1);
-      hardware.initialize(barrier(Barrier::kEmpty, slot), slot < kRingSlots ? kEmptyArrivals : kTextEmptyArrivals);
+      hardware.initialize(barrier(Barrier::kEmpty, slot),
+                          slot < kRingSlots ? kEmptyArrivals * members : kTextEmptyArrivals);
     }
     for (int consumer = 0; consumer < kConsumers; ++consumer)
       hardware.initialize(barrier(Barrier::kTurn, consumer), kTurnArrivals);
@@ -113,31 +120,39 @@ class Producer {
   static constexpr int kRing = Hardware::kRing;
   using Map = typename Hardware::Map;
 
-  GOAL_KERNELS_WARP Producer(Hardware hardware, SharedMemory shared, Map image, Map text)
-      : hardware_(hardware), shared_(shared), image_(image), text_(text) {}
+  GOAL_KERNELS_WARP Producer(Hardware hardware, SharedMemory shared, const MineShape& shape, Map image, Map text)
+      : hardware_(hardware), shared_(shared), image_(image), text_(text), members_(shape.members) {}
 
+  GOAL_KERNELS_WARP int member() const { return hardware_.member(); }
   GOAL_KERNELS_WARP void begin_pass(const Item&, int) {}
   GOAL_KERNELS_WARP void wait(Barrier barrier, int index, int parity) {
     hardware_.wait(shared_.barrier(barrier, index), parity);
   }
   GOAL_KERNELS_WARP void load_image(Barrier barrier, int slot, int tile, const StepWalker& step) {
-    load(barrier, slot, image_, image_slice(tile, step));
+    if (!hardware_.elected()) return;
+    const int first = member() * rows_of_member(members_);
+    Coordinates at = image_slice(tile, step);
+    at.row += first;
+    const std::uint32_t part = shared_.slot(slot) + first * kSlice * 2;
+    hardware_.copy_everywhere(part, image_, expect(barrier, slot), at, members_);
   }
   GOAL_KERNELS_WARP void load_text(Barrier barrier, int slot, int block, const StepWalker& step) {
-    load(barrier, slot, text_, text_slice(block, step));
+    if (!hardware_.elected()) return;
+    hardware_.copy(shared_.slot(slot), text_, expect(barrier, slot), text_slice(block, step));
   }
 
  private:
-  GOAL_KERNELS_WARP void load(Barrier barrier, int slot, Map map, const Coordinates& at) {
-    if (!hardware_.elected()) return;
+  // A whole slot, whoever loads it. Returns the address of the barrier.
+  GOAL_KERNELS_WARP std::uint32_t expect(Barrier barrier, int slot) {
     const std::uint32_t full = shared_.barrier(barrier, slot);
     hardware_.expect(full, kSlotBytes);
-    hardware_.copy(shared_.slot(slot), map, full, at);
+    return full;
   }
 
   Hardware hardware_;
   SharedMemory shared_;
   Map image_, text_;
+  int members_;
 };
 
 // One warpgroup; every thread waits, one lane of each warp arrives.
@@ -147,21 +162,31 @@ class Consumer {
   static constexpr int kRing = Hardware::kRing;
 
   template <typename... Parts>
-  GOAL_KERNELS_WARP Consumer(Hardware hardware, SharedMemory shared, const Parts&... of_epilogue)
-      : hardware_(hardware), shared_(shared), arrives_(hardware.elected()), epilogue_(of_epilogue...) {
+  GOAL_KERNELS_WARP Consumer(Hardware hardware, SharedMemory shared, const MineShape& shape,
+                             const Parts&... of_epilogue)
+      : hardware_(hardware), shared_(shared), shape_(shape), arrives_(hardware.elected()), epilogue_(of_epilogue...) {
     // The first product does not read them, but ptxas before 12.9 serialises products whose accumulators are undefined.
     GOAL_KERNELS_UNROLL
     for (auto& value : score_) value = 0;
   }
 
+  GOAL_KERNELS_WARP int member() const { return hardware_.member(); }
   GOAL_KERNELS_WARP void wait(Barrier barrier, int index, int parity) {
     hardware_.wait(shared_.barrier(barrier, index), parity);
   }
   GOAL_KERNELS_WARP void arrive(Barrier barrier, int index) {
-    if (arrives_) hardware_.arrive(shared_.barrier(barrier, index));
+    const std::uint32_t address = shared_.barrier(barrier, index);
+    if (barrier == Barrier::kEmpty)
+      hardware_.arrive_everywhere(address, shape_.members);
+    else if (arrives_)
+      hardware_.arrive(address);
   }
-  GOAL_KERNELS_WARP void begin_pass(const Item& item, int block) { epilogue_.begin_pass(item, block); }
-  GOAL_KERNELS_WARP void begin_tile(const Item& item, int tile, int block) { epilogue_.begin_tile(item, tile, block); }
+  GOAL_KERNELS_WARP void begin_pass(const Item& item, int block) {
+    if (exists(block)) epilogue_.begin_pass(item, block);
+  }
+  GOAL_KERNELS_WARP void begin_tile(const Item& item, int tile, int block) {
+    if (exists(block)) epilogue_.begin_tile(item, tile, block);
+  }
   GOAL_KERNELS_WARP void multiply(int image_slot, int text_slot, const StepWalker& step) {
     const std::uint64_t image = slot_descriptor(shared_.slot(image_slot));
     const std::uint64_t text = slot_descriptor(shared_.slot(text_slot));
@@ -180,13 +205,18 @@ class Consumer {
     hardware_.template retire<kPending>(score_);
   }
   GOAL_KERNELS_WARP void finish_tile(const Item& item, int tile, int block) {
-    epilogue_.finish_tile(score_, item, tile, block);
+    if (exists(block)) epilogue_.finish_tile(score_, item, tile, block);
   }
-  GOAL_KERNELS_WARP void finish_pass(const Item& item, int block) { epilogue_.finish_pass(item, block); }
+  GOAL_KERNELS_WARP void finish_pass(const Item& item, int block) {
+    if (exists(block)) epilogue_.finish_pass(item, block);
+  }
 
  private:
+  GOAL_KERNELS_WARP bool exists(int block) const { return block < shape_.blocks; }
+
   Hardware hardware_;
   SharedMemory shared_;
+  const MineShape& shape_;
   bool arrives_;
   Epilogue epilogue_;
   typename Hardware::Accumulator score_[kRegisters];

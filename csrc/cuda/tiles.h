@@ -24,8 +24,12 @@ struct TileProducts {
   Operand operand;
   int width;   // split: multiple of 8
   bool split;  // rows are [high | low], each `width` wide: S = high high + high low + low high
-  // Thread blocks; 0: one per multiprocessor. Results do not depend on it.
+  // Clusters of thread blocks that items are dealt to; 0: as many as the device runs at a time. Results do not depend
+  // on it.
   int programs;
+  // Thread blocks of a cluster, 1 or 2; 0: two where texts do not stay in shared memory. They change float32 sums, in
+  // the last bits, as the cut does.
+  int members;
 };
 
 }  // namespace goal_kernels::cuda

@@ -90,6 +90,7 @@ def call(
     query: Query = MAXIMA,
     device: str = "cpu",
     programs: int = 0,
+    members: int = 0,
 ) -> Raw:
     """Run the kernel: `device` "cpu" emulates."""
     kernels = native.load().cuda
@@ -119,7 +120,7 @@ def call(
     mine.operand, mine.kind = str(image.dtype).removeprefix("torch."), query.kind
     mine.width, mine.split = width, query.split
     mine.epsilon, mine.slope = 0.0, query.beta * math.log2(math.e)
-    mine.parts, mine.programs = batch.shape[1], programs
+    mine.parts, mine.programs, mine.members = batch.shape[1], programs, members
     mine.mask_words = 0 if blocks is None else blocks.shape[1]
     pointers = dict(zip(INPUTS, inputs, strict=True), batch_stats=batch)
     for name, both in zip(("keys", "sums", "counts", "tops"), raw, strict=False):

@@ -1,8 +1,9 @@
 """A model of who waits for whom in the tile kernels, and a search of everything that may happen.
 
-Three roles run the instructions that the kernel's own code gives (emulation/programs.h): a producer
-that issues loads, and two consumers. Loads land at any time after they were issued. The products of
-a consumer read their slots from issue until they are retired, at the latest.
+Three roles of each member of a cluster run the instructions that the kernel's own code gives
+(emulation/programs.h): a producer that issues loads, and two consumers. Loads land at any time
+after they were issued, those of one instruction apart in every member. The products of a consumer
+read their slots from issue until they are retired, at the latest.
 
 A barrier's phase is over once all its arrivals are in, and the loads it counts have landed. A wait
 names a parity and passes if the phase of that parity is the last one that is over, as in hardware;
@@ -15,105 +16,22 @@ searched as a step of its own.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
+from functools import reduce
+from itertools import accumulate, repeat
 from operator import getitem, or_
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-PRODUCER = 0
+from protocol_steps import CONSUMERS, Cluster, Program, Step, Uses
+
 ARRIVING = ("arrive", "load")
 """Kinds of steps that arrive at their barrier."""
-RING = 6
-"""Slots of the ring of the kernel; those behind them hold text slices that stay."""
-SLOT = 128 * 64 * 2
-"""Bytes."""
-
-
-class Step(NamedTuple):
-    """kind: wait, arrive, load, multiply or retire. barrier: its address.
-
-    number: of a wait the parity, of a retire how many products may stay under way, else arrivals.
-    uses: (address of a slot, content) loaded or read.
-    """
-
-    kind: str
-    barrier: int = 0
-    number: int = 0
-    uses: tuple[tuple[int, int], ...] = ()
-
-
-Program = list[Step]
+LANDING = -1
+"""Who takes the step that a load lands."""
 State = tuple[tuple[int, ...], int]
 """How far each role is, and a bit for each load that has landed."""
-
-
-class ThreadBlock(NamedTuple):
-    """programs: those of the producer and the two consumers.
-
-    arrivals: of a phase, by barrier. names: of barriers.
-    """
-
-    programs: list[Program]
-    arrivals: dict[int, int]
-    names: dict[int, str]
-
-
-def read(recorded: Sequence[Any], first_stays: int, numbers: dict[Any, int]) -> Program:
-    """Steps of a role's instructions. first_stays: slots from this address on hold texts that stay.
-
-    numbers: of contents, of all roles, so that no two loads bring the same. An image slice is told
-    by its coordinates, the pass, and how often it was there in the pass; a text slice that stays by
-    coordinates and pass, another one besides by the image slice that it is multiplied with.
-    """
-    steps: Program = []
-    passes, image, multiplied = 0, None, None
-    times: Counter[Any] = Counter()
-
-    def number(content: Any) -> int:
-        return numbers.setdefault(content, len(numbers))
-
-    def next_image(at: Any) -> int:
-        times[passes, at] += 1
-        return number((passes, at, times[passes, at]))
-
-    def next_text(at: Any, slot: int) -> int:
-        return number((passes, "text", at, None if slot >= first_stays else image))
-
-    for i in recorded:
-        if i.kind == "begin_pass":
-            passes += 1
-        elif i.kind in ("wait", "arrive", "retire"):
-            steps.append(Step(i.kind, i.barrier, i.number))
-        elif i.kind == "copy":  # after `expect`, which arrives
-            if i.map == 0:
-                content = image = next_image(i.at)
-            else:
-                content = next_text(i.at, i.slot)
-            steps.append(Step("load", i.barrier, 1, ((i.slot, content),)))
-        elif i.kind == "fence":
-            multiplied = None
-        elif i.kind == "product" and multiplied is None:  # of a slice the first, so at its begin
-            multiplied = i
-            image = next_image(i.at)
-            slots = [(x & 0x3FFF) << 4 for x in (i.image, i.text)]
-            uses = tuple(zip(slots, (image, next_text(i.text_at, slots[1])), strict=True))
-            steps.append(Step("multiply", uses=uses))
-    return steps
-
-
-def thread_block(setup: Sequence[Any], *roles: Sequence[Any]) -> ThreadBlock:
-    """What the kernel does, from recorded instructions."""
-    barriers = [i.barrier for i in setup]
-    names = dict.fromkeys(barriers, "turn")
-    for slot in range((len(barriers) - 2) // 2):  # in the order in which they are initialised
-        of_text = "text_" * (slot >= RING)
-        pair = barriers[2 * slot : 2 * slot + 2]
-        names |= zip(pair, (f"{of_text}full", f"{of_text}empty"), strict=True)
-    first = min(i.slot for i in roles[PRODUCER] if i.kind == "copy")
-    numbers: dict[Any, int] = {}
-    programs = [read(role, first + RING * SLOT, numbers) for role in roles]
-    return ThreadBlock(programs, {i.barrier: i.number for i in setup}, names)
 
 
 class Violation(Exception):
@@ -121,12 +39,15 @@ class Violation(Exception):
 
 
 class Load(NamedTuple):
-    """position: in the producer's program; phase: which one of its barrier it completes."""
+    """What one instruction of a producer brings to one member.
 
+    position: in its program; phase: which one of its barrier it completes.
+    """
+
+    producer: int
     position: int
     barrier: int
-    slot: int
-    content: int
+    uses: Uses
     phase: int
 
 
@@ -135,11 +56,11 @@ class Product(NamedTuple):
 
     position: int
     end: int
-    uses: tuple[tuple[int, int], ...]
+    uses: Uses
 
 
-class Reader(NamedTuple):
-    """A product of `role` that reads a slot, from begin until end; loaded: where its content is."""
+class Reading(NamedTuple):
+    """A product of `role` that reads a slot, from begin until end; loaded: by which load."""
 
     role: int
     begin: int
@@ -152,14 +73,22 @@ def lowest(bits: int) -> int:
     return (bits & -bits).bit_length() - 1
 
 
-def loads_of(producer: Program) -> list[Load]:
-    phases: Counter[int] = Counter()
-    loads = []
-    for position, step in enumerate(producer):
-        if step.kind == "load":
-            loads.append(Load(position, step.barrier, *step.uses[0], phases[step.barrier]))
+def loads_of(producers: Sequence[Program]) -> list[Load]:
+    """In an order in which, at every barrier, those of earlier phases come first.
+
+    Members go through the uses of their slots alike: a copy to another one completes there the
+    phase that the producer's own barrier is in.
+    """
+    found = []
+    for producer, program in enumerate(producers):
+        phases: Counter[int] = Counter()
+        steps = ((p, s) for p, s in enumerate(program) if s.kind == "load")
+        for number, (position, step) in enumerate(steps):
+            phase = phases[step.barrier]
             phases[step.barrier] += 1
-    return loads
+            for barrier, uses in step.copies:
+                found.append((number, Load(producer, position, barrier, uses, phase)))
+    return [load for _, load in sorted(found)]
 
 
 def products_of(program: Program) -> list[Product]:
@@ -201,15 +130,19 @@ class Model:
     freedom than a warpgroup has.
     """
 
-    def __init__(self, block: ThreadBlock, warps: int) -> None:
-        producer, *consumers = block.programs
+    def __init__(self, block: Cluster, warps: int) -> None:
+        self.producers = block.members
+        producers, consumers = block.programs[: block.members], block.programs[block.members :]
         self.warps = warps
-        self.programs = [producer, *(c for c in consumers for _ in range(warps))]
+        self.programs = [*producers, *(c for c in consumers for _ in range(warps))]
         self.needed = block.arrivals
-        self.loads = loads_of(producer)
-        self.load_at = {load.position: k for k, load in enumerate(self.loads)}
+        self.loads = loads_of(producers)
+        self.loads_at: dict[tuple[int, int], list[int]] = {}
+        for k, load in enumerate(self.loads):
+            self.loads_at.setdefault((load.producer, load.position), []).append(k)
+        self.first: State = ((0,) * len(self.programs), 0)
         self.products = [products_of(program) for program in self.programs]
-        share = [1] + [warps] * (len(self.programs) - 1)
+        share = [1] * len(producers) + [warps] * (len(self.programs) - len(producers))
         self.arrivals = {
             barrier: [
                 arrivals_at(barrier, *role) for role in zip(self.programs, share, strict=True)
@@ -217,34 +150,48 @@ class Model:
             for barrier in self.needed
         }
         self.holding = [turns_held(program, block.names) for program in self.programs]
-        content = {load.content: load.position for load in self.loads}
-        self.by_slot: dict[int, list[int]] = {}
+        brought = {use: k for k, load in enumerate(self.loads) for use in load.uses}
+        self.by_slot: dict[int, list[tuple[int, int]]] = {}
         self.on_barrier: dict[int, int] = {}
         for k, load in enumerate(self.loads):
-            self.by_slot.setdefault(load.slot, []).append(k)
+            for slot, content in load.uses:
+                self.by_slot.setdefault(slot, []).append((k, content))
             self.on_barrier[load.barrier] = self.on_barrier.get(load.barrier, 0) | 1 << k
-        self.readers: dict[int, list[Reader]] = {slot: [] for slot in self.by_slot}
+        self.readings: dict[int, list[Reading]] = {slot: [] for slot in self.by_slot}
         for role, products in enumerate(self.products):
             for product in products:
-                for slot, wanted in product.uses:
-                    reader = Reader(role, product.position, product.end, content[wanted])
-                    self.readers[slot].append(reader)
-        issued = (1 << self.load_at[p] if p in self.load_at else 0 for p in range(len(producer)))
-        self.issued = list(accumulate(issued, or_, initial=0))
+                for use in product.uses:
+                    reading = Reading(role, product.position, product.end, brought[use])
+                    self.readings[use[0]].append(reading)
+        self.issued = [
+            list(accumulate(map(self.issued_at, repeat(p), range(len(program))), or_, initial=0))
+            for p, program in enumerate(producers)
+        ]
+
+    def issued_at(self, producer: int, position: int) -> int:
+        """Bits of the loads that a producer issues there."""
+        return sum(1 << k for k in self.loads_at.get((producer, position), ()))
 
     def consumer(self, role: int) -> int:
-        return (role - 1) // self.warps
+        """Number of the consumer, those of the second member after those of the first."""
+        return (role - self.producers) // self.warps
 
     def name(self, role: int) -> str:
-        return "the producer" if role == PRODUCER else f"consumer {self.consumer(role)}"
+        if role < self.producers:
+            return f"producer {role}"
+        return f"consumer {self.consumer(role)}"
+
+    def all_issued(self, places: tuple[int, ...]) -> int:
+        """Bits of the loads that producers have issued."""
+        return reduce(or_, map(getitem, self.issued, places))
 
     def phases_over(self, barrier: int, state: State) -> int:
         """How many phases of a barrier are over."""
         places, landed = state
         over = sum(map(getitem, self.arrivals[barrier], places)) // self.needed[barrier]
-        under_way = self.issued[places[PRODUCER]] & ~landed & self.on_barrier.get(barrier, 0)
-        if under_way:  # the first of them completes the earliest phase
-            over = min(over, self.loads[lowest(under_way)].phase)
+        missing = self.on_barrier.get(barrier, 0) & ~landed
+        if missing:  # the first of them completes the earliest phase
+            over = min(over, self.loads[lowest(missing)].phase)
         return over
 
     def passes(self, step: Step, state: State) -> bool:
@@ -253,36 +200,35 @@ class Model:
     def slot_content(self, slot: int, state: State) -> int | None:
         """What the slot holds, None while a load into it is under way."""
         places, landed = state
-        content = None
-        for k in self.by_slot.get(slot, ()):
-            if self.loads[k].position < places[PRODUCER]:
-                content = self.loads[k].content if landed >> k & 1 else None
+        issued, content = self.all_issued(places), None
+        for k, brought in self.by_slot.get(slot, ()):
+            if issued >> k & 1:
+                content = brought if landed >> k & 1 else None
         return content
 
-    def check_load(self, load: Load, state: State) -> None:
+    def check_load(self, load: int, slot: int, state: State) -> None:
         places, landed = state
-        for k in self.by_slot[load.slot]:
-            earlier = self.loads[k]
-            if earlier.position < load.position and not landed >> k & 1:
-                raise Violation(f"slot {load.slot} is loaded while a load into it is under way")
-        for role, begin, end, loaded in self.readers[load.slot]:
+        for k, _ in self.by_slot[slot]:
+            if k < load and not landed >> k & 1:
+                raise Violation(f"slot {slot} is loaded before an earlier load into it has landed")
+        for role, begin, end, loaded in self.readings[slot]:
             if begin < places[role] <= end:
-                raise Violation(f"slot {load.slot} is loaded while {self.name(role)} reads it")
-            if places[role] <= begin and loaded < load.position:
-                raise Violation(f"slot {load.slot} is loaded before {self.name(role)} read it")
+                raise Violation(f"slot {slot} is loaded while {self.name(role)} reads it")
+            if places[role] <= begin and loaded < load:
+                raise Violation(f"slot {slot} is loaded before {self.name(role)} read it")
 
     def check_multiply(self, step: Step, state: State) -> None:
         for slot, content in step.uses:
             if self.slot_content(slot, state) != content:
                 raise Violation(f"slot {slot} is read before it holds what is wanted")
 
-    def next_states(self, state: State) -> list[State]:
-        """Every state one step away. Raises: Violation."""
+    def next_states(self, state: State) -> list[tuple[int, State]]:
+        """Every state one step away, and the role that takes it, LANDING. Raises: Violation."""
         places, landed = state
-        found = []
-        under_way = self.issued[places[PRODUCER]] & ~landed
+        found: list[tuple[int, State]] = []
+        under_way = self.all_issued(places) & ~landed
         while under_way:
-            found.append((places, landed | 1 << lowest(under_way)))
+            found.append((LANDING, (places, landed | 1 << lowest(under_way))))
             under_way &= under_way - 1
         for role, program in enumerate(self.programs):
             if places[role] == len(program):
@@ -291,11 +237,13 @@ class Model:
             if step.kind == "wait" and not self.passes(step, state):
                 continue
             if step.kind == "load":
-                self.check_load(self.loads[self.load_at[places[role]]], state)
+                for load in self.loads_at[role, places[role]]:
+                    for slot, _ in self.loads[load].uses:
+                        self.check_load(load, slot, state)
             elif step.kind == "multiply":
                 self.check_multiply(step, state)
             moved = (*places[:role], places[role] + 1, *places[role + 1 :])
-            found.append((moved, landed))
+            found.append((role, (moved, landed)))
         return found
 
     def check_end(self, state: State) -> None:
@@ -309,32 +257,48 @@ class Model:
             raise Violation("deadlock: " + "; ".join(stuck))
 
     def check_exclusion(self, state: State) -> None:
-        """One consumer at a time has the turn: it waited for it and has not passed it on."""
+        """One consumer of a member has the turn: it waited for it and has not passed it on."""
         places, _ = state
         holders = {
             self.consumer(role)
             for role, held in enumerate(self.holding)
-            if role != PRODUCER and held[places[role]]
+            if role >= self.producers and held[places[role]]
         }
-        if len(holders) > 1:
+        if len(holders) > len({consumer // CONSUMERS for consumer in holders}):
             raise Violation("both consumers have the turn")
 
 
-def search(block: ThreadBlock, warps: int = 1, limit: int = 2_000_000) -> int:
+def search(block: Cluster, warps: int = 1, limit: int = 2_000_000) -> int:
     """Visit every state that may be reached; how many there are. Raises: Violation."""
     model = Model(block, warps)
-    first: State = ((0,) * len(model.programs), 0)
-    seen, left = {first}, [first]
+    seen, left = {model.first}, [model.first]
     while left:
         state = left.pop()
         following = model.next_states(state)
         if not following:
             model.check_end(state)
         model.check_exclusion(state)
-        for other in following:
+        for _, other in following:
             if other not in seen:
                 seen.add(other)
                 left.append(other)
         if len(seen) > limit:
             raise RuntimeError(f"more than {limit} states")
     return len(seen)
+
+
+def wander(block: Cluster, walks: int) -> None:
+    """Go that many ways from begin to end, each with roles that are quick or slow by chance.
+
+    For what has too many states to visit them all. Raises: Violation.
+    """
+    model = Model(block, warps=1)
+    for seed in range(walks):
+        chance = random.Random(seed)
+        haste = [chance.random() ** 4 for _ in (*model.programs, LANDING)]  # the last: of landings
+        state = model.first
+        while following := model.next_states(state):
+            (chosen,) = chance.choices(following, [haste[role] for role, _ in following])
+            state = chosen[1]
+            model.check_exclusion(state)
+        model.check_end(state)

@@ -139,7 +139,17 @@ def test_products_follow_each_other(variant: Variant) -> None:
     assert count(loop, rf"HGMMA.64x128x16.F32{suffix}") == count(loop, "HGMMA") == 8
     assert count(loop, "LDG", "STG", "REDG", "ATOMG", "SHFL", "BAR") == 0
     assert len(loop) <= 200
-    assert count(codes()[variant], "UTMALDG.3D") == 3
+
+
+@variants
+def test_thread_blocks_of_a_cluster_meet_twice(variant: Variant) -> None:
+    """When barriers are there, and at the end. Nowhere else is all of memory fenced."""
+    code = codes()[variant]
+    assert count(code, "UTMALDG.3D") == 4
+    assert count(code, r"UTMALDG.3D.MULTICAST") == 1
+    assert count(code, "UCGABAR_WAIT") == 2
+    assert count(code, "MEMBAR.ALL.GPU") == count(code, "CCTL.IVALL") == 2
+    assert count(smallest_loop(code, "HGMMA", "SYNCS.ARRIVE.TRANS64.RED"), "MEMBAR", "CCTL") == 0
 
 
 @variants
@@ -158,12 +168,12 @@ def test_a_tile_needs_few_shuffles(variant: Variant) -> None:
 def test_a_common_tile_takes_few_instructions(variant: Variant) -> None:
     """No mask, no new row maximum, nothing that reaches the threshold: every rare part skipped.
 
-    At a width of 512 the products take 4096 cycles, and a scheduler issues at most one a cycle.
+    The first branch that skips much is for a block beyond the end, and not taken. At a width of 512 the products take 4096 cycles, and a scheduler issues at most one a cycle.
     """
     code = codes()[variant]
     at = {instruction.address: place for place, instruction in enumerate(code)}
     place = next(p for p, i in enumerate(code) if "WARPGROUP.DEPBAR.LE gsb0, 0x0" in i.text)
-    taken = 0
+    taken, exists = 0, False
     while True:
         taken += 1
         instruction = code[place]
@@ -171,5 +181,6 @@ def test_a_common_tile_takes_few_instructions(variant: Variant) -> None:
             break
         always = not instruction.text.startswith("@")
         rare = instruction.branch is not None and at[instruction.branch] - place >= 40
+        rare, exists = rare and exists, rare or exists
         place = at[instruction.branch] if rare or (instruction.branch and always) else place + 1
-    assert taken <= INSTRUCTIONS.get(variant[1], 900)
+    assert 500 <= taken <= INSTRUCTIONS.get(variant[1], 900)

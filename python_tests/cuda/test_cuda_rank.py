@@ -27,7 +27,7 @@ from rank_cases import (
 
 import goal_kernels as gk
 from goal_kernels.backends.base import Call
-from goal_kernels.backends.gpu import CudaBackend, hopper, score_bounds, use_programs
+from goal_kernels.backends.gpu import CudaBackend, hopper, score_bounds, use_members, use_programs
 from goal_kernels.backends.reference_rank import rank_blocks
 from goal_kernels.backends.scores import RankCounts
 
@@ -78,12 +78,12 @@ def test_positives_below_zero(device) -> None:
     assert_equal(ranked(device, inputs), expected)
 
 
-@pytest.mark.parametrize("programs", [1, 2, 5, 132])
-def test_counts_do_not_depend_on_the_grid(device, programs) -> None:
+@pytest.mark.parametrize(("programs", "members"), [(1, 1), (2, 1), (132, 1), (1, 2), (5, 2)])
+def test_counts_do_not_depend_on_the_grid(device, programs, members) -> None:
     """Segments of several tiles, an odd one at the end, and groups of several blocks."""
     for images, texts in ((2300, 600), (200, 8400)):
         inputs = embeddings(images, texts, 8, torch.bfloat16)
-        with use_programs(programs):
+        with use_programs(programs), use_members(members):
             assert_equal(ranked(device, inputs), rank_blocks(*inputs))
 
 

@@ -74,9 +74,9 @@ def check(found: list[Anchor], expected: list[Anchor], kind: str) -> None:
 
 
 def compare(
-    image: Tensor, text: Tensor, pairing: Pairing, query: Query, device: str, programs: int = 0
+    image: Tensor, text: Tensor, pairing: Pairing, query: Query, device: str, members: int = 0
 ) -> None:
-    raw = call(image, text, pairing, query, device, programs)
+    raw = call(image, text, pairing, query, device, members=members)
     expected = literal(image.double() @ text.double().T, pairing, query)
     for side in (0, 1):
         check(finished(raw, side, query), expected[side], query.kind)
@@ -85,7 +85,8 @@ def compare(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("pairing", [None, sorted_pairing, full_pairing])
-def test_exact_data(mining_device: str, case: Case, kind: str, pairing) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_exact_data(mining_device: str, case: Case, kind: str, pairing, members: int) -> None:
     image = whole_numbers(case.rows, case.width, torch.bfloat16, 1)
     text = whole_numbers(case.columns, case.width, torch.bfloat16, 2)
     chosen = NO_PAIRING if pairing is None else pairing(case)
@@ -93,7 +94,7 @@ def test_exact_data(mining_device: str, case: Case, kind: str, pairing) -> None:
     threshold = round(4 * math.sqrt(case.width))
     # Greatest lengths make the bound of the range grow like the width.
     query = Query(kind, threshold, 4 * HALF_LIFE / case.width)
-    compare(image, text, chosen, query, mining_device)
+    compare(image, text, chosen, query, mining_device, members)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -213,17 +214,21 @@ LARGE = (
 
 @pytest.mark.parametrize("case", LARGE, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_results_do_not_depend_on_the_grid(mining_device: str, case: Case, kind: str) -> None:
-    shape = native.load().cuda.mine_shape(case.rows, case.columns, case.width, False)
+@pytest.mark.parametrize("members", [1, 2])
+def test_results_do_not_depend_on_the_grid(
+    mining_device: str, case: Case, kind: str, members: int
+) -> None:
+    shape = native.load().cuda.mine_shape(case.rows, case.columns, case.width, False, members)
+    assert shape["members"] == members
     assert shape["segment_tiles"] > 1 or shape["group_blocks"] > 1
     image, text = (
         whole_numbers(n, case.width, torch.bfloat16, n) for n in (case.rows, case.columns)
     )
     query = Query(kind, 9.0, HALF_LIFE)
     pairing = sorted_pairing(case)
-    first = call(image, text, pairing, query, mining_device, 1)
+    first = call(image, text, pairing, query, mining_device, 1, members)
     for programs in (3, 132):
-        again = call(image, text, pairing, query, mining_device, programs)
+        again = call(image, text, pairing, query, mining_device, programs, members)
         for a, b in zip(first[:4], again[:4], strict=True):
             for x, y in zip(a or (), b or (), strict=True):
                 assert torch.equal(x, y)
@@ -237,13 +242,17 @@ def test_results_do_not_depend_on_the_grid(mining_device: str, case: Case, kind:
     [(1, 1), (128, 129), (1000, 3000), (2300, 1200), (9000, 300), (8400, 8400), (70000, 70000)],
 )
 @pytest.mark.parametrize("width", [64, 1024])
-def test_items_cover_every_tile_once(emulation, size: tuple[int, int], width: int) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_items_cover_every_tile_once(
+    emulation, size: tuple[int, int], width: int, members: int
+) -> None:
     items = native.load().cuda.mine_items
     tiles, blocks = (-(-n // 128) for n in size)
     seen = torch.zeros(tiles, blocks, dtype=torch.int32)
-    for first_tile, count, first_block, width_blocks in items(*size, width, False):
+    for first_tile, count, first_block, width_blocks in items(*size, width, False, members):
         assert count > 0
         assert width_blocks > 0
+        assert first_block % members == 0
         seen[first_tile : first_tile + count, first_block : first_block + width_blocks] += 1
     assert torch.equal(seen, torch.ones_like(seen))
 
@@ -255,3 +264,20 @@ def test_sums_start_at_the_threshold_below_66_nats(mining_device, exponent, summ
     raw = call(image, image, NO_PAIRING, Query("exponential", 0.0, exponent / 8), mining_device)
     for side in (0, 1):
         assert bool(raw.sums[side].any()) == bool(raw.counts[side].any()) == summed
+
+
+def test_images_are_shared_where_texts_do_not_stay(emulation) -> None:
+    """By two thread blocks, if there are two blocks of texts; asked for, at any width."""
+    shape = native.load().cuda.mine_shape
+    assert [shape(4096, 4096, width, False)["members"] for width in (256, 512, 520, 1024)] == [
+        1,
+        1,
+        2,
+        2,
+    ]
+    assert [shape(4096, 4096, width, True)["members"] for width in (256, 264)] == [1, 2]
+    assert shape(4096, 128, 1024, False)["members"] == 1
+    assert shape(4096, 4096, 64, False, 2)["members"] == 2
+    for wrong in (-1, 3):
+        with pytest.raises(ValueError, match=f"members: expected 0, 1 or 2, got {wrong}"):
+            shape(4096, 4096, 64, False, wrong)

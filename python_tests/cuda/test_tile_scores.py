@@ -25,7 +25,7 @@ from tools.gpu_session.tile_scores import (
 @pytest.mark.parametrize("tiles", CASES, ids=str)
 def test_every_product_goes_where_it_belongs(mining_device: str, tiles: Tiles) -> None:
     """Emulated, digits lie everywhere in small products, at ends and across slices in others."""
-    few = mining_device == "cpu" and tiles not in CASES[:2]
+    few = mining_device == "cpu" and tiles.rows * tiles.columns > 129 * 257 * (tiles.width < 100)
     places = (0, 61, tiles.width // 2 - 1, tiles.width - 2) if few else None
     assert list(faults(tiles, mining_device, places)) == []
 
@@ -49,41 +49,46 @@ def wanted(image: Tensor, text: Tensor, split: bool) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("split", [False, True])
-def test_sums_are_exact(mining_device: str, dtype: torch.dtype, split: bool) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_sums_are_exact(mining_device: str, dtype: torch.dtype, split: bool, members: int) -> None:
     image, text = random_rows(Tiles(270, 140, 584, split), dtype)
     for programs in (1, 3, 0):
-        found = dumped(image.to(mining_device), text.to(mining_device), split, programs)
+        operands = image.to(mining_device), text.to(mining_device)
+        found = dumped(*operands, split, programs, members)
         assert difference(found.cpu(), wanted(image, text, split)) == ""
 
 
 # --- Faults ---------------------------------------------------------------------------------------
 #
-# What a thread block does is recorded, changed as a mistake in the code would change it, and run.
+# What a cluster does is recorded, changed as a mistake in the code would change it, and run.
 
 TILES = Tiles(270, 140, 328, split=True)
-TILING = (3, 2, 3, 2)
 """Two passes of three tiles, of more slices than the ring has slots; not all texts stay."""
-SLICES = 6
+SHARED = Tiles(270, 300, 328, split=True, members=2)
+"""The same of two thread blocks; one of them has no block of texts in the second pass."""
 SEEDS = range(3)
 """Orders in which things happen; a mistake in who waits for whom may pass in one of them."""
 SLOT, BARRIER = 128 * 128, 8
 """Bytes."""
 SETUP, PRODUCER, FIRST, SECOND = range(4)
+ROLES = 4
 IMAGES, TEXTS = range(2)
 
 Programs = list[list[Any]]
-"""Setup, producer and the two consumers: instructions, see emulation/programs.h."""
+"""Setup, producer and the two consumers of each member: instructions, see emulation/programs.h."""
 Change = Callable[[Programs, list[Any]], None]
 """Changes programs and tensor maps in place."""
 
 
-def run(change: Change | None, seed: int) -> str:
+def run(change: Change | None, seed: int, tiles: Tiles = TILES) -> str:
     """What is wrong with the scores, or the error; "" for nothing."""
     kernels = native.load().cuda
-    image, text = random_rows(TILES)
-    scores = torch.full((TILES.rows, TILES.columns), float("nan"))
-    arguments = dump_arguments(image, text, scores, TILES.split, 1)
-    programs = kernels.record(TILING, SLICES, TILES.split)
+    image, text = random_rows(tiles)
+    scores = torch.full((tiles.rows, tiles.columns), float("nan"))
+    arguments = dump_arguments(image, text, scores, tiles.split, 1, tiles.members)
+    tiling = 2 * (-(-tiles.rows // 128), -(-tiles.columns // 128))
+    slices = -(-tiles.width // 64)
+    programs = kernels.record(tiling, slices, tiles.split, members=tiles.members)
     maps = kernels.tensor_maps(arguments)
     if change is not None:
         change(programs, maps)
@@ -91,7 +96,7 @@ def run(change: Change | None, seed: int) -> str:
         kernels.run_dump(arguments, programs, maps, seed)
     except RuntimeError as error:
         return str(error)
-    return difference(scores, wanted(image, text, TILES.split))
+    return difference(scores, wanted(image, text, tiles.split))
 
 
 def every(programs: Programs, kind: str) -> Iterator[Any]:
@@ -222,11 +227,80 @@ FAULTS: dict[str, Change] = {
 }
 
 
+def of_members(kind: str, change: Callable[[Any, int], None]) -> Change:
+    """Change the instructions of a kind, knowing whose they are."""
+
+    def apply(programs: Programs, maps: list[Any]) -> None:
+        for number, program in enumerate(programs):
+            for i in every([program], kind):
+                change(i, number // ROLES)
+
+    return apply
+
+
+def at_home_alone(kind: str) -> Change:
+    """Leave out what happens in the other member."""
+
+    def apply(programs: Programs, maps: list[Any]) -> None:
+        for number, program in enumerate(programs):
+            away = 1 - number // ROLES
+            programs[number] = [i for i in program if (i.kind, i.member) != (kind, away)]
+
+    return apply
+
+
+def move_to(instruction: Any, member: int) -> None:
+    instruction.member = member
+
+
+def text_to_the_other(copy: Any, member: int) -> None:
+    copy.member = 1 - member if copy.map == TEXTS else copy.member
+
+
+def first_part(copy: Any, member: int) -> None:
+    """What each member loads is the first part."""
+    if copy.map == IMAGES:
+        copy.at = (*copy.at[:2], copy.at[2] - 64 * member)
+
+
+def first_place(copy: Any, member: int) -> None:
+    if copy.map == IMAGES:
+        copy.slot -= SLOT // 2 * member
+
+
+def arrivals_of_one(programs: Programs, maps: list[Any]) -> None:
+    """Slots of the ring, whose barriers come first, full and empty by turns."""
+    for setup in programs[SETUP::ROLES]:
+        for empty in setup[1:12:2]:
+            empty.number = 4
+
+
+FAULTS_OF_SHARING: dict[str, Change] = {
+    "released at home alone": at_home_alone("arrive"),
+    "released at home twice": of_members("arrive", move_to),
+    "copied at home alone": at_home_alone("copy"),
+    "copied at home twice": of_members("copy", move_to),
+    "texts copied to the other": of_members("copy", text_to_the_other),
+    "the first part loaded twice": of_members("copy", first_part),
+    "both parts to one place": of_members("copy", first_place),
+    "arrivals of one member": arrivals_of_one,
+    "bytes of one part expected": instructions("expect", "number", lambda i: i.number // 2),
+    "box of a whole slice": sides("box", lambda b: [*b[:2], 128]),
+    "box of a part of the texts": sides("box", lambda b: [*b[:2], 64], TEXTS),
+}
+
+
+@pytest.mark.parametrize("tiles", [TILES, SHARED], ids=str)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_any_order_gives_the_scores(emulation, seed: int) -> None:
-    assert run(None, seed) == ""
+def test_any_order_gives_the_scores(emulation, seed: int, tiles: Tiles) -> None:
+    assert run(None, seed, tiles) == ""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_seen(emulation, fault: str) -> None:
     assert any(run(FAULTS[fault], seed) for seed in SEEDS)
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_SHARING)
+def test_a_planted_fault_of_sharing_is_seen(emulation, fault: str) -> None:
+    assert any(run(FAULTS_OF_SHARING[fault], seed, SHARED) for seed in SEEDS)

@@ -23,15 +23,20 @@ PADDING = 8
 
 
 class Tiles(NamedTuple):
-    """A product of `rows` images and `columns` texts, at most 4096 and 2048."""
+    """A product of `rows` images and `columns` texts, at most 4096 and 2048.
+
+    members: thread blocks that share their images.
+    """
 
     rows: int
     columns: int
     width: int
     split: bool = False
+    members: int = 1
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}x{self.width}{' split' * self.split}"
+        name = f"{self.rows}x{self.columns}x{self.width}{' split' * self.split}"
+        return f"{name}{' shared' * (self.members > 1)}"
 
 
 CASES = (
@@ -42,6 +47,11 @@ CASES = (
     Tiles(129, 257, 72, split=True),
     Tiles(129, 257, 1024, split=True),
     Tiles(2300, 1200, 64),  # passes of several tiles
+    Tiles(128, 256, 64, members=2),  # the same of two thread blocks that share their images
+    Tiles(129, 257, 72, members=2),  # the last block has no partner
+    Tiles(129, 257, 1024, members=2),
+    Tiles(129, 257, 1024, split=True, members=2),
+    Tiles(2300, 1200, 64, members=2),
 )
 """The smallest first."""
 
@@ -52,21 +62,29 @@ def padded(matrix: Tensor) -> Tensor:
     return wider[:, : matrix.shape[1]].copy_(matrix)
 
 
-def dump_arguments(image: Tensor, text: Tensor, scores: Tensor, split: bool, programs: int) -> Any:
+def dump_arguments(
+    image: Tensor, text: Tensor, scores: Tensor, split: bool, programs: int, members: int
+) -> Any:
     """The structure `Dump` of the native extension; rows are multiples of 16 bytes apart."""
     arguments = native.load().cuda.Dump()
     arguments.image = (image.data_ptr(), len(image), image.stride(0))
     arguments.text = (text.data_ptr(), len(text), text.stride(0))
     arguments.operand = str(image.dtype).removeprefix("torch.")
     arguments.width, arguments.split = image.shape[1] // (1 + split), split
-    arguments.programs, arguments.scores = programs, scores.data_ptr()
+    arguments.programs, arguments.members = programs, members
+    arguments.scores = scores.data_ptr()
     return arguments
 
 
-def dumped(image: Tensor, text: Tensor, split: bool = False, programs: int = 0) -> Tensor:
-    """S [N, M] float32, by the kernel on the tensors' device; emulated on the CPU."""
+def dumped(
+    image: Tensor, text: Tensor, split: bool = False, programs: int = 0, members: int = 0
+) -> Tensor:
+    """S [N, M] float32, by the kernel on the tensors' device; emulated on the CPU.
+
+    programs, members: clusters, and thread blocks of one; 0: as the kernel chooses.
+    """
     scores = torch.full((len(image), len(text)), float("nan"), device=image.device)
-    arguments = dump_arguments(image, text, scores, split, programs)
+    arguments = dump_arguments(image, text, scores, split, programs, members)
     if image.is_cuda:
         native.load().cuda.dump(arguments, torch.cuda.current_stream().cuda_stream)
     else:
@@ -116,5 +134,6 @@ def faults(tiles: Tiles, device: str, offsets: Iterable[int] | None = None) -> I
             rows = placed(image, tiles, offset, image_half)
             columns = placed(text, tiles, offset, text_half)
             wanted = right.new_zeros(()).expand_as(right) if image_half & text_half else right
-            if found := difference(dumped(rows, columns, tiles.split), wanted):
+            scores = dumped(rows, columns, tiles.split, members=tiles.members)
+            if found := difference(scores, wanted):
                 yield f"digits from {offset} on, halves {image_half}, {text_half}: {found}"

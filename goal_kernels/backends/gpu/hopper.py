@@ -14,7 +14,7 @@ from torch import Tensor
 from goal_kernels import native
 from goal_kernels.backends.base import Pairing
 from goal_kernels.backends.gpu.configs import ALIGNMENT, DTYPES, PADDING
-from goal_kernels.backends.gpu.plan import forced_programs
+from goal_kernels.backends.gpu.plan import forced_members, forced_programs
 from goal_kernels.backends.gpu.records import (
     MiningQuery,
     MiningResult,
@@ -68,6 +68,7 @@ def mine_hopper(
         width=width,
         split=prepared.operands.split,
         programs=forced_programs(),
+        members=forced_members(),
         kind=query.kind,
         **pairing._asdict(),
         mixed=prepared.mixed,
@@ -122,6 +123,7 @@ def count_ranks(image: Tensor, text: Tensor, owner: Tensor) -> RankCounts:
         width=width,
         split=split,
         programs=forced_programs(),
+        members=forced_members(),
         scored=scored,
         image_bounds=bounds[0],
         text_bounds=bounds[1],

@@ -36,6 +36,7 @@ SMALL_BATCH = 2048
 
 _FORCED_STRATEGY: ContextVar[str] = ContextVar("strategy", default=AUTO)
 _FORCED_PROGRAMS: ContextVar[int] = ContextVar("programs", default=0)
+_FORCED_MEMBERS: ContextVar[int] = ContextVar("members", default=0)
 
 
 @contextmanager
@@ -70,6 +71,20 @@ def use_programs(count: int) -> Iterator[None]:
         raise ValueError(f"programs: expected at least 1, got {count}.")
     with _held(_FORCED_PROGRAMS, count):
         yield
+
+
+@contextmanager
+def use_members(count: int) -> Iterator[None]:
+    """Let that many thread blocks, 1 or 2, share images in the Hopper kernel; to compare them."""
+    if count not in (1, 2):
+        raise ValueError(f"members: expected 1 or 2, got {count}.")
+    with _held(_FORCED_MEMBERS, count):
+        yield
+
+
+def forced_members() -> int:
+    """What `use_members` says, 0 outside of it."""
+    return _FORCED_MEMBERS.get()
 
 
 def forced_programs() -> int:

@@ -12,8 +12,8 @@ namespace {
 using namespace cuda;
 
 constexpr const char* kKinds[] = {"initialize", "wait",    "arrive", "expect",     "copy",       "fence",
-                                  "product",    "commit",  "retire", "begin_pass", "begin_tile", "finish_tile",
-                                  "finish_pass"};
+                                  "product",    "commit",  "retire", "pass",       "begin_pass", "begin_tile",
+                                  "finish_tile", "finish_pass"};
 
 using Place = std::tuple<int, int, int>;  // Coordinates
 
@@ -22,6 +22,7 @@ Place place_of(const Coordinates& at) { return {at.element, at.half, at.row}; }
 void bind_instruction(py::module_& module) {
   py::class_<Instruction>(module, "Instruction")
       .def_property_readonly("kind", [](const Instruction& self) { return kKinds[self.kind]; })
+      .def_readwrite("member", &Instruction::member)
       .def_readwrite("barrier", &Instruction::barrier)
       .def_readwrite("number", &Instruction::number)
       .def_readwrite("slot", &Instruction::slot)
@@ -59,7 +60,7 @@ void bind_tensor_map(py::module_& module) {
 
 // tiling: tiles, blocks, tiles of a segment, blocks of a group.
 Programs record_tiling(const std::tuple<int, int, int, int>& tiling, int slices, bool split, int program, int programs,
-                       int ring) {
+                       int ring, int members) {
   MineShape shape{};
   std::tie(shape.tiles, shape.blocks, shape.segment_tiles, shape.group_blocks) = tiling;
   shape.segments = (shape.tiles + shape.segment_tiles - 1) / shape.segment_tiles;
@@ -67,6 +68,7 @@ Programs record_tiling(const std::tuple<int, int, int, int>& tiling, int slices,
   shape.chunk_segments = shape.segments;
   shape.slices = slices;
   shape.split = split;
+  shape.members = members;
   return record(shape, program, programs, ring);
 }
 
@@ -82,7 +84,7 @@ void bind_emulation(py::module_& module) {
   bind_instruction(module);
   bind_tensor_map(module);
   module.def("record", &record_tiling, py::arg("tiling"), py::arg("slices"), py::arg("split"), py::arg("program") = 0,
-             py::arg("programs") = 1, py::arg("ring") = int{kRingSlots});
+             py::arg("programs") = 1, py::arg("ring") = int{kRingSlots}, py::arg("members") = 1);
   module.def("tensor_maps", [](const DumpArguments& arguments) { return maps_of(arguments); });
   module.def("run_dump", &run_programs<DumpTiles>, Released());
 }

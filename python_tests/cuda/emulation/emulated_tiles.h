@@ -1,12 +1,12 @@
-// A tile kernel on the processor: its own roles, recorded and run by an emulated thread block, and its own epilogues,
-// of emulated warps.
+// A tile kernel on the processor: its own roles, recorded and run by an emulated cluster of thread blocks, and its own
+// epilogues, of emulated warps.
 #pragma once
 
+#include "cluster.h"
 #include "cuda/dump.h"
 #include "cuda/mine.h"
 #include "cuda/mine_shape.h"
 #include "cuda/rank.h"
-#include "thread_block.h"
 
 namespace goal_kernels::cuda {
 
@@ -14,8 +14,9 @@ template <typename Epilogue>
 class EmulatedEpilogues {
  public:
   EmulatedEpilogues(const typename Epilogue::Arguments& arguments, const MineShape& shape) {
-    for (int consumer = 0; consumer < kConsumers; ++consumer)
-      for (int warp = 0; warp < kConsumerWarps; ++warp) warps_.emplace_back(arguments, shape, consumer, warp);
+    for (int consumer = 0; consumer < shape.members * kConsumers; ++consumer)
+      for (int warp = 0; warp < kConsumerWarps; ++warp)
+        warps_.emplace_back(arguments, shape, consumer % kConsumers, warp);
   }
 
   void operator()(int consumer, const Instruction& asked, const Accumulators& products) {
@@ -40,23 +41,24 @@ class EmulatedEpilogues {
   std::vector<Epilogue> warps_;
 };
 
+inline MineShape shape_of(const TileProducts& products) {
+  return mine_shape(products.image.count, products.text.count, products.width, products.split, products.members);
+}
+
 using Maps = std::array<TensorMap, 2>;
 
 inline Maps maps_of(const TileProducts& products) {
-  return {slices_of(products.image, products), slices_of(products.text, products)};
+  const int image_rows = rows_of_member(shape_of(products).members);
+  return {slices_of(products.image, products, image_rows), slices_of(products.text, products, kTile)};
 }
 
-inline MineShape shape_of(const TileProducts& products) {
-  return mine_shape(products.image.count, products.text.count, products.width, products.split);
-}
-
-// One thread block, by programs and maps that may have been changed. seed: of the order in which things happen.
+// One cluster, by programs and maps that may have been changed. seed: of the order in which things happen.
 template <typename Epilogue>
 void run_programs(const typename Epilogue::Arguments& arguments, const Programs& programs, const Maps& maps,
                   unsigned seed) {
   const MineShape shape = shape_of(arguments);
   EmulatedEpilogues<Epilogue> epilogues(arguments, shape);
-  ThreadBlock(maps, shared_bytes(shape.resident()), seed, std::ref(epilogues)).run(programs);
+  Cluster(maps, shape.members, shared_bytes(shape.resident()), seed, std::ref(epilogues)).run(programs);
 }
 
 // `programs` 0 means 1.

@@ -13,18 +13,28 @@ class Recorder {
   using Map = int;
   using Accumulator = char;  // there are no registers
 
-  Recorder(Program& program, int warps) : program_(&program), warps_(warps) {}
+  Recorder(Program& program, int member, int warps) : program_(&program), member_(member), warps_(warps) {}
 
   bool elected() const { return true; }
+  int member() const { return member_; }
   void initialize(std::uint32_t barrier, int arrivals) { add(Instruction::kInitialize, barrier, arrivals); }
   void wait(std::uint32_t barrier, int parity) { add(Instruction::kWait, barrier, parity); }
   void arrive(std::uint32_t barrier) { add(Instruction::kArrive, barrier, warps_); }
+  void arrive_everywhere(std::uint32_t barrier, int members) {
+    for (int member = 0; member < members; ++member) add(Instruction::kArrive, barrier, warps_).member = member;
+  }
   void expect(std::uint32_t barrier, int bytes) { add(Instruction::kExpect, barrier, bytes); }
   void copy(std::uint32_t slot, int map, std::uint32_t barrier, const Coordinates& at) {
     Instruction& copied = add(Instruction::kCopy, barrier, 0);
     copied.slot = slot;
     copied.map = map;
     copied.at = at;
+  }
+  void copy_everywhere(std::uint32_t slot, int map, std::uint32_t barrier, const Coordinates& at, int members) {
+    for (int member = 0; member < members; ++member) {
+      copy(slot, map, barrier, at);
+      program_->back().member = member;
+    }
   }
   void fence() { add(Instruction::kFence, 0, 0); }
   void product(const char*, int first, std::uint64_t image, std::uint64_t text, int adds) {
@@ -42,7 +52,7 @@ class Recorder {
 
  private:
   Instruction& add(Instruction::Kind kind, std::uint32_t barrier, int number) {
-    Instruction instruction{kind};
+    Instruction instruction{kind, member_};
     instruction.barrier = barrier;
     instruction.number = number;
     program_->push_back(instruction);
@@ -50,6 +60,7 @@ class Recorder {
   }
 
   Program* program_;
+  int member_;
   int warps_;  // that issue what is recorded
 };
 
@@ -79,12 +90,12 @@ class RecordedEpilogue {
 template <typename Hardware>
 class RecordedProducer : public Producer<Hardware> {
  public:
-  RecordedProducer(Hardware hardware, SharedMemory shared, Program* program)
-      : Producer<Hardware>(hardware, shared, 0, 1), epilogue_(program) {}
-  void begin_pass(const Item& item, int block) { epilogue_.begin_pass(item, block); }
+  RecordedProducer(Hardware hardware, SharedMemory shared, const MineShape& shape, Program* program)
+      : Producer<Hardware>(hardware, shared, shape, 0, 1), program_(program) {}
+  void begin_pass(const Item&, int) { program_->push_back({Instruction::kPass}); }
 
  private:
-  RecordedEpilogue epilogue_;
+  Program* program_;
 };
 
 template <typename Hardware>
@@ -92,40 +103,47 @@ class RecordedConsumer : public Consumer<Hardware, RecordedEpilogue> {
  public:
   using Base = Consumer<Hardware, RecordedEpilogue>;
 
-  RecordedConsumer(Hardware hardware, SharedMemory shared, Program* program)
-      : Base(hardware, shared, program), program_(program) {}
+  RecordedConsumer(Hardware hardware, SharedMemory shared, const MineShape& shape, Program* program)
+      : Base(hardware, shared, shape, program), program_(program) {}
+  void begin_pass(const Item& item, int block) {
+    program_->push_back({Instruction::kPass});
+    Base::begin_pass(item, block);
+  }
   // Besides, what a product is meant to multiply, which its descriptors do not tell.
   void multiply(int image_slot, int text_slot, const StepWalker& step) {
     const std::size_t before = program_->size();
-    const Instruction tile = tile_;
     Base::multiply(image_slot, text_slot, step);
     for (std::size_t i = before; i < program_->size(); ++i) {
-      (*program_)[i].at = image_slice(tile.item.first_tile + tile.tile, step);
-      (*program_)[i].text_at = text_slice(tile.block, step);
+      (*program_)[i].at = image_slice(tile_, step);
+      (*program_)[i].text_at = text_slice(block_, step);
     }
   }
   void begin_tile(const Item& item, int tile, int block) {
     Base::begin_tile(item, tile, block);
-    tile_ = program_->back();
+    tile_ = item.first_tile + tile;
+    block_ = block;
   }
 
  private:
   Program* program_;
-  Instruction tile_{};
+  int tile_ = 0, block_ = 0;
 };
 
 template <int kRing>
 Programs record_with(const MineShape& shape, int program, int programs) {
   using Hardware = Recorder<kRing>;
   const SharedMemory shared(kSharedBase, shape.resident());
-  Programs result(kRoles);
-  shared.initialize(Hardware(result[kSetup], 1));
-  RecordedProducer<Hardware> producer(Hardware(result[kProducer], 1), shared, &result[kProducer]);
-  produce(producer, shape, program, programs);
-  for (int consumer = 0; consumer < kConsumers; ++consumer) {
-    Program& recorded = result[kFirstConsumer + consumer];
-    RecordedConsumer<Hardware> machine(Hardware(recorded, kConsumerWarps), shared, &recorded);
-    consume(machine, shape, consumer, program, programs);
+  Programs result(shape.members * kRoles);
+  for (int member = 0; member < shape.members; ++member) {
+    Program* const roles = &result[member * kRoles];
+    shared.initialize(Hardware(roles[kSetup], member, 1), shape.members);
+    RecordedProducer<Hardware> producer(Hardware(roles[kProducer], member, 1), shared, shape, &roles[kProducer]);
+    produce(producer, shape, program, programs);
+    for (int consumer = 0; consumer < kConsumers; ++consumer) {
+      Program& recorded = roles[kFirstConsumer + consumer];
+      RecordedConsumer<Hardware> machine(Hardware(recorded, member, kConsumerWarps), shared, shape, &recorded);
+      consume(machine, shape, consumer, program, programs);
+    }
   }
   return result;
 }

@@ -1,4 +1,4 @@
-#include "thread_block.h"
+#include "cluster.h"
 
 #include <algorithm>
 #include <cstring>
@@ -15,7 +15,7 @@ constexpr int kProductRows = 64, kProductColumns = 128, kProductElements = 16;
 constexpr std::uint32_t kChunk = 16;  // bytes that a swizzle moves together
 constexpr std::int64_t kMostBytes = (1 << 20) - 1;  // that an mbarrier counts
 
-[[noreturn]] void fail(const std::string& what) { throw std::runtime_error("emulated thread block: " + what); }
+[[noreturn]] void fail(const std::string& what) { throw std::runtime_error("emulated cluster: " + what); }
 
 void require(bool holds, const char* what) {
   if (!holds) fail(what);
@@ -54,9 +54,9 @@ class MatrixDescriptor {
 
 }  // namespace
 
-ThreadBlock::ThreadBlock(const std::array<TensorMap, 2>& maps, int shared_bytes, unsigned seed, Epilogue epilogue)
+Cluster::Cluster(const std::array<TensorMap, 2>& maps, int members, int shared_bytes, unsigned seed, Epilogue epilogue)
     : maps_(maps),
-      memory_(shared_bytes, 0xFF),
+      members_(members, {std::vector<std::uint8_t>(shared_bytes, 0xFF), {}}),
       late_(seed % 2 != 0),
       random_(seed + 1),
       epilogue_(std::move(epilogue)) {
@@ -73,14 +73,21 @@ ThreadBlock::ThreadBlock(const std::array<TensorMap, 2>& maps, int shared_bytes,
   }
 }
 
-void ThreadBlock::run(const Programs& programs) {
-  for (const Instruction& first : programs[kSetup]) {
-    require(first.kind == Instruction::kInitialize && first.barrier % 8 == 0, "no address of a barrier");
-    memory(first.barrier, 8);
-    barriers_[first.barrier] = {first.number, first.number, 0, false};
+void Cluster::run(const Programs& programs) {
+  const int members = static_cast<int>(members_.size());
+  require(programs.size() == members_.size() * kRoles, "not as many programs as the members have roles");
+  for (int member = 0; member < members; ++member) {
+    const Program* const of_member = &programs[member * kRoles];
+    for (const Instruction& first : of_member[kSetup]) {
+      require(first.kind == Instruction::kInitialize && first.barrier % 8 == 0, "no address of a barrier");
+      memory(member, first.barrier, 8);
+      members_[member].barriers[first.barrier] = {first.number, first.number, 0, false};
+    }
+    roles_.push_back({&of_member[kProducer], member, -1});
+    for (int consumer = 0; consumer < kConsumers; ++consumer)
+      roles_.push_back({&of_member[kFirstConsumer + consumer], member, member * kConsumers + consumer});
   }
-  accumulators_.resize(kConsumers);
-  for (int role = kProducer; role < kRoles; ++role) roles_.push_back({&programs[role], 0, false, {}, {}});
+  accumulators_.resize(members * kConsumers);
   const int roles = static_cast<int>(roles_.size());
   while (true) {
     std::vector<int> choices;  // roles, then consumers that multiply, then copies that land
@@ -104,23 +111,23 @@ void ThreadBlock::run(const Programs& programs) {
     if (!role.done()) fail("it hangs at instruction " + std::to_string(role.place) + " of a role");
 }
 
-bool ThreadBlock::can_go_on(const RoleState& role) const {
+bool Cluster::can_go_on(const RoleState& role) const {
   const Instruction& next = (*role.program)[role.place];
-  if (next.kind == Instruction::kWait) return barrier(next.barrier).phase != (next.number != 0);
+  if (next.kind == Instruction::kWait) return barrier(role.member, next.barrier).phase != (next.number != 0);
   if (next.kind == Instruction::kRetire) return role.groups.size() <= static_cast<std::size_t>(next.number);
   return true;
 }
 
-void ThreadBlock::step(int index) {
+void Cluster::step(int index) {
   RoleState& role = roles_[index];
-  const int consumer = index + kProducer - kFirstConsumer;
   const Instruction& next = (*role.program)[role.place++];
   switch (next.kind) {
     case Instruction::kInitialize: fail("a barrier is initialised while it is used");
     case Instruction::kWait:
+    case Instruction::kPass:
     case Instruction::kRetire: return;
-    case Instruction::kArrive: return arrive(next.barrier, next.number, 0);
-    case Instruction::kExpect: return arrive(next.barrier, 1, next.number);
+    case Instruction::kArrive: return arrive(next.member, next.barrier, next.number, 0);
+    case Instruction::kExpect: return arrive(role.member, next.barrier, 1, next.number);
     case Instruction::kCopy: return issue_copy(next);
     case Instruction::kFence: role.fenced = true; return;
     case Instruction::kProduct:
@@ -137,12 +144,12 @@ void ThreadBlock::step(int index) {
       break;
     default: break;
   }
-  if (consumer >= 0) epilogue_(consumer, next, accumulators_[consumer]);
+  epilogue_(role.consumer, next, accumulators_[role.consumer]);
 }
 
-void ThreadBlock::arrive(std::uint32_t address, int arrivals, std::int64_t bytes) {
-  barrier(address);
-  MBarrier& barrier = barriers_[address];
+void Cluster::arrive(int member, std::uint32_t address, int arrivals, std::int64_t bytes) {
+  barrier(member, address);
+  MBarrier& barrier = members_[member].barriers[address];
   require(barrier.missing >= arrivals, "a barrier has more arrivals than a phase takes");
   barrier.missing -= arrivals;
   barrier.bytes += bytes;
@@ -152,39 +159,42 @@ void ThreadBlock::arrive(std::uint32_t address, int arrivals, std::int64_t bytes
   barrier.phase = !barrier.phase;
 }
 
-const ThreadBlock::MBarrier& ThreadBlock::barrier(std::uint32_t address) const {
-  const auto found = barriers_.find(address);
-  if (found == barriers_.end()) fail("there is no barrier at " + std::to_string(address));
+const Cluster::MBarrier& Cluster::barrier(int member, std::uint32_t address) const {
+  const auto& barriers = members_.at(member).barriers;
+  const auto found = barriers.find(address);
+  if (found == barriers.end()) fail("there is no barrier at " + std::to_string(address));
   return found->second;
 }
 
-std::uint8_t* ThreadBlock::memory(std::uint32_t address, std::uint32_t bytes) {
-  const bool inside = address >= kSharedBase && address - kSharedBase + bytes <= memory_.size();
+std::uint8_t* Cluster::memory(int member, std::uint32_t address, std::uint32_t bytes) {
+  auto& memory = members_.at(member).memory;
+  const bool inside = address >= kSharedBase && address - kSharedBase + bytes <= memory.size();
   if (!inside) fail("address " + std::to_string(address) + " lies outside of shared memory");
-  return &memory_[address - kSharedBase];
+  return &memory[address - kSharedBase];
 }
 
-std::uint32_t ThreadBlock::box_bytes(const TensorMap& map) const { return map.box[0] * map.box[1] * map.box[2] * 2; }
+std::uint32_t Cluster::box_bytes(const TensorMap& map) const { return map.box[0] * map.box[1] * map.box[2] * 2; }
 
 // Until it lands there is NaN, of either type: what was there may be overwritten in any order.
-void ThreadBlock::issue_copy(const Instruction& copy) {
+void Cluster::issue_copy(const Instruction& copy) {
   const std::uint32_t bytes = box_bytes(maps_[copy.map]);
   require(copy.slot % 128 == 0, "a copy goes to an address that is not a multiple of 128");
-  std::memset(memory(copy.slot, bytes), 0xFF, bytes);
-  const auto next = barriers_.lower_bound(copy.slot);
-  require(next == barriers_.end() || next->first >= copy.slot + bytes, "a copy overwrites a barrier");
+  std::memset(memory(copy.member, copy.slot, bytes), 0xFF, bytes);
+  const auto& barriers = members_[copy.member].barriers;
+  const auto next = barriers.lower_bound(copy.slot);
+  require(next == barriers.end() || next->first >= copy.slot + bytes, "a copy overwrites a barrier");
   copies_.push_back(copy);
 }
 
 // Elements outside of the matrix are zero, and counted.
-void ThreadBlock::land(std::size_t index) {
+void Cluster::land(std::size_t index) {
   const Instruction copy = copies_[index];
   copies_.erase(copies_.begin() + static_cast<std::ptrdiff_t>(index));
   copy_box(copy);
-  arrive(copy.barrier, 0, -std::int64_t{box_bytes(maps_[copy.map])});
+  arrive(copy.member, copy.barrier, 0, -std::int64_t{box_bytes(maps_[copy.map])});
 }
 
-void ThreadBlock::copy_box(const Instruction& copy) {
+void Cluster::copy_box(const Instruction& copy) {
   const TensorMap& map = maps_[copy.map];
   const auto* const data = static_cast<const std::uint8_t*>(map.data);
   const std::uint32_t span = span_of(map.swizzle), chunks = map.box[0] * 2 / kChunk;
@@ -199,7 +209,7 @@ void ThreadBlock::copy_box(const Instruction& copy) {
       const std::int64_t from = half * static_cast<std::int64_t>(map.strides[0]) +
                                 row * static_cast<std::int64_t>(map.strides[1]) + std::int64_t{copy.at.element} * 2;
       for (std::uint32_t chunk = 0; chunk < chunks; ++chunk, to += kChunk) {
-        std::uint8_t* const place = memory(swizzled(to, span), kChunk);
+        std::uint8_t* const place = memory(copy.member, swizzled(to, span), kChunk);
         std::memset(place, 0, kChunk);
         const std::int64_t inside = exists ? std::clamp<std::int64_t>(left - chunk * 8, 0, 8) : 0;
         if (inside > 0) std::memcpy(place, data + from + chunk * kChunk, static_cast<std::size_t>(inside) * 2);
@@ -209,27 +219,27 @@ void ThreadBlock::copy_box(const Instruction& copy) {
 }
 
 // The oldest group of a consumer.
-void ThreadBlock::multiply(int index) {
+void Cluster::multiply(int index) {
   RoleState& role = roles_[index];
-  Accumulators& accumulators = accumulators_[index + kProducer - kFirstConsumer];
+  Accumulators& accumulators = accumulators_[role.consumer];
   for (const Instruction* instruction : role.groups.front()) {
     if (maps_[0].operand == Operand::kBfloat16)
-      product<bfloat16>(accumulators, *instruction);
+      product<bfloat16>(role.member, accumulators, *instruction);
     else
-      product<float16>(accumulators, *instruction);
+      product<float16>(role.member, accumulators, *instruction);
   }
   role.groups.pop_front();
 }
 
 template <typename Element>
-unsigned ThreadBlock::gather(std::uint64_t bits, int rows, float (*out)[128]) {
+unsigned Cluster::gather(int member, std::uint64_t bits, int rows, float (*out)[128]) {
   const MatrixDescriptor descriptor(bits);
   constexpr int kElements = kChunk / sizeof(Element);
   unsigned some = 0;
   for (int row = 0; row < rows; ++row)
     for (int chunk = 0; chunk < kProductElements / kElements; ++chunk) {
       Element elements[kElements];
-      std::memcpy(elements, memory(descriptor.address(row, chunk), kChunk), kChunk);
+      std::memcpy(elements, memory(member, descriptor.address(row, chunk), kChunk), kChunk);
       for (int e = 0; e < kElements; ++e) {
         const int element = chunk * kElements + e;
         out[element][row] = to_float(elements[e]);
@@ -240,14 +250,14 @@ unsigned ThreadBlock::gather(std::uint64_t bits, int rows, float (*out)[128]) {
 }
 
 template <typename Element>
-void ThreadBlock::product(Accumulators& accumulators, const Instruction& instruction) {
+void Cluster::product(int member, Accumulators& accumulators, const Instruction& instruction) {
   require(instruction.first == 0 || instruction.first == 64, "a product begins amid the registers of another");
   auto& sums = accumulators[instruction.first / 64];
   if (!instruction.add) sums = {};
   float image[kProductElements][128], text[kProductElements][128];
   // Where both are zero nothing is added, not even a sign: sums begin at +0.
-  unsigned some = gather<Element>(instruction.image, kProductRows, image);
-  some |= gather<Element>(instruction.text, kProductColumns, text);
+  unsigned some = gather<Element>(member, instruction.image, kProductRows, image);
+  some |= gather<Element>(member, instruction.text, kProductColumns, text);
   for (int row = 0; row < kProductRows; ++row)
     for (int element = 0; element < kProductElements; ++element)
       if (some >> element & 1)
