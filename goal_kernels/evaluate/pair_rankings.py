@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from goal_kernels.constants import ARGSORT
 from goal_kernels.data.files import replacing
@@ -123,12 +124,20 @@ def _check_ranking(name: str, pairs: Mapping[str, PairScores], args: argparse.Na
 
 
 def _manifest(name: str, found: Encoded, args: argparse.Namespace) -> dict[str, Any]:
-    """What scores depend on: weights and data."""
-    weights = find_checkpoint(Path(name)).read_bytes()
+    """What scores depend on: weights and data.
+
+    Files may have changed in the same folder; the embeddings, made anew, tell.
+    """
+
+    def digest(content: bytes | NDArray[np.float32]) -> str:
+        return hashlib.sha256(content).hexdigest()
+
     return {
-        "weights": hashlib.sha256(weights).hexdigest(),
+        "weights": digest(find_checkpoint(Path(name)).read_bytes()),
         "data": {"folder": args.folder, "options": args.data},
         "split": found.split.name,
         "shape": [len(found.image_embeddings), len(found.text_embeddings)],
+        "images": digest(found.image_embeddings.numpy()),
+        "captions": digest(found.text_embeddings.numpy()),
         "block": IMAGE_BLOCK,
     }

@@ -212,6 +212,11 @@ def test_scores_that_were_stopped_go_on(
     monkeypatch.setattr(PartFolder, "keep", keep)
     other = refused(capsys, scored, "--save-scores", stopped, "--split", "dev")
     assert "found those of another" in other
+    features = scored.parents[1] / "world" / "test_ims.npy"
+    before = features.read_bytes()
+    np.save(features, np.load(features)[::-1])
+    assert "images differ" in refused(capsys, scored, "--save-scores", stopped)
+    features.write_bytes(before)
     damaged = next(parts.glob("rows-*.npz"))
     content = damaged.read_bytes()
     with damaged.open("wb") as stream:
