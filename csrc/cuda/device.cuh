@@ -22,8 +22,8 @@ __device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-// A fault in the protocol shall end in an error, not hang the GPU. No wait lasts longer than a few milliseconds;
-// so many polls take a good part of a second at the least.
+// A fault in the protocol shall end in an error, not hang the GPU. No wait should last longer than some tens of
+// milliseconds; so many polls take a good part of a second at the least.
 constexpr int kMostPolls = 1 << 24;
 
 #define GOAL_KERNELS_SUM8(i)                                                                                   \

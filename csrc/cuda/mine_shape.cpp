@@ -13,6 +13,9 @@ namespace {
 // What the cut balances the work for. The grid may be any other; only the tail would be longer.
 constexpr std::int64_t kMultiprocessors = 132;
 constexpr int kMostGroups = 64;
+// What a multiprocessor can read of the L2 cache in a cycle, as far as we know; and cycles of the products of a step.
+constexpr std::int64_t kL2Bytes = 46;
+constexpr std::int64_t kStepCycles = 512;
 constexpr std::int64_t kChunkBytes = 8 << 20;  // rows that are live at a time; both halves of the L2 hold them
 
 template <class Int>
@@ -47,8 +50,8 @@ MineShape mine_shape(std::int64_t rows, std::int64_t columns, int width, bool sp
   shape.blocks = static_cast<int>(ceil_div<std::int64_t>(columns, kTile));
   shape.slices = ceil_div(width, kSlice);
   shape.split = split;
-  // A tile whose texts do not stay reads so much that the L2 cache, by arithmetic, is slower than the products.
-  const bool shares = shape.blocks > 1 && shape.text_slices() > kResidentSlots;
+  const std::int64_t tile_bytes = std::int64_t{shape.ring_slots()} * kSlotBytes;
+  const bool shares = shape.blocks > 1 && tile_bytes > kL2Bytes * kStepCycles * shape.steps();
   shape.members = members > 0 ? members : shares ? kMostMembers : 1;
   shape.group_blocks = ceil_div(shape.blocks, kMostGroups * shape.members) * shape.members;
   shape.groups = ceil_div(shape.blocks, shape.group_blocks);

@@ -14,7 +14,10 @@
 //
 // Members of a cluster have barriers of their own, and go through the same uses of the same ring slots. A producer
 // loads its part of an image slice into the slots of all members, so it waits until all of them have released it; no
-// load can come before a member's phase of kFull has begun, as that member's own release ends the one before.
+// load can come before a member's phase of kFull has begun, as that member's own release ends the one before. Texts of
+// the ring are loaded by each member for itself. There a warp may release a slot for another member before a slower
+// warp of its own has released the use before; that member's phase may then end early, but not before all products of
+// the use are retired, and not twice: the next image waits for everybody.
 #pragma once
 
 #include "layout.h"

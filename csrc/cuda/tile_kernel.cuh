@@ -43,7 +43,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     barrier_init_fence();
   }
   meet_cluster();
-  const int program = __clusterIdx().x, programs = __clusterGridDimInClusters().x;
+  const int pairs = shape.members - 1;  // 1 where two thread blocks are a cluster
+  const int program = blockIdx.x >> pairs, programs = gridDim.x >> pairs;
   // From a shuffle, the compiler knows that it is the same in all lanes.
   const int warp = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x / kWarpLanes), 0);
   if (warp < kConsumerWarps) {
@@ -113,8 +114,9 @@ void launch_tiles(const typename Epilogue::Arguments& arguments, cudaStream_t st
   const auto kernel = tile_kernel<kOperand, Epilogue>;
   const int bytes = shared_bytes(shape.resident());
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), what);
-  // The two multiprocessors of a TPC take a cluster of two, so none is left over.
-  const int wanted = arguments.programs > 0 ? arguments.programs : multiprocessors() / shape.members;
+  // Multiprocessors come in pairs, which can take a cluster of two. Where some cannot, the tail is longer.
+  const int usual = (multiprocessors() + shape.members - 1) / shape.members;
+  const int wanted = arguments.programs > 0 ? arguments.programs : usual;
   const int programs = shape.items() < wanted ? shape.items() : wanted;
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;

@@ -56,8 +56,8 @@ struct Coordinates {
   int element, half, row;
 };
 
-// Rows of an image slice that a member of a cluster loads.
-GOAL_KERNELS_BOTH int rows_of_member(int members) { return kTile / members; }
+// Rows of an image slice that one of 1 or 2 members loads.
+GOAL_KERNELS_BOTH int rows_of_member(int members) { return kTile >> (members - 1); }
 GOAL_KERNELS_BOTH Coordinates image_slice(int tile, const StepWalker& step) {
   return {step.slice() * kSlice, step.image_half(), tile * kTile};
 }

@@ -27,8 +27,8 @@ struct TileProducts {
   // Clusters of thread blocks that items are dealt to; 0: as many as the device runs at a time. Results do not depend
   // on it.
   int programs;
-  // Thread blocks of a cluster, 1 or 2; 0: two where texts do not stay in shared memory. They change float32 sums, in
-  // the last bits, as the cut does.
+  // Thread blocks of a cluster, 1 or 2; 0: two where one would read more than the L2 cache gives. They change float32
+  // sums, in the last bits, as the cut does.
   int members;
 };
 

@@ -287,12 +287,12 @@ def search(block: Cluster, warps: int = 1, limit: int = 2_000_000) -> int:
     return len(seen)
 
 
-def wander(block: Cluster, walks: int) -> None:
+def wander(block: Cluster, walks: int, warps: int = 1) -> None:
     """Go that many ways from begin to end, each with roles that are quick or slow by chance.
 
     For what has too many states to visit them all. Raises: Violation.
     """
-    model = Model(block, warps=1)
+    model = Model(block, warps)
     for seed in range(walks):
         chance = random.Random(seed)
         haste = [chance.random() ** 4 for _ in (*model.programs, LANDING)]  # the last: of landings

@@ -76,7 +76,8 @@ def test_every_interleaving_works(case: Case) -> None:
 
 @pytest.mark.parametrize("case", LARGER, ids=str)
 def test_many_interleavings_of_larger_pairs_work(case: Case) -> None:
-    wander(cluster_of(case), walks=50)
+    for warps in (1, 2):
+        wander(cluster_of(case), 25, warps)
 
 
 @pytest.mark.parametrize("case", CASES[1:3], ids=str)
@@ -167,7 +168,7 @@ def is_found(roles: Cluster) -> bool:
         if roles.members == 1:
             search(roles)
         else:
-            wander(roles, walks=20)
+            wander(roles, walks=10)
     except Violation:
         return True
     return False
@@ -207,7 +208,7 @@ FAULTS_OF_PAIRS = (
     ("slots not released at the other", SECOND_OF_OTHER, "arrive", 0, leave_out, 0.6),
     ("wrong parity", OTHER_PRODUCER, "wait", 1, other_parity, 1.0),
 )
-FAULTY_PAIR = Case((4, 4, 4, 4), 2, False, 4, "two passes of four tiles", 2)
+FAULTY_PAIR = Case((2, 4, 2, 4), 10, False, RING, "two passes, texts that do not stay", 2)
 
 
 @pytest.mark.parametrize("fault", FAULTS_OF_PAIRS, ids=lambda f: f"{f[0]} of {f[1]}")

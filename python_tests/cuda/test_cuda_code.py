@@ -150,6 +150,9 @@ def test_thread_blocks_of_a_cluster_meet_twice(variant: Variant) -> None:
     assert count(code, "UCGABAR_WAIT") == 2
     assert count(code, "MEMBAR.ALL.GPU") == count(code, "CCTL.IVALL") == 2
     assert count(smallest_loop(code, "HGMMA", "SYNCS.ARRIVE.TRANS64.RED"), "MEMBAR", "CCTL") == 0
+    copy = next(p for p, i in enumerate(code) if "MULTICAST" in i.text)
+    wait = max(p for p, i in enumerate(code[:copy]) if "PHASECHK" in i.text)
+    assert count(code[wait:copy], r"MUFU\S*") == 0  # a division, for which the copy would wait
 
 
 @variants
@@ -168,7 +171,8 @@ def test_a_tile_needs_few_shuffles(variant: Variant) -> None:
 def test_a_common_tile_takes_few_instructions(variant: Variant) -> None:
     """No mask, no new row maximum, nothing that reaches the threshold: every rare part skipped.
 
-    The first branch that skips much is for a block beyond the end, and not taken. At a width of 512 the products take 4096 cycles, and a scheduler issues at most one a cycle.
+    The first branch that skips much is for a block beyond the end, and not taken. At a width of 512
+    the products take 4096 cycles, and a scheduler issues at most one a cycle.
     """
     code = codes()[variant]
     at = {instruction.address: place for place, instruction in enumerate(code)}

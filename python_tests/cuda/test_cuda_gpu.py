@@ -39,12 +39,12 @@ def test_loss_and_gradients_are_those_of_float64(device, batch, normalize) -> No
             assert cosine > 0.995
 
 
-@pytest.mark.parametrize("batch", [300, 5000])
+@pytest.mark.parametrize(("batch", "width"), [(300, 72), (5000, 72), (2300, 1024)])
 @pytest.mark.parametrize("device", GPU)
-def test_a_captured_step_replays_bit_for_bit(device, batch) -> None:
-    """Below and above the sizes at which positives and lists are sorted."""
+def test_a_captured_step_replays_bit_for_bit(device, batch, width) -> None:
+    """Below and above the sizes at which lists are sorted; and two thread blocks share images."""
     for name in OBJECTIVES:
-        image, text = leaves(batch, 72, torch.float16, device)
+        image, text = leaves(batch, width, torch.float16, device)
 
         def step(image=image, text=text, name=name):
             loss = gk.goal_loss(image, text, name, backend="cuda", normalize=True)

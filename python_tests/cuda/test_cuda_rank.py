@@ -80,8 +80,8 @@ def test_positives_below_zero(device) -> None:
 
 @pytest.mark.parametrize(("programs", "members"), [(1, 1), (2, 1), (132, 1), (1, 2), (5, 2)])
 def test_counts_do_not_depend_on_the_grid(device, programs, members) -> None:
-    """Segments of several tiles, an odd one at the end, and groups of several blocks."""
-    for images, texts in ((2300, 600), (200, 8400)):
+    """Segments of several tiles, an odd one at the end, and groups of several blocks, or pairs."""
+    for images, texts in ((2300, 600), (100 * 2 // members, 8250 * members)):
         inputs = embeddings(images, texts, 8, torch.bfloat16)
         with use_programs(programs), use_members(members):
             assert_equal(ranked(device, inputs), rank_blocks(*inputs))

@@ -206,21 +206,23 @@ def test_split_rows(mining_device: str, width: int, kind: str) -> None:
         check(finished(raw, side, query), anchors, kind)
 
 
-LARGE = (
-    Case(2300, 1200, 8, "segments of several tiles, an odd one at the end"),
-    Case(200, 8400, 8, "groups of several blocks: rows are added up"),
+SEGMENTS = Case(2300, 1200, 8, "segments of several tiles, an odd one at the end")
+GROUPS = Case(200, 8400, 8, "groups of several blocks: rows are added up")
+GROUPS_OF_PAIRS = Case(100, 16500, 8, "groups of several pairs of blocks")
+
+
+@pytest.mark.parametrize(
+    ("case", "members"),
+    [(SEGMENTS, 1), (GROUPS, 1), (SEGMENTS, 2), (GROUPS_OF_PAIRS, 2)],
+    ids=str,
 )
-
-
-@pytest.mark.parametrize("case", LARGE, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("members", [1, 2])
 def test_results_do_not_depend_on_the_grid(
     mining_device: str, case: Case, kind: str, members: int
 ) -> None:
     shape = native.load().cuda.mine_shape(case.rows, case.columns, case.width, False, members)
     assert shape["members"] == members
-    assert shape["segment_tiles"] > 1 or shape["group_blocks"] > 1
+    assert shape["segment_tiles"] > 1 or shape["group_blocks"] > members
     image, text = (
         whole_numbers(n, case.width, torch.bfloat16, n) for n in (case.rows, case.columns)
     )
@@ -266,16 +268,14 @@ def test_sums_start_at_the_threshold_below_66_nats(mining_device, exponent, summ
         assert bool(raw.sums[side].any()) == bool(raw.counts[side].any()) == summed
 
 
-def test_images_are_shared_where_texts_do_not_stay(emulation) -> None:
+def test_images_are_shared_where_one_would_read_too_much(emulation) -> None:
     """By two thread blocks, if there are two blocks of texts; asked for, at any width."""
     shape = native.load().cuda.mine_shape
-    assert [shape(4096, 4096, width, False)["members"] for width in (256, 512, 520, 1024)] == [
-        1,
-        1,
-        2,
-        2,
-    ]
-    assert [shape(4096, 4096, width, True)["members"] for width in (256, 264)] == [1, 2]
+    for width, split, members in (
+        *((512, False, 1), (896, False, 1), (897, False, 2), (2048, False, 2)),
+        *((256, True, 1), (512, True, 2)),
+    ):
+        assert shape(4096, 4096, width, split)["members"] == members
     assert shape(4096, 128, 1024, False)["members"] == 1
     assert shape(4096, 4096, 64, False, 2)["members"] == 2
     for wrong in (-1, 3):

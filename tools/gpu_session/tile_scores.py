@@ -47,11 +47,13 @@ CASES = (
     Tiles(129, 257, 72, split=True),
     Tiles(129, 257, 1024, split=True),
     Tiles(2300, 1200, 64),  # passes of several tiles
+    Tiles(2300, 1200, 1024),
     Tiles(128, 256, 64, members=2),  # the same of two thread blocks that share their images
     Tiles(129, 257, 72, members=2),  # the last block has no partner
     Tiles(129, 257, 1024, members=2),
     Tiles(129, 257, 1024, split=True, members=2),
     Tiles(2300, 1200, 64, members=2),
+    Tiles(2300, 1200, 1024, members=2),
 )
 """The smallest first."""
 

@@ -65,7 +65,7 @@ def use_strategy(name: str) -> Iterator[None]:
 def use_programs(count: int) -> Iterator[None]:
     """Give strips, screening and the Hopper kernel that many programs inside; for tests.
 
-    Results must not change.
+    Results must not change. A program of the Hopper kernel is a cluster of thread blocks.
     """
     if count < 1:
         raise ValueError(f"programs: expected at least 1, got {count}.")
