@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from goal_kernels.constants import ARGSORT
 from goal_kernels.data.files import replacing
@@ -129,7 +128,7 @@ def _manifest(name: str, found: Encoded, args: argparse.Namespace) -> dict[str, 
     Files may have changed in the same folder; the embeddings, made anew, tell.
     """
 
-    def digest(content: bytes | NDArray[np.float32]) -> str:
+    def digest(content: bytes) -> str:
         return hashlib.sha256(content).hexdigest()
 
     return {
@@ -137,7 +136,7 @@ def _manifest(name: str, found: Encoded, args: argparse.Namespace) -> dict[str, 
         "data": {"folder": args.folder, "options": args.data},
         "split": found.split.name,
         "shape": [len(found.image_embeddings), len(found.text_embeddings)],
-        "images": digest(found.image_embeddings.numpy()),
-        "captions": digest(found.text_embeddings.numpy()),
+        "images": digest(found.image_embeddings.numpy().tobytes()),
+        "captions": digest(found.text_embeddings.numpy().tobytes()),
         "block": IMAGE_BLOCK,
     }
