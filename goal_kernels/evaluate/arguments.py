@@ -143,3 +143,9 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="FILE.npy",
         help="write the scores of all pairs; later calls need neither model nor data",
     )
+
+
+def ranking_options(args: argparse.Namespace) -> list[str]:
+    """The given options that only a model that scores pairs can serve."""
+    names = ("ranking", "rerank", "save_scores")
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]

@@ -18,6 +18,7 @@ from goal_kernels.data.files import replacing, write_text
 from goal_kernels.data.precomputed import open_split
 from goal_kernels.data.split import Split
 from goal_kernels.evaluate.alignment import read_index
+from goal_kernels.evaluate.arguments import ranking_options
 from goal_kernels.evaluate.inputs import (
     EMBEDDINGS,
     Alignment,
@@ -144,11 +145,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.save_embeddings is not None and len(models) != 1:
         raise ValueError(f"--save-embeddings: expected one model as INPUT, got {len(models)}")
     inputs = len(args.inputs) + len(args.embeddings)
-    for name in ("ranking", "rerank", "save_scores"):
-        option = f"--{name.replace('_', '-')}"
-        if getattr(args, name) is not None and not models:
+    for option in ranking_options(args):
+        if not models:
             raise ValueError(f"{option}: expected a model as INPUT, not saved arrays; leave it out")
-        if getattr(args, name) is not None and name != "ranking" and inputs > 1:
+        if option != "--ranking" and inputs > 1:
             raise ValueError(f"{option}: expected one model as the only INPUT, got {inputs} inputs")
     if args.split is not None and not models and args.folder is None:
         raise ValueError("--split: expected a model as INPUT, or --data.folder that has the split")

@@ -15,6 +15,7 @@ from goal_kernels.constants import ARGSORT
 from goal_kernels.data.files import replacing
 from goal_kernels.data.part_folder import PartFolder
 from goal_kernels.data.progress import no_progress, progress_line
+from goal_kernels.evaluate.arguments import ranking_options
 from goal_kernels.evaluate.checkpoints import Encoded, find_checkpoint
 from goal_kernels.retrieval import EmbeddingScores, MatrixScores, Scores
 from goal_kernels.training.rankings import (
@@ -25,8 +26,6 @@ from goal_kernels.training.rankings import (
     asked_of_scores,
     make_rankings,
 )
-
-OPTIONS = ("ranking", "rerank", "save_scores")
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,11 @@ def rank_pairs(name: str, found: Encoded, args: argparse.Namespace) -> PairRanki
     Raises: ValueError when an option asks for scores that the model does not have, or parts are
         those of another evaluation.
     """
-    given = [option for option in OPTIONS if getattr(args, option) is not None]
+    given = ranking_options(args)
     if not found.pairs:
         if given:
             raise ValueError(
-                f"--{given[0].replace('_', '-')}: expected a model that scores pairs "
+                f"{given[0]}: expected a model that scores pairs "
                 f"(model.scores.kind), and {name} has embeddings alone; leave it out"
             )
         return None
