@@ -3,7 +3,7 @@
 //
 //   barrier     arrives                                   waits                    one phase is
 //   kFull       the producers' loads of the slot          the consumer of a tile   one use of a ring slot
-//   kEmpty      the 4 warps of that consumer, each member the producers            one use of a ring slot
+//   kEmpty      4 warps of its consumer in each member    every producer           one use of a ring slot
 //   kTextFull   the producer's load of the slot           both consumers           one pass
 //   kTextEmpty  the 4 warps of each consumer              the producer             one pass
 //   kTurn       the 4 warps of the other consumer         one consumer             one tile of that consumer

@@ -62,7 +62,8 @@ __global__ void __launch_bounds__(kThreads, 1)
                                                  warp % kConsumerWarps);
     consume(machine, shape, consumer, program, programs);
   }
-  meet_cluster();  // shared memory stays until nobody can arrive there any more
+  // The other thread block may still have to arrive at barriers of this one, whose memory is gone once it ends.
+  meet_cluster();
 }
 
 // Reached at run time, so that the module needs no driver to load.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cuda_truth import exact_rows
+from protocol_steps import ROLES, SLOT
 from torch import Tensor
 
 from goal_kernels import native
@@ -68,10 +69,9 @@ SHARED = Tiles(270, 300, 328, split=True, members=2)
 """The same of two thread blocks; one of them has no block of texts in the second pass."""
 SEEDS = range(3)
 """Orders in which things happen; a mistake in who waits for whom may pass in one of them."""
-SLOT, BARRIER = 128 * 128, 8
+BARRIER = 8
 """Bytes."""
-SETUP, PRODUCER, FIRST, SECOND = range(4)
-ROLES = 4
+SETUP, PRODUCER, FIRST, SECOND = range(ROLES)
 IMAGES, TEXTS = range(2)
 
 Programs = list[list[Any]]
